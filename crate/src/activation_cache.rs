@@ -1,0 +1,193 @@
+//! What a forward pass computed on the way, by name and layer.
+
+use std::collections::BTreeMap;
+
+use ndarray::{ArcArray, ArrayD, ArrayViewD, IxDyn};
+
+use crate::error::{Error, Result, check_index};
+
+/// An activation of a transformer block, named as in TransformerLens.
+///
+/// | activation | shape | what |
+/// |---|---|---|
+/// | `ResidPre` | `[pos, d_model]` | the residual stream before the block |
+/// | `Q`, `K`, `V` | `[pos, n_heads, d_head]` | queries, keys, values; biases in, before the scale 1/√d_head |
+/// | `AttnScores` | `[n_heads, query_pos, key_pos]` | `q kᵀ / √d_head`, before the softmax; −∞ where key > query |
+/// | `Pattern` | `[n_heads, query_pos, key_pos]` | after the softmax: rows sum to 1 |
+/// | `Z` | `[pos, n_heads, d_head]` | pattern times values |
+/// | `AttnOut` | `[pos, d_model]` | what attention adds to the residual stream |
+/// | `ResidMid` | `[pos, d_model]` | the residual stream between attention and MLP |
+/// | `MlpOut` | `[pos, d_model]` | what the MLP adds |
+/// | `ResidPost` | `[pos, d_model]` | the residual stream after the block |
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[allow(missing_docs)] // the table above
+pub enum Activation {
+    ResidPre,
+    Q,
+    K,
+    V,
+    AttnScores,
+    Pattern,
+    Z,
+    AttnOut,
+    ResidMid,
+    MlpOut,
+    ResidPost,
+}
+
+impl Activation {
+    /// Every activation, in the order in which a block computes them.
+    pub const ALL: [Activation; 11] = [
+        Activation::ResidPre,
+        Activation::Q,
+        Activation::K,
+        Activation::V,
+        Activation::AttnScores,
+        Activation::Pattern,
+        Activation::Z,
+        Activation::AttnOut,
+        Activation::ResidMid,
+        Activation::MlpOut,
+        Activation::ResidPost,
+    ];
+
+    /// TransformerLens' name: `"resid_pre"`, `"q"`, `"attn_scores"`, …
+    pub fn name(self) -> &'static str {
+        match self {
+            Activation::ResidPre => "resid_pre",
+            Activation::Q => "q",
+            Activation::K => "k",
+            Activation::V => "v",
+            Activation::AttnScores => "attn_scores",
+            Activation::Pattern => "pattern",
+            Activation::Z => "z",
+            Activation::AttnOut => "attn_out",
+            Activation::ResidMid => "resid_mid",
+            Activation::MlpOut => "mlp_out",
+            Activation::ResidPost => "resid_post",
+        }
+    }
+}
+
+/// The activations of a forward pass over one or several prompts, as `ndarray` arrays on the host.
+///
+/// Prompts of different lengths have arrays of different lengths: nothing is padded. Cloning is cheap, the arrays are
+/// shared.
+///
+/// ```
+/// use attention_tokens::prelude::*;
+///
+/// let model = Gpt2::from_pretrained("demo", LoadOptions::default())?;
+/// let (_, cache) = model.run_with_cache(["The bus is late.", "The bus was early today."])?;
+/// let pattern = cache.prompt(1)?.get(Activation::Pattern, 0)?; // [n_heads, query_pos, key_pos]
+/// assert_eq!(pattern.shape(), [8, 7, 7]);
+/// # Ok::<(), Error>(())
+/// ```
+#[derive(Clone)]
+pub struct ActivationCache {
+    /// The token ids of each prompt, the beginning-of-sequence token included.
+    tokens: Vec<Vec<u32>>,
+    /// A prompt each.
+    activations: Vec<BTreeMap<(usize, Activation), ArcArray<f32, IxDyn>>>,
+    n_layers: usize,
+}
+
+impl ActivationCache {
+    pub(crate) fn new(tokens: Vec<Vec<u32>>, n_layers: usize) -> Self {
+        Self { activations: vec![BTreeMap::new(); tokens.len()], tokens, n_layers }
+    }
+
+    pub(crate) fn insert(&mut self, prompt: usize, activation: Activation, layer: usize, values: ArrayD<f32>) {
+        self.activations[prompt].insert((layer, activation), values.into_shared());
+    }
+
+    /// How many prompts the cache holds.
+    pub fn n_prompts(&self) -> usize {
+        self.tokens.len()
+    }
+
+    /// The token ids of every prompt, the beginning-of-sequence token included. Shape: `[prompt][pos]`.
+    pub fn tokens(&self) -> &[Vec<u32>] {
+        &self.tokens
+    }
+
+    /// The cache of one prompt of the batch.
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`] if the batch has no such prompt.
+    pub fn prompt(&self, prompt: usize) -> Result<ActivationCache> {
+        check_index("prompt", prompt, "the cache", self.n_prompts())?;
+        Ok(Self {
+            tokens: vec![self.tokens[prompt].clone()],
+            activations: vec![self.activations[prompt].clone()],
+            n_layers: self.n_layers,
+        })
+    }
+
+    /// An activation of the only prompt, copied. [`Activation`] has the shapes.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] if the cache holds several prompts (take one with [`prompt`](Self::prompt)),
+    /// [`Error::OutOfRange`] if the model has no such layer, [`Error::NotCached`] if the run was told not to keep it.
+    pub fn get(&self, activation: Activation, layer: usize) -> Result<ArrayD<f32>> {
+        Ok(self.view(activation, layer)?.to_owned())
+    }
+
+    /// As [`get`](Self::get), without copying. (A notebook cannot keep a borrowed value in a variable: use `get`.)
+    ///
+    /// # Errors
+    /// As for [`get`](Self::get).
+    pub fn view(&self, activation: Activation, layer: usize) -> Result<ArrayViewD<'_, f32>> {
+        match self.n_prompts() {
+            1 => self.view_of_prompt(0, activation, layer),
+            n => Err(Error::Mismatch {
+                what: "reading an activation",
+                expected: "a cache of one prompt: choose one with cache.prompt(i)".into(),
+                found: format!("a cache of {n} prompts"),
+            }),
+        }
+    }
+
+    pub(crate) fn view_of_prompt(
+        &self,
+        prompt: usize,
+        activation: Activation,
+        layer: usize,
+    ) -> Result<ArrayViewD<'_, f32>> {
+        check_index("layer", layer, "the model", self.n_layers)?;
+        match self.activations[prompt].get(&(layer, activation)) {
+            Some(values) => Ok(values.view()),
+            None => Err(Error::NotCached {
+                activation: activation.name(),
+                layer,
+                hint: format!("the run was told to keep only {}", self.kept()),
+            }),
+        }
+    }
+
+    /// What is kept, in words, for error messages.
+    fn kept(&self) -> String {
+        let Some(kept) = self.activations.first() else { return "nothing".into() };
+        let list = |items: std::collections::BTreeSet<String>| items.into_iter().collect::<Vec<_>>().join(", ");
+        match kept.is_empty() {
+            true => "nothing".into(),
+            false => format!(
+                "{} of layers {}",
+                list(kept.keys().map(|(_, activation)| activation.name().to_owned()).collect()),
+                list(kept.keys().map(|(layer, _)| layer.to_string()).collect())
+            ),
+        }
+    }
+}
+
+impl std::fmt::Debug for ActivationCache {
+    /// Sizes, not numbers: a cache can hold gigabytes.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ActivationCache")
+            .field("prompts", &self.n_prompts())
+            .field("tokens", &self.tokens.iter().map(Vec::len).collect::<Vec<_>>())
+            .field("layers", &self.n_layers)
+            .field("kept", &self.kept())
+            .finish()
+    }
+}

@@ -1,0 +1,346 @@
+//! Attention tokens: what a head says about a prompt, in the model's own words.
+//!
+//! For a query at position *i* and a key at position *j ≤ i*, the element-wise product of the two vectors is sent
+//! through the head's value and output weights to the residual stream and unembedded; the most likely token is the
+//! *attention token* of that cell:
+//!
+//! ```text
+//! c     = q_i ⊙ k_j                        [d_head]
+//! r     = c P                              [d_model], P one of three projections
+//! token = argmax_v (r · W_U[:, v] + b_U[v])          no final layer norm; the lowest id on a tie
+//! ```
+//!
+//! The query, key and value token of a position are the same with `c = q_i`, `k_i`, `v_i`. `W_V`, `W_O`, `W_U` and
+//! `b_U` are those of the model at hand, processed as it was loaded; no other bias enters.
+
+use ndarray::{Array1, Array2, Array4, Axis, Ix2, Ix3, concatenate, s};
+
+use crate::activation_cache::{Activation, ActivationCache};
+use crate::backend::TopTokens;
+use crate::error::{Error, Result, check_index};
+use crate::model::Gpt2;
+use crate::tokenizer::Tokenizer;
+use crate::weights::Weights;
+
+/// How a vector of a head, `c [d_head]`, gets to the residual stream. All three are linear; they differ, and a figure
+/// says which one it shows.
+///
+/// `Notebook` and `Ov` depend on the basis that weight processing chose for the head (the signs and the order of its
+/// singular vectors); `Output` does not depend on the basis of `W_V`, but on that of `c`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Projection {
+    /// `(W_V c) ⊙ Σ_m W_O[m, :]`: what the original notebook computes, whose second einsum sums `W_O` over the head
+    /// dimension. It reproduces the original figures.
+    #[default]
+    Notebook,
+    /// `c W_O`: the head's own way out to the residual stream.
+    Output,
+    /// `(W_V c)ᵀ W_V W_O`: what the original says in words, the OV matrix applied to `c` lifted to the residual stream.
+    Ov,
+}
+
+impl Projection {
+    /// `"notebook"`, `"output"` or `"ov"`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Projection::Notebook => "notebook",
+            Projection::Output => "output",
+            Projection::Ov => "ov",
+        }
+    }
+
+    /// The matrix `P` of a head: `r = c P`. Computed in `f64`, rounded once. Shape: → `[d_head, d_model]`.
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`] for a layer or head that the model does not have.
+    pub fn matrix(self, weights: &Weights, layer: usize, head: usize) -> Result<Array2<f32>> {
+        check_index("layer", layer, "the model", weights.blocks.len())?;
+        let block = &weights.blocks[layer];
+        check_index("head", head, "each layer", block.w_v.len_of(Axis(0)))?;
+        let w_v = block.w_v.index_axis(Axis(0), head).mapv(f64::from); // [d_model, d_head]
+        let w_o = block.w_o.index_axis(Axis(0), head).mapv(f64::from); // [d_head, d_model]
+        let p = match self {
+            Projection::Notebook => &w_v.t() * &w_o.sum_axis(Axis(0)),
+            Projection::Output => w_o,
+            Projection::Ov => w_v.t().dot(&w_v).dot(&w_o),
+        };
+        Ok(p.mapv(|x| x as f32))
+    }
+}
+
+/// How to decode a head. [`Projection::Notebook`] and the best token alone by default.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DecodeOptions {
+    /// The way to the residual stream.
+    pub projection: Projection,
+    /// How many tokens to keep of each vector, best first; at least 1.
+    pub top_k: usize,
+}
+
+impl Default for DecodeOptions {
+    fn default() -> Self {
+        Self { projection: Projection::default(), top_k: 1 }
+    }
+}
+
+/// The columns of a head's data, in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Feature {
+    /// The token id at the key position.
+    Input,
+    /// The attention pattern.
+    Attn,
+    /// The attention token of query and key.
+    Qk,
+    /// The token of the key position's query vector.
+    Q,
+    /// The token of the key position's key vector.
+    K,
+    /// The token of the key position's value vector.
+    V,
+}
+
+impl Feature {
+    /// All features, in the order of [`HeadData::to_array`]'s last axis.
+    pub const ALL: [Feature; 6] = [Feature::Input, Feature::Attn, Feature::Qk, Feature::Q, Feature::K, Feature::V];
+
+    /// `"input"`, `"attn"`, `"qk"`, `"q"`, `"k"`, `"v"`: the original's column names.
+    pub fn name(self) -> &'static str {
+        match self {
+            Feature::Input => "input",
+            Feature::Attn => "attn",
+            Feature::Qk => "qk",
+            Feature::Q => "q",
+            Feature::K => "k",
+            Feature::V => "v",
+        }
+    }
+}
+
+/// What one head does with every prompt of a batch.
+#[derive(Clone, Debug)]
+pub struct HeadData {
+    /// The layer, from 0.
+    pub layer: usize,
+    /// The head of the layer, from 0.
+    pub head: usize,
+    /// The projection that the tokens were decoded with.
+    pub projection: Projection,
+    /// A prompt each, in the order of the batch.
+    pub prompts: Vec<PromptHeadData>,
+}
+
+/// What one head does with one prompt.
+#[derive(Clone, Debug)]
+pub struct PromptHeadData {
+    /// The layer, from 0.
+    pub layer: usize,
+    /// The head of the layer, from 0.
+    pub head: usize,
+    /// The projection that the tokens were decoded with.
+    pub projection: Projection,
+    /// The token ids of the prompt. Shape: `[pos]`.
+    pub input: Vec<u32>,
+    /// The attention pattern; 0 where key > query. Shape: `[query_pos, key_pos]`.
+    pub attn: Array2<f32>,
+    /// The attention tokens, a row for each cell with key ≤ query, query by query:
+    /// [`cell`](Self::cell) gives the row of a cell. `n = pos (pos + 1) / 2`.
+    pub qk: TopTokens,
+    /// The tokens of the query vectors, a row for each position.
+    pub q: TopTokens,
+    /// The tokens of the key vectors, a row for each position.
+    pub k: TopTokens,
+    /// The tokens of the value vectors, a row for each position.
+    pub v: TopTokens,
+    tokenizer: Option<Tokenizer>,
+}
+
+impl HeadData {
+    /// The data of one prompt of the batch.
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`] if the batch has no such prompt.
+    pub fn prompt(&self, prompt: usize) -> Result<PromptHeadData> {
+        check_index("prompt", prompt, "the batch", self.prompts.len())?;
+        Ok(self.prompts[prompt].clone())
+    }
+
+    /// The original notebook's array. Cells with key > query, and padding behind shorter prompts, are −1 in every
+    /// feature; the features are in the order of [`Feature::ALL`]. (Token ids below 2²⁴ are exact in `f32`.)
+    /// Shape: → `[batch, query, key, feature]`.
+    pub fn to_array(&self) -> Array4<f32> {
+        let longest = self.prompts.iter().map(|prompt| prompt.input.len()).max().unwrap_or(0);
+        let mut array = Array4::from_elem((self.prompts.len(), longest, longest, Feature::ALL.len()), -1.0);
+        for (prompt, mut array) in self.prompts.iter().zip(array.outer_iter_mut()) {
+            let pos = prompt.input.len();
+            for (index, feature) in Feature::ALL.into_iter().enumerate() {
+                array.slice_mut(s![..pos, ..pos, index]).assign(&prompt.feature(feature));
+            }
+        }
+        array
+    }
+}
+
+impl PromptHeadData {
+    /// Number of positions.
+    pub fn n_pos(&self) -> usize {
+        self.input.len()
+    }
+
+    /// The row of [`qk`](Self::qk) that belongs to a cell, `None` where key > query or beyond the prompt.
+    pub fn cell(&self, query: usize, key: usize) -> Option<usize> {
+        (key <= query && query < self.n_pos()).then(|| query * (query + 1) / 2 + key)
+    }
+
+    /// A feature of every cell, −1 where key > query. Shape: → `[query_pos, key_pos]`.
+    pub fn feature(&self, feature: Feature) -> Array2<f32> {
+        let best = |top: &TopTokens, row: usize| top.tokens[[row, 0]] as f32;
+        let pos = self.n_pos();
+        Array2::from_shape_fn((pos, pos), |(query, key)| match self.cell(query, key) {
+            None => -1.0,
+            Some(cell) => match feature {
+                Feature::Input => self.input[key] as f32,
+                Feature::Attn => self.attn[[query, key]],
+                Feature::Qk => best(&self.qk, cell),
+                Feature::Q => best(&self.q, key),
+                Feature::K => best(&self.k, key),
+                Feature::V => best(&self.v, key),
+            },
+        })
+    }
+
+    /// The attention token of every cell with key ≤ query, `None` elsewhere. Shape: → `[query_pos, key_pos]`.
+    pub fn attention_tokens(&self) -> Array2<Option<u32>> {
+        let pos = self.n_pos();
+        Array2::from_shape_fn((pos, pos), |(query, key)| Some(self.qk.tokens[[self.cell(query, key)?, 0]]))
+    }
+
+    /// How a figure shows a token: its text, with `<nl>` for a newline, `<sp>` for a lone space, `<tab>` for a tab and
+    /// `EOS` for `<|endoftext|>`. A token that has no text (no tokenizer, or an id beyond it) shows as `#` and its id.
+    pub fn token_label(&self, token: u32) -> String {
+        match self.tokenizer.as_ref().and_then(|tokenizer| tokenizer.to_single_str_token(token).ok()) {
+            None => format!("#{token}"),
+            Some(text) if text == "<|endoftext|>" => "EOS".into(),
+            Some(text) if text == " " => "<sp>".into(),
+            Some(text) => text.replace('\n', "<nl>").replace('\t', "<tab>"),
+        }
+    }
+}
+
+/// The data of one head on every prompt of a cache, which must hold its layer's `Q`, `K`, `V` and `Pattern`.
+///
+/// ```
+/// use attention_tokens::prelude::*;
+///
+/// let model = Gpt2::from_pretrained("demo", LoadOptions::default())?;
+/// let (_, cache) = model.run_with_cache("The next sentence is false.")?;
+/// let data = head_data(&model, &cache, 0, 1, DecodeOptions::default())?.prompt(0)?;
+/// assert_eq!(data.feature(Feature::Qk).dim(), (7, 7)); // [query_pos, key_pos]
+/// # Ok::<(), Error>(())
+/// ```
+///
+/// # Errors
+/// [`Error::OutOfRange`] for a layer or head that the model does not have, [`Error::NotCached`] if the cache lacks
+/// an activation, [`Error::Mismatch`] if it comes from a model of another shape or `top_k` is 0, [`Error::Device`].
+pub fn head_data(
+    model: &Gpt2,
+    cache: &ActivationCache,
+    layer: usize,
+    head: usize,
+    options: DecodeOptions,
+) -> Result<HeadData> {
+    if options.top_k == 0 {
+        return Err(Error::Mismatch { what: "top_k", expected: "at least 1".into(), found: "0".into() });
+    }
+    let projection = options.projection.matrix(model.weights(), layer, head)?; // [d_head, d_model]
+    let prompts = (0..cache.n_prompts())
+        .map(|prompt| prompt_head_data(model, cache, prompt, (layer, head), &projection, options))
+        .collect::<Result<_>>()?;
+    Ok(HeadData { layer, head, projection: options.projection, prompts })
+}
+
+/// The data of every head, layer by layer: [`head_data`] for each. Shape: → `[n_layers n_heads]`.
+///
+/// # Errors
+/// As for [`head_data`].
+pub fn all_heads_data(model: &Gpt2, cache: &ActivationCache, options: DecodeOptions) -> Result<Vec<HeadData>> {
+    let config = model.config();
+    (0..config.n_layers)
+        .flat_map(|layer| (0..config.n_heads).map(move |head| (layer, head)))
+        .map(|(layer, head)| head_data(model, cache, layer, head, options))
+        .collect()
+}
+
+fn prompt_head_data(
+    model: &Gpt2,
+    cache: &ActivationCache,
+    prompt: usize,
+    (layer, head): (usize, usize),
+    projection: &Array2<f32>,
+    options: DecodeOptions,
+) -> Result<PromptHeadData> {
+    let d_head = projection.nrows();
+    let vectors = |activation| -> Result<Array2<f32>> {
+        let all = cache.view_of_prompt(prompt, activation, layer)?;
+        let all = all.into_dimensionality::<Ix3>().expect("q, k and v have three axes"); // [pos, n_heads, d_head]
+        if (all.dim().1, all.dim().2) != (model.config().n_heads, d_head) {
+            return Err(Error::Mismatch {
+                what: "decoding a cache",
+                expected: format!("one of this model, with {} heads of d_head {d_head}", model.config().n_heads),
+                found: format!("one with {} heads of d_head {}", all.dim().1, all.dim().2),
+            });
+        }
+        Ok(all.index_axis(Axis(1), head).to_owned()) // [pos, d_head]
+    };
+    let (q, k, v) = (vectors(Activation::Q)?, vectors(Activation::K)?, vectors(Activation::V)?);
+    let pattern = cache.view_of_prompt(prompt, Activation::Pattern, layer)?; // [n_heads, query_pos, key_pos]
+    let attn = pattern.index_axis(Axis(0), head).to_owned();
+    let attn = attn.into_dimensionality::<Ix2>().expect("a pattern has three axes");
+
+    // One product for everything: first the cells with key ≤ query, then the q, k and v of each position.
+    let pos = q.nrows();
+    let mut cells = Array2::zeros((0, d_head));
+    for (query, q) in q.outer_iter().enumerate() {
+        let row = &k.slice(s![..=query, ..]) * &q; // [query + 1, d_head]
+        cells.append(Axis(0), row.view()).expect("rows are d_head wide");
+    }
+    let n_cells = cells.nrows();
+    let c = concatenate(Axis(0), &[cells.view(), q.view(), k.view(), v.view()]).expect("rows are d_head wide");
+    let top = model.decode(c, projection.clone(), options.top_k)?;
+    let part = |start: usize, len: usize| TopTokens {
+        tokens: top.tokens.slice(s![start..start + len, ..]).to_owned(),
+        logits: top.logits.slice(s![start..start + len, ..]).to_owned(),
+        margin: Array1::from(top.margin.slice(s![start..start + len]).to_vec()),
+    };
+    Ok(PromptHeadData {
+        layer,
+        head,
+        projection: options.projection,
+        input: cache.tokens()[prompt].clone(),
+        attn,
+        qk: part(0, n_cells),
+        q: part(n_cells, pos),
+        k: part(n_cells + pos, pos),
+        v: part(n_cells + 2 * pos, pos),
+        tokenizer: model.tokenizer_if_any(),
+    })
+}
+
+/// Replaces each value by the order of its first appearance, from 0, reading row by row. The −1 of masked cells is a
+/// value like any other. Shape: `[rows, columns]` → the same.
+///
+/// ```
+/// use attention_tokens::prelude::*;
+/// use ndarray::arr2;
+///
+/// let tokens = arr2(&[[7.0, -1.0], [3.0, 7.0]]);
+/// assert_eq!(unique_index_pattern(&tokens), arr2(&[[0.0, 1.0], [2.0, 0.0]]));
+/// ```
+pub fn unique_index_pattern(feature: &Array2<f32>) -> Array2<f32> {
+    let mut order = std::collections::HashMap::new();
+    feature.mapv(|value| {
+        // By bits, so that NaN is a value too; −0 is 0.
+        let next = order.len();
+        *order.entry((value + 0.0).to_bits()).or_insert(next) as f32
+    })
+}

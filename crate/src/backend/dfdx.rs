@@ -1,0 +1,227 @@
+//! Every operation through dfdx, for every dfdx device.
+//!
+//! dfdx checks shapes by panicking, also in its `try_` methods, so callers check them first (the weights' shapes come
+//! from a checked `config.json`, token ids and prompt lengths are checked by `Gpt2`). What can still fail here is the
+//! device itself.
+
+use std::ops::Range;
+
+use ::dfdx::prelude::*;
+use ndarray::{Array1, Array2, Array3, ArrayView2, s};
+
+use super::top_tokens::TopTokensBuilder;
+use super::{Attention, Backend, KeepAttention, TopTokens};
+use crate::config::ActFn;
+use crate::error::{Error, Result};
+use crate::weights::LayerNormWeights;
+
+type Vector<D> = Tensor<(usize,), f32, D>;
+type Matrix<D> = Tensor<(usize, usize), f32, D>;
+type Cube<D> = Tensor<(usize, usize, usize), f32, D>;
+
+/// Logits of this many bytes are on the device and on the host at a time while decoding.
+const DECODE_BYTES: usize = 64 << 20;
+
+/// dfdx on the device `D`.
+pub(crate) struct Dfdx<D> {
+    pub(crate) device: D,
+    pub(crate) name: &'static str,
+}
+
+pub(crate) struct DfdxEmbedding<D: Storage<f32>> {
+    w_e: Matrix<D>,
+    w_pos: Matrix<D>,
+}
+
+pub(crate) struct DfdxLayerNorm<D: Storage<f32>> {
+    weights: Option<(Vector<D>, Vector<D>)>,
+    eps: f64,
+}
+
+pub(crate) struct DfdxLinear<D: Storage<f32>> {
+    w: Matrix<D>,
+    b: Vector<D>,
+    /// On the host too: the decoding adds it there while it looks for the best token.
+    b_host: Array1<f32>,
+}
+
+impl<D: ::dfdx::tensor_ops::Device<f32>> Dfdx<D> {
+    fn failed<E: std::fmt::Debug>(&self, operation: &'static str) -> impl Fn(E) -> Error {
+        let device = self.name;
+        move |problem| Error::Device { device, operation, problem: format!("{problem:?}") }
+    }
+
+    fn vector(&self, x: Vec<f32>) -> Result<Vector<D>> {
+        let shape = (x.len(),);
+        self.device.try_tensor_from_vec(x, shape).map_err(self.failed("an upload"))
+    }
+
+    fn matrix(&self, x: Array2<f32>) -> Result<Matrix<D>> {
+        let shape = x.dim();
+        let x = if x.is_standard_layout() { x } else { x.as_standard_layout().into_owned() };
+        let (values, offset) = x.into_raw_vec_and_offset();
+        debug_assert_eq!(offset.unwrap_or(0), 0, "an owned array in standard layout starts at its first element");
+        self.device.try_tensor_from_vec(values, shape).map_err(self.failed("an upload"))
+    }
+
+    fn indices(&self, x: impl IntoIterator<Item = usize>) -> Result<Tensor<(usize,), usize, D>> {
+        let x: Vec<usize> = x.into_iter().collect();
+        let shape = (x.len(),);
+        self.device.try_tensor_from_vec(x, shape).map_err(self.failed("an upload"))
+    }
+
+    fn download_cube(&self, x: &Cube<D>) -> Result<Array3<f32>> {
+        Ok(Array3::from_shape_vec(*x.shape(), x.as_vec()).expect("a tensor has as many values as its shape"))
+    }
+
+    /// The rows of one prompt, a head at a time: `[rows, n_heads d_head]` → `[n_heads, pos, d_head]`.
+    fn heads(&self, x: &Matrix<D>, rows: &Range<usize>, n_heads: usize) -> Result<Cube<D>, D::Err> {
+        let pos = rows.len();
+        let d_head = x.shape().1 / n_heads;
+        let rows: Matrix<D> = x.clone().try_slice((rows.clone(), ..))?; // [pos, n_heads d_head]
+        rows.try_reshape_like(&(pos, n_heads, d_head))?.try_permute::<_, Axes3<1, 0, 2>>()
+    }
+
+    /// Attention within one prompt: `z [pos, n_heads d_head]`, scores and pattern `[n_heads, query_pos, key_pos]`.
+    fn attend(
+        &self,
+        [q, k, v]: [&Matrix<D>; 3],
+        n_heads: usize,
+        rows: &Range<usize>,
+    ) -> Result<(Matrix<D>, Cube<D>, Cube<D>), D::Err> {
+        let (pos, width) = (rows.len(), q.shape().1);
+        let mask = Array2::from_shape_fn((pos, pos), |(query, key)| if key <= query { 0.0 } else { f32::NEG_INFINITY });
+        let mask: Matrix<D> = self.device.try_tensor_from_vec(mask.into_raw_vec_and_offset().0, (pos, pos))?;
+        let mask: Cube<D> = mask.try_broadcast_like::<_, Axis<0>>(&(n_heads, pos, pos))?;
+
+        let k: Cube<D> = self.heads(k, rows, n_heads)?.try_permute::<_, Axes3<0, 2, 1>>()?; // [n_heads, d_head, key_pos]
+        let d_head = (width / n_heads) as f64;
+        let scores = self.heads(q, rows, n_heads)?.try_matmul(k)?; // [n_heads, query_pos, key_pos]
+        let scores = scores.try_mul((1.0 / d_head.sqrt()) as f32)?.try_add(mask)?;
+        let pattern = scores.clone().try_softmax::<Axis<2>>()?;
+        let z: Cube<D> = pattern.clone().try_matmul(self.heads(v, rows, n_heads)?)?; // [n_heads, query_pos, d_head]
+        let z: Cube<D> = z.try_permute::<_, Axes3<1, 0, 2>>()?; // [query_pos, n_heads, d_head]
+        Ok((z.try_reshape_like(&(pos, width))?, scores, pattern))
+    }
+}
+
+impl<D> Backend for Dfdx<D>
+where
+    D: ::dfdx::tensor_ops::Device<f32> + Send + Sync,
+    Matrix<D>: Send + Sync,
+    Vector<D>: Send + Sync,
+{
+    type Tensor = Matrix<D>;
+    type Embedding = DfdxEmbedding<D>;
+    type LayerNorm = DfdxLayerNorm<D>;
+    type Linear = DfdxLinear<D>;
+
+    fn embedding(&self, w_e: ArrayView2<f32>, w_pos: ArrayView2<f32>) -> Result<Self::Embedding> {
+        Ok(DfdxEmbedding { w_e: self.matrix(w_e.to_owned())?, w_pos: self.matrix(w_pos.to_owned())? })
+    }
+
+    fn layer_norm(&self, weights: Option<&LayerNormWeights>, eps: f64) -> Result<Self::LayerNorm> {
+        let upload = |ln: &LayerNormWeights| Ok((self.vector(ln.w.to_vec())?, self.vector(ln.b.to_vec())?));
+        Ok(DfdxLayerNorm { weights: weights.map(upload).transpose()?, eps })
+    }
+
+    fn linear(&self, w: Array2<f32>, b: Array1<f32>) -> Result<Self::Linear> {
+        Ok(DfdxLinear { w: self.matrix(w)?, b: self.vector(b.to_vec())?, b_host: b })
+    }
+
+    fn embed(&self, embedding: &Self::Embedding, tokens: &[u32], positions: &[usize]) -> Result<Matrix<D>> {
+        let failed = self.failed("the embedding");
+        let tokens = self.indices(tokens.iter().map(|&token| token as usize))?;
+        let positions = self.indices(positions.iter().copied())?;
+        let token: Matrix<D> = embedding.w_e.clone().try_gather(tokens).map_err(&failed)?;
+        let position: Matrix<D> = embedding.w_pos.clone().try_gather(positions).map_err(&failed)?;
+        token.try_add(position).map_err(failed)
+    }
+
+    fn normalize(&self, norm: &Self::LayerNorm, x: &Matrix<D>) -> Result<Matrix<D>> {
+        let run = || {
+            let x = x.clone().try_normalize::<Axis<1>>(norm.eps)?;
+            let Some((w, b)) = &norm.weights else { return Ok(x) };
+            let shape = *x.shape();
+            x.try_mul(w.clone().try_broadcast_like::<_, Axis<0>>(&shape)?)?
+                .try_add(b.clone().try_broadcast_like::<_, Axis<0>>(&shape)?)
+        };
+        run().map_err(self.failed::<D::Err>("a layer norm"))
+    }
+
+    fn apply(&self, linear: &Self::Linear, x: &Matrix<D>) -> Result<Matrix<D>> {
+        let run = || {
+            let y: Matrix<D> = x.clone().try_matmul(linear.w.clone())?;
+            let shape = *y.shape();
+            y.try_add(linear.b.clone().try_broadcast_like::<_, Axis<0>>(&shape)?)
+        };
+        run().map_err(self.failed::<D::Err>("a matrix product"))
+    }
+
+    fn apply_with_activation(&self, linear: &Self::Linear, act_fn: ActFn, x: &Matrix<D>) -> Result<Matrix<D>> {
+        let y = self.apply(linear, x)?;
+        let y = match act_fn {
+            ActFn::GeluNew => y.try_fast_gelu(),
+            ActFn::Gelu => y.try_accurate_gelu(),
+            ActFn::Relu => y.try_relu(),
+            ActFn::Silu => y.clone().try_sigmoid().and_then(|gate| y.try_mul(gate)),
+            ActFn::Tanh => y.try_tanh(),
+        };
+        y.map_err(self.failed("an activation function"))
+    }
+
+    fn add(&self, a: &Matrix<D>, b: &Matrix<D>) -> Result<Matrix<D>> {
+        a.clone().try_add(b.clone()).map_err(self.failed("an addition"))
+    }
+
+    fn attention(
+        &self,
+        qkv: [&Matrix<D>; 3],
+        n_heads: usize,
+        prompts: &[Range<usize>],
+        keep: KeepAttention,
+    ) -> Result<Attention<Matrix<D>>> {
+        let (mut z, mut attn_scores, mut pattern) = (None, Vec::new(), Vec::new());
+        for rows in prompts {
+            let failed = self.failed::<D::Err>("attention");
+            let (own_z, own_scores, own_pattern) = self.attend(qkv, n_heads, rows).map_err(&failed)?;
+            if keep.attn_scores {
+                attn_scores.push(self.download_cube(&own_scores)?);
+            }
+            if keep.pattern {
+                pattern.push(self.download_cube(&own_pattern)?);
+            }
+            z = Some(match z {
+                None => own_z,
+                Some(above) => (above, own_z).try_concat_along(::dfdx::shapes::Axis::<0>).map_err(&failed)?,
+            });
+        }
+        let z = z.expect("a batch has at least one prompt");
+        Ok(Attention { z, attn_scores, pattern })
+    }
+
+    fn download(&self, x: &Matrix<D>) -> Result<Array2<f32>> {
+        Ok(Array2::from_shape_vec(*x.shape(), x.as_vec()).expect("a tensor has as many values as its shape"))
+    }
+
+    fn decode(&self, c: Array2<f32>, projection: Array2<f32>, unembed: &DfdxLinear<D>, k: usize) -> Result<TopTokens> {
+        let failed = self.failed("decoding");
+        let d_vocab = unembed.b_host.len();
+        let bias = unembed.b_host.as_slice().expect("a bias is contiguous");
+        let projection = self.matrix(projection)?;
+        let mut top = TopTokensBuilder::new(k);
+        let rows_at_once = (DECODE_BYTES / (4 * d_vocab)).clamp(1, c.nrows().max(1));
+        let mut logits = vec![0.0; rows_at_once * d_vocab];
+        for start in (0..c.nrows()).step_by(rows_at_once) {
+            let rows = start..(start + rows_at_once).min(c.nrows());
+            let c = self.matrix(c.slice(s![rows, ..]).to_owned())?; // [rows, d_head]
+            let r = c.try_matmul(projection.clone()).map_err(&failed)?; // [rows, d_model]
+            let product: Matrix<D> = r.try_matmul(unembed.w.clone()).map_err(&failed)?; // [rows, d_vocab]
+            // A fresh product is contiguous, which `copy_into` asks for; `as_vec` would compute an index per element.
+            let logits = &mut logits[..product.shape().0 * d_vocab];
+            product.copy_into(logits);
+            logits.chunks_exact(d_vocab).for_each(|row| top.push(row, bias));
+        }
+        Ok(top.finish())
+    }
+}

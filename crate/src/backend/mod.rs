@@ -1,0 +1,85 @@
+//! The coarse operations that GPT-2 and decoding need, as one trait.
+//!
+//! The model ([`crate::transformer`]) and the decoding are written once over [`Backend`]; where and how the numbers
+//! are computed is an implementation of it. [`Dfdx`] has every operation for every dfdx device.
+//!
+//! Activations are matrices of `[rows, columns]`. The prompts of a batch lie below each other, row by row, without
+//! padding; only attention looks at where one ends and the next begins.
+
+mod device;
+mod dfdx;
+mod top_tokens;
+
+use std::ops::Range;
+
+use ndarray::{Array1, Array2, Array3, ArrayView2};
+
+pub(crate) use self::dfdx::Dfdx;
+use crate::config::ActFn;
+use crate::error::Result;
+use crate::weights::LayerNormWeights;
+pub(crate) use device::DeviceKind;
+pub use device::Device;
+pub use top_tokens::TopTokens;
+
+/// What attention should hand out besides `z`.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct KeepAttention {
+    pub(crate) attn_scores: bool,
+    pub(crate) pattern: bool,
+}
+
+/// What attention computes.
+pub(crate) struct Attention<T> {
+    /// Shape: `[rows, n_heads d_head]`.
+    pub(crate) z: T,
+    /// A prompt each, `[n_heads, query_pos, key_pos]`; −∞ where key > query. Empty if not kept.
+    pub(crate) attn_scores: Vec<Array3<f32>>,
+    /// A prompt each, `[n_heads, query_pos, key_pos]`. Empty if not kept.
+    pub(crate) pattern: Vec<Array3<f32>>,
+}
+
+/// A place to compute. Shapes are the caller's responsibility: they are checked before a backend is called.
+pub(crate) trait Backend: Send + Sync + 'static {
+    /// A matrix `[rows, columns]` on the device.
+    type Tensor: Send + Sync;
+    /// The token and position embeddings on the device.
+    type Embedding: Send + Sync;
+    /// A layer norm on the device.
+    type LayerNorm: Send + Sync;
+    /// A weight matrix and a bias on the device.
+    type Linear: Send + Sync;
+
+    /// Puts `w_e [d_vocab, d_model]` and `w_pos [n_ctx, d_model]` on the device.
+    fn embedding(&self, w_e: ArrayView2<f32>, w_pos: ArrayView2<f32>) -> Result<Self::Embedding>;
+    /// Puts a layer norm on the device; without weights it only centres and scales.
+    fn layer_norm(&self, weights: Option<&LayerNormWeights>, eps: f64) -> Result<Self::LayerNorm>;
+    /// Puts `w [in, out]` and `b [out]` on the device.
+    fn linear(&self, w: Array2<f32>, b: Array1<f32>) -> Result<Self::Linear>;
+
+    /// `W_E[token] + W_pos[position]`, a row each. Shape: `[rows]`, `[rows]` → `[rows, d_model]`.
+    fn embed(&self, embedding: &Self::Embedding, tokens: &[u32], positions: &[usize]) -> Result<Self::Tensor>;
+    /// Shape: `[rows, d_model]` → the same.
+    fn normalize(&self, norm: &Self::LayerNorm, x: &Self::Tensor) -> Result<Self::Tensor>;
+    /// `x W + b`. Shape: `[rows, in]` → `[rows, out]`.
+    fn apply(&self, linear: &Self::Linear, x: &Self::Tensor) -> Result<Self::Tensor>;
+    /// `act_fn(x W + b)`. Shape: `[rows, in]` → `[rows, out]`.
+    fn apply_with_activation(&self, linear: &Self::Linear, act_fn: ActFn, x: &Self::Tensor) -> Result<Self::Tensor>;
+    /// Shape: both the same.
+    fn add(&self, a: &Self::Tensor, b: &Self::Tensor) -> Result<Self::Tensor>;
+    /// Causal attention within each prompt: `pattern = softmax(q kᵀ / √d_head)` over keys ≤ query, `z = pattern v`.
+    /// Shape: `qkv`: each `[rows, n_heads d_head]`; `prompts`: the rows of each.
+    fn attention(
+        &self,
+        qkv: [&Self::Tensor; 3],
+        n_heads: usize,
+        prompts: &[Range<usize>],
+        keep: KeepAttention,
+    ) -> Result<Attention<Self::Tensor>>;
+    /// Copies a matrix to the host.
+    fn download(&self, x: &Self::Tensor) -> Result<Array2<f32>>;
+
+    /// The `k` most likely tokens of `c P W_U + b_U`, a row each, for vectors `c [n, d_head]`, a projection
+    /// `P [d_head, d_model]` and the unembedding. Ties go to the lowest token id.
+    fn decode(&self, c: Array2<f32>, projection: Array2<f32>, unembed: &Self::Linear, k: usize) -> Result<TopTokens>;
+}

@@ -1,0 +1,65 @@
+//! GPT-2 interpretability in Rust notebooks: what each attention head says about a prompt, in the model's own words.
+//!
+//! For a query at position *i* and a key at position *j ≤ i* of a head, with `q_i`, `k_j` of shape `[d_head]`:
+//!
+//! ```text
+//! attention token = argmax_v ((q_i ⊙ k_j) P W_U + b_U)[v]     P [d_head, d_model], W_U [d_model, d_vocab]
+//! ```
+//!
+//! Text → tokens → [`Gpt2`] → [`ActivationCache`] → [`HeadData`] → pattern → [`Figure`]: data flows one way.
+//!
+//! | to | see |
+//! |---|---|
+//! | load a model | [`Gpt2::from_pretrained`], [`LoadOptions`], [`Processing`], [`Device`] |
+//! | run it | [`Gpt2::forward`], [`Gpt2::run_with_cache`], [`RunOptions`], [`Activation`] |
+//! | read its weights | [`Gpt2::weights`], [`Weights`], [`Gpt2Config`] |
+//! | decode a head | [`head_data`], [`all_heads_data`], [`Projection`], [`unique_index_pattern`] |
+//! | draw it | [`mod@notebook`]: the functions of the original notebook; [`Figure`] |
+//!
+//! ```
+//! use attention_tokens::{notebook::*, prelude::*};
+//!
+//! let model = Gpt2::from_pretrained("demo", LoadOptions::default())?;
+//! let run = run_prompts(&model, "The next sentence is false. The previous sentence is true.")?;
+//! let data = calculate_attns(&run, 0, 1)?.prompt(0)?;
+//! let figure = add_axis_labels(plot_attns(&unique_index_pattern(&data.feature(Feature::Qk))), &data)?;
+//! # assert!(figure.to_json().contains("heatmap"));
+//! # Ok::<(), Error>(())
+//! ```
+
+mod activation_cache;
+mod attention_tokens;
+mod backend;
+mod checkpoint;
+mod config;
+mod error;
+mod model;
+pub mod notebook;
+mod plot;
+mod pretrained;
+mod prompts;
+mod tokenizer;
+mod transformer;
+mod weights;
+
+pub use activation_cache::{Activation, ActivationCache};
+pub use attention_tokens::{
+    DecodeOptions, Feature, HeadData, Projection, PromptHeadData, all_heads_data, head_data, unique_index_pattern,
+};
+pub use backend::{Device, TopTokens};
+pub use config::{ActFn, Gpt2Config};
+pub use error::{Error, Result};
+pub use model::{Gpt2, RunOptions};
+pub use plot::Figure;
+pub use pretrained::LoadOptions;
+pub use prompts::Prompts;
+pub use tokenizer::Tokenizer;
+pub use weights::{BlockWeights, LayerNormWeights, Processing, Weights};
+
+/// What a notebook needs in one line: `use attention_tokens::prelude::*;`.
+pub mod prelude {
+    pub use crate::{
+        Activation, ActivationCache, DecodeOptions, Device, Error, Feature, Figure, Gpt2, HeadData, LoadOptions,
+        Processing, Projection, PromptHeadData, RunOptions, all_heads_data, head_data, unique_index_pattern,
+    };
+}

@@ -1,0 +1,152 @@
+//! Text ↔ token ids, through Hugging Face's `tokenizers`.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use tokenizers::models::bpe::BPE;
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use tokenizers::{AddedToken, DecoderWrapper, PreTokenizerWrapper};
+
+use crate::error::{Error, Result};
+
+/// GPT-2's tokenizer, or whichever one lies beside the model. Cloning is cheap.
+#[derive(Clone)]
+pub struct Tokenizer {
+    inner: Arc<tokenizers::Tokenizer>,
+    bos: u32,
+}
+
+impl Tokenizer {
+    /// The tokenizer of a model folder: `tokenizer.json`, else `vocab.json` with `merges.txt`, else none.
+    ///
+    /// # Errors
+    /// [`Error::Format`] if the files are there and cannot be understood, [`Error::MissingFile`] if one of the pair
+    /// `vocab.json`, `merges.txt` is alone.
+    pub(crate) fn from_folder(folder: &Path, bos: u32) -> Result<Option<Self>> {
+        let whole = folder.join("tokenizer.json");
+        let (vocab, merges) = (folder.join("vocab.json"), folder.join("merges.txt"));
+        if whole.is_file() {
+            return Ok(Some(Self::from_json(&whole, bos)?));
+        }
+        match (vocab.is_file(), merges.is_file()) {
+            (false, false) => Ok(None),
+            (true, true) => Ok(Some(Self::from_vocab_and_merges(&vocab, &merges, bos)?)),
+            (there, _) => Err(Error::MissingFile {
+                path: if there { merges } else { vocab },
+                hint: "vocab.json and merges.txt only work together; tokenizer.json alone does too".into(),
+            }),
+        }
+    }
+
+    fn from_json(path: &Path, bos: u32) -> Result<Self> {
+        let bytes = std::fs::read(path).map_err(Error::io(path))?;
+        let mut inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(broken(path, "a tokenizer"))?;
+        // A file may carry the settings of somebody's training run; they would cut or fill prompts.
+        inner.with_truncation(None).map_err(broken(path, "a tokenizer without truncation"))?;
+        inner.with_padding(None);
+        Ok(Self { inner: Arc::new(inner), bos })
+    }
+
+    fn from_vocab_and_merges(vocab: &Path, merges: &Path, bos: u32) -> Result<Self> {
+        let (vocab_text, merges_text) = (vocab.to_string_lossy(), merges.to_string_lossy());
+        let bpe = BPE::from_file(&vocab_text, &merges_text).build().map_err(broken(vocab, "a BPE vocabulary"))?;
+        let mut inner = tokenizers::Tokenizer::new(bpe);
+        inner.with_pre_tokenizer(Some(PreTokenizerWrapper::ByteLevel(ByteLevel::default().add_prefix_space(false))));
+        inner.with_decoder(Some(DecoderWrapper::ByteLevel(ByteLevel::default())));
+        if let Some(text) = inner.id_to_token(bos) {
+            inner.add_special_tokens(&[AddedToken::from(text, true).normalized(false)]);
+        }
+        Ok(Self { inner: Arc::new(inner), bos })
+    }
+
+    /// Number of token ids that have a string.
+    pub fn vocab_size(&self) -> usize {
+        self.inner.get_vocab_size(true)
+    }
+
+    /// The token ids of a text, with the beginning-of-sequence token in front. Shape: `[pos]`.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] if the tokenizer refuses the text.
+    pub fn to_tokens(&self, text: &str) -> Result<Vec<u32>> {
+        let mut tokens = vec![self.bos];
+        tokens.extend(self.to_tokens_without_bos(text)?);
+        Ok(tokens)
+    }
+
+    /// The token ids of a text alone: TransformerLens' `to_tokens(text, prepend_bos=False)`. Shape: `[pos]`.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] if the tokenizer refuses the text.
+    pub fn to_tokens_without_bos(&self, text: &str) -> Result<Vec<u32>> {
+        let encoding = self.inner.encode_fast(text, false).map_err(|error| Error::Mismatch {
+            what: "tokenizing",
+            expected: "text that the tokenizer takes".into(),
+            found: format!("{text:?}: {error}"),
+        })?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// The tokens of a text as strings, with the beginning-of-sequence token in front. Shape: `[pos]`.
+    ///
+    /// # Errors
+    /// As for [`to_tokens`](Self::to_tokens) and [`to_single_str_token`](Self::to_single_str_token).
+    pub fn to_str_tokens(&self, text: &str) -> Result<Vec<String>> {
+        self.to_tokens(text)?.into_iter().map(|token| self.to_single_str_token(token)).collect()
+    }
+
+    /// The id of a text that is a single token.
+    ///
+    /// # Errors
+    /// [`Error::NotOneToken`], which says how the tokenizer splits it.
+    pub fn to_single_token(&self, text: &str) -> Result<u32> {
+        match self.to_tokens_without_bos(text)?[..] {
+            [token] => Ok(token),
+            ref tokens => Err(Error::NotOneToken {
+                text: text.into(),
+                found: tokens.iter().map(|&token| self.to_single_str_token(token)).collect::<Result<_>>()?,
+            }),
+        }
+    }
+
+    /// The string of a token. A token that is a part of a character gives `�`, as in Python.
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`] if no string belongs to the id.
+    pub fn to_single_str_token(&self, token: u32) -> Result<String> {
+        self.to_string(&[token])
+    }
+
+    /// The text of token ids, special tokens included.
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`] if no string belongs to one of the ids.
+    pub fn to_string(&self, tokens: &[u32]) -> Result<String> {
+        let unknown = |token: u32| Error::OutOfRange {
+            what: "token id",
+            index: token as usize,
+            owner: "the tokenizer",
+            len: self.vocab_size(),
+        };
+        if let Some(&token) = tokens.iter().find(|&&token| self.inner.id_to_token(token).is_none()) {
+            return Err(unknown(token));
+        }
+        // All ids are known, so that decoding can only fail for a decoder that some other tokenizer brought.
+        self.inner.decode(tokens, false).map_err(|error| Error::Mismatch {
+            what: "decoding tokens",
+            expected: "ids that the tokenizer's decoder takes".into(),
+            found: error.to_string(),
+        })
+    }
+}
+
+impl std::fmt::Debug for Tokenizer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tokenizer").field("vocab_size", &self.vocab_size()).field("bos", &self.bos).finish()
+    }
+}
+
+fn broken(path: &Path, expected: &str) -> impl FnOnce(tokenizers::Error) -> Error {
+    let (path, expected) = (path.to_owned(), expected.to_owned());
+    move |error| Error::Format { path, expected, found: error.to_string() }
+}

@@ -1,0 +1,94 @@
+//! The weights of a GPT-2 on the host, in TransformerLens' layout, and their processing.
+
+mod process;
+mod svd;
+
+use ndarray::{Array1, Array2, Array3};
+
+pub use process::Processing;
+pub(crate) use process::process;
+
+/// The weights of a model, processed as the model was loaded.
+
+#[derive(Clone, Debug)]
+pub struct Weights {
+    /// `W_E`, the token embedding. Shape: `[d_vocab, d_model]`.
+    pub w_e: Array2<f32>,
+    /// `W_pos`, the position embedding. Shape: `[n_ctx, d_model]`.
+    pub w_pos: Array2<f32>,
+    /// The transformer blocks, by layer.
+    pub blocks: Vec<BlockWeights>,
+    /// Scale and shift of the final layer norm; `None` once they are folded into `w_u` and `b_u`.
+    pub ln_final: Option<LayerNormWeights>,
+    /// `W_U`, the unembedding. Shape: `[d_model, d_vocab]`.
+    pub w_u: Array2<f32>,
+    /// `b_U`. Shape: `[d_vocab]`; zero before processing, for GPT-2 has none.
+    pub b_u: Array1<f32>,
+}
+
+/// The weights of one transformer block.
+#[derive(Clone, Debug)]
+pub struct BlockWeights<T = f32> {
+    /// Scale and shift of the layer norm before attention; `None` once folded.
+    pub ln1: Option<LayerNormWeights<T>>,
+    /// `W_Q`. Shape: `[n_heads, d_model, d_head]`.
+    pub w_q: Array3<T>,
+    /// `b_Q`. Shape: `[n_heads, d_head]`.
+    pub b_q: Array2<T>,
+    /// `W_K`. Shape: `[n_heads, d_model, d_head]`.
+    pub w_k: Array3<T>,
+    /// `b_K`. Shape: `[n_heads, d_head]`.
+    pub b_k: Array2<T>,
+    /// `W_V`. Shape: `[n_heads, d_model, d_head]`.
+    pub w_v: Array3<T>,
+    /// `b_V`. Shape: `[n_heads, d_head]`.
+    pub b_v: Array2<T>,
+    /// `W_O`. Shape: `[n_heads, d_head, d_model]`.
+    pub w_o: Array3<T>,
+    /// `b_O`. Shape: `[d_model]`.
+    pub b_o: Array1<T>,
+    /// Scale and shift of the layer norm before the MLP; `None` once folded.
+    pub ln2: Option<LayerNormWeights<T>>,
+    /// `W_in`. Shape: `[d_model, d_mlp]`.
+    pub w_in: Array2<T>,
+    /// `b_in`. Shape: `[d_mlp]`.
+    pub b_in: Array1<T>,
+    /// `W_out`. Shape: `[d_mlp, d_model]`.
+    pub w_out: Array2<T>,
+    /// `b_out`. Shape: `[d_model]`.
+    pub b_out: Array1<T>,
+}
+
+/// Scale and shift of a layer norm: `y = w ⊙ (x − mean) / √(variance + eps) + b`.
+#[derive(Clone, Debug)]
+pub struct LayerNormWeights<T = f32> {
+    /// Scale. Shape: `[d_model]`.
+    pub w: Array1<T>,
+    /// Shift. Shape: `[d_model]`.
+    pub b: Array1<T>,
+}
+
+impl<T: Copy> BlockWeights<T> {
+    /// The same weights in another number type.
+    fn map<U>(&self, f: fn(T) -> U) -> BlockWeights<U> {
+        let layer_norm = |ln: &Option<LayerNormWeights<T>>| {
+            ln.as_ref().map(|ln| LayerNormWeights { w: ln.w.mapv(f), b: ln.b.mapv(f) })
+        };
+        BlockWeights {
+            ln1: layer_norm(&self.ln1),
+            w_q: self.w_q.mapv(f),
+            b_q: self.b_q.mapv(f),
+            w_k: self.w_k.mapv(f),
+            b_k: self.b_k.mapv(f),
+            w_v: self.w_v.mapv(f),
+            b_v: self.b_v.mapv(f),
+            w_o: self.w_o.mapv(f),
+            b_o: self.b_o.mapv(f),
+            ln2: layer_norm(&self.ln2),
+            w_in: self.w_in.mapv(f),
+            b_in: self.b_in.mapv(f),
+            w_out: self.w_out.mapv(f),
+            b_out: self.b_out.mapv(f),
+        }
+    }
+}
