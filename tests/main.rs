@@ -1,0 +1,19 @@
+//! The integration tests of the crate, as one binary.
+
+/// Figures as plotly's JSON.
+mod figures;
+/// Every golden number, through the parity program; and that the program notices when one is wrong.
+mod golden;
+/// A folder or a checkpoint that is not what it should be: one test per way of being broken.
+mod hostile_files;
+/// Downloads from a local server that speaks the Hub's protocol, and caches laid out as Python does.
+mod hub;
+/// What must hold for any input: batches, filters, thread counts, the identities of attention.
+mod invariants;
+/// The executed notebooks: what they printed, and their pages in a real browser. Needs Jupyter and Chromium.
+mod notebooks;
+/// Text and tokens, against Hugging Face's answers.
+mod tokens;
+
+/// Helpers.
+mod support;

@@ -65,7 +65,8 @@ pub(crate) fn shards_of_index(index: &Path) -> Result<Vec<String>> {
         return Err(wrong("no file".into()));
     }
     // A name with a folder in it could point anywhere on the machine.
-    let plain = |name: &str| Path::new(name).components().count() == 1 && !name.contains(['/', '\\', ':']) && name != "..";
+    let plain =
+        |name: &str| Path::new(name).components().count() == 1 && !name.contains(['/', '\\', ':']) && name != "..";
     if let Some(file) = files.iter().find(|file| !plain(file)) {
         return Err(wrong(format!("{file:?}")));
     }
@@ -101,7 +102,8 @@ impl Checkpoint {
     }
 
     fn add_file(&mut self, path: &Path) -> Result<()> {
-        let broken = |expected: &str, found: String| Error::Format { path: path.into(), expected: expected.into(), found };
+        let broken =
+            |expected: &str, found: String| Error::Format { path: path.into(), expected: expected.into(), found };
         let mut file = File::open(path).map_err(Error::io(path))?;
         let len = file.metadata().map_err(Error::io(path))?.len();
         let mut header_len = [0; 8];
@@ -117,8 +119,8 @@ impl Checkpoint {
         let mut header = vec![0; header_len as usize];
         file.read_exact(&mut header).map_err(Error::io(path))?;
         // This checks the offsets too: in order, without gaps or overlaps, as long as shape and dtype say.
-        let metadata: Metadata = serde_json::from_slice(&header)
-            .map_err(|error| broken("a safetensors header", error.to_string()))?;
+        let metadata: Metadata =
+            serde_json::from_slice(&header).map_err(|error| broken("a safetensors header", error.to_string()))?;
         let data_start = 8 + header_len;
         let data_len = metadata.data_len() as u64;
         if data_start.checked_add(data_len) != Some(len) {
@@ -211,8 +213,11 @@ impl Checkpoint {
             });
         };
         let OpenFile { path, file } = &mut self.files[entry.file];
-        let wrong = |expected: String, found: String| {
-            Error::Tensor { path: path.clone(), tensor: entry.name.clone(), expected, found }
+        let wrong = |expected: String, found: String| Error::Tensor {
+            path: path.clone(),
+            tensor: entry.name.clone(),
+            expected,
+            found,
         };
         if entry.shape != shape {
             let expected = format!("shape {shape:?}, as config.json says");

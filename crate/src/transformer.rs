@@ -27,7 +27,8 @@ impl Wanted {
 
     /// The number of blocks that have to run for what is wanted.
     fn n_blocks(&self) -> usize {
-        let needed = if self.logits { self.stop_at_layer } else { self.layers.iter().max().map_or(0, |&last| last + 1) };
+        let needed =
+            if self.logits { self.stop_at_layer } else { self.layers.iter().max().map_or(0, |&last| last + 1) };
         needed.min(self.stop_at_layer)
     }
 }

@@ -18,8 +18,8 @@ pub(crate) use self::dfdx::Dfdx;
 use crate::config::ActFn;
 use crate::error::Result;
 use crate::weights::LayerNormWeights;
-pub(crate) use device::DeviceKind;
 pub use device::Device;
+pub(crate) use device::DeviceKind;
 pub use top_tokens::TopTokens;
 
 /// What attention should hand out besides `z`.

@@ -105,9 +105,7 @@ impl Figure {
     /// Shows the figure in an evcxr notebook; evcxr calls this for a cell's last expression.
     pub fn evcxr_display(&self) {
         // evcxr takes several MIME types in one bundle, each between these markers.
-        for (mime, content) in
-            [("application/vnd.plotly.v1+json", self.to_json()), ("text/plain", self.describe())]
-        {
+        for (mime, content) in [("application/vnd.plotly.v1+json", self.to_json()), ("text/plain", self.describe())] {
             println!("EVCXR_BEGIN_CONTENT {mime}\n{content}\nEVCXR_END_CONTENT");
         }
     }

@@ -123,11 +123,9 @@ fn fold(ln: &LayerNormWeights<f64>, mut w: ArrayViewMut2<f64>, b: &mut Array1<f6
 fn process_block(block: &mut BlockWeights<f64>, steps: Processing, layer: usize) -> Result<()> {
     if steps.fold_ln {
         if let Some(ln) = block.ln1.take() {
-            for (w, b) in [
-                (&mut block.w_q, &mut block.b_q),
-                (&mut block.w_k, &mut block.b_k),
-                (&mut block.w_v, &mut block.b_v),
-            ] {
+            for (w, b) in
+                [(&mut block.w_q, &mut block.b_q), (&mut block.w_k, &mut block.b_k), (&mut block.w_v, &mut block.b_v)]
+            {
                 for (w, mut b) in w.outer_iter_mut().zip(b.outer_iter_mut()) {
                     let mut folded = b.to_owned();
                     fold(&ln, w, &mut folded);
@@ -206,12 +204,7 @@ struct Refactored {
     o: Array2<f64>,
 }
 
-fn refactor_head(
-    q: ArrayView2<f64>,
-    k: ArrayView2<f64>,
-    v: ArrayView2<f64>,
-    o: ArrayView2<f64>,
-) -> Option<Refactored> {
+fn refactor_head(q: ArrayView2<f64>, k: ArrayView2<f64>, v: ArrayView2<f64>, o: ArrayView2<f64>) -> Option<Refactored> {
     let qk = svd_of_product(q, k)?;
     let root = qk.s.mapv(f64::sqrt);
     let ov = svd_of_product(v, o.t())?;

@@ -79,7 +79,8 @@ mod tests {
             let identity = svd.u.t().dot(&svd.u) - Array2::<f64>::eye(r);
             assert!(identity.iter().all(|x| x.abs() < 1e-12));
             for column in svd.u.columns() {
-                let largest = column.iter().fold(0.0_f64, |largest, &x| if x.abs() > largest.abs() { x } else { largest });
+                let largest =
+                    column.iter().fold(0.0_f64, |largest, &x| if x.abs() > largest.abs() { x } else { largest });
                 assert!(largest > 0.0);
             }
         }

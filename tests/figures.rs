@@ -1,0 +1,119 @@
+use attention_tokens::notebook::*;
+use attention_tokens::prelude::*;
+use ndarray::{Array2, arr2};
+use serde_json::{Value, json};
+
+use crate::support::demo;
+
+fn value(figure: &Figure) -> Value {
+    serde_json::from_str(&figure.to_json()).unwrap()
+}
+
+fn data() -> PromptHeadData {
+    let run = run_prompts(&demo(), "The next sentence is false. The previous sentence is true.").unwrap();
+    calculate_attns(&run, 0, 1).unwrap().prompt(0).unwrap()
+}
+
+#[test]
+fn a_heat_map_is_as_the_original_draws_it() {
+    let figure = value(&plot_attns(&arr2(&[[0.0, 1.0], [2.0, 0.0]])));
+    let trace = &figure["data"][0];
+    assert_eq!(trace["type"], "heatmap");
+    assert_eq!(trace["z"], json!([[0.0, 1.0], [2.0, 0.0]]));
+    assert_eq!(
+        (&trace["colorscale"], &trace["zmid"], &trace["showscale"]),
+        (&json!("Viridis"), &json!(0.5), &json!(false))
+    );
+    let layout = &figure["layout"];
+    assert_eq!((&layout["width"], &layout["height"]), (&json!(1200), &json!(800)));
+    assert_eq!((&layout["plot_bgcolor"], &layout["paper_bgcolor"]), (&json!("white"), &json!("white")));
+    assert_eq!(layout["yaxis"]["range"], json!([1.5, -0.5]), "row 0 on top");
+    assert_eq!(layout["yaxis"]["scaleanchor"], "x", "square cells");
+    assert_eq!(
+        (&layout["xaxis"]["showticklabels"], &layout["yaxis"]["showticklabels"]),
+        (&json!(false), &json!(false))
+    );
+}
+
+#[test]
+fn frames_are_where_the_attention_is() {
+    let data = data();
+    let figure = plot_attns(&unique_index_pattern(&data.feature(Feature::Qk)));
+    let layout = value(&add_attn_overlay(figure, &data, MIN_ATTN).unwrap())["layout"].clone();
+    let want: Vec<(f64, f64)> = data
+        .attn
+        .indexed_iter()
+        .filter(|&(_, &attn)| attn > 0.3)
+        .map(|((query, key), _)| (key as f64 - 0.5, query as f64 - 0.5))
+        .collect();
+    let shapes = layout["shapes"].as_array().unwrap();
+    let got: Vec<(f64, f64)> =
+        shapes.iter().map(|shape| (shape["x0"].as_f64().unwrap(), shape["y0"].as_f64().unwrap())).collect();
+    assert!(!want.is_empty());
+    assert_eq!(got, want);
+    assert_eq!(shapes[0]["line"], json!({"color": "white", "width": 2.0}));
+    assert!(shapes[0].get("fillcolor").is_none());
+}
+
+#[test]
+fn labels_are_the_tokens_at_their_places() {
+    let data = data();
+    let pattern = unique_index_pattern(&data.feature(Feature::Qk));
+    let figure = add_axis_labels(plot_attns(&pattern), &data).unwrap();
+    let figure = add_token_labels(figure, &data, Feature::Qk).unwrap();
+    let annotations = value(&figure)["layout"]["annotations"].as_array().unwrap().clone();
+    assert_eq!(annotations.len(), 4 * 13 + 13 * 14 / 2 + 1, "four sides, the cells, and which head it is");
+    let left: Vec<&Value> = annotations.iter().filter(|label| label["xanchor"] == "right").collect();
+    let texts: Vec<&str> = left.iter().map(|label| label["text"].as_str().unwrap()).collect();
+    assert_eq!(texts[..4], ["EOS", "The", " next", " sentence"]);
+    assert_eq!((&left[0]["xshift"], &left[0]["font"]), (&json!(-20.0), &json!({"size": 12, "color": "black"})));
+    let cells: Vec<&Value> = annotations.iter().filter(|label| label["textangle"] == json!(-45.0)).collect();
+    assert_eq!(cells.len(), 91);
+    assert_eq!(cells[0]["font"], json!({"size": 10, "color": "white"}));
+    let escaped =
+        |text: String| text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('$', "&#36;");
+    for label in cells {
+        let (key, query) = (label["x"].as_f64().unwrap() as usize, label["y"].as_f64().unwrap() as usize);
+        let token = data.attention_tokens()[[query, key]].expect("key ≤ query");
+        assert_eq!(label["text"].as_str().unwrap(), escaped(data.token_label(token)));
+    }
+    let top: Vec<&Value> = annotations.iter().filter(|label| label["textangle"] == json!(-90.0)).collect();
+    assert_eq!(top.len(), 26);
+    assert_eq!(top[0]["text"].as_str().unwrap(), escaped(data.token_label(data.q.tokens[[0, 0]])));
+    assert_eq!(top[13]["text"].as_str().unwrap(), escaped(data.token_label(data.k.tokens[[0, 0]])));
+    assert!(annotations.iter().any(|label| label["text"] == "head 0.1, projection notebook"));
+    assert!(figure.describe().starts_with("heat map of head 0.1, projection notebook: 13 × 13 cells"));
+}
+
+#[test]
+fn two_figures_side_by_side_are_one() {
+    let data = data();
+    let one = || add_attn_overlay(plot_attns(&unique_index_pattern(&data.feature(Feature::Qk))), &data, 0.3).unwrap();
+    let figure = compare_plots(one(), plot_attns(&Array2::zeros((3, 3))), "left & right", "below").unwrap();
+    let value = value(&figure);
+    assert_eq!(value["data"].as_array().unwrap().len(), 2);
+    assert_eq!((&value["data"][1]["xaxis"], &value["data"][1]["yaxis"]), (&json!("x2"), &json!("y2")));
+    let layout = &value["layout"];
+    assert_eq!(layout["title"]["text"], "left &amp; right");
+    assert_eq!(layout["yaxis2"]["scaleanchor"], "x2");
+    assert_eq!((&layout["width"], &layout["xaxis2"]["range"]), (&json!(1200), &json!([-0.5, 2.5])));
+    assert!(layout["annotations"].as_array().unwrap().iter().any(|label| label["text"] == "below"));
+    let message = compare_plots(figure, one(), "", "").unwrap_err().to_string();
+    assert!(message.starts_with("compare_plots: expected a figure with one heat map"), "{message}");
+}
+
+#[test]
+fn a_figure_of_another_size_is_refused() {
+    let message = add_attn_overlay(plot_attns(&Array2::zeros((3, 3))), &data(), 0.3).unwrap_err().to_string();
+    assert_eq!(message, "add_attn_overlay: expected a figure of 13 × 13 cells, as the data has, found 3 × 3");
+    let made_elsewhere = Figure::from(plot_attns(&Array2::zeros((13, 13))).into_plot());
+    let message = add_axis_labels(made_elsewhere, &data()).unwrap_err().to_string();
+    assert!(message.contains("found a figure made from a plot"), "{message}");
+}
+
+#[test]
+fn the_pattern_counts_first_appearances_row_by_row() {
+    let feature = arr2(&[[9.0, -1.0, -1.0], [4.0, 9.0, -1.0], [4.0, 7.0, -0.0]]);
+    assert_eq!(unique_index_pattern(&feature), arr2(&[[0.0, 1.0, 1.0], [2.0, 0.0, 1.0], [2.0, 3.0, 4.0]]));
+    assert_eq!(unique_index_pattern(&arr2(&[[0.0, -0.0]])), arr2(&[[0.0, 0.0]]));
+}

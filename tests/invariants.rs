@@ -1,0 +1,265 @@
+use attention_tokens::prelude::*;
+use ndarray::{Array2, ArrayD, Axis, Ix2, Ix3, s};
+
+use crate::support::{Folder, assert_close, bytes, demo, fixture, floats, load};
+
+const SENTENCE: &str = "The next sentence is false. The previous sentence is true.";
+
+fn raw(name: &str) -> Gpt2 {
+    let folder = if name == "demo" { name.into() } else { fixture(name).to_string_lossy().into_owned() };
+    Gpt2::from_pretrained(folder, LoadOptions::default().no_processing()).unwrap()
+}
+
+/// log-probabilities, the number that weight processing must not change.
+fn log_probabilities(logits: &Array2<f32>) -> Array2<f32> {
+    let mut out = logits.clone();
+    for mut row in out.rows_mut() {
+        let largest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let sum: f32 = row.iter().map(|x| (x - largest).exp()).sum();
+        row.mapv_inplace(|x| x - largest - sum.ln());
+    }
+    out
+}
+
+#[test]
+fn no_processing_step_changes_a_log_probability() {
+    let none = Processing::none();
+    let steps = [
+        Processing { fold_ln: true, ..none },
+        Processing { center_writing_weights: true, ..none },
+        Processing { center_unembed: true, ..none },
+        Processing { fold_value_biases: true, ..none },
+        Processing { refactor_factored_attn_matrices: true, ..none },
+        Processing { fold_ln: true, refactor_factored_attn_matrices: true, ..none },
+        Processing::default(),
+    ];
+    for name in ["tiny", "odd"] {
+        let prompt = vec![0_u32, 3, 1, 4, 1, 5, 9, 2, 6];
+        let want = log_probabilities(&raw(name).forward(prompt.clone()).unwrap()[0]);
+        for processing in steps {
+            let options = LoadOptions::default().processing(processing);
+            let model = Gpt2::from_pretrained(fixture(name).to_str().unwrap(), options).unwrap();
+            let got = log_probabilities(&model.forward(prompt.clone()).unwrap()[0]);
+            assert_close(&got, &want, 2e-6); // f32 through three layers
+        }
+    }
+}
+
+#[test]
+fn a_single_head_has_one_singular_vector_too_many_and_drops_it() {
+    // One head of d_head = d_model: centring W_O takes a rank away.
+    let folder = Folder::copy_of("tiny");
+    folder.configure("\"n_head\": 3", "\"n_head\": 1");
+    let model = load(folder.path()).unwrap();
+    let block = &model.weights().blocks[0];
+    assert!(block.w_v.slice(s![0, .., 47]).iter().all(|&x| x == 0.0));
+    assert!(block.w_o.slice(s![0, 47, ..]).iter().all(|&x| x == 0.0));
+    assert!(block.w_o.slice(s![0, 46, ..]).iter().any(|&x| x != 0.0));
+    let prompt = vec![1_u32, 2, 3, 4];
+    let options = LoadOptions::default().no_processing();
+    let plain = Gpt2::from_pretrained(folder.path().to_str().unwrap(), options).unwrap();
+    let [got, want] = [&model, &plain].map(|model| log_probabilities(&model.forward(prompt.clone()).unwrap()[0]));
+    assert_close(&got, &want, 2e-6);
+}
+
+#[test]
+fn a_head_of_zeros_stays_one() {
+    let folder = Folder::copy_of("tiny");
+    folder.edit(|tensors| {
+        let tensor = tensors.get_mut("h.0.attn.c_attn.weight").unwrap();
+        tensor.2 = bytes(&vec![0.0; floats(&tensor.2).len()]);
+    });
+    let model = load(folder.path()).unwrap();
+    assert!(model.weights().blocks[0].w_o.iter().all(|&x| x == 0.0));
+    assert!(model.forward(vec![1_u32, 2]).unwrap()[0].iter().all(|x| x.is_finite()));
+}
+
+#[test]
+fn the_identities_of_a_block_hold() {
+    for model in [demo(), raw("demo")] {
+        let (_, cache) = model.run_with_cache(SENTENCE).unwrap();
+        let d_head = model.config().d_head as f32;
+        for layer in 0..model.config().n_layers {
+            let get = |activation| cache.get(activation, layer).unwrap();
+            assert_close(&(get(Activation::ResidPre) + get(Activation::AttnOut)), &get(Activation::ResidMid), 1e-6);
+            assert_close(&(get(Activation::ResidMid) + get(Activation::MlpOut)), &get(Activation::ResidPost), 1e-6);
+            let of = |activation| get(activation).into_dimensionality::<Ix3>().unwrap();
+            let (q, k, v, z) = (of(Activation::Q), of(Activation::K), of(Activation::V), of(Activation::Z));
+            let (scores, pattern) = (of(Activation::AttnScores), of(Activation::Pattern));
+            for head in 0..model.config().n_heads {
+                let own = |x: &ndarray::Array3<f32>| x.slice(s![.., head, ..]).to_owned();
+                let want = own(&q).dot(&own(&k).t()) / d_head.sqrt(); // Σ (q ⊙ k) / √d_head
+                for ((query, key), &want) in want.indexed_iter() {
+                    let (score, attn) = (scores[[head, query, key]], pattern[[head, query, key]]);
+                    if key <= query {
+                        assert!((score - want).abs() < 1e-4 * want.abs().max(1.0), "{score} {want}");
+                    } else {
+                        assert_eq!((score, attn), (f32::NEG_INFINITY, 0.0));
+                    }
+                }
+                let sums = pattern.index_axis(Axis(0), head).sum_axis(Axis(1));
+                assert_close(&sums, &vec![1.0; sums.len()], 1e-6);
+                assert_close(&pattern.index_axis(Axis(0), head).dot(&own(&v)), &own(&z), 1e-5);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_batch_gives_each_prompt_what_it_gets_alone() {
+    let model = demo();
+    let prompts = [SENTENCE, "A", "The next bus is late. The previous bus was early today, or so it was said.", ""];
+    let (logits, cache) = model.run_with_cache(prompts).unwrap();
+    let data = head_data(&model, &cache, 1, 3, DecodeOptions { top_k: 3, ..Default::default() }).unwrap();
+    for (index, prompt) in prompts.into_iter().enumerate() {
+        let (alone, alone_cache) = model.run_with_cache(prompt).unwrap();
+        assert_close(&logits[index], &alone[0], 1e-5);
+        let own = cache.prompt(index).unwrap();
+        for layer in 0..4 {
+            for activation in Activation::ALL {
+                let finite = |x: ArrayD<f32>| x.mapv(|x| if x == f32::NEG_INFINITY { 0.0 } else { x });
+                let (got, want) = (own.get(activation, layer).unwrap(), alone_cache.get(activation, layer).unwrap());
+                assert_eq!(got.shape(), want.shape());
+                assert_close(&finite(got), &finite(want), 1e-5);
+            }
+        }
+        let alone_data = head_data(&model, &alone_cache, 1, 3, DecodeOptions::default()).unwrap();
+        for feature in [Feature::Input, Feature::Qk, Feature::Q, Feature::K, Feature::V] {
+            assert_eq!(data.prompts[index].feature(feature), alone_data.prompts[0].feature(feature));
+        }
+    }
+    let array = data.to_array();
+    let longest = data.prompts.iter().map(|prompt| prompt.n_pos()).max().unwrap();
+    assert_eq!(array.dim(), (4, longest, longest, 6));
+    assert_eq!(array[[1, 0, 0, 0]], 50256.0);
+    assert!(array.slice(s![1, 2.., .., ..]).iter().all(|&x| x == -1.0), "padding is −1");
+    assert!(array.slice(s![.., 0, 1.., ..]).iter().all(|&x| x == -1.0), "above the diagonal is −1");
+}
+
+#[test]
+fn results_are_bit_identical_over_thread_counts() {
+    // A pool's size is what dfdx and rayon ask for inside it.
+    let run = |threads| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| {
+            let model = demo();
+            let (logits, cache) = model.run_with_cache([SENTENCE, "The bus."]).unwrap();
+            let data = head_data(&model, &cache, 0, 1, DecodeOptions { top_k: 5, ..Default::default() }).unwrap();
+            let numbers: Vec<f32> = logits.iter().flatten().chain(&data.prompts[0].qk.logits).copied().collect();
+            (numbers, cache.prompt(0).unwrap().get(Activation::ResidPost, 3).unwrap())
+        })
+    };
+    let one = run(1);
+    for threads in [2, 3, 5] {
+        assert!(run(threads) == one, "{threads} threads");
+    }
+}
+
+#[test]
+fn a_run_keeps_and_computes_what_the_options_say() {
+    let model = demo();
+    let (everything, all) = model.run_with_cache(SENTENCE).unwrap();
+    let options = RunOptions::default().activations([Activation::Q, Activation::Pattern]).layers([1, 2]);
+    let (logits, some) = model.run_with_cache_options(SENTENCE, options.clone()).unwrap();
+    assert_eq!(logits.unwrap(), everything);
+    assert_eq!(some.get(Activation::Q, 2).unwrap(), all.get(Activation::Q, 2).unwrap());
+    let message = some.get(Activation::Z, 2).unwrap_err().to_string();
+    assert_eq!(message, "z of layer 2 is not in the cache: the run was told to keep only pattern, q of layers 1, 2");
+    assert!(some.get(Activation::Q, 0).is_err());
+
+    let (logits, cache) = model.run_with_cache_options(SENTENCE, RunOptions::default().no_logits()).unwrap();
+    assert!(logits.is_none());
+    assert_eq!(cache.get(Activation::ResidPost, 3).unwrap(), all.get(Activation::ResidPost, 3).unwrap());
+
+    let (logits, cache) = model.run_with_cache_options(SENTENCE, RunOptions::default().stop_at_layer(2)).unwrap();
+    assert!(logits.is_none());
+    assert_eq!(cache.get(Activation::ResidPost, 1).unwrap(), all.get(Activation::ResidPost, 1).unwrap());
+    assert!(cache.get(Activation::ResidPre, 2).is_err());
+
+    let message = |options| model.run_with_cache_options("x", options).unwrap_err().to_string();
+    assert!(message(RunOptions::default().stop_at_layer(5)).contains("expected 0 to 4"));
+    assert!(message(RunOptions::default().layers([4])).starts_with("layer 4 out of range: the model has 4, 0 to 3"));
+}
+
+#[test]
+fn every_projection_agrees_with_its_definition() {
+    let model = demo();
+    let (_, cache) = model.run_with_cache("The bus is late.").unwrap();
+    let of = |activation| cache.get(activation, 2).unwrap().into_dimensionality::<Ix3>().unwrap();
+    let (q, k) = (of(Activation::Q).slice(s![.., 5, ..]).to_owned(), of(Activation::K).slice(s![.., 5, ..]).to_owned());
+    let block = &model.weights().blocks[2];
+    let (w_v, w_o) = (block.w_v.index_axis(Axis(0), 5), block.w_o.index_axis(Axis(0), 5));
+    for projection in [Projection::Notebook, Projection::Output, Projection::Ov] {
+        let options = DecodeOptions { projection, top_k: 2 };
+        let data = head_data(&model, &cache, 2, 5, options).unwrap().prompt(0).unwrap();
+        for query in 0..data.n_pos() {
+            for key in 0..=query {
+                let c = &q.row(query) * &k.row(key);
+                let r = match projection {
+                    Projection::Notebook => w_v.dot(&c) * w_o.sum_axis(Axis(0)),
+                    Projection::Output => c.dot(&w_o),
+                    _ => w_v.dot(&c).dot(&w_v).dot(&w_o),
+                };
+                let logits = r.dot(&model.weights().w_u) + &model.weights().b_u;
+                let scale = logits.iter().fold(0.0_f32, |largest, x| largest.max(x.abs()));
+                let cell = data.cell(query, key).unwrap();
+                for rank in 0..2 {
+                    let token = data.qk.tokens[[cell, rank]] as usize;
+                    assert!((logits[token] - data.qk.logits[[cell, rank]]).abs() < 1e-5 * scale);
+                }
+                let best = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+                assert!(best - data.qk.logits[[cell, 0]] < 1e-5 * scale, "{projection:?}");
+                let margin = data.qk.logits[[cell, 0]] - data.qk.logits[[cell, 1]];
+                assert_eq!(margin, data.qk.margin[cell]);
+            }
+        }
+        assert_eq!(data.cell(0, 1), None);
+    }
+    let attn = head_data(&model, &cache, 2, 5, DecodeOptions::default()).unwrap().prompt(0).unwrap().attn;
+    let pattern = of(Activation::Pattern).index_axis(Axis(0), 5).to_owned().into_dimensionality::<Ix2>().unwrap();
+    assert_eq!(attn, pattern);
+}
+
+#[test]
+fn every_head_is_the_same_alone_and_among_all() {
+    let model = load(&fixture("odd")).unwrap();
+    let (_, cache) = model.run_with_cache(vec![vec![1_u32, 2, 3], vec![4]]).unwrap();
+    let all = all_heads_data(&model, &cache, DecodeOptions::default()).unwrap();
+    assert_eq!(all.len(), 6);
+    for data in &all {
+        let alone = head_data(&model, &cache, data.layer, data.head, DecodeOptions::default()).unwrap();
+        assert_eq!(alone.to_array(), data.to_array());
+    }
+}
+
+#[test]
+fn bad_input_is_an_error_that_names_it() {
+    let model = demo();
+    let error = |prompts: Vec<Vec<u32>>| model.forward(prompts).unwrap_err().to_string();
+    assert_eq!(error(vec![]), "prompts: expected at least one, found an empty batch");
+    let empty = error(vec![vec![1], vec![]]);
+    assert!(empty.starts_with("prompt 1: expected 1 to 256 tokens, the model's context, found no token"), "{empty}");
+    assert_eq!(error(vec![vec![1; 257]]), "prompt 0: expected 1 to 256 tokens, the model's context, found 257");
+    let beyond = error(vec![vec![50257]]);
+    assert_eq!(beyond, "token id 50257 out of range: the model's vocabulary has 50257, 0 to 50256");
+    assert_eq!(model.forward(vec![1_u32; 256]).unwrap()[0].nrows(), 256);
+    assert_eq!(model.forward("").unwrap()[0].nrows(), 1, "with the beginning-of-sequence token it is one token");
+
+    let (_, cache) = model.run_with_cache(["a", "b"]).unwrap();
+    let error = |layer, head| head_data(&model, &cache, layer, head, Default::default()).unwrap_err().to_string();
+    assert_eq!(error(4, 0), "layer 4 out of range: the model has 4, 0 to 3");
+    assert_eq!(error(0, 8), "head 8 out of range: each layer has 8, 0 to 7");
+    assert!(cache.get(Activation::Q, 0).unwrap_err().to_string().contains("choose one with cache.prompt(i)"));
+    assert!(cache.prompt(2).unwrap_err().to_string().starts_with("prompt 2 out of range: the cache has 2"));
+    let zero = DecodeOptions { top_k: 0, ..Default::default() };
+    assert!(head_data(&model, &cache, 0, 0, zero).unwrap_err().to_string().starts_with("top_k: expected at least 1"));
+    let other = load(&fixture("tiny")).unwrap();
+    assert!(head_data(&other, &cache, 0, 0, Default::default()).unwrap_err().to_string().contains("one of this model"));
+}
+
+#[test]
+fn printing_a_model_or_a_cache_prints_sizes() {
+    let model = demo();
+    let text = format!("{model:?} {:?}", model.run_with_cache("a").unwrap().1);
+    assert!(text.contains("d_head: 16") && text.len() < 1000, "{text}");
+}

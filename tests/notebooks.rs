@@ -1,0 +1,101 @@
+//! What `cargo xtask test` has executed, in target/notebooks.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::support::root;
+
+const PLOTLY: &str = "application/vnd.plotly.v1+json";
+
+fn executed(name: &str) -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
+    target.join("notebooks").join(name)
+}
+
+fn notebook(path: PathBuf) -> Value {
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    serde_json::from_str(&text).unwrap()
+}
+
+fn outputs(notebook: &Value) -> Vec<Value> {
+    let cells = notebook["cells"].as_array().unwrap();
+    cells.iter().flat_map(|cell| cell["outputs"].as_array().cloned().unwrap_or_default()).collect()
+}
+
+/// The stored outputs are what a run gives: the same texts and the same tokens in every figure.
+#[test]
+#[ignore = "needs the notebooks executed by Jupyter: cargo xtask test"]
+fn the_stored_outputs_are_what_a_run_gives() {
+    let name = "01_attention_tokens.ipynb";
+    let stored = outputs(&notebook(root().join("notebooks").join(name)));
+    let fresh = outputs(&notebook(executed(name)));
+    // Compiler messages depend on what was compiled before; results do not.
+    let results = |outputs: Vec<Value>| -> Vec<Value> {
+        outputs.into_iter().filter(|output| output["output_type"] == "execute_result").collect()
+    };
+    let (stored, fresh) = (results(stored), results(fresh));
+    assert_eq!(fresh.len(), 7, "the model, its tokens, four figures and the shape of a batch");
+    assert_eq!(stored.len(), fresh.len());
+    for (stored, fresh) in stored.iter().zip(&fresh) {
+        assert_eq!(stored["data"]["text/plain"], fresh["data"]["text/plain"]);
+        let tokens = |output: &Value| -> Vec<Value> {
+            let labels = output["data"][PLOTLY]["layout"]["annotations"].as_array().cloned().unwrap_or_default();
+            labels.into_iter().map(|label| label["text"].clone()).collect()
+        };
+        assert_eq!(tokens(stored), tokens(fresh));
+        assert_eq!(stored["data"][PLOTLY]["data"], fresh["data"][PLOTLY]["data"], "the cells of the heat maps");
+    }
+}
+
+/// Errors in cells leave every variable alive: the cells after them ran.
+#[test]
+#[ignore = "needs the notebooks executed by Jupyter: cargo xtask test"]
+fn errors_in_cells_name_what_is_wrong_and_lose_no_variable() {
+    let outputs = outputs(&notebook(executed("errors.ipynb")));
+    let errors: Vec<String> = outputs
+        .iter()
+        .filter(|output| output["output_type"] != "execute_result")
+        .map(|output| output.to_string())
+        .collect();
+    for expected in [
+        "layer 4 out of range: the model has 4, 0 to 3",
+        "head 8 out of range: each layer has 8, 0 to 7",
+        "token id 50257 out of range",
+        "found no token",
+        "unknown model",
+        "is not a single token",
+    ] {
+        assert!(errors.iter().any(|error| error.contains(expected)), "{expected}: {errors:?}");
+    }
+    let shown: Vec<&Value> = outputs.iter().filter(|output| output["output_type"] == "execute_result").collect();
+    assert_eq!(shown.len(), 2, "the number of layers and a figure, both after the errors");
+}
+
+/// The page of the notebook draws every figure in a browser without a network.
+#[test]
+#[ignore = "needs Chromium and the notebooks executed by Jupyter: cargo xtask test"]
+fn the_page_draws_every_figure_offline() {
+    let page = executed("01_attention_tokens.html");
+    let html = std::fs::read_to_string(&page).unwrap();
+    assert_eq!(html.matches("plotly.js v").count(), 1, "plotly.js is in the page once");
+    let profile = tempfile::tempdir().unwrap();
+    let names = ["chromium", "chromium-browser", "google-chrome"];
+    let browser = names.iter().find(|name| Command::new(name).arg("--version").output().is_ok()).expect("no Chromium");
+    let output = Command::new(browser)
+        .args(["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"])
+        .args(["--disable-component-update", "--disable-sync", "--host-resolver-rules=MAP * ~NOTFOUND"])
+        .arg(format!("--user-data-dir={}", profile.path().display()))
+        .args(["--virtual-time-budget=30000", "--dump-dom"])
+        .arg(format!("file://{}", page.display()))
+        .output()
+        .unwrap();
+    let dom = String::from_utf8_lossy(&output.stdout);
+    // A drawn heat map is an image inside its layer; two figures have two panels.
+    assert_eq!(dom.matches("class=\"hm\"").count(), 6, "heat maps drawn");
+    // Both single figures: four sides of 13 and 91 cells; the last one: two panels with four sides each.
+    for token in ["EOS", " sentence", " previous"] {
+        assert!(dom.contains(&format!(">{token}</text>")), "the label {token:?} is drawn");
+    }
+}

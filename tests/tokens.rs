@@ -1,0 +1,114 @@
+use attention_tokens::prelude::*;
+
+use crate::support::{Folder, demo, fixture, load, read, root};
+
+/// The prompts of the demo model's golden data are Hugging Face's tokens of its prompts.json, with the BOS in front.
+#[test]
+fn tokens_are_hugging_faces() {
+    let model = demo();
+    let folder = root().join("crate/demo-model");
+    let prompts: Vec<String> =
+        serde_json::from_str(&std::fs::read_to_string(folder.join("prompts.json")).unwrap()).unwrap();
+    let expected = read(&folder.join("expected.safetensors"));
+    assert_eq!(prompts.len(), 3);
+    for (index, prompt) in prompts.iter().enumerate() {
+        let (_, _, bytes) = &expected[&format!("prompt{index}.tokens")];
+        let want: Vec<u32> = bytes.chunks_exact(4).map(|b| u32::from_le_bytes(b.try_into().unwrap())).collect();
+        assert_eq!(model.to_tokens(prompt).unwrap(), want);
+        assert_eq!(model.to_string(&want[1..]).unwrap(), *prompt);
+    }
+}
+
+/// Ids that `transformers.GPT2TokenizerFast` gives; parts of characters, white space and special tokens among them.
+#[test]
+fn odd_text_is_tokenized_as_in_python() {
+    let model = demo();
+    let cases: [(&str, &[u32]); 6] = [
+        ("Hello world", &[15496, 995]),
+        ("\n\n", &[198, 198]),
+        ("<|endoftext|>", &[50256]),
+        ("   indented", &[220, 220, 33793]),
+        ("é", &[2634]),
+        ("don't", &[9099, 470]),
+    ];
+    for (text, want) in cases {
+        assert_eq!(model.to_tokens_without_bos(text).unwrap(), want, "{text:?}");
+        assert_eq!(model.to_string(want).unwrap(), text);
+    }
+    for text in ["🦀 ünïcödé", "日本語", "e\u{301}", "\u{0}\t", "a\r\nb", "١٢٣", "𝒳²"] {
+        let tokens = model.to_tokens_without_bos(text).unwrap();
+        assert_eq!(model.to_string(&tokens).unwrap(), text, "{text:?} comes back");
+    }
+}
+
+#[test]
+fn single_tokens_are_one_token() {
+    let model = demo();
+    assert_eq!(model.to_single_token(" the").unwrap(), 262);
+    assert_eq!(model.to_single_str_token(262).unwrap(), " the");
+    assert_eq!(model.to_str_tokens("It is").unwrap(), ["<|endoftext|>", "It", " is"]);
+    let message = model.to_single_token("two words").unwrap_err().to_string();
+    assert_eq!(message, r#""two words" is not a single token: the tokenizer splits it into ["two", " words"]"#);
+    assert!(model.to_single_token("").unwrap_err().to_string().contains("is not a single token"));
+    let message = model.to_single_str_token(50257).unwrap_err().to_string();
+    assert_eq!(message, "token id 50257 out of range: the tokenizer has 50257, 0 to 50256");
+}
+
+#[test]
+fn a_model_without_a_tokenizer_takes_token_ids() {
+    let model = load(&fixture("tiny")).unwrap();
+    assert_eq!(model.forward(vec![1_u32, 2]).unwrap()[0].dim(), (2, 97));
+    for message in [model.forward("text").unwrap_err(), model.to_tokens("text").unwrap_err()] {
+        assert!(message.to_string().contains("was loaded without a tokenizer: put tokenizer.json"), "{message}");
+    }
+    let (_, cache) = model.run_with_cache(vec![1_u32, 2]).unwrap();
+    let data = head_data(&model, &cache, 0, 0, DecodeOptions::default()).unwrap().prompt(0).unwrap();
+    assert_eq!(data.token_label(7), "#7");
+}
+
+#[test]
+fn a_vocabulary_and_merges_make_the_same_tokenizer() {
+    let whole: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(root().join("crate/demo-model/tokenizer.json")).unwrap()).unwrap();
+    let folder = Folder::copy_of("tiny");
+    // The tiny model's vocabulary is smaller than the tokenizer's; only the tokenizer is used here.
+    folder.configure("\"bos_token_id\": 0", "\"bos_token_id\": 50256");
+    let mut vocabulary = whole["model"]["vocab"].clone();
+    vocabulary["<|endoftext|>"] = 50256.into();
+    std::fs::write(folder.path().join("vocab.json"), vocabulary.to_string()).unwrap();
+    let merges = whole["model"]["merges"].as_array().unwrap().iter().map(|merge| match merge {
+        serde_json::Value::String(merge) => merge.clone(),
+        pair => format!("{} {}", pair[0].as_str().unwrap(), pair[1].as_str().unwrap()),
+    });
+    let merges: Vec<String> = std::iter::once("#version: 0.2".into()).chain(merges).collect();
+    std::fs::write(folder.path().join("merges.txt"), merges.join("\n")).unwrap();
+    let (model, reference) = (load(folder.path()).unwrap(), demo());
+    for text in ["The next bus is late.", "  two  spaces\n", "don't 🦀 日本", "a<|endoftext|>b"] {
+        assert_eq!(model.to_tokens(text).unwrap(), reference.to_tokens(text).unwrap(), "{text:?}");
+        let tokens = model.to_tokens_without_bos(text).unwrap();
+        assert_eq!(model.to_string(&tokens).unwrap(), text);
+    }
+}
+
+#[test]
+fn a_vocabulary_padded_beyond_the_tokenizers_loads() {
+    // 97 rows of embedding and a tokenizer of five tokens.
+    let folder = Folder::copy_of("tiny");
+    std::fs::write(folder.path().join("vocab.json"), r#"{"a": 0, "b": 1, "c": 2, "ab": 3, "Ġ": 4}"#).unwrap();
+    std::fs::write(folder.path().join("merges.txt"), "#version: 0.2\na b\n").unwrap();
+    let model = load(folder.path()).unwrap();
+    assert_eq!(model.to_tokens("abc").unwrap(), [0, 3, 2]);
+    let (_, cache) = model.run_with_cache("abc").unwrap();
+    let data = head_data(&model, &cache, 0, 0, DecodeOptions::default()).unwrap().prompt(0).unwrap();
+    assert_eq!((data.token_label(3), data.token_label(96)), ("ab".into(), "#96".into()));
+}
+
+#[test]
+fn labels_show_what_cannot_be_seen() {
+    let model = demo();
+    let (_, cache) = model.run_with_cache("a").unwrap();
+    let data = head_data(&model, &cache, 0, 0, DecodeOptions::default()).unwrap().prompt(0).unwrap();
+    let label = |text: &str| data.token_label(model.to_single_token(text).unwrap());
+    assert_eq!([label("\n"), label(" "), label("\t"), label("<|endoftext|>")], ["<nl>", "<sp>", "<tab>", "EOS"]);
+    assert_eq!(label(" the"), " the");
+}

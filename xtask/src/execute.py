@@ -1,0 +1,117 @@
+"""Executes a notebook with nbclient, and writes it and a self-contained page made by nbconvert.
+
+    python execute.py NOTEBOOK OUTPUT_FOLDER [--store]
+
+A cell with the tag `raises-exception` must fail; every other cell must not.
+"""
+
+import argparse
+import copy
+import pathlib
+import sys
+import threading
+import time
+
+import nbformat
+import plotly.io
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, DeadKernelError
+from nbconvert import HTMLExporter
+
+PLOTLY = "application/vnd.plotly.v1+json"
+
+
+class Progress:
+    """A line when a cell starts, and one every quarter of a minute while it runs."""
+
+    def __init__(self, total):
+        self.total, self.now, self.running = total, None, True
+        threading.Thread(target=self.remind, daemon=True).start()
+
+    def start(self, cell, cell_index):
+        if cell.cell_type == "code":
+            first_line = cell.source.strip().splitlines()[:1] or [""]
+            print(f"  cell {cell_index + 1} of {self.total}: {first_line[0][:80]}", flush=True)
+            self.now = (cell_index, time.monotonic())
+
+    def done(self, cell, cell_index, execute_reply):
+        self.now = None
+
+    def remind(self):
+        while self.running:
+            time.sleep(15)
+            if self.now:
+                index, started = self.now
+                print(f"    cell {index + 1} still running, {time.monotonic() - started:.0f} s", flush=True)
+
+
+def figures(notebook):
+    return [
+        output
+        for cell in notebook.cells
+        for output in cell.get("outputs", [])
+        if PLOTLY in output.get("data", {})
+    ]
+
+
+def page(notebook):
+    """One HTML page that needs no network: plotly.js is in it once, and every figure is drawn by it."""
+    notebook = copy.deepcopy(notebook)
+    for number, output in enumerate(figures(notebook)):
+        html = plotly.io.to_html(
+            output.data[PLOTLY], full_html=False, include_plotlyjs=(number == 0), validate=False
+        )
+        output.data = nbformat.from_dict({"text/html": html})
+    exporter = HTMLExporter(mathjax_url="", require_js_url="", jquery_url="", mermaid_js_url="")
+    return exporter.from_notebook_node(notebook)[0]
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("notebook", type=pathlib.Path)
+    parser.add_argument("folder", type=pathlib.Path)
+    parser.add_argument("--store", action="store_true")
+    arguments = parser.parse_args()
+
+    notebook = nbformat.read(arguments.notebook, as_version=4)
+    progress = Progress(len(notebook.cells))
+    client = NotebookClient(
+        notebook,
+        timeout=None,
+        kernel_name="rust",
+        record_timing=False,
+        resources={"metadata": {"path": str(arguments.notebook.parent.resolve())}},
+        on_cell_start=progress.start,
+        on_cell_executed=progress.done,
+    )
+    started = time.monotonic()
+    problem = None
+    try:
+        client.execute()
+    except (CellExecutionError, DeadKernelError) as error:
+        problem = str(error)
+    progress.running = False
+    seconds = time.monotonic() - started
+    for index, cell in enumerate(notebook.cells):
+        failed = any(output.output_type == "error" for output in cell.get("outputs", []))
+        if not failed and "raises-exception" in cell.metadata.get("tags", []):
+            problem = problem or f"cell {index + 1} should have failed and did not"
+
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    executed = arguments.folder / arguments.notebook.name
+    nbformat.write(notebook, executed)
+    if problem:
+        print(problem, file=sys.stderr)
+        sys.exit(1)
+    html = executed.with_suffix(".html")
+    html.write_text(page(notebook), encoding="utf-8")
+    if arguments.store:
+        notebook.metadata.kernelspec = {"display_name": "Rust", "language": "rust", "name": "rust"}
+        nbformat.write(notebook, arguments.notebook)
+    cells = sum(cell.cell_type == "code" for cell in notebook.cells)
+    print(f"  {cells} cells run, {len(figures(notebook))} figures, {seconds:.1f} s")
+    print(f"  executed notebook: {executed}")
+    print(f"  page: {html}", flush=True)
+
+
+main()
