@@ -39,7 +39,7 @@ fn a_heat_map_is_as_the_original_draws_it() {
 fn frames_are_where_the_attention_is() {
     let data = data();
     let figure = plot_attns(&unique_index_pattern(&data.feature(Feature::Qk)));
-    let layout = value(&add_attn_overlay(figure, &data, MIN_ATTN).unwrap())["layout"].clone();
+    let layout = value(&add_attn_overlay(&figure, &data, MIN_ATTN).unwrap())["layout"].clone();
     let want: Vec<(f64, f64)> = data
         .attn
         .indexed_iter()
@@ -59,8 +59,8 @@ fn frames_are_where_the_attention_is() {
 fn labels_are_the_tokens_at_their_places() {
     let data = data();
     let pattern = unique_index_pattern(&data.feature(Feature::Qk));
-    let figure = add_axis_labels(plot_attns(&pattern), &data).unwrap();
-    let figure = add_token_labels(figure, &data, Feature::Qk).unwrap();
+    let figure = add_axis_labels(&plot_attns(&pattern), &data).unwrap();
+    let figure = add_token_labels(&figure, &data, Feature::Qk).unwrap();
     let annotations = value(&figure)["layout"]["annotations"].as_array().unwrap().clone();
     assert_eq!(annotations.len(), 4 * 13 + 13 * 14 / 2 + 1, "four sides, the cells, and which head it is");
     let left: Vec<&Value> = annotations.iter().filter(|label| label["xanchor"] == "right").collect();
@@ -88,8 +88,8 @@ fn labels_are_the_tokens_at_their_places() {
 #[test]
 fn two_figures_side_by_side_are_one() {
     let data = data();
-    let one = || add_attn_overlay(plot_attns(&unique_index_pattern(&data.feature(Feature::Qk))), &data, 0.3).unwrap();
-    let figure = compare_plots(one(), plot_attns(&Array2::zeros((3, 3))), "left & right", "below").unwrap();
+    let one = || add_attn_overlay(&plot_attns(&unique_index_pattern(&data.feature(Feature::Qk))), &data, 0.3).unwrap();
+    let figure = compare_plots(&one(), &plot_attns(&Array2::zeros((3, 3))), "left & right", "below").unwrap();
     let value = value(&figure);
     assert_eq!(value["data"].as_array().unwrap().len(), 2);
     assert_eq!((&value["data"][1]["xaxis"], &value["data"][1]["yaxis"]), (&json!("x2"), &json!("y2")));
@@ -98,16 +98,16 @@ fn two_figures_side_by_side_are_one() {
     assert_eq!(layout["yaxis2"]["scaleanchor"], "x2");
     assert_eq!((&layout["width"], &layout["xaxis2"]["range"]), (&json!(1200), &json!([-0.5, 2.5])));
     assert!(layout["annotations"].as_array().unwrap().iter().any(|label| label["text"] == "below"));
-    let message = compare_plots(figure, one(), "", "").unwrap_err().to_string();
+    let message = compare_plots(&figure, &one(), "", "").unwrap_err().to_string();
     assert!(message.starts_with("compare_plots: expected a figure with one heat map"), "{message}");
 }
 
 #[test]
 fn a_figure_of_another_size_is_refused() {
-    let message = add_attn_overlay(plot_attns(&Array2::zeros((3, 3))), &data(), 0.3).unwrap_err().to_string();
+    let message = add_attn_overlay(&plot_attns(&Array2::zeros((3, 3))), &data(), 0.3).unwrap_err().to_string();
     assert_eq!(message, "add_attn_overlay: expected a figure of 13 × 13 cells, as the data has, found 3 × 3");
     let made_elsewhere = Figure::from(plot_attns(&Array2::zeros((13, 13))).into_plot());
-    let message = add_axis_labels(made_elsewhere, &data()).unwrap_err().to_string();
+    let message = add_axis_labels(&made_elsewhere, &data()).unwrap_err().to_string();
     assert!(message.contains("found a figure made from a plot"), "{message}");
 }
 

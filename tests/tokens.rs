@@ -94,13 +94,14 @@ fn a_vocabulary_and_merges_make_the_same_tokenizer() {
 fn a_vocabulary_padded_beyond_the_tokenizers_loads() {
     // 97 rows of embedding and a tokenizer of five tokens.
     let folder = Folder::copy_of("tiny");
-    std::fs::write(folder.path().join("vocab.json"), r#"{"a": 0, "b": 1, "c": 2, "ab": 3, "Ġ": 4}"#).unwrap();
+    std::fs::write(folder.path().join("vocab.json"), r#"{"<|endoftext|>": 0, "a": 1, "b": 2, "c": 3, "ab": 4}"#)
+        .unwrap();
     std::fs::write(folder.path().join("merges.txt"), "#version: 0.2\na b\n").unwrap();
     let model = load(folder.path()).unwrap();
-    assert_eq!(model.to_tokens("abc").unwrap(), [0, 3, 2]);
+    assert_eq!(model.to_tokens("abc").unwrap(), [0, 4, 3]);
     let (_, cache) = model.run_with_cache("abc").unwrap();
     let data = head_data(&model, &cache, 0, 0, DecodeOptions::default()).unwrap().prompt(0).unwrap();
-    assert_eq!((data.token_label(3), data.token_label(96)), ("ab".into(), "#96".into()));
+    assert_eq!((data.token_label(4), data.token_label(96)), ("ab".into(), "#96".into()));
 }
 
 #[test]

@@ -22,7 +22,7 @@
 //! let model = Gpt2::from_pretrained("demo", LoadOptions::default())?;
 //! let run = run_prompts(&model, "The next sentence is false. The previous sentence is true.")?;
 //! let data = calculate_attns(&run, 0, 1)?.prompt(0)?;
-//! let figure = add_axis_labels(plot_attns(&unique_index_pattern(&data.feature(Feature::Qk))), &data)?;
+//! let figure = add_axis_labels(&plot_attns(&unique_index_pattern(&data.feature(Feature::Qk))), &data)?;
 //! # assert!(figure.to_json().contains("heatmap"));
 //! # Ok::<(), Error>(())
 //! ```
@@ -54,6 +54,9 @@ pub use plot::Figure;
 pub use pretrained::LoadOptions;
 pub use prompts::Prompts;
 pub use tokenizer::Tokenizer;
+// evcxr writes down the type of every variable, so a notebook must be able to name what it is given.
+pub use {ndarray, plotly};
+
 pub use weights::{BlockWeights, LayerNormWeights, Processing, Weights};
 
 /// What a notebook needs in one line: `use attention_tokens::prelude::*;`.

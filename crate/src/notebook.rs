@@ -1,6 +1,7 @@
 //! The functions of the original notebook, under their own names.
 //!
-//! They are thin: what they do lives in [`Gpt2`], [`head_data`] and [`Figure`].
+//! They are thin: what they do lives in [`Gpt2`], [`head_data`] and [`Figure`]. They borrow figures and give new ones: a
+//! value that a cell moves is gone for the cells after it.
 //!
 //! ```
 //! use attention_tokens::notebook::*;
@@ -10,9 +11,9 @@
 //! let run = run_prompts(&model, "The next sentence is false. The previous sentence is true.")?;
 //! let data = calculate_attns(&run, 0, 1)?.prompt(0)?;
 //! let figure = plot_attns(&unique_index_pattern(&data.feature(Feature::Qk)));
-//! let figure = add_attn_overlay(figure, &data, MIN_ATTN)?;
-//! let figure = add_axis_labels(figure, &data)?;
-//! let figure = add_token_labels(figure, &data, Feature::Qk)?;
+//! let figure = add_attn_overlay(&figure, &data, MIN_ATTN)?;
+//! let figure = add_axis_labels(&figure, &data)?;
+//! let figure = add_token_labels(&figure, &data, Feature::Qk)?;
 //! assert!(figure.describe().contains("13 × 13 cells"));
 //! # Ok::<(), Error>(())
 //! ```
@@ -69,7 +70,7 @@ pub fn plot_attns(pattern: &Array2<f32>) -> Figure {
 ///
 /// # Errors
 /// [`Error::Mismatch`] if the figure is not one heat map of the size of the data.
-pub fn add_attn_overlay(plot: Figure, data: &PromptHeadData, min_attn: f32) -> Result<Figure> {
+pub fn add_attn_overlay(plot: &Figure, data: &PromptHeadData, min_attn: f32) -> Result<Figure> {
     let mut panel = panel_for(plot, data, "add_attn_overlay")?;
     let above = data.attn.indexed_iter().filter(|&(_, &attn)| attn > min_attn);
     panel.frames.extend(above.map(|(cell, _)| cell).filter(|(query, key)| key <= query));
@@ -81,7 +82,7 @@ pub fn add_attn_overlay(plot: Figure, data: &PromptHeadData, min_attn: f32) -> R
 ///
 /// # Errors
 /// [`Error::Mismatch`] if the figure is not one heat map of the size of the data.
-pub fn add_axis_labels(plot: Figure, data: &PromptHeadData) -> Result<Figure> {
+pub fn add_axis_labels(plot: &Figure, data: &PromptHeadData) -> Result<Figure> {
     let mut panel = panel_for(plot, data, "add_axis_labels")?;
     let best = |top: &TopTokens| top.tokens.column(0).iter().map(|&token| data.token_label(token)).collect();
     panel.axis_labels = Some(AxisLabels {
@@ -98,7 +99,7 @@ pub fn add_axis_labels(plot: Figure, data: &PromptHeadData) -> Result<Figure> {
 ///
 /// # Errors
 /// [`Error::Mismatch`] if the figure is not one heat map of the size of the data.
-pub fn add_token_labels(plot: Figure, data: &PromptHeadData, feature: Feature) -> Result<Figure> {
+pub fn add_token_labels(plot: &Figure, data: &PromptHeadData, feature: Feature) -> Result<Figure> {
     let mut panel = panel_for(plot, data, "add_token_labels")?;
     let values = data.feature(feature);
     let cells = values.indexed_iter().filter(|((query, key), _)| key <= query);
@@ -115,14 +116,14 @@ pub fn add_token_labels(plot: Figure, data: &PromptHeadData, feature: Feature) -
 ///
 /// # Errors
 /// [`Error::Mismatch`] if one of them is not a single heat map.
-pub fn compare_plots(a: Figure, b: Figure, title: &str, description: &str) -> Result<Figure> {
-    let (a, b) = (a.into_panel("compare_plots")?, b.into_panel("compare_plots")?);
-    Ok(Figure::from_panels(a, b, title, description))
+pub fn compare_plots(a: &Figure, b: &Figure, title: &str, description: &str) -> Result<Figure> {
+    let (a, b) = (a.panel("compare_plots")?, b.panel("compare_plots")?);
+    Ok(Figure::from_panels(a.clone(), b.clone(), title, description))
 }
 
 /// The figure's heat map, if it has the size of the data; from here on the figure says which head it shows.
-fn panel_for(plot: Figure, data: &PromptHeadData, what: &'static str) -> Result<Panel> {
-    let mut panel = plot.into_panel(what)?;
+fn panel_for(plot: &Figure, data: &PromptHeadData, what: &'static str) -> Result<Panel> {
+    let mut panel = plot.panel(what)?.clone();
     let pos = data.n_pos();
     if panel.pattern.dim() != (pos, pos) {
         let (rows, columns) = panel.pattern.dim();

@@ -91,15 +91,14 @@ impl Figure {
         }
     }
 
-    /// The one panel of the figure, to add something to it.
-    pub(crate) fn into_panel(self, what: &'static str) -> Result<Panel> {
-        let expected = "a figure with one heat map, as plot_attns makes it";
-        let found = match self.panels.len() {
-            1 => return Ok(self.panels.into_iter().next().expect("one panel")),
-            0 => "a figure made from a plot".to_owned(),
-            n => format!("a figure with {n} heat maps"),
+    /// The one panel of the figure, to make another figure of it.
+    pub(crate) fn panel(&self, what: &'static str) -> Result<&Panel> {
+        let found = match &self.panels[..] {
+            [panel] => return Ok(panel),
+            [] => "a figure made from a plot".to_owned(),
+            panels => format!("a figure with {} heat maps", panels.len()),
         };
-        Err(Error::Mismatch { what, expected: expected.into(), found })
+        Err(Error::Mismatch { what, expected: "a figure with one heat map, as plot_attns makes it".into(), found })
     }
 
     /// Shows the figure in an evcxr notebook; evcxr calls this for a cell's last expression.
