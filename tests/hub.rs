@@ -17,10 +17,12 @@ use crate::support::fixture;
 
 const COMMIT: &str = "607a30d783dfa663caf39e06633721c8d4cfcd7e";
 
+/// Path and authorization of a request.
+type Request = (String, Option<String>);
+
 struct Hub {
     endpoint: String,
-    /// Path and authorization of each request.
-    requests: Arc<Mutex<Vec<(String, Option<String>)>>>,
+    requests: Arc<Mutex<Vec<Request>>>,
 }
 
 /// Serves the repositories `test/whole`, `test/sharded`, `test/pickle`, `test/private` and `openai-community/gpt2`.

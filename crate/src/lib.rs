@@ -21,9 +21,10 @@
 //!
 //! let model = Gpt2::from_pretrained("demo", LoadOptions::default())?;
 //! let run = run_prompts(&model, "The next sentence is false. The previous sentence is true.")?;
-//! let data = calculate_attns(&run, 0, 1)?.prompt(0)?;
-//! let figure = add_axis_labels(&plot_attns(&unique_index_pattern(&data.feature(Feature::Qk))), &data)?;
-//! # assert!(figure.to_json().contains("heatmap"));
+//! let data = calculate_attns(&run, 0, 1)?.prompt(0)?; // layer 0, head 1
+//! let figure = plot_attns(&unique_index_pattern(&data.feature(Feature::Qk)));
+//! add_token_labels(&add_axis_labels(&figure, &data)?, &data, Feature::Qk)?
+//! # ;
 //! # Ok::<(), Error>(())
 //! ```
 

@@ -18,6 +18,8 @@ use crate::weights::LayerNormWeights;
 type Vector<D> = Tensor<(usize,), f32, D>;
 type Matrix<D> = Tensor<(usize, usize), f32, D>;
 type Cube<D> = Tensor<(usize, usize, usize), f32, D>;
+/// `z [pos, n_heads d_head]`, then scores and pattern `[n_heads, query_pos, key_pos]`, of one prompt.
+type Attended<D> = (Matrix<D>, Cube<D>, Cube<D>);
 
 /// Logits of this many bytes are on the device and on the host at a time while decoding.
 const DECODE_BYTES: usize = 64 << 20;
@@ -82,13 +84,8 @@ impl<D: ::dfdx::tensor_ops::Device<f32>> Dfdx<D> {
         rows.try_reshape_like(&(pos, n_heads, d_head))?.try_permute::<_, Axes3<1, 0, 2>>()
     }
 
-    /// Attention within one prompt: `z [pos, n_heads d_head]`, scores and pattern `[n_heads, query_pos, key_pos]`.
-    fn attend(
-        &self,
-        [q, k, v]: [&Matrix<D>; 3],
-        n_heads: usize,
-        rows: &Range<usize>,
-    ) -> Result<(Matrix<D>, Cube<D>, Cube<D>), D::Err> {
+    /// Attention within one prompt.
+    fn attend(&self, [q, k, v]: [&Matrix<D>; 3], n_heads: usize, rows: &Range<usize>) -> Result<Attended<D>, D::Err> {
         let (pos, width) = (rows.len(), q.shape().1);
         let mask = Array2::from_shape_fn((pos, pos), |(query, key)| if key <= query { 0.0 } else { f32::NEG_INFINITY });
         let mask: Matrix<D> = self.device.try_tensor_from_vec(mask.into_raw_vec_and_offset().0, (pos, pos))?;

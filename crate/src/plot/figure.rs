@@ -62,7 +62,7 @@ impl Figure {
             .x(0.5)
             .y(0.0)
             .y_anchor(Anchor::Top)
-            .y_shift(-110.0);
+            .y_shift(-125.0);
         layout.add_annotation(below);
         plot.set_layout(layout);
         Self { plot, panels: vec![left, right] }

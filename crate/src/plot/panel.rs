@@ -98,7 +98,7 @@ impl Panel {
         }
         if let Some(caption) = &self.caption {
             let corner = label(caption, TOKEN_SIZE, "#555").x_ref("paper").y_ref("paper").x(domain[0]).y(0.0);
-            let below = corner.x_anchor(Anchor::Left).y_anchor(Anchor::Top).y_shift(-110.0);
+            let below = corner.x_anchor(Anchor::Left).y_anchor(Anchor::Top).y_shift(-95.0);
             layout.add_annotation(below);
         }
         layout
