@@ -8,46 +8,53 @@ use crate::{notebooks, prerequisites, root, setup};
 
 /// Runs every stage and prints the seconds of each.
 pub(crate) fn all() -> Result<()> {
-    let mut seconds = Vec::new();
-    let mut stage = |name: &'static str, work: &mut dyn FnMut() -> Result<()>| -> Result<()> {
-        println!("== {name}");
-        let started = Instant::now();
-        let outcome = work();
-        seconds.push((name, started.elapsed().as_secs_f64()));
-        println!("== {name}: {:.0} s", started.elapsed().as_secs_f64());
-        outcome
-    };
-    stage("format", &mut || cargo(&["fmt", "--all", "--check"]))?;
-    stage("clippy", &mut || {
-        cargo(&["clippy", "--locked", "--workspace", "--all-targets", "--", "--deny", "warnings"])
-    })?;
-    stage("documentation", &mut || {
+    let mut stages = Stages(Vec::new());
+    stages.run("format", || cargo(&["fmt", "--all", "--check"]))?;
+    stages
+        .run("clippy", || cargo(&["clippy", "--locked", "--workspace", "--all-targets", "--", "--deny", "warnings"]))?;
+    stages.run("documentation", || {
         let mut doc = Command::new("cargo");
         doc.args(["doc", "--locked", "--workspace", "--no-deps", "--document-private-items"]);
         run("cargo doc", doc.env("RUSTDOCFLAGS", "--deny warnings").current_dir(root()))
     })?;
-    let mut jupyter = None;
-    stage("set-up of Jupyter", &mut || {
+    let jupyter = stages.run("set-up of Jupyter", || {
         prerequisites::chromium()?;
-        jupyter = Some(setup::jupyter()?);
-        Ok(())
+        setup::jupyter()
     })?;
-    let jupyter = jupyter.ok_or("the set-up gave nothing")?;
-    stage("notebooks", &mut || {
+    stages.run("notebooks", || {
         notebooks::execute(&jupyter, &notebooks::in_folder(&root().join("notebooks"))?, false)?;
         notebooks::execute(&jupyter, &notebooks::in_folder(&root().join("tests/notebooks"))?, false)
     })?;
-    stage("doctests", &mut || cargo(&["test", "--locked", "--workspace", "--doc"]))?;
-    // Last, so that the runner's own closing line ends the run: all tests, also those ignored elsewhere.
-    stage("tests", &mut || match works(Command::new("cargo").args(["nextest", "--version"])) {
+    stages.run("doctests", || cargo(&["test", "--locked", "--workspace", "--doc"]))?;
+    stages.run("compiling the tests", || cargo(&["test", "--locked", "--workspace", "--no-run"]))?;
+    stages.print();
+    // Last, so that the runner's own closing lines end the run: all tests, also those ignored elsewhere.
+    match works(Command::new("cargo").args(["nextest", "--version"])) {
         true => cargo(&["nextest", "run", "--locked", "--workspace", "--run-ignored", "all", "--no-fail-fast"]),
         false => cargo(&["test", "--locked", "--workspace", "--all-targets", "--", "--include-ignored"]),
-    })?;
-    println!("== seconds");
-    for (name, seconds) in seconds {
-        println!("{seconds:7.0}  {name}");
     }
-    Ok(())
+}
+
+/// The stages so far, and the seconds of each.
+struct Stages(Vec<(&'static str, f64)>);
+
+impl Stages {
+    fn run<T>(&mut self, name: &'static str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        println!("== {name}");
+        let started = Instant::now();
+        let outcome = work();
+        let seconds = started.elapsed().as_secs_f64();
+        println!("== {name}: {seconds:.0} s");
+        self.0.push((name, seconds));
+        outcome
+    }
+
+    fn print(&self) {
+        println!("== seconds of each stage before the tests");
+        for (name, seconds) in &self.0 {
+            println!("{seconds:7.0}  {name}");
+        }
+    }
 }
 
 fn cargo(arguments: &[&str]) -> Result<()> {

@@ -75,7 +75,7 @@ impl Panel {
             .y_axis(&y);
         plot.add_trace(heat_map);
 
-        let axis = || Axis::new().show_tick_labels(false).show_grid(false).zero_line(false);
+        let axis = || Axis::new().show_tick_labels(false).tick_length(0).show_grid(false).zero_line(false);
         let x_axis = axis()
             .domain(&domain)
             .anchor(&y)
