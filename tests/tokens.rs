@@ -19,25 +19,32 @@ fn tokens_are_hugging_faces() {
     }
 }
 
-/// Ids that `transformers.GPT2TokenizerFast` gives; parts of characters, white space and special tokens among them.
+/// The ids that Python's tokenizers 0.22.2 gives with the demo model's tokenizer.json. Python's build splits text with
+/// another regular-expression engine, so white space, marks and digits of other scripts are of interest.
 #[test]
 fn odd_text_is_tokenized_as_in_python() {
     let model = demo();
-    let cases: [(&str, &[u32]); 6] = [
+    let cases: [(&str, &[u32]); 16] = [
         ("Hello world", &[15496, 995]),
-        ("\n\n", &[198, 198]),
+        ("\n\n", &[628]),
         ("<|endoftext|>", &[50256]),
-        ("   indented", &[220, 220, 33793]),
+        ("   indented", &[220, 220, 773, 4714]),
         ("é", &[2634]),
         ("don't", &[9099, 470]),
+        ("🦀 ünïcödé", &[8582, 99, 222, 6184, 120, 77, 26884, 66, 9101, 67, 2634]),
+        ("日本語", &[33768, 98, 17312, 105, 45739, 252]),
+        ("e\u{301}", &[68, 136, 223]),
+        ("\u{0}\t", &[188, 197]),
+        ("a\r\nb", &[64, 201, 198, 65]),
+        ("١٢٣", &[149, 94, 149, 95, 149, 96]),
+        ("𝒳²", &[47728, 240, 111, 31185]),
+        ("a  b\u{a0}c", &[64, 220, 275, 1849, 66]),
+        ("x\u{2028}y \u{3000}z", &[87, 447, 101, 88, 220, 5099, 222, 89]),
+        ("ǅ'Ll'll", &[131, 227, 6, 43, 75, 1183]),
     ];
     for (text, want) in cases {
         assert_eq!(model.to_tokens_without_bos(text).unwrap(), want, "{text:?}");
         assert_eq!(model.to_string(want).unwrap(), text);
-    }
-    for text in ["🦀 ünïcödé", "日本語", "e\u{301}", "\u{0}\t", "a\r\nb", "١٢٣", "𝒳²"] {
-        let tokens = model.to_tokens_without_bos(text).unwrap();
-        assert_eq!(model.to_string(&tokens).unwrap(), text, "{text:?} comes back");
     }
 }
 
