@@ -25,6 +25,13 @@ struct Hub {
     requests: Arc<Mutex<Vec<Request>>>,
 }
 
+impl Hub {
+    /// The variables that point at this hub and at a Hugging Face folder of the test's own.
+    fn with_home<'a>(&'a self, home: &'a Path) -> [(&'static str, &'a str); 2] {
+        [("HF_HOME", home.to_str().unwrap()), ("HF_ENDPOINT", &self.endpoint)]
+    }
+}
+
 /// Serves the repositories `test/whole`, `test/sharded`, `test/pickle`, `test/private` and `openai-community/gpt2`.
 fn serve() -> Hub {
     let server = Server::http("127.0.0.1:0").unwrap();
@@ -144,7 +151,7 @@ fn the_child_process() {
 #[test]
 fn a_download_lands_where_python_looks_and_is_found_again() {
     let (hub, home) = (serve(), tempfile::tempdir().unwrap());
-    let variables = [("HF_HOME", home.path().to_str().unwrap()), ("HF_ENDPOINT", hub.endpoint.as_str())];
+    let variables = hub.with_home(home.path());
     let printed = in_child("test/whole", None, &variables);
     assert!(printed.contains("loaded d_model 48"), "{printed}");
     assert!(printed.contains("downloading model.safetensors, 0.3 MB"), "{printed}");
@@ -168,7 +175,7 @@ fn a_download_lands_where_python_looks_and_is_found_again() {
 #[test]
 fn shards_are_downloaded_by_their_index() {
     let (hub, home) = (serve(), tempfile::tempdir().unwrap());
-    let variables = [("HF_HOME", home.path().to_str().unwrap()), ("HF_ENDPOINT", hub.endpoint.as_str())];
+    let variables = hub.with_home(home.path());
     let printed = in_child("test/sharded", None, &variables);
     assert!(printed.contains("downloading model-1.safetensors") && printed.contains("loaded"), "{printed}");
 }
@@ -176,7 +183,7 @@ fn shards_are_downloaded_by_their_index() {
 #[test]
 fn the_token_is_sent_where_one_is_set() {
     let (hub, home) = (serve(), tempfile::tempdir().unwrap());
-    let variables = [("HF_HOME", home.path().to_str().unwrap()), ("HF_ENDPOINT", hub.endpoint.as_str())];
+    let variables = hub.with_home(home.path());
     let printed = in_child("test/private", None, &variables);
     assert!(printed.contains("error test/private at http://127.0.0.1") && printed.contains("HF_TOKEN"), "{printed}");
     fs::write(home.path().join("token"), "secret\n").unwrap();
@@ -187,7 +194,7 @@ fn the_token_is_sent_where_one_is_set() {
 #[test]
 fn what_the_hub_does_not_have_is_said() {
     let (hub, home) = (serve(), tempfile::tempdir().unwrap());
-    let variables = [("HF_HOME", home.path().to_str().unwrap()), ("HF_ENDPOINT", hub.endpoint.as_str())];
+    let variables = hub.with_home(home.path());
     let printed = in_child("test/nothing", None, &variables);
     assert!(
         printed.contains("error test/nothing at") && printed.contains("check the name and the revision"),

@@ -21,7 +21,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use attention_tokens::prelude::*;
-use attention_tokens::{BlockWeights, PromptHeadData, Weights, all_heads_data};
+use attention_tokens::{BlockWeights, Weights};
 use ndarray::{Array, Array1, Array2, ArrayD, ArrayView1, Axis, Dimension, Ix1, Ix2, stack};
 use safetensors::{Dtype, SafeTensors};
 
@@ -61,11 +61,10 @@ fn check(folder: &Path) -> Result<usize> {
     let mut rest: Vec<&str> = expected.0.keys().map(String::as_str).collect();
 
     for (level, processing) in levels() {
-        let prefix = format!(".{level}.");
-        let hugging_face = level == "raw";
-        let (mine, others): (Vec<_>, Vec<_>) = rest.into_iter().partition(|name| {
-            let tail = name.split_once('.').map_or("", |(_, tail)| tail);
-            name.contains(&prefix) || (hugging_face && tail.starts_with("hf_logits"))
+        // The second part of a name is its level; Hugging Face's own logits belong to the unprocessed model.
+        let (mine, others): (Vec<_>, Vec<_>) = rest.into_iter().partition(|name| match name.split('.').nth(1) {
+            Some("hf_logits" | "hf_logits_last") => level == "raw",
+            part => part == Some(level),
         });
         rest = others;
         if mine.is_empty() {
@@ -79,7 +78,7 @@ fn check(folder: &Path) -> Result<usize> {
     }
     // The prompts themselves are checked in that every run takes them.
     for name in rest.into_iter().filter(|name| !(name.starts_with("prompt") && name.ends_with(".tokens"))) {
-        report.line(name, false, "a name that is not understood");
+        report.unknown(name);
     }
     println!("parity: {} quantities, {} failed", report.checked, report.failed);
     Ok(report.failed)
@@ -104,6 +103,10 @@ impl Report {
         self.checked += 1;
         self.failed += usize::from(!passed);
         println!("{} {name:<56} {text}", if passed { "ok  " } else { "FAIL" });
+    }
+
+    fn unknown(&mut self, name: &str) {
+        self.line(name, false, "a name that is not understood");
     }
 
     /// Holds numbers against numbers.
@@ -177,7 +180,7 @@ impl Checker<'_> {
         let limit = if self.level == "notebook" && rewritten { SVD_LIMIT } else { LIMIT };
         match named_weight(self.model.weights(), quantity) {
             Some(got) => self.report.numbers(name, &got, &want, limit),
-            None => self.report.line(name, false, "a name that is not understood"),
+            None => self.report.unknown(name),
         }
         Ok(())
     }
@@ -197,7 +200,7 @@ impl Checker<'_> {
 
     fn activation(&mut self, name: &str, prompt: &str, quantity: &str) -> Result<()> {
         let Some(activation) = Activation::ALL.into_iter().find(|activation| activation.name() == quantity) else {
-            self.report.line(name, false, "a name that is not understood");
+            self.report.unknown(name);
             return Ok(());
         };
         let n_layers = self.model.config().n_layers;
@@ -225,7 +228,7 @@ impl Checker<'_> {
             Some((projections.into_iter().find(|known| known.name() == projection)?, component))
         });
         let Some((projection, component)) = known else {
-            self.report.line(name, false, "a name that is not understood");
+            self.report.unknown(name);
             return Ok(());
         };
         let model = self.model.clone();
@@ -241,7 +244,7 @@ impl Checker<'_> {
             "margin" => self.margins(name, &heads),
             "qk" | "q" | "k" | "v" => self.decoded(name, component, &heads, &vectors),
             _ => {
-                self.report.line(name, false, "a name that is not understood");
+                self.report.unknown(name);
                 Ok(())
             }
         }

@@ -1,6 +1,6 @@
 //! What a forward pass computed on the way, by name and layer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ndarray::{ArcArray, ArrayD, ArrayViewD, IxDyn};
 
@@ -168,13 +168,15 @@ impl ActivationCache {
     /// What is kept, in words, for error messages.
     fn kept(&self) -> String {
         let Some(kept) = self.activations.first() else { return "nothing".into() };
-        let list = |items: std::collections::BTreeSet<String>| items.into_iter().collect::<Vec<_>>().join(", ");
+        let activations: BTreeSet<&str> = kept.keys().map(|(_, activation)| activation.name()).collect();
+        let layers: BTreeSet<usize> = kept.keys().map(|&(layer, _)| layer).collect();
+        let list = |items: Vec<String>| items.join(", ");
         match kept.is_empty() {
             true => "nothing".into(),
             false => format!(
                 "{} of layers {}",
-                list(kept.keys().map(|(_, activation)| activation.name().to_owned()).collect()),
-                list(kept.keys().map(|(layer, _)| layer.to_string()).collect())
+                list(activations.into_iter().map(str::to_owned).collect()),
+                list(layers.into_iter().map(|layer| layer.to_string()).collect())
             ),
         }
     }

@@ -121,7 +121,8 @@ const KNOWN: [(&str, &str, &str); 6] = [
 /// Finds the files of a model; downloads what is missing.
 pub(crate) fn find(name: &str, options: &LoadOptions) -> Result<ModelFiles> {
     let folder = Path::new(name);
-    let is_name = name == "demo" || KNOWN.iter().any(|&(known, ..)| known == name);
+    let known = KNOWN.iter().find(|&&(known, repo, _)| name == known || name == repo);
+    let is_name = name == "demo" || known.is_some_and(|&(known, ..)| name == known);
     // As in Python, a folder of that name goes before the Hub; a known name must hold a model for that.
     if folder.join(CONFIG).is_file() || (folder.is_dir() && !is_name) {
         return in_folder(folder);
@@ -129,10 +130,7 @@ pub(crate) fn find(name: &str, options: &LoadOptions) -> Result<ModelFiles> {
     if name == "demo" {
         return demo();
     }
-    if let Some(&(_, repo, alias)) = KNOWN.iter().find(|&&(known, ..)| known == name) {
-        return hub::find(repo, &[alias], options);
-    }
-    if let Some(&(_, repo, alias)) = KNOWN.iter().find(|&&(_, repo, _)| repo == name) {
+    if let Some(&(_, repo, alias)) = known {
         return hub::find(repo, &[alias], options);
     }
     let part = |part: &str| {

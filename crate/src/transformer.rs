@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use ndarray::{Array2, Array3, Axis, s};
+use ndarray::{Array2, Array3, ArrayD, s};
 
 use crate::activation_cache::{Activation, ActivationCache};
 use crate::backend::{Attention, Backend, KeepAttention, TopTokens};
@@ -195,25 +195,30 @@ struct Recorder<'a, B: Backend> {
 impl<B: Backend> Recorder<'_, B> {
     /// Shape: `[rows, d_model]` → `[pos, d_model]` a prompt.
     fn residual(&mut self, activation: Activation, layer: usize, x: &B::Tensor) -> Result<()> {
-        if self.wanted.keeps(activation, layer) {
-            let x = self.backend.download(x)?;
-            for (prompt, rows) in self.rows.iter().enumerate() {
-                let own = x.slice_axis(Axis(0), rows.clone().into()).to_owned();
-                self.cache.insert(prompt, activation, layer, own.into_dyn());
-            }
-        }
-        Ok(())
+        self.rows(activation, layer, x, Array2::into_dyn)
     }
 
     /// Shape: `[rows, n_heads d_head]` → `[pos, n_heads, d_head]` a prompt.
     fn heads(&mut self, activation: Activation, layer: usize, n_heads: usize, x: &B::Tensor) -> Result<()> {
+        self.rows(activation, layer, x, |own| {
+            let shape = (own.nrows(), n_heads, own.ncols() / n_heads);
+            own.into_shape_with_order(shape).expect("as many columns as heads times d_head").into_dyn()
+        })
+    }
+
+    /// Keeps, if it is wanted, the rows of each prompt in the shape that `reshape` gives them.
+    fn rows(
+        &mut self,
+        activation: Activation,
+        layer: usize,
+        x: &B::Tensor,
+        reshape: impl Fn(Array2<f32>) -> ArrayD<f32>,
+    ) -> Result<()> {
         if self.wanted.keeps(activation, layer) {
             let x = self.backend.download(x)?;
             for (prompt, rows) in self.rows.iter().enumerate() {
-                let shape = (rows.len(), n_heads, x.ncols() / n_heads);
                 let own = x.slice(s![rows.clone(), ..]).to_owned();
-                let own = own.into_shape_with_order(shape).expect("as many columns as heads times d_head");
-                self.cache.insert(prompt, activation, layer, own.into_dyn());
+                self.cache.insert(prompt, activation, layer, reshape(own));
             }
         }
         Ok(())

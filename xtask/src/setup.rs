@@ -1,10 +1,8 @@
 //! The Jupyter side: a virtual environment with the pinned Python packages, and the Rust kernel inside it.
 
-use std::collections::hash_map::DefaultHasher;
 use std::env;
 use std::ffi::OsString;
 use std::fs;
-use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
@@ -116,10 +114,8 @@ fn kernel(jupyter: &Jupyter, evcxr: &Path) -> Result<()> {
         "CARGO_PROFILE_DEV_OPT_LEVEL": "3",
         "EVCXR_CONFIG_DIR": config,
     });
-    let mut hasher = DefaultHasher::new();
-    (evcxr, init, environment.to_string()).hash(&mut hasher);
     let stamp = share.join("evcxr/registered.txt");
-    let wanted = format!("{:x}", hasher.finish());
+    let wanted = format!("{}\n{init}{environment}\n", evcxr.display());
     if spec.is_file() && fs::read_to_string(&stamp).is_ok_and(|registered| registered == wanted) {
         return Ok(());
     }

@@ -9,7 +9,6 @@ pub use process::Processing;
 pub(crate) use process::process;
 
 /// The weights of a model, processed as the model was loaded.
-
 #[derive(Clone, Debug)]
 pub struct Weights {
     /// `W_E`, the token embedding. Shape: `[d_vocab, d_model]`.
@@ -68,12 +67,17 @@ pub struct LayerNormWeights<T = f32> {
     pub b: Array1<T>,
 }
 
+impl<T: Copy> LayerNormWeights<T> {
+    /// The same weights in another number type.
+    fn map<U>(&self, f: fn(T) -> U) -> LayerNormWeights<U> {
+        LayerNormWeights { w: self.w.mapv(f), b: self.b.mapv(f) }
+    }
+}
+
 impl<T: Copy> BlockWeights<T> {
     /// The same weights in another number type.
     fn map<U>(&self, f: fn(T) -> U) -> BlockWeights<U> {
-        let layer_norm = |ln: &Option<LayerNormWeights<T>>| {
-            ln.as_ref().map(|ln| LayerNormWeights { w: ln.w.mapv(f), b: ln.b.mapv(f) })
-        };
+        let layer_norm = |ln: &Option<LayerNormWeights<T>>| ln.as_ref().map(|ln| ln.map(f));
         BlockWeights {
             ln1: layer_norm(&self.ln1),
             w_q: self.w_q.mapv(f),

@@ -59,8 +59,7 @@ const NEGLIGIBLE: f64 = 1e-6;
 
 /// Applies the steps to unprocessed weights.
 pub(crate) fn process(mut weights: Weights, steps: Processing) -> Result<Weights> {
-    let center = steps.center_writing_weights;
-    if center {
+    if steps.center_writing_weights {
         for table in [&mut weights.w_e, &mut weights.w_pos] {
             for mut row in table.rows_mut() {
                 let mean = row.iter().map(|&x| f64::from(x)).sum::<f64>() / row.len() as f64;
@@ -91,7 +90,7 @@ fn unembedding(weights: &mut Weights, steps: Processing) {
     if steps.fold_ln
         && let Some(ln) = weights.ln_final.take()
     {
-        fold(&ln.map(), w_u.view_mut(), &mut b_u);
+        fold(&ln.map(f64::from), w_u.view_mut(), &mut b_u);
     }
     if steps.center_unembed {
         for mut row in w_u.rows_mut() {
@@ -103,12 +102,6 @@ fn unembedding(weights: &mut Weights, steps: Processing) {
     }
     weights.w_u.zip_mut_with(&w_u, |to, &from| *to = from as f32);
     weights.b_u.zip_mut_with(&b_u, |to, &from| *to = from as f32);
-}
-
-impl LayerNormWeights {
-    fn map(&self) -> LayerNormWeights<f64> {
-        LayerNormWeights { w: self.w.mapv(f64::from), b: self.b.mapv(f64::from) }
-    }
 }
 
 /// Folds a layer norm into a weight that reads it: `b += β W`, `W ← γ ⊙ W`, then `W` minus its mean over `d_model`.
