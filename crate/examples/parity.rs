@@ -178,7 +178,7 @@ impl Checker<'_> {
         let want = self.expected.numbers(name)?;
         let rewritten = matches!(quantity, "W_Q" | "b_Q" | "W_K" | "b_K" | "W_V" | "W_O");
         let limit = if self.level == "notebook" && rewritten { SVD_LIMIT } else { LIMIT };
-        match named_weight(self.model.weights(), quantity) {
+        match named_weight(&self.model.weights()?, quantity) {
             Some(got) => self.report.numbers(name, &got, &want, limit),
             None => self.report.unknown(name),
         }
@@ -333,8 +333,9 @@ impl Vectors<'_> {
             "k" => vector(Activation::K, query)?,
             _ => vector(Activation::V, query)?,
         };
-        let weights = self.model.weights();
-        let r = c.dot(&self.projection.matrix(weights, data.layer, data.head)?); // [d_model]
+        let (w_v, w_o) = (self.model.w_v(data.layer, data.head)?, self.model.w_o(data.layer, data.head)?);
+        let r = c.dot(&self.projection.matrix(&w_v, &w_o)); // [d_model]
+        let weights = self.model.weights()?;
         let logits = r.dot(&weights.w_u) + &weights.b_u; // [d_vocab]
         Ok(logits.iter().fold(0.0, |largest, logit| largest.max(logit.abs())))
     }

@@ -97,8 +97,8 @@ impl ActivationCache {
         Self { activations: vec![BTreeMap::new(); tokens.len()], tokens, n_layers }
     }
 
-    pub(crate) fn insert(&mut self, prompt: usize, activation: Activation, layer: usize, values: ArrayD<f32>) {
-        self.activations[prompt].insert((layer, activation), values.into_shared());
+    pub(crate) fn insert(&mut self, prompt: usize, activation: Activation, layer: usize, values: ArcArray<f32, IxDyn>) {
+        self.activations[prompt].insert((layer, activation), values);
     }
 
     /// How many prompts the cache holds.
@@ -111,7 +111,7 @@ impl ActivationCache {
         &self.tokens
     }
 
-    /// The cache of one prompt of the batch.
+    /// The cache of one prompt of the batch. (It shares the batch's memory, which is freed with the last of them.)
     ///
     /// # Errors
     /// [`Error::OutOfRange`] if the batch has no such prompt.

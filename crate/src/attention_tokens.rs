@@ -13,60 +13,14 @@
 //! The query, key and value token of a position are the same with `c = q_i`, `k_i`, `v_i`. `W_V`, `W_O`, `W_U` and
 //! `b_U` are those of the model at hand, processed as it was loaded; no other bias enters.
 
-use ndarray::{Array1, Array2, Array4, Axis, Ix2, Ix3, concatenate, s};
+use ndarray::{Array2, Array4, Axis, Ix2, Ix3, s};
 
 use crate::activation_cache::{Activation, ActivationCache};
 use crate::backend::TopTokens;
 use crate::error::{Error, Result, check_index};
 use crate::model::Gpt2;
+use crate::projection::Projection;
 use crate::tokenizer::Tokenizer;
-use crate::weights::Weights;
-
-/// How a vector of a head, `c [d_head]`, gets to the residual stream. All three are linear; they differ, and a figure
-/// says which one it shows.
-///
-/// `Notebook` and `Ov` depend on the basis that weight processing chose for the head (the signs and the order of its
-/// singular vectors); `Output` does not depend on the basis of `W_V`, but on that of `c`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Projection {
-    /// `(W_V c) ⊙ Σ_m W_O[m, :]`: what the original notebook computes, whose second einsum sums `W_O` over the head
-    /// dimension. It reproduces the original figures.
-    #[default]
-    Notebook,
-    /// `c W_O`: the head's own way out to the residual stream.
-    Output,
-    /// `(W_V c)ᵀ W_V W_O`: what the original says in words, the OV matrix applied to `c` lifted to the residual stream.
-    Ov,
-}
-
-impl Projection {
-    /// `"notebook"`, `"output"` or `"ov"`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Projection::Notebook => "notebook",
-            Projection::Output => "output",
-            Projection::Ov => "ov",
-        }
-    }
-
-    /// The matrix `P` of a head: `r = c P`. Computed in `f64`, rounded once. Shape: → `[d_head, d_model]`.
-    ///
-    /// # Errors
-    /// [`Error::OutOfRange`] for a layer or head that the model does not have.
-    pub fn matrix(self, weights: &Weights, layer: usize, head: usize) -> Result<Array2<f32>> {
-        check_index("layer", layer, "the model", weights.blocks.len())?;
-        let block = &weights.blocks[layer];
-        check_index("head", head, "each layer", block.w_v.len_of(Axis(0)))?;
-        let w_v = block.w_v.index_axis(Axis(0), head).mapv(f64::from); // [d_model, d_head]
-        let w_o = block.w_o.index_axis(Axis(0), head).mapv(f64::from); // [d_head, d_model]
-        let p = match self {
-            Projection::Notebook => &w_v.t() * &w_o.sum_axis(Axis(0)),
-            Projection::Output => w_o,
-            Projection::Ov => w_v.t().dot(&w_v).dot(&w_o),
-        };
-        Ok(p.mapv(|x| x as f32))
-    }
-}
 
 /// How to decode a head. [`Projection::Notebook`] and the best token alone by default.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -189,7 +143,7 @@ impl PromptHeadData {
 
     /// The row of [`qk`](Self::qk) that belongs to a cell, `None` where key > query or beyond the prompt.
     pub fn cell(&self, query: usize, key: usize) -> Option<usize> {
-        (key <= query && query < self.n_pos()).then(|| query * (query + 1) / 2 + key)
+        (key <= query && query < self.n_pos()).then(|| n_cells(query) + key)
     }
 
     /// A feature of every cell, −1 where key > query. Shape: → `[query_pos, key_pos]`.
@@ -249,14 +203,8 @@ pub fn head_data(
     head: usize,
     options: DecodeOptions,
 ) -> Result<HeadData> {
-    if options.top_k == 0 {
-        return Err(Error::Mismatch { what: "top_k", expected: "at least 1".into(), found: "0".into() });
-    }
-    let projection = options.projection.matrix(model.weights(), layer, head)?; // [d_head, d_model]
-    let prompts = (0..cache.n_prompts())
-        .map(|prompt| prompt_head_data(model, cache, prompt, (layer, head), &projection, options))
-        .collect::<Result<_>>()?;
-    Ok(HeadData { layer, head, projection: options.projection, prompts })
+    let mut data = heads_data(model, cache, layer, &[head], options)?;
+    Ok(data.pop().expect("one head was asked for"))
 }
 
 /// The data of every head, layer by layer: [`head_data`] for each. Shape: → `[n_layers n_heads]`.
@@ -265,65 +213,93 @@ pub fn head_data(
 /// As for [`head_data`].
 pub fn all_heads_data(model: &Gpt2, cache: &ActivationCache, options: DecodeOptions) -> Result<Vec<HeadData>> {
     let config = model.config();
-    (0..config.n_layers)
-        .flat_map(|layer| (0..config.n_heads).map(move |head| (layer, head)))
-        .map(|(layer, head)| head_data(model, cache, layer, head, options))
-        .collect()
+    let heads: Vec<usize> = (0..config.n_heads).collect();
+    let mut data = Vec::with_capacity(config.n_layers * config.n_heads);
+    for layer in 0..config.n_layers {
+        data.extend(heads_data(model, cache, layer, &heads, options)?);
+    }
+    Ok(data)
 }
 
-fn prompt_head_data(
+/// The data of some heads of a layer, in the order of `heads`.
+fn heads_data(
     model: &Gpt2,
     cache: &ActivationCache,
-    prompt: usize,
-    (layer, head): (usize, usize),
-    projection: &Array2<f32>,
+    layer: usize,
+    heads: &[usize],
     options: DecodeOptions,
-) -> Result<PromptHeadData> {
-    let d_head = projection.nrows();
-    let vectors = |activation| -> Result<Array2<f32>> {
-        let all = cache.view_of_prompt(prompt, activation, layer)?;
-        let all = all.into_dimensionality::<Ix3>().expect("q, k and v have three axes"); // [pos, n_heads, d_head]
-        if (all.dim().1, all.dim().2) != (model.config().n_heads, d_head) {
-            return Err(Error::Mismatch {
-                what: "decoding a cache",
-                expected: format!("one of this model, with {} heads of d_head {d_head}", model.config().n_heads),
-                found: format!("one with {} heads of d_head {}", all.dim().1, all.dim().2),
-            });
-        }
-        Ok(all.index_axis(Axis(1), head).to_owned()) // [pos, d_head]
-    };
-    let (q, k, v) = (vectors(Activation::Q)?, vectors(Activation::K)?, vectors(Activation::V)?);
-    let pattern = cache.view_of_prompt(prompt, Activation::Pattern, layer)?; // [n_heads, query_pos, key_pos]
-    let attn = pattern.index_axis(Axis(0), head).to_owned();
-    let attn = attn.into_dimensionality::<Ix2>().expect("a pattern has three axes");
-
-    // One product for everything: first the cells with key ≤ query, then the q, k and v of each position.
-    let pos = q.nrows();
-    let mut cells = Array2::zeros((0, d_head));
-    for (query, q) in q.outer_iter().enumerate() {
-        let row = &k.slice(s![..=query, ..]) * &q; // [query + 1, d_head]
-        cells.append(Axis(0), row.view()).expect("rows are d_head wide");
+) -> Result<Vec<HeadData>> {
+    let DecodeOptions { projection, top_k } = options;
+    if top_k == 0 {
+        return Err(Error::Mismatch { what: "top_k", expected: "at least 1".into(), found: "0".into() });
     }
-    let n_cells = cells.nrows();
-    let c = concatenate(Axis(0), &[cells.view(), q.view(), k.view(), v.view()]).expect("rows are d_head wide");
-    let top = model.decode(c, projection.clone(), options.top_k)?;
-    let part = |start: usize, len: usize| TopTokens {
-        tokens: top.tokens.slice(s![start..start + len, ..]).to_owned(),
-        logits: top.logits.slice(s![start..start + len, ..]).to_owned(),
-        margin: Array1::from(top.margin.slice(s![start..start + len]).to_vec()),
+    check_index("layer", layer, "the model", model.config().n_layers)?;
+    for &head in heads {
+        check_index("head", head, "each layer", model.config().n_heads)?;
+    }
+    let vectors = |head| vectors_of_head(model, cache, layer, head);
+    let top = model.decode(layer, heads, projection, top_k, &vectors)?;
+    let data_of_head = |(&head, top): (&usize, TopTokens)| {
+        let mut start = 0;
+        let prompts = (0..cache.n_prompts()).map(|prompt| {
+            let input = cache.tokens()[prompt].clone();
+            let pattern = cache.view_of_prompt(prompt, Activation::Pattern, layer)?; // [n_heads, query_pos, key_pos]
+            let attn = pattern.index_axis(Axis(0), head).to_owned();
+            let mut next = |rows: usize| {
+                start += rows;
+                top.rows(start - rows..start)
+            };
+            Ok(PromptHeadData {
+                layer,
+                head,
+                projection,
+                attn: attn.into_dimensionality::<Ix2>().expect("a pattern has three axes"),
+                qk: next(n_cells(input.len())),
+                q: next(input.len()),
+                k: next(input.len()),
+                v: next(input.len()),
+                input,
+                tokenizer: model.tokenizer_if_any(),
+            })
+        });
+        Ok(HeadData { layer, head, projection, prompts: prompts.collect::<Result<_>>()? })
     };
-    Ok(PromptHeadData {
-        layer,
-        head,
-        projection: options.projection,
-        input: cache.tokens()[prompt].clone(),
-        attn,
-        qk: part(0, n_cells),
-        q: part(n_cells, pos),
-        k: part(n_cells + pos, pos),
-        v: part(n_cells + 2 * pos, pos),
-        tokenizer: model.tokenizer_if_any(),
-    })
+    heads.iter().zip(top).map(data_of_head).collect()
+}
+
+/// How many cells of a prompt have key ≤ query.
+fn n_cells(pos: usize) -> usize {
+    pos * (pos + 1) / 2
+}
+
+/// Everything of a head that is decoded, prompt by prompt: first `q ⊙ k` of the cells with key ≤ query, query by query,
+/// then the `q`, `k` and `v` of each position. Shape: → `[n, d_head]`.
+fn vectors_of_head(model: &Gpt2, cache: &ActivationCache, layer: usize, head: usize) -> Result<Array2<f32>> {
+    let (n_heads, d_head) = (model.config().n_heads, model.config().d_head);
+    let n: usize = cache.tokens().iter().map(|tokens| n_cells(tokens.len()) + 3 * tokens.len()).sum();
+    let mut vectors = Vec::with_capacity(n * d_head);
+    for prompt in 0..cache.n_prompts() {
+        let of = |activation| -> Result<_> {
+            let all = cache.view_of_prompt(prompt, activation, layer)?;
+            let all = all.into_dimensionality::<Ix3>().expect("q, k and v have three axes"); // [pos, n_heads, d_head]
+            if (all.dim().1, all.dim().2) != (n_heads, d_head) {
+                return Err(Error::Mismatch {
+                    what: "decoding a cache",
+                    expected: format!("one of this model, with {n_heads} heads of d_head {d_head}"),
+                    found: format!("one with {} heads of d_head {}", all.dim().1, all.dim().2),
+                });
+            }
+            Ok(all.index_axis_move(Axis(1), head)) // [pos, d_head]
+        };
+        let (q, k, v) = (of(Activation::Q)?, of(Activation::K)?, of(Activation::V)?);
+        for (query, q) in q.outer_iter().enumerate() {
+            for k in k.slice(s![..=query, ..]).outer_iter() {
+                vectors.extend(q.iter().zip(k).map(|(q, k)| q * k));
+            }
+        }
+        [q, k, v].iter().for_each(|rows| vectors.extend(rows.iter().copied()));
+    }
+    Ok(Array2::from_shape_vec((n, d_head), vectors).expect("as many vectors as cells and positions"))
 }
 
 /// Replaces each value by the order of its first appearance, from 0, reading row by row. The −1 of masked cells is a

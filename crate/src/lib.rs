@@ -34,10 +34,12 @@ mod backend;
 mod checkpoint;
 mod config;
 mod error;
+mod folded;
 mod model;
 pub mod notebook;
 mod plot;
 mod pretrained;
+mod projection;
 mod prompts;
 mod tokenizer;
 mod transformer;
@@ -45,7 +47,7 @@ mod weights;
 
 pub use activation_cache::{Activation, ActivationCache};
 pub use attention_tokens::{
-    DecodeOptions, Feature, HeadData, Projection, PromptHeadData, all_heads_data, head_data, unique_index_pattern,
+    DecodeOptions, Feature, HeadData, PromptHeadData, all_heads_data, head_data, unique_index_pattern,
 };
 pub use backend::{Device, TopTokens};
 pub use config::{ActFn, Gpt2Config};
@@ -53,6 +55,7 @@ pub use error::{Error, Result};
 pub use model::{Gpt2, RunOptions};
 pub use plot::Figure;
 pub use pretrained::LoadOptions;
+pub use projection::Projection;
 pub use prompts::Prompts;
 pub use tokenizer::Tokenizer;
 // evcxr writes down the type of every variable, so a notebook must be able to name what it is given.

@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use ndarray::{Array2, Axis};
+use ndarray::{Array2, Array3, Axis};
 
 use crate::activation_cache::{Activation, ActivationCache};
-use crate::backend::{Device, DeviceKind, Dfdx, TopTokens};
+use crate::backend::{Device, DeviceKind, Dfdx, Fused, TopTokens};
 use crate::checkpoint;
 use crate::config::Gpt2Config;
 use crate::error::{Error, Result, check_index};
 use crate::pretrained::{self, LoadOptions};
+use crate::projection::Projection;
 use crate::prompts::{Prompt, Prompts};
 use crate::tokenizer::Tokenizer;
 use crate::transformer::{Engine, Transformer, Wanted};
@@ -37,7 +38,6 @@ struct Inner {
     processing: Processing,
     device: Device,
     tokenizer: Option<Tokenizer>,
-    weights: Weights,
     engine: Box<dyn Engine>,
 }
 
@@ -117,14 +117,15 @@ impl Gpt2 {
         let config = Gpt2Config::from_file(&files.config)?;
         let tokenizer = Tokenizer::from_folder(&files.folder, config.bos_token_id)?;
         let weights = weights::process(checkpoint::load(&files.weights, &config)?, options.processing)?;
-        let engine: Box<dyn Engine> = match options.device.kind() {
+        let LoadOptions { processing, device, folded_bytes, .. } = options;
+        let engine: Box<dyn Engine> = match device.kind() {
+            DeviceKind::Cpu => Box::new(Transformer::new(Fused, &config, weights, folded_bytes)?),
             DeviceKind::DfdxCpu => {
                 let backend = Dfdx { device: ::dfdx::tensor::Cpu::default(), name: "dfdx on the CPU" };
-                Box::new(Transformer::new(backend, &config, &weights)?)
+                Box::new(Transformer::new(backend, &config, weights, folded_bytes)?)
             }
         };
-        let (processing, device) = (options.processing, options.device);
-        Ok(Self(Arc::new(Inner { name: name.into(), config, processing, device, tokenizer, weights, engine })))
+        Ok(Self(Arc::new(Inner { name: name.into(), config, processing, device, tokenizer, engine })))
     }
 
     /// The sizes and settings of the model.
@@ -132,9 +133,40 @@ impl Gpt2 {
         &self.0.config
     }
 
-    /// The weights, processed as [`processing`](Self::processing) says.
-    pub fn weights(&self) -> &Weights {
-        &self.0.weights
+    /// The weights, processed as [`processing`](Self::processing) says: a copy of them all, for a model keeps its
+    /// weights on its device alone. [`w_v`](Self::w_v) and [`w_o`](Self::w_o) copy one head's.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if the device fails.
+    pub fn weights(&self) -> Result<Weights> {
+        self.0.engine.weights()
+    }
+
+    /// `W_V` of a head: `model.W_V[layer, head]` in TransformerLens. Shape: → `[d_model, d_head]`.
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`] for a layer or head that the model does not have, [`Error::Device`].
+    pub fn w_v(&self, layer: usize, head: usize) -> Result<Array2<f32>> {
+        self.of_head(layer, head, |engine| engine.w_v(layer))
+    }
+
+    /// `W_O` of a head: `model.W_O[layer, head]` in TransformerLens. Shape: → `[d_head, d_model]`.
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`] for a layer or head that the model does not have, [`Error::Device`].
+    pub fn w_o(&self, layer: usize, head: usize) -> Result<Array2<f32>> {
+        self.of_head(layer, head, |engine| engine.w_o(layer))
+    }
+
+    fn of_head(
+        &self,
+        layer: usize,
+        head: usize,
+        of_layer: impl Fn(&dyn Engine) -> Result<Array3<f32>>,
+    ) -> Result<Array2<f32>> {
+        check_index("layer", layer, "the model", self.0.config.n_layers)?;
+        check_index("head", head, "each layer", self.0.config.n_heads)?;
+        Ok(of_layer(&*self.0.engine)?.index_axis_move(Axis(0), head).as_standard_layout().into_owned())
     }
 
     /// The weight processing that the model was loaded with.
@@ -271,10 +303,17 @@ impl Gpt2 {
         Ok(tokens)
     }
 
-    /// The `k` most likely tokens of each row of `c P W_U + b_U`. Shape: `c [n, d_head]`, `projection [d_head, d_model]`.
-    pub(crate) fn decode(&self, c: Array2<f32>, projection: Array2<f32>, k: usize) -> Result<TopTokens> {
-        debug_assert_eq!(c.len_of(Axis(1)), projection.len_of(Axis(0)));
-        self.0.engine.decode(c, projection, k)
+    /// The `k` most likely tokens of the vectors of some heads of a layer, in the order of `heads`; `vectors` makes a
+    /// head's, of shape `[n, d_head]`, when it is that head's turn. Layer and heads must exist.
+    pub(crate) fn decode(
+        &self,
+        layer: usize,
+        heads: &[usize],
+        projection: Projection,
+        k: usize,
+        vectors: &dyn Fn(usize) -> Result<Array2<f32>>,
+    ) -> Result<Vec<TopTokens>> {
+        self.0.engine.decode(layer, heads, projection, k, vectors)
     }
 
     pub(crate) fn tokenizer_if_any(&self) -> Option<Tokenizer> {

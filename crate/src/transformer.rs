@@ -2,13 +2,15 @@
 
 use std::ops::Range;
 
-use ndarray::{Array2, Array3, ArrayD, s};
+use ndarray::{ArcArray, ArcArray2, Array1, Array2, Array3, Axis, IxDyn, s};
 
 use crate::activation_cache::{Activation, ActivationCache};
 use crate::backend::{Attention, Backend, KeepAttention, TopTokens};
 use crate::config::{ActFn, Gpt2Config};
 use crate::error::Result;
-use crate::weights::{BlockWeights, Weights};
+use crate::folded::{FoldedProjections, HeadId};
+use crate::projection::Projection;
+use crate::weights::{BlockWeights, LayerNormWeights, Weights};
 
 /// What a run should compute; everything in it is checked.
 #[derive(Clone, Debug)]
@@ -37,8 +39,22 @@ impl Wanted {
 pub(crate) trait Engine: Send + Sync {
     /// Runs a batch. Logits, if wanted, are given a prompt each. Shape: `[prompt][pos]` → `[prompt] [pos, d_vocab]`.
     fn run(&self, prompts: Vec<Vec<u32>>, wanted: &Wanted) -> Result<(Option<Vec<Array2<f32>>>, ActivationCache)>;
-    /// See [`Backend::decode`].
-    fn decode(&self, c: Array2<f32>, projection: Array2<f32>, k: usize) -> Result<TopTokens>;
+    /// The `k` most likely tokens of the vectors of some heads of a layer, in the order of `heads`; `vectors` makes a
+    /// head's, of shape `[n, d_head]`, when it is that head's turn.
+    fn decode(
+        &self,
+        layer: usize,
+        heads: &[usize],
+        projection: Projection,
+        k: usize,
+        vectors: &dyn Fn(usize) -> Result<Array2<f32>>,
+    ) -> Result<Vec<TopTokens>>;
+    /// Copies the weights to the host.
+    fn weights(&self) -> Result<Weights>;
+    /// Copies `W_V` or `W_O` of a layer to the host. Shape: → `[n_heads, d_model, d_head]`, `[n_heads, d_head, d_model]`.
+    fn w_v(&self, layer: usize) -> Result<Array3<f32>>;
+    /// See [`w_v`](Self::w_v).
+    fn w_o(&self, layer: usize) -> Result<Array3<f32>>;
 }
 
 /// GPT-2 with its weights on the device of `B`.
@@ -46,18 +62,25 @@ pub(crate) struct Transformer<B: Backend> {
     backend: B,
     embedding: B::Embedding,
     blocks: Vec<Block<B>>,
-    ln_final: B::LayerNorm,
+    ln_final: Norm<B>,
     unembed: B::Linear,
+    folded: FoldedProjections<B::Folded>,
+}
+
+/// A layer norm on the device, and its few weights on the host.
+struct Norm<B: Backend> {
+    device: B::LayerNorm,
+    weights: Option<LayerNormWeights>,
 }
 
 struct Block<B: Backend> {
     n_heads: usize,
-    ln1: B::LayerNorm,
+    ln1: Norm<B>,
     q: B::Linear,
     k: B::Linear,
     v: B::Linear,
     o: B::Linear,
-    ln2: B::LayerNorm,
+    ln2: Norm<B>,
     mlp: Mlp<B>,
 }
 
@@ -68,16 +91,25 @@ struct Mlp<B: Backend> {
 }
 
 impl<B: Backend> Transformer<B> {
-    /// Puts the weights on the device.
-    pub(crate) fn new(backend: B, config: &Gpt2Config, weights: &Weights) -> Result<Self> {
-        let blocks = weights.blocks.iter().map(|block| Block::new(&backend, config, block)).collect::<Result<_>>()?;
+    /// Puts the weights on the device, and lets go of each on the host. `folded_bytes` bounds the memory of folded
+    /// projections that are kept.
+    pub(crate) fn new(backend: B, config: &Gpt2Config, weights: Weights, folded_bytes: usize) -> Result<Self> {
+        let blocks =
+            weights.blocks.into_iter().map(|block| Block::new(&backend, config, block)).collect::<Result<_>>()?;
         Ok(Self {
-            embedding: backend.embedding(weights.w_e.view(), weights.w_pos.view())?,
             blocks,
-            ln_final: backend.layer_norm(weights.ln_final.as_ref(), config.eps)?,
-            unembed: backend.linear(weights.w_u.clone(), weights.b_u.clone())?,
+            ln_final: Norm::new(&backend, weights.ln_final, config.eps)?,
+            unembed: backend.linear(weights.w_u, weights.b_u)?,
+            embedding: backend.embedding(weights.w_e, weights.w_pos)?,
+            folded: FoldedProjections::new(folded_bytes),
             backend,
         })
+    }
+}
+
+impl<B: Backend> Norm<B> {
+    fn new(backend: &B, weights: Option<LayerNormWeights>, eps: f64) -> Result<Self> {
+        Ok(Self { device: backend.layer_norm(weights.as_ref(), eps)?, weights })
     }
 }
 
@@ -100,55 +132,121 @@ impl<B: Backend> Engine for Transformer<B> {
         if !wanted.logits {
             return Ok((None, cache));
         }
-        let normalized = backend.normalize(&self.ln_final, &resid)?;
+        let normalized = backend.normalize(&self.ln_final.device, &resid)?;
         let logits = backend.download(&backend.apply(&self.unembed, &normalized)?)?; // [rows, d_vocab]
         let logits = match rows.len() {
-            1 => vec![logits],
+            1 => vec![logits.into_owned()],
             _ => rows.into_iter().map(|rows| logits.slice(s![rows, ..]).to_owned()).collect(),
         };
         Ok((Some(logits), cache))
     }
 
-    fn decode(&self, c: Array2<f32>, projection: Array2<f32>, k: usize) -> Result<TopTokens> {
-        self.backend.decode(c, projection, &self.unembed, k)
+    fn decode(
+        &self,
+        layer: usize,
+        heads: &[usize],
+        projection: Projection,
+        k: usize,
+        vectors: &dyn Fn(usize) -> Result<Array2<f32>>,
+    ) -> Result<Vec<TopTokens>> {
+        let ids: Vec<HeadId> = heads.iter().map(|&head| HeadId { layer, head, projection }).collect();
+        let fold = |missing: &[HeadId]| {
+            let (w_v, w_o) = (self.w_v(layer)?, self.w_o(layer)?);
+            let of = |w: &Array3<f32>, head| w.index_axis(Axis(0), head).to_owned();
+            let matrix = |id: &HeadId| projection.matrix(&of(&w_v, id.head), &of(&w_o, id.head));
+            let folded = self.backend.fold(&missing.iter().map(matrix).collect::<Vec<_>>(), &self.unembed)?;
+            Ok(folded.into_iter().map(|folded| (B::folded_bytes(&folded), folded)).collect())
+        };
+        let folded = self.folded.get(&ids, fold)?;
+        let decode = |(&head, folded): (&usize, _)| {
+            let c = vectors(head)?;
+            self.backend.decode(c.view(), folded, &self.unembed, k)
+        };
+        heads.iter().zip(folded.iter().map(AsRef::as_ref)).map(decode).collect()
+    }
+
+    fn weights(&self) -> Result<Weights> {
+        let (w_e, w_pos) = self.backend.embedding_weights(&self.embedding)?;
+        let (w_u, b_u) = self.backend.linear_weights(&self.unembed)?;
+        let blocks = self.blocks.iter().map(|block| block.weights(&self.backend)).collect::<Result<_>>()?;
+        Ok(Weights { w_e, w_pos, blocks, ln_final: self.ln_final.weights.clone(), w_u, b_u })
+    }
+
+    fn w_v(&self, layer: usize) -> Result<Array3<f32>> {
+        let block = &self.blocks[layer];
+        Ok(block.input_heads(&self.backend, &block.v)?.0)
+    }
+
+    fn w_o(&self, layer: usize) -> Result<Array3<f32>> {
+        Ok(self.blocks[layer].output_heads(&self.backend)?.0)
     }
 }
 
 impl<B: Backend> Block<B> {
-    fn new(backend: &B, config: &Gpt2Config, weights: &BlockWeights) -> Result<Self> {
+    fn new(backend: &B, config: &Gpt2Config, weights: BlockWeights) -> Result<Self> {
+        let d_model = config.d_model;
         // Heads side by side: [n_heads, d_model, d_head] → [d_model, n_heads d_head]
-        let input = |w: &Array3<f32>, b: &Array2<f32>| {
-            let w = w.view().permuted_axes([1, 0, 2]).as_standard_layout().into_owned();
-            let w = w.into_shape_with_order((config.d_model, config.d_model)).expect("d_model = n_heads d_head");
-            backend.linear(w, b.iter().copied().collect())
+        let input = |w: Array3<f32>, b: Array2<f32>| {
+            let w = w.permuted_axes([1, 0, 2]).as_standard_layout().into_owned();
+            let w = w.into_shape_with_order((d_model, d_model)).expect("d_model = n_heads d_head");
+            backend.linear(w, b.into_iter().collect())
         };
         // Heads below each other: [n_heads, d_head, d_model] → [n_heads d_head, d_model]
-        let w_o = weights.w_o.to_shape((config.d_model, config.d_model)).expect("d_model = n_heads d_head");
+        let w_o = weights.w_o.into_shape_with_order((d_model, d_model)).expect("d_model = n_heads d_head");
         Ok(Self {
             n_heads: config.n_heads,
-            ln1: backend.layer_norm(weights.ln1.as_ref(), config.eps)?,
-            q: input(&weights.w_q, &weights.b_q)?,
-            k: input(&weights.w_k, &weights.b_k)?,
-            v: input(&weights.w_v, &weights.b_v)?,
-            o: backend.linear(w_o.into_owned(), weights.b_o.clone())?,
-            ln2: backend.layer_norm(weights.ln2.as_ref(), config.eps)?,
+            ln1: Norm::new(backend, weights.ln1, config.eps)?,
+            q: input(weights.w_q, weights.b_q)?,
+            k: input(weights.w_k, weights.b_k)?,
+            v: input(weights.w_v, weights.b_v)?,
+            o: backend.linear(w_o, weights.b_o)?,
+            ln2: Norm::new(backend, weights.ln2, config.eps)?,
             mlp: Mlp {
                 act_fn: config.act_fn,
-                w_in: backend.linear(weights.w_in.clone(), weights.b_in.clone())?,
-                w_out: backend.linear(weights.w_out.clone(), weights.b_out.clone())?,
+                w_in: backend.linear(weights.w_in, weights.b_in)?,
+                w_out: backend.linear(weights.w_out, weights.b_out)?,
             },
         })
+    }
+
+    /// What [`new`](Self::new) was given.
+    fn weights(&self, backend: &B) -> Result<BlockWeights> {
+        let [q, k, v] = [&self.q, &self.k, &self.v].map(|linear| self.input_heads(backend, linear));
+        let ((w_q, b_q), (w_k, b_k), (w_v, b_v)) = (q?, k?, v?);
+        let (w_o, b_o) = self.output_heads(backend)?;
+        let (w_in, b_in) = backend.linear_weights(&self.mlp.w_in)?;
+        let (w_out, b_out) = backend.linear_weights(&self.mlp.w_out)?;
+        let (ln1, ln2) = (self.ln1.weights.clone(), self.ln2.weights.clone());
+        Ok(BlockWeights { ln1, w_q, b_q, w_k, b_k, w_v, b_v, w_o, b_o, ln2, w_in, b_in, w_out, b_out })
+    }
+
+    /// `W_Q`, `W_K` or `W_V` and its bias. Shape: → `[n_heads, d_model, d_head]`, `[n_heads, d_head]`.
+    fn input_heads(&self, backend: &B, linear: &B::Linear) -> Result<(Array3<f32>, Array2<f32>)> {
+        let (w, b) = backend.linear_weights(linear)?;
+        let (d_model, n_heads) = (w.nrows(), self.n_heads);
+        let heads = "d_model = n_heads d_head";
+        let w = w.into_shape_with_order((d_model, n_heads, d_model / n_heads)).expect(heads);
+        let b = b.into_shape_with_order((n_heads, d_model / n_heads)).expect(heads);
+        Ok((w.permuted_axes([1, 0, 2]).as_standard_layout().into_owned(), b))
+    }
+
+    /// `W_O` and `b_O`. Shape: → `[n_heads, d_head, d_model]`, `[d_model]`.
+    fn output_heads(&self, backend: &B) -> Result<(Array3<f32>, Array1<f32>)> {
+        let (w, b) = backend.linear_weights(&self.o)?;
+        let d_model = w.nrows();
+        let shape = (self.n_heads, d_model / self.n_heads, d_model);
+        Ok((w.into_shape_with_order(shape).expect("d_model = n_heads d_head"), b))
     }
 
     /// The residual stream before the block → after it. Shape: `[rows, d_model]` → the same.
     fn forward(&self, resid_pre: B::Tensor, layer: usize, recorder: &mut Recorder<B>) -> Result<B::Tensor> {
         let backend = recorder.backend;
         recorder.residual(Activation::ResidPre, layer, &resid_pre)?;
-        let attn_out = self.attention(&backend.normalize(&self.ln1, &resid_pre)?, layer, recorder)?;
+        let attn_out = self.attention(&backend.normalize(&self.ln1.device, &resid_pre)?, layer, recorder)?;
         recorder.residual(Activation::AttnOut, layer, &attn_out)?;
         let resid_mid = backend.add(&resid_pre, &attn_out)?;
         recorder.residual(Activation::ResidMid, layer, &resid_mid)?;
-        let mlp_out = self.mlp.forward(backend, &backend.normalize(&self.ln2, &resid_mid)?)?;
+        let mlp_out = self.mlp.forward(backend, &backend.normalize(&self.ln2.device, &resid_mid)?)?;
         recorder.residual(Activation::MlpOut, layer, &mlp_out)?;
         let resid_post = backend.add(&resid_mid, &mlp_out)?;
         recorder.residual(Activation::ResidPost, layer, &resid_post)?;
@@ -195,7 +293,7 @@ struct Recorder<'a, B: Backend> {
 impl<B: Backend> Recorder<'_, B> {
     /// Shape: `[rows, d_model]` → `[pos, d_model]` a prompt.
     fn residual(&mut self, activation: Activation, layer: usize, x: &B::Tensor) -> Result<()> {
-        self.rows(activation, layer, x, Array2::into_dyn)
+        self.rows(activation, layer, x, ArcArray2::into_dyn)
     }
 
     /// Shape: `[rows, n_heads d_head]` → `[pos, n_heads, d_head]` a prompt.
@@ -212,12 +310,12 @@ impl<B: Backend> Recorder<'_, B> {
         activation: Activation,
         layer: usize,
         x: &B::Tensor,
-        reshape: impl Fn(Array2<f32>) -> ArrayD<f32>,
+        reshape: impl Fn(ArcArray2<f32>) -> ArcArray<f32, IxDyn>,
     ) -> Result<()> {
         if self.wanted.keeps(activation, layer) {
             let x = self.backend.download(x)?;
             for (prompt, rows) in self.rows.iter().enumerate() {
-                let own = x.slice(s![rows.clone(), ..]).to_owned();
+                let own = x.clone().slice_move(s![rows.clone(), ..]); // shares the batch's memory
                 self.cache.insert(prompt, activation, layer, reshape(own));
             }
         }
@@ -227,7 +325,7 @@ impl<B: Backend> Recorder<'_, B> {
     /// Shape: `[n_heads, query_pos, key_pos]` a prompt, as it is; empty if it was not kept.
     fn squares(&mut self, activation: Activation, layer: usize, x: Vec<Array3<f32>>) {
         for (prompt, x) in x.into_iter().enumerate() {
-            self.cache.insert(prompt, activation, layer, x.into_dyn());
+            self.cache.insert(prompt, activation, layer, x.into_shared().into_dyn());
         }
     }
 }

@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use ::dfdx::prelude::*;
-use ndarray::{Array1, Array2, Array3, ArrayView2, s};
+use ndarray::{ArcArray2, Array1, Array2, Array3, ArrayView2, s};
 
 use super::top_tokens::TopTokensBuilder;
 use super::{Attention, Backend, KeepAttention, TopTokens};
@@ -72,8 +72,12 @@ impl<D: ::dfdx::tensor_ops::Device<f32>> Dfdx<D> {
         self.device.try_tensor_from_vec(x, shape).map_err(self.failed("an upload"))
     }
 
-    fn download_cube(&self, x: &Cube<D>) -> Result<Array3<f32>> {
-        Ok(Array3::from_shape_vec(*x.shape(), x.as_vec()).expect("a tensor has as many values as its shape"))
+    fn download_matrix(&self, x: &Matrix<D>) -> Array2<f32> {
+        Array2::from_shape_vec(*x.shape(), x.as_vec()).expect("a tensor has as many values as its shape")
+    }
+
+    fn download_cube(&self, x: &Cube<D>) -> Array3<f32> {
+        Array3::from_shape_vec(*x.shape(), x.as_vec()).expect("a tensor has as many values as its shape")
     }
 
     /// The rows of one prompt, a head at a time: `[rows, n_heads d_head]` → `[n_heads, pos, d_head]`.
@@ -112,9 +116,11 @@ where
     type Embedding = DfdxEmbedding<D>;
     type LayerNorm = DfdxLayerNorm<D>;
     type Linear = DfdxLinear<D>;
+    /// The projection as it is: decoding goes the plain way, by the residual stream.
+    type Folded = Matrix<D>;
 
-    fn embedding(&self, w_e: ArrayView2<f32>, w_pos: ArrayView2<f32>) -> Result<Self::Embedding> {
-        Ok(DfdxEmbedding { w_e: self.matrix(w_e.to_owned())?, w_pos: self.matrix(w_pos.to_owned())? })
+    fn embedding(&self, w_e: Array2<f32>, w_pos: Array2<f32>) -> Result<Self::Embedding> {
+        Ok(DfdxEmbedding { w_e: self.matrix(w_e)?, w_pos: self.matrix(w_pos)? })
     }
 
     fn layer_norm(&self, weights: Option<&LayerNormWeights>, eps: f64) -> Result<Self::LayerNorm> {
@@ -124,6 +130,14 @@ where
 
     fn linear(&self, w: Array2<f32>, b: Array1<f32>) -> Result<Self::Linear> {
         Ok(DfdxLinear { w: self.matrix(w)?, b: self.vector(b.to_vec())?, b_host: b })
+    }
+
+    fn embedding_weights(&self, embedding: &Self::Embedding) -> Result<(Array2<f32>, Array2<f32>)> {
+        Ok((self.download_matrix(&embedding.w_e), self.download_matrix(&embedding.w_pos)))
+    }
+
+    fn linear_weights(&self, linear: &Self::Linear) -> Result<(Array2<f32>, Array1<f32>)> {
+        Ok((self.download_matrix(&linear.w), linear.b_host.clone()))
     }
 
     fn embed(&self, embedding: &Self::Embedding, tokens: &[u32], positions: &[usize]) -> Result<Matrix<D>> {
@@ -183,10 +197,10 @@ where
             let failed = self.failed::<D::Err>("attention");
             let (own_z, own_scores, own_pattern) = self.attend(qkv, n_heads, rows).map_err(&failed)?;
             if keep.attn_scores {
-                attn_scores.push(self.download_cube(&own_scores)?);
+                attn_scores.push(self.download_cube(&own_scores));
             }
             if keep.pattern {
-                pattern.push(self.download_cube(&own_pattern)?);
+                pattern.push(self.download_cube(&own_pattern));
             }
             z = Some(match z {
                 None => own_z,
@@ -197,17 +211,30 @@ where
         Ok(Attention { z, attn_scores, pattern })
     }
 
-    fn download(&self, x: &Matrix<D>) -> Result<Array2<f32>> {
-        Ok(Array2::from_shape_vec(*x.shape(), x.as_vec()).expect("a tensor has as many values as its shape"))
+    fn download(&self, x: &Matrix<D>) -> Result<ArcArray2<f32>> {
+        Ok(self.download_matrix(x).into_shared())
     }
 
-    fn decode(&self, c: Array2<f32>, projection: Array2<f32>, unembed: &DfdxLinear<D>, k: usize) -> Result<TopTokens> {
+    fn fold(&self, projections: &[Array2<f32>], _unembed: &DfdxLinear<D>) -> Result<Vec<Matrix<D>>> {
+        projections.iter().map(|projection| self.matrix(projection.clone())).collect()
+    }
+
+    fn folded_bytes(folded: &Matrix<D>) -> usize {
+        size_of::<f32>() * folded.shape().0 * folded.shape().1
+    }
+
+    fn decode(
+        &self,
+        c: ArrayView2<f32>,
+        projection: &Matrix<D>,
+        unembed: &DfdxLinear<D>,
+        k: usize,
+    ) -> Result<TopTokens> {
         let failed = self.failed("decoding");
         let d_vocab = unembed.b_host.len();
         let bias = unembed.b_host.as_slice().expect("a bias is contiguous");
-        let projection = self.matrix(projection)?;
-        let mut top = TopTokensBuilder::new(k);
-        let rows_at_once = (DECODE_BYTES / (4 * d_vocab)).clamp(1, c.nrows().max(1));
+        let mut top = TopTokensBuilder::new(c.nrows(), k, d_vocab);
+        let rows_at_once = (DECODE_BYTES / (size_of::<f32>() * d_vocab)).clamp(1, c.nrows().max(1));
         let mut logits = vec![0.0; rows_at_once * d_vocab];
         for start in (0..c.nrows()).step_by(rows_at_once) {
             let rows = start..(start + rows_at_once).min(c.nrows());
@@ -217,7 +244,9 @@ where
             // A fresh product is contiguous, which `copy_into` asks for; `as_vec` would compute an index per element.
             let logits = &mut logits[..product.shape().0 * d_vocab];
             product.copy_into(logits);
-            logits.chunks_exact(d_vocab).for_each(|row| top.push(row, bias));
+            for (row, logits) in logits.chunks_exact(d_vocab).enumerate() {
+                top.push(start + row, 0, logits, bias);
+            }
         }
         Ok(top.finish())
     }

@@ -1,20 +1,23 @@
 //! The coarse operations that GPT-2 and decoding need, as one trait.
 //!
 //! The model ([`crate::transformer`]) and the decoding are written once over [`Backend`]; where and how the numbers
-//! are computed is an implementation of it. [`Dfdx`] has every operation for every dfdx device.
+//! are computed is an implementation of it. [`Dfdx`] has every operation for every dfdx device and is what the others
+//! are held against; [`Fused`] is the fast one for this machine's processors.
 //!
 //! Activations are matrices of `[rows, columns]`. The prompts of a batch lie below each other, row by row, without
 //! padding; only attention looks at where one ends and the next begins.
 
 mod device;
 mod dfdx;
+mod fused;
 mod top_tokens;
 
 use std::ops::Range;
 
-use ndarray::{Array1, Array2, Array3, ArrayView2};
+use ndarray::{ArcArray2, Array1, Array2, Array3, ArrayView2};
 
 pub(crate) use self::dfdx::Dfdx;
+pub(crate) use self::fused::Fused;
 use crate::config::ActFn;
 use crate::error::Result;
 use crate::weights::LayerNormWeights;
@@ -49,13 +52,19 @@ pub(crate) trait Backend: Send + Sync + 'static {
     type LayerNorm: Send + Sync;
     /// A weight matrix and a bias on the device.
     type Linear: Send + Sync;
+    /// A head's projection on the device, ready for decoding.
+    type Folded: Send + Sync;
 
     /// Puts `w_e [d_vocab, d_model]` and `w_pos [n_ctx, d_model]` on the device.
-    fn embedding(&self, w_e: ArrayView2<f32>, w_pos: ArrayView2<f32>) -> Result<Self::Embedding>;
+    fn embedding(&self, w_e: Array2<f32>, w_pos: Array2<f32>) -> Result<Self::Embedding>;
     /// Puts a layer norm on the device; without weights it only centres and scales.
     fn layer_norm(&self, weights: Option<&LayerNormWeights>, eps: f64) -> Result<Self::LayerNorm>;
     /// Puts `w [in, out]` and `b [out]` on the device.
     fn linear(&self, w: Array2<f32>, b: Array1<f32>) -> Result<Self::Linear>;
+    /// Copies `w_e` and `w_pos` back to the host, bit by bit.
+    fn embedding_weights(&self, embedding: &Self::Embedding) -> Result<(Array2<f32>, Array2<f32>)>;
+    /// Copies `w` and `b` back to the host, bit by bit.
+    fn linear_weights(&self, linear: &Self::Linear) -> Result<(Array2<f32>, Array1<f32>)>;
 
     /// `W_E[token] + W_pos[position]`, a row each. Shape: `[rows]`, `[rows]` → `[rows, d_model]`.
     fn embed(&self, embedding: &Self::Embedding, tokens: &[u32], positions: &[usize]) -> Result<Self::Tensor>;
@@ -76,10 +85,20 @@ pub(crate) trait Backend: Send + Sync + 'static {
         prompts: &[Range<usize>],
         keep: KeepAttention,
     ) -> Result<Attention<Self::Tensor>>;
-    /// Copies a matrix to the host.
-    fn download(&self, x: &Self::Tensor) -> Result<Array2<f32>>;
+    /// A matrix on the host. Where it is there already, it is shared, not copied.
+    fn download(&self, x: &Self::Tensor) -> Result<ArcArray2<f32>>;
 
-    /// The `k` most likely tokens of `c P W_U + b_U`, a row each, for vectors `c [n, d_head]`, a projection
-    /// `P [d_head, d_model]` and the unembedding. Ties go to the lowest token id.
-    fn decode(&self, c: Array2<f32>, projection: Array2<f32>, unembed: &Self::Linear, k: usize) -> Result<TopTokens>;
+    /// Makes projections `P [d_head, d_model]`, one a head, ready for decoding with this unembedding.
+    fn fold(&self, projections: &[Array2<f32>], unembed: &Self::Linear) -> Result<Vec<Self::Folded>>;
+    /// The memory that a folded projection takes.
+    fn folded_bytes(folded: &Self::Folded) -> usize;
+    /// The `k` most likely tokens of `c P W_U + b_U`, a row each, for vectors `c [n, d_head]`. Ties go to the lowest
+    /// token id.
+    fn decode(
+        &self,
+        c: ArrayView2<f32>,
+        folded: &Self::Folded,
+        unembed: &Self::Linear,
+        k: usize,
+    ) -> Result<TopTokens>;
 }

@@ -1,10 +1,12 @@
 //! The most likely tokens of decoded vectors.
 
-use ndarray::{Array1, Array2};
+use std::ops::Range;
+
+use ndarray::{Array1, Array2, s};
 
 /// The most likely tokens of `n` decoded vectors, best first.
 ///
-/// A tie goes to the lowest token id.
+/// A tie goes to the lowest token id. A logit that is not a number comes after every number.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TopTokens {
     /// Token ids. Shape: `[n, k]`, where `k` is at most `d_vocab`.
@@ -15,65 +17,161 @@ pub struct TopTokens {
     pub margin: Array1<f32>,
 }
 
-/// Collects the best tokens of vectors whose logits arrive in order, a row of the whole vocabulary each.
+impl TopTokens {
+    /// Some of the vectors.
+    pub(crate) fn rows(&self, rows: Range<usize>) -> Self {
+        Self {
+            tokens: self.tokens.slice(s![rows.clone(), ..]).to_owned(),
+            logits: self.logits.slice(s![rows.clone(), ..]).to_owned(),
+            margin: self.margin.slice(s![rows]).to_owned(),
+        }
+    }
+}
+
+/// So many logits are looked at together, to see that none of them is among the best. A multiple of the lanes of any
+/// vector.
+const CHUNK: usize = 64;
+
+/// The best tokens of `n` vectors so far, whose logits arrive in blocks of the vocabulary.
+///
+/// What comes out does not depend on how the vocabulary was cut into blocks, nor on the order in which the blocks of
+/// two builders, one with lower ids than the other, were pushed before [`append`](Self::append).
 pub(crate) struct TopTokensBuilder {
+    /// One more than `k` where the margin needs a runner-up.
+    wanted: usize,
     k: usize,
-    tokens: Vec<u32>,
-    logits: Vec<f32>,
-    margin: Vec<f32>,
-    /// The running best of one row, best first; one more than `k` where the margin needs a runner-up.
-    best: Vec<(f32, u32)>,
+    /// A row each, best first; never longer than `wanted`.
+    best: Vec<Vec<(f32, u32)>>,
+    arch: pulp::Arch,
 }
 
 impl TopTokensBuilder {
-    pub(crate) fn new(k: usize) -> Self {
-        Self { k, tokens: Vec::new(), logits: Vec::new(), margin: Vec::new(), best: Vec::new() }
+    pub(crate) fn new(n: usize, k: usize, d_vocab: usize) -> Self {
+        let wanted = k.max(2).min(d_vocab);
+        let best = (0..n).map(|_| Vec::with_capacity(wanted)).collect();
+        Self { wanted, k: k.min(d_vocab), best, arch: pulp::Arch::new() }
     }
 
-    /// Takes the next row: `product[v] + bias[v]` is the logit of token `v`.
-    pub(crate) fn push(&mut self, product: &[f32], bias: &[f32]) {
-        let wanted = self.k.max(2).min(bias.len());
-        self.best.clear();
-        let mut worst = f32::NEG_INFINITY;
-        for (token, (&x, &b)) in product.iter().zip(bias).enumerate() {
-            let logit = x + b;
-            // Strictly greater, so that the lowest id keeps its place among equals.
-            if logit > worst || self.best.len() < wanted {
-                self.best.truncate(wanted - 1);
-                let at = self.best.partition_point(|&(other, _)| other >= logit);
-                self.best.insert(at, (logit, token as u32));
-                if self.best.len() == wanted {
-                    worst = self.best[wanted - 1].0;
-                }
-            }
+    /// Takes the next logits of a row: `product[i] + bias[i]` is that of token `first + i`.
+    pub(crate) fn push(&mut self, row: usize, first: usize, product: &[f32], bias: &[f32]) {
+        let best = &mut self.best[row];
+        self.arch.dispatch(Push { best, wanted: self.wanted, first, product, bias });
+    }
+
+    /// Takes what another builder found for the same vectors among tokens of higher ids.
+    pub(crate) fn append(&mut self, later: Self) {
+        for (best, later) in self.best.iter_mut().zip(later.best) {
+            later.into_iter().for_each(|(logit, token)| insert(best, self.wanted, logit, token));
         }
-        self.margin.push(self.best.get(1).map_or(f32::INFINITY, |runner_up| self.best[0].0 - runner_up.0));
-        for &(logit, token) in self.best.iter().take(self.k) {
-            self.tokens.push(token);
-            self.logits.push(logit);
-        }
+    }
+
+    /// Takes the vectors of another builder as further rows.
+    pub(crate) fn extend(&mut self, below: Self) {
+        self.best.extend(below.best);
     }
 
     pub(crate) fn finish(self) -> TopTokens {
-        let n = self.margin.len();
-        let k = self.tokens.len().checked_div(n).unwrap_or(0);
-        let matrix = "every row added the same number of tokens";
+        let (n, k) = (self.best.len(), self.k);
+        let kept = || self.best.iter().flat_map(|best| &best[..k]);
+        let margin = |best: &Vec<(f32, u32)>| best.get(1).map_or(f32::INFINITY, |runner_up| best[0].0 - runner_up.0);
+        let matrix = "every row has seen the whole vocabulary";
         TopTokens {
-            tokens: Array2::from_shape_vec((n, k), self.tokens).expect(matrix),
-            logits: Array2::from_shape_vec((n, k), self.logits).expect(matrix),
-            margin: self.margin.into(),
+            tokens: Array2::from_shape_vec((n, k), kept().map(|&(_, token)| token).collect()).expect(matrix),
+            logits: Array2::from_shape_vec((n, k), kept().map(|&(logit, _)| logit).collect()).expect(matrix),
+            margin: self.best.iter().map(margin).collect(),
         }
     }
+}
+
+/// Puts the logits in their places that are among the best, and passes quickly over all the others.
+struct Push<'a> {
+    best: &'a mut Vec<(f32, u32)>,
+    wanted: usize,
+    first: usize,
+    product: &'a [f32],
+    bias: &'a [f32],
+}
+
+impl pulp::WithSimd for Push<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, simd: S) {
+        let Self { best, wanted, first, product, bias } = self;
+        let insert_all = |best: &mut Vec<(f32, u32)>, start: usize, end: usize| {
+            for index in start..end {
+                insert(best, wanted, product[index] + bias[index], (first + index) as u32);
+            }
+        };
+        // Comparisons with NaN are false, and NaN is the worst of all: until numbers have taken all places, every
+        // logit is looked at by itself.
+        let mut start = 0;
+        while start < product.len() && (best.len() < wanted || best[wanted - 1].0.is_nan()) {
+            insert_all(best, start, start + 1);
+            start += 1;
+        }
+        let chunks = (product.len() - start) / CHUNK;
+        let end = start + chunks * CHUNK;
+        let (products, biases) = (S::as_simd_f32s(&product[start..end]).0, S::as_simd_f32s(&bias[start..end]).0);
+        let vectors = CHUNK / S::F32_LANES;
+        for (chunk, (x, b)) in products.chunks_exact(vectors).zip(biases.chunks_exact(vectors)).enumerate() {
+            let worst = simd.splat_f32s(best[wanted - 1].0);
+            let above = |(&x, &b)| simd.greater_than_f32s(simd.add_f32s(x, b), worst);
+            let any = |mask| simd.first_true_m32s(mask) < S::F32_LANES;
+            let masks = x.iter().zip(b).map(above);
+            if masks.reduce(|one, other| simd.or_m32s(one, other)).is_some_and(any) {
+                for (vector, pair) in x.iter().zip(b).enumerate() {
+                    if any(above(pair)) {
+                        let start = start + chunk * CHUNK + vector * S::F32_LANES;
+                        insert_all(best, start, start + S::F32_LANES);
+                    }
+                }
+            }
+        }
+        insert_all(best, end, product.len());
+    }
+}
+
+/// Puts a logit in its place, behind its equals: tokens arrive by ascending id.
+#[inline(always)]
+fn insert(best: &mut Vec<(f32, u32)>, wanted: usize, logit: f32, token: u32) {
+    // NaN is the worst of all.
+    let beats = |other: f32| logit > other || (other.is_nan() && !logit.is_nan());
+    if best.len() == wanted {
+        if !beats(best[wanted - 1].0) {
+            return;
+        }
+        best.pop();
+    }
+    let at = best.partition_point(|&(other, _)| !beats(other));
+    best.insert(at, (logit, token));
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn top(k: usize, rows: &[&[f32]], bias: &[f32]) -> TopTokens {
-        let mut builder = TopTokensBuilder::new(k);
-        rows.iter().for_each(|row| builder.push(row, bias));
+    /// The rows in blocks of `block` tokens, the blocks in two builders.
+    fn top_in_blocks(k: usize, rows: &[&[f32]], bias: &[f32], block: usize) -> TopTokens {
+        let d_vocab = bias.len();
+        let half = d_vocab / 2;
+        let build = |tokens: Range<usize>| {
+            let mut builder = TopTokensBuilder::new(rows.len(), k, d_vocab);
+            for start in tokens.clone().step_by(block) {
+                let end = (start + block).min(tokens.end);
+                for (index, row) in rows.iter().enumerate() {
+                    builder.push(index, start, &row[start..end], &bias[start..end]);
+                }
+            }
+            builder
+        };
+        let mut builder = build(0..half);
+        builder.append(build(half..d_vocab));
         builder.finish()
+    }
+
+    fn top(k: usize, rows: &[&[f32]], bias: &[f32]) -> TopTokens {
+        top_in_blocks(k, rows, bias, 3)
     }
 
     #[test]
@@ -97,19 +195,27 @@ mod tests {
     }
 
     #[test]
-    fn equals_a_stable_sort() {
+    fn what_is_not_a_number_comes_last() {
+        let (nan, low) = (f32::NAN, f32::NEG_INFINITY);
+        let top = top(4, &[&[nan, 1.0, nan, low, 2.0], &[low, low, nan, nan, low]], &[0.0; 5]);
+        assert_eq!(top.tokens, ndarray::arr2(&[[4, 1, 3, 0], [0, 1, 4, 2]]));
+    }
+
+    #[test]
+    fn equals_a_stable_sort_whatever_the_blocks() {
         let mut state = 7_u32;
         let mut random = || {
             state = state.wrapping_mul(1664525).wrapping_add(1013904223);
             (state >> 28) as f32
         };
-        for n in [1, 2, 3, 17, 200] {
+        for n in [1, 2, 3, 17, 200, 1000] {
             let (row, bias): (Vec<f32>, Vec<f32>) = (0..n).map(|_| (random(), random())).unzip();
             let mut sorted: Vec<usize> = (0..n).collect();
             sorted.sort_by(|&a, &b| (row[b] + bias[b]).total_cmp(&(row[a] + bias[a])));
-            for k in [1, 2, 4] {
-                let got: Vec<usize> = top(k, &[&row], &bias).tokens.iter().map(|&token| token as usize).collect();
-                assert_eq!(got, sorted[..k.min(n)], "n = {n}, k = {k}");
+            for (k, block) in [(1, 1), (1, 64), (2, 63), (4, 65), (4, 1000)] {
+                let top = top_in_blocks(k, &[&row], &bias, block);
+                let got: Vec<usize> = top.tokens.iter().map(|&token| token as usize).collect();
+                assert_eq!(got, sorted[..k.min(n)], "n = {n}, k = {k}, blocks of {block}");
             }
         }
     }

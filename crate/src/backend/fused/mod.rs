@@ -1,0 +1,196 @@
+//! Every operation on this machine's processors, as fast as they allow: products through `gemm` over weights in
+//! [`panels`], everything around them in vectors (`rten-vecmath`), all of it spread over rayon's threads.
+//!
+//! Work is cut into pieces that depend on shapes alone, and each piece is computed by one thread, so results are the
+//! same bit by bit for every number of threads.
+
+mod attention;
+mod decode;
+mod gemm;
+mod memory;
+mod panels;
+
+use std::ops::Range;
+
+use ndarray::{ArcArray2, Array1, Array2, ArrayView2, ArrayViewMut2, Axis};
+use rayon::prelude::*;
+use rten_simd::{SimdOp, SimdUnaryOp};
+use rten_vecmath::{ApproxGelu, Gelu, Normalize, NormalizeOptions, Silu, Sum, SumSquareSub, Tanh};
+
+use self::panels::Panels;
+use super::{Attention, Backend, KeepAttention, TopTokens};
+use crate::config::ActFn;
+use crate::error::Result;
+use crate::weights::LayerNormWeights;
+
+/// Rows that one task normalizes, adds or gathers at least: less is not worth handing to another thread.
+const ROWS_A_TASK: usize = 16;
+
+/// The processors of this machine.
+pub(crate) struct Fused;
+
+pub(crate) struct FusedEmbedding {
+    w_e: Array2<f32>,
+    w_pos: Array2<f32>,
+}
+
+pub(crate) struct FusedLayerNorm {
+    /// Scale and shift.
+    weights: Option<(Vec<f32>, Vec<f32>)>,
+    eps: f32,
+}
+
+pub(crate) struct FusedLinear {
+    w: Panels,
+    b: Array1<f32>,
+}
+
+impl FusedLinear {
+    /// `act_fn(x W + b)`; `act_fn` gets pieces of rows.
+    fn apply(&self, x: &ArcArray2<f32>, act_fn: impl Fn(&mut [f32]) + Sync) -> ArcArray2<f32> {
+        let b = self.b.as_slice().expect("a bias is contiguous");
+        let finish = |column: usize, y: &mut [f32]| {
+            y.iter_mut().zip(&b[column..]).for_each(|(y, b)| *y += b);
+            act_fn(y);
+        };
+        self.w.product(x.view(), finish).into_shared()
+    }
+}
+
+/// Cuts a view into pieces of the given sizes along an axis.
+fn split<'a>(
+    view: ArrayViewMut2<'a, f32>,
+    axis: Axis,
+    sizes: impl Iterator<Item = usize>,
+) -> Vec<ArrayViewMut2<'a, f32>> {
+    let mut rest = Some(view);
+    let piece = |size| {
+        let (piece, left) = rest.take()?.split_at(axis, size);
+        rest = Some(left);
+        Some(piece)
+    };
+    sizes.map_while(piece).collect()
+}
+
+/// Makes a matrix row by row.
+fn rows(n: usize, columns: usize, row: impl Fn(usize, &mut [f32]) + Sync + Send) -> ArcArray2<f32> {
+    let mut y = memory::matrix((n, columns));
+    let values = y.as_slice_mut().expect("a new matrix is contiguous");
+    let by_row = values.par_chunks_exact_mut(columns.max(1)).with_min_len(ROWS_A_TASK).enumerate();
+    by_row.for_each(|(index, y)| row(index, y));
+    y.into_shared()
+}
+
+fn row(x: &ArcArray2<f32>, index: usize) -> &[f32] {
+    let columns = x.ncols();
+    &x.as_slice().expect("activations are contiguous")[index * columns..(index + 1) * columns]
+}
+
+impl Backend for Fused {
+    type Tensor = ArcArray2<f32>;
+    type Embedding = FusedEmbedding;
+    type LayerNorm = FusedLayerNorm;
+    type Linear = FusedLinear;
+    /// `P W_U`. Shape: `[d_head, d_vocab]`.
+    type Folded = Panels;
+
+    fn embedding(&self, w_e: Array2<f32>, w_pos: Array2<f32>) -> Result<FusedEmbedding> {
+        Ok(FusedEmbedding { w_e, w_pos })
+    }
+
+    fn layer_norm(&self, weights: Option<&LayerNormWeights>, eps: f64) -> Result<FusedLayerNorm> {
+        Ok(FusedLayerNorm { weights: weights.map(|ln| (ln.w.to_vec(), ln.b.to_vec())), eps: eps as f32 })
+    }
+
+    fn linear(&self, w: Array2<f32>, b: Array1<f32>) -> Result<FusedLinear> {
+        Ok(FusedLinear { w: Panels::new(w.view()), b })
+    }
+
+    fn embedding_weights(&self, embedding: &FusedEmbedding) -> Result<(Array2<f32>, Array2<f32>)> {
+        Ok((embedding.w_e.clone(), embedding.w_pos.clone()))
+    }
+
+    fn linear_weights(&self, linear: &FusedLinear) -> Result<(Array2<f32>, Array1<f32>)> {
+        Ok((linear.w.to_array(), linear.b.clone()))
+    }
+
+    fn embed(&self, embedding: &FusedEmbedding, tokens: &[u32], positions: &[usize]) -> Result<ArcArray2<f32>> {
+        let (w_e, w_pos) = (&embedding.w_e, &embedding.w_pos);
+        Ok(rows(tokens.len(), w_e.ncols(), |index, y| {
+            let (token, position) = (w_e.row(tokens[index] as usize), w_pos.row(positions[index]));
+            y.iter_mut().zip(token.iter().zip(position)).for_each(|(y, (token, position))| *y = token + position);
+        }))
+    }
+
+    fn normalize(&self, norm: &FusedLayerNorm, x: &ArcArray2<f32>) -> Result<ArcArray2<f32>> {
+        let n = x.ncols() as f32;
+        Ok(rows(x.nrows(), x.ncols(), |index, y| {
+            y.copy_from_slice(row(x, index));
+            let mean = Sum::new(y).dispatch() / n;
+            let variance = SumSquareSub::new(y, mean).dispatch() / n;
+            let options = NormalizeOptions {
+                pre_scale_bias: mean,
+                scale: 1.0 / (variance + norm.eps).sqrt(),
+                element_scale: norm.weights.as_ref().map(|(w, _)| w.as_slice()),
+                element_bias: norm.weights.as_ref().map(|(_, b)| b.as_slice()),
+                ..Default::default()
+            };
+            Normalize::new_mut(y, options).dispatch();
+        }))
+    }
+
+    fn apply(&self, linear: &FusedLinear, x: &ArcArray2<f32>) -> Result<ArcArray2<f32>> {
+        Ok(linear.apply(x, |_| ()))
+    }
+
+    fn apply_with_activation(
+        &self,
+        linear: &FusedLinear,
+        act_fn: ActFn,
+        x: &ArcArray2<f32>,
+    ) -> Result<ArcArray2<f32>> {
+        Ok(match act_fn {
+            ActFn::GeluNew => linear.apply(x, |y| ApproxGelu {}.map_mut(y)),
+            ActFn::Gelu => linear.apply(x, |y| Gelu {}.map_mut(y)),
+            ActFn::Relu => linear.apply(x, |y| y.iter_mut().for_each(|y| *y = y.max(0.0))),
+            ActFn::Silu => linear.apply(x, |y| Silu {}.map_mut(y)),
+            ActFn::Tanh => linear.apply(x, |y| Tanh {}.map_mut(y)),
+        })
+    }
+
+    fn add(&self, a: &ArcArray2<f32>, b: &ArcArray2<f32>) -> Result<ArcArray2<f32>> {
+        Ok(rows(a.nrows(), a.ncols(), |index, y| {
+            let terms = row(a, index).iter().zip(row(b, index));
+            y.iter_mut().zip(terms).for_each(|(y, (a, b))| *y = a + b);
+        }))
+    }
+
+    fn attention(
+        &self,
+        qkv: [&ArcArray2<f32>; 3],
+        n_heads: usize,
+        prompts: &[Range<usize>],
+        keep: KeepAttention,
+    ) -> Result<Attention<ArcArray2<f32>>> {
+        let Attention { z, attn_scores, pattern } =
+            attention::attention(qkv.map(|x| x.view()), n_heads, prompts, keep);
+        Ok(Attention { z: z.into_shared(), attn_scores, pattern })
+    }
+
+    fn download(&self, x: &ArcArray2<f32>) -> Result<ArcArray2<f32>> {
+        Ok(x.clone())
+    }
+
+    fn fold(&self, projections: &[Array2<f32>], unembed: &FusedLinear) -> Result<Vec<Panels>> {
+        Ok(decode::fold(projections, &unembed.w))
+    }
+
+    fn folded_bytes(folded: &Panels) -> usize {
+        let (d_head, d_vocab) = folded.dim();
+        size_of::<f32>() * d_head * d_vocab
+    }
+
+    fn decode(&self, c: ArrayView2<f32>, folded: &Panels, unembed: &FusedLinear, k: usize) -> Result<TopTokens> {
+        Ok(decode::decode(c, folded, unembed, k))
+    }
+}
