@@ -9,17 +9,19 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use ndarray::{Array1, Array2, Array3, ArrayD, Ix1, Ix2, s};
+use ndarray::{Array1, Array2, Array3, Axis, s};
+use rayon::prelude::*;
 use safetensors::tensor::{Dtype, Metadata};
 
 use crate::config::Gpt2Config;
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::weights::{BlockWeights, LayerNormWeights, Weights};
 
 /// The safetensors format itself allows no larger header.
 const LARGEST_HEADER: u64 = 100_000_000;
-/// Tensors are read and converted in pieces of this many bytes, so a file never lies in memory as a whole.
-const PIECE: usize = 1 << 20;
+/// Tensors are read and converted in pieces of this many numbers, so a file never lies in memory as a whole.
+const PIECE: usize = 1 << 17;
 
 /// Reads the unprocessed weights of a GPT-2 from one safetensors file or from all its shards.
 ///
@@ -30,19 +32,30 @@ pub(crate) fn load(paths: &[PathBuf], config: &Gpt2Config) -> Result<Weights> {
     let mut checkpoint = Checkpoint::open(paths)?;
     let &Gpt2Config { d_model, n_ctx, d_vocab, .. } = config;
 
-    let w_e: Array2<f32> = checkpoint.matrix("wte.weight", [d_vocab, d_model])?;
-    let w_pos = checkpoint.matrix("wpe.weight", [n_ctx, d_model])?;
-    let blocks = (0..config.n_layers).map(|layer| checkpoint.block(layer, config)).collect::<Result<_>>()?;
-    let ln_final = Some(checkpoint.layer_norm("ln_f", d_model)?);
-    let w_u = if config.tied {
-        checkpoint.tensors.remove("lm_head.weight");
-        w_e.t().as_standard_layout().into_owned()
-    } else {
-        let lm_head = checkpoint.matrix("lm_head.weight", [d_vocab, d_model])?;
-        lm_head.t().as_standard_layout().into_owned()
+    // First every name, shape and dtype, then the numbers.
+    let w_e = checkpoint.take("wte.weight", &[d_vocab, d_model])?;
+    let w_pos = checkpoint.take("wpe.weight", &[n_ctx, d_model])?;
+    let blocks = (0..config.n_layers).map(|layer| checkpoint.block(layer, config)).collect::<Result<Vec<_>>>()?;
+    let ln_final = checkpoint.layer_norm("ln_f", d_model)?;
+    let lm_head = match config.tied {
+        true => checkpoint.tensors.remove("lm_head.weight").and(None),
+        false => Some(checkpoint.take("lm_head.weight", &[d_vocab, d_model])?),
     };
     checkpoint.refuse_the_rest()?;
-    Ok(Weights { w_e, w_pos, blocks, ln_final, w_u, b_u: Array1::zeros(d_vocab) })
+
+    let w_e: Array2<f32> = w_e.matrix()?;
+    let lm_head = match lm_head {
+        None => memory::copy(&w_e),
+        Some(lm_head) => lm_head.matrix()?,
+    };
+    Ok(Weights {
+        w_e,
+        w_pos: w_pos.matrix()?,
+        blocks: blocks.into_par_iter().map(|block| block.read(config)).collect::<Result<_>>()?,
+        ln_final: Some(ln_final.read()?),
+        w_u: lm_head.reversed_axes(),
+        b_u: Array1::zeros(d_vocab),
+    })
 }
 
 /// The shards that `model.safetensors.index.json` names, in its folder.
@@ -74,27 +87,43 @@ pub(crate) fn shards_of_index(index: &Path) -> Result<Vec<String>> {
 }
 
 struct Checkpoint {
-    files: Vec<OpenFile>,
+    /// For messages about a tensor that none has.
+    first_path: PathBuf,
     /// By name without the prefix `transformer.`.
     tensors: BTreeMap<String, Entry>,
 }
 
-struct OpenFile {
-    path: PathBuf,
-    file: File,
-}
-
+/// A tensor of a file, as its header describes it.
 struct Entry {
     name: String,
-    file: usize,
+    path: PathBuf,
     dtype: Dtype,
     shape: Vec<usize>,
     start: u64,
 }
 
+struct LayerNormEntries {
+    w: Entry,
+    b: Entry,
+}
+
+struct BlockEntries {
+    ln1: LayerNormEntries,
+    c_attn: Entry,
+    c_attn_bias: Entry,
+    c_proj: Entry,
+    c_proj_bias: Entry,
+    ln2: LayerNormEntries,
+    c_fc: Entry,
+    c_fc_bias: Entry,
+    mlp_c_proj: Entry,
+    mlp_c_proj_bias: Entry,
+}
+
 impl Checkpoint {
     fn open(paths: &[PathBuf]) -> Result<Self> {
-        let mut checkpoint = Self { files: Vec::new(), tensors: BTreeMap::new() };
+        let first_path = paths.first().cloned().unwrap_or_default();
+        let mut checkpoint = Self { first_path, tensors: BTreeMap::new() };
         for path in paths {
             checkpoint.add_file(path)?;
         }
@@ -127,10 +156,9 @@ impl Checkpoint {
             let found = format!("{} bytes: it is truncated, or something was appended", len - data_start);
             return Err(broken(&format!("{data_len} bytes of tensor data after the header"), found));
         }
-        let index = self.files.len();
         for (name, info) in metadata.tensors() {
             let entry = Entry {
-                file: index,
+                path: path.into(),
                 dtype: info.dtype,
                 shape: info.shape.clone(),
                 start: data_start + info.data_offsets.0 as u64,
@@ -147,101 +175,51 @@ impl Checkpoint {
             }
             self.tensors.insert(key, entry);
         }
-        self.files.push(OpenFile { path: path.into(), file });
         Ok(())
     }
 
-    fn block(&mut self, layer: usize, config: &Gpt2Config) -> Result<BlockWeights> {
-        let &Gpt2Config { n_heads, d_model, d_head, d_mlp, .. } = config;
+    fn block(&mut self, layer: usize, config: &Gpt2Config) -> Result<BlockEntries> {
+        let &Gpt2Config { d_model, d_mlp, .. } = config;
         let name = |part: &str| format!("h.{layer}.{part}");
         // Hugging Face's GPT-2 stores its four projections as Conv1D, [in, out]: the transpose of a torch Linear and
         // already the way they are used here, so none of them is transposed. (wte and lm_head are [d_vocab, d_model].)
-        let c_attn = self.matrix(&name("attn.c_attn.weight"), [d_model, 3 * d_model])?;
-        let c_attn_bias = self.vector(&name("attn.c_attn.bias"), 3 * d_model)?;
-        let c_proj = self.matrix(&name("attn.c_proj.weight"), [d_model, d_model])?;
-        // [d_model, n_heads d_head] → [n_heads, d_model, d_head]
-        let heads_of = |third: usize| -> Array3<f32> {
-            let columns = c_attn.slice(s![.., third * d_model..(third + 1) * d_model]);
-            let columns = columns.to_shape((d_model, n_heads, d_head)).expect("d_model = n_heads d_head");
-            columns.permuted_axes([1, 0, 2]).as_standard_layout().into_owned()
-        };
-        let bias_of = |third: usize| -> Array2<f32> {
-            let bias = c_attn_bias.slice(s![third * d_model..(third + 1) * d_model]).to_owned();
-            bias.into_shape_with_order((n_heads, d_head)).expect("d_model = n_heads d_head")
-        };
-        Ok(BlockWeights {
-            ln1: Some(self.layer_norm(&name("ln_1"), d_model)?),
-            w_q: heads_of(0),
-            b_q: bias_of(0),
-            w_k: heads_of(1),
-            b_k: bias_of(1),
-            w_v: heads_of(2),
-            b_v: bias_of(2),
-            w_o: c_proj.into_shape_with_order((n_heads, d_head, d_model)).expect("d_model = n_heads d_head"),
-            b_o: self.vector(&name("attn.c_proj.bias"), d_model)?,
-            ln2: Some(self.layer_norm(&name("ln_2"), d_model)?),
-            w_in: self.matrix(&name("mlp.c_fc.weight"), [d_model, d_mlp])?,
-            b_in: self.vector(&name("mlp.c_fc.bias"), d_mlp)?,
-            w_out: self.matrix(&name("mlp.c_proj.weight"), [d_mlp, d_model])?,
-            b_out: self.vector(&name("mlp.c_proj.bias"), d_model)?,
+        Ok(BlockEntries {
+            ln1: self.layer_norm(&name("ln_1"), d_model)?,
+            c_attn: self.take(&name("attn.c_attn.weight"), &[d_model, 3 * d_model])?,
+            c_attn_bias: self.take(&name("attn.c_attn.bias"), &[3 * d_model])?,
+            c_proj: self.take(&name("attn.c_proj.weight"), &[d_model, d_model])?,
+            c_proj_bias: self.take(&name("attn.c_proj.bias"), &[d_model])?,
+            ln2: self.layer_norm(&name("ln_2"), d_model)?,
+            c_fc: self.take(&name("mlp.c_fc.weight"), &[d_model, d_mlp])?,
+            c_fc_bias: self.take(&name("mlp.c_fc.bias"), &[d_mlp])?,
+            mlp_c_proj: self.take(&name("mlp.c_proj.weight"), &[d_mlp, d_model])?,
+            mlp_c_proj_bias: self.take(&name("mlp.c_proj.bias"), &[d_model])?,
         })
     }
 
-    fn layer_norm(&mut self, name: &str, d_model: usize) -> Result<LayerNormWeights> {
-        Ok(LayerNormWeights {
-            w: self.vector(&format!("{name}.weight"), d_model)?,
-            b: self.vector(&format!("{name}.bias"), d_model)?,
-        })
+    fn layer_norm(&mut self, name: &str, d_model: usize) -> Result<LayerNormEntries> {
+        let mut of = |part: &str| self.take(&format!("{name}.{part}"), &[d_model]);
+        Ok(LayerNormEntries { w: of("weight")?, b: of("bias")? })
     }
 
-    fn vector(&mut self, name: &str, len: usize) -> Result<Array1<f32>> {
-        Ok(self.take(name, &[len])?.into_dimensionality::<Ix1>().expect("the shape was checked"))
-    }
-
-    fn matrix(&mut self, name: &str, shape: [usize; 2]) -> Result<Array2<f32>> {
-        Ok(self.take(name, &shape)?.into_dimensionality::<Ix2>().expect("the shape was checked"))
-    }
-
-    /// Takes a tensor out of the checkpoint, checked.
-    fn take(&mut self, key: &str, shape: &[usize]) -> Result<ArrayD<f32>> {
+    /// Takes a tensor out of the checkpoint, its shape and dtype checked.
+    fn take(&mut self, key: &str, shape: &[usize]) -> Result<Entry> {
         let Some(entry) = self.tensors.remove(key) else {
             return Err(Error::Tensor {
-                path: self.files.first().map(|file| file.path.clone()).unwrap_or_default(),
+                path: self.first_path.clone(),
                 tensor: key.into(),
                 expected: format!("F32, F16 or BF16 of shape {shape:?}"),
                 found: "no such tensor (with or without the prefix transformer.)".into(),
             });
         };
-        let OpenFile { path, file } = &mut self.files[entry.file];
-        let wrong = |expected: String, found: String| Error::Tensor {
-            path: path.clone(),
-            tensor: entry.name.clone(),
-            expected,
-            found,
-        };
         if entry.shape != shape {
             let expected = format!("shape {shape:?}, as config.json says");
-            return Err(wrong(expected, format!("shape {:?}", entry.shape)));
+            return Err(entry.wrong(expected, format!("shape {:?}", entry.shape)));
         }
-        let (width, convert): (usize, fn(&[u8]) -> f32) = match entry.dtype {
-            Dtype::F32 => (4, |b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])),
-            Dtype::F16 => (2, |b| half::f16::from_le_bytes([b[0], b[1]]).to_f32()),
-            Dtype::BF16 => (2, |b| half::bf16::from_le_bytes([b[0], b[1]]).to_f32()),
-            other => return Err(wrong("dtype F32, F16 or BF16".into(), format!("{other:?}"))),
-        };
-        let len = shape.iter().product::<usize>();
-        let mut values = Vec::with_capacity(len);
-        let mut piece = vec![0; PIECE];
-        file.seek(SeekFrom::Start(entry.start)).map_err(Error::io(path.as_path()))?;
-        while values.len() < len {
-            let bytes = &mut piece[..PIECE.min((len - values.len()) * width)];
-            file.read_exact(bytes).map_err(Error::io(path.as_path()))?;
-            values.extend(bytes.chunks_exact(width).map(convert));
+        if !matches!(entry.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {
+            return Err(entry.wrong("dtype F32, F16 or BF16".into(), format!("{:?}", entry.dtype)));
         }
-        if let Some(at) = values.iter().position(|value| !value.is_finite()) {
-            return Err(wrong("finite numbers".into(), format!("{} at index {at}", values[at])));
-        }
-        Ok(ArrayD::from_shape_vec(shape, values).expect("as many values as the shape has"))
+        Ok(entry)
     }
 
     /// Whatever is left must be a causal-mask buffer; anything else means that this is not the model it claims to be.
@@ -255,11 +233,108 @@ impl Checkpoint {
         match self.tensors.iter().find(|(key, _)| !is_mask(key)) {
             None => Ok(()),
             Some((_, entry)) => Err(Error::Tensor {
-                path: self.files[entry.file].path.clone(),
+                path: entry.path.clone(),
                 tensor: entry.name.clone(),
                 expected: "only tensors of a GPT-2 with the layers that config.json says".into(),
                 found: format!("this one, {:?} of shape {:?}", entry.dtype, entry.shape),
             }),
         }
     }
+}
+
+impl BlockEntries {
+    fn read(&self, config: &Gpt2Config) -> Result<BlockWeights> {
+        let &Gpt2Config { n_heads, d_model, d_head, .. } = config;
+        let c_attn = self.c_attn.matrix()?; // [d_model, 3 d_model]
+        let c_attn_bias = self.c_attn_bias.vector()?;
+        // [d_model, n_heads d_head] → [n_heads, d_model, d_head]
+        let heads_of = |third: usize| -> Array3<f32> {
+            let mut heads = Array3::zeros((n_heads, d_model, d_head));
+            let columns = c_attn.slice(s![.., third * d_model..(third + 1) * d_model]);
+            for (mut head, columns) in heads.outer_iter_mut().zip(columns.axis_chunks_iter(Axis(1), d_head)) {
+                head.assign(&columns);
+            }
+            heads
+        };
+        let bias_of = |third: usize| -> Array2<f32> {
+            let bias = c_attn_bias.slice(s![third * d_model..(third + 1) * d_model]).to_owned();
+            bias.into_shape_with_order((n_heads, d_head)).expect("d_model = n_heads d_head")
+        };
+        let w_o = self.c_proj.matrix()?;
+        Ok(BlockWeights {
+            ln1: Some(self.ln1.read()?),
+            w_q: heads_of(0),
+            b_q: bias_of(0),
+            w_k: heads_of(1),
+            b_k: bias_of(1),
+            w_v: heads_of(2),
+            b_v: bias_of(2),
+            w_o: w_o.into_shape_with_order((n_heads, d_head, d_model)).expect("d_model = n_heads d_head"),
+            b_o: self.c_proj_bias.vector()?,
+            ln2: Some(self.ln2.read()?),
+            w_in: self.c_fc.matrix()?,
+            b_in: self.c_fc_bias.vector()?,
+            w_out: self.mlp_c_proj.matrix()?,
+            b_out: self.mlp_c_proj_bias.vector()?,
+        })
+    }
+}
+
+impl LayerNormEntries {
+    fn read(&self) -> Result<LayerNormWeights> {
+        Ok(LayerNormWeights { w: self.w.vector()?, b: self.b.vector()? })
+    }
+}
+
+impl Entry {
+    fn wrong(&self, expected: String, found: String) -> Error {
+        Error::Tensor { path: self.path.clone(), tensor: self.name.clone(), expected, found }
+    }
+
+    fn vector(&self) -> Result<Array1<f32>> {
+        Ok(self.values()?.into())
+    }
+
+    fn matrix(&self) -> Result<Array2<f32>> {
+        let shape = (self.shape[0], self.shape[1]);
+        Ok(Array2::from_shape_vec(shape, self.values()?).expect("as many values as the shape has"))
+    }
+
+    /// The numbers, all finite.
+    fn values(&self) -> Result<Vec<f32>> {
+        let mut values = memory::zeros(self.shape.iter().product());
+        values.par_chunks_mut(PIECE).enumerate().try_for_each(|(piece, values)| {
+            self.read(piece * PIECE, values)?;
+            match values.iter().all(|value| value.is_finite()) {
+                true => Ok(()),
+                false => {
+                    let at = values.iter().position(|value| !value.is_finite()).expect("there is one");
+                    let found = format!("{} at index {}", values[at], piece * PIECE + at);
+                    Err(self.wrong("finite numbers".into(), found))
+                }
+            }
+        })?;
+        Ok(values)
+    }
+
+    /// Fills `values` with those that begin at index `first` of the tensor.
+    fn read(&self, first: usize, values: &mut [f32]) -> Result<()> {
+        let width = self.dtype.bitsize() / 8;
+        let mut bytes = vec![0; width * values.len()];
+        let mut file = File::open(&self.path).map_err(Error::io(&self.path))?;
+        file.seek(SeekFrom::Start(self.start + (first * width) as u64)).map_err(Error::io(&self.path))?;
+        file.read_exact(&mut bytes).map_err(Error::io(&self.path))?;
+        match self.dtype {
+            Dtype::F32 => convert(&bytes, values, f32::from_le_bytes),
+            Dtype::F16 => convert(&bytes, values, |bytes| half::f16::from_le_bytes(bytes).to_f32()),
+            Dtype::BF16 => convert(&bytes, values, |bytes| half::bf16::from_le_bytes(bytes).to_f32()),
+            _ => unreachable!("`take` refuses every other dtype"),
+        }
+        Ok(())
+    }
+}
+
+fn convert<const WIDTH: usize>(bytes: &[u8], values: &mut [f32], number: impl Fn([u8; WIDTH]) -> f32) {
+    let (numbers, _) = bytes.as_chunks::<WIDTH>();
+    values.iter_mut().zip(numbers).for_each(|(value, bytes)| *value = number(*bytes));
 }

@@ -35,6 +35,7 @@ mod checkpoint;
 mod config;
 mod error;
 mod folded;
+mod memory;
 mod model;
 pub mod notebook;
 mod plot;

@@ -27,35 +27,35 @@ pub struct Weights {
 
 /// The weights of one transformer block.
 #[derive(Clone, Debug)]
-pub struct BlockWeights<T = f32> {
+pub struct BlockWeights {
     /// Scale and shift of the layer norm before attention; `None` once folded.
-    pub ln1: Option<LayerNormWeights<T>>,
+    pub ln1: Option<LayerNormWeights>,
     /// `W_Q`. Shape: `[n_heads, d_model, d_head]`.
-    pub w_q: Array3<T>,
+    pub w_q: Array3<f32>,
     /// `b_Q`. Shape: `[n_heads, d_head]`.
-    pub b_q: Array2<T>,
+    pub b_q: Array2<f32>,
     /// `W_K`. Shape: `[n_heads, d_model, d_head]`.
-    pub w_k: Array3<T>,
+    pub w_k: Array3<f32>,
     /// `b_K`. Shape: `[n_heads, d_head]`.
-    pub b_k: Array2<T>,
+    pub b_k: Array2<f32>,
     /// `W_V`. Shape: `[n_heads, d_model, d_head]`.
-    pub w_v: Array3<T>,
+    pub w_v: Array3<f32>,
     /// `b_V`. Shape: `[n_heads, d_head]`.
-    pub b_v: Array2<T>,
+    pub b_v: Array2<f32>,
     /// `W_O`. Shape: `[n_heads, d_head, d_model]`.
-    pub w_o: Array3<T>,
+    pub w_o: Array3<f32>,
     /// `b_O`. Shape: `[d_model]`.
-    pub b_o: Array1<T>,
+    pub b_o: Array1<f32>,
     /// Scale and shift of the layer norm before the MLP; `None` once folded.
-    pub ln2: Option<LayerNormWeights<T>>,
+    pub ln2: Option<LayerNormWeights>,
     /// `W_in`. Shape: `[d_model, d_mlp]`.
-    pub w_in: Array2<T>,
+    pub w_in: Array2<f32>,
     /// `b_in`. Shape: `[d_mlp]`.
-    pub b_in: Array1<T>,
+    pub b_in: Array1<f32>,
     /// `W_out`. Shape: `[d_mlp, d_model]`.
-    pub w_out: Array2<T>,
+    pub w_out: Array2<f32>,
     /// `b_out`. Shape: `[d_model]`.
-    pub b_out: Array1<T>,
+    pub b_out: Array1<f32>,
 }
 
 /// Scale and shift of a layer norm: `y = w ⊙ (x − mean) / √(variance + eps) + b`.
@@ -71,28 +71,5 @@ impl<T: Copy> LayerNormWeights<T> {
     /// The same weights in another number type.
     fn map<U>(&self, f: fn(T) -> U) -> LayerNormWeights<U> {
         LayerNormWeights { w: self.w.mapv(f), b: self.b.mapv(f) }
-    }
-}
-
-impl<T: Copy> BlockWeights<T> {
-    /// The same weights in another number type.
-    fn map<U>(&self, f: fn(T) -> U) -> BlockWeights<U> {
-        let layer_norm = |ln: &Option<LayerNormWeights<T>>| ln.as_ref().map(|ln| ln.map(f));
-        BlockWeights {
-            ln1: layer_norm(&self.ln1),
-            w_q: self.w_q.mapv(f),
-            b_q: self.b_q.mapv(f),
-            w_k: self.w_k.mapv(f),
-            b_k: self.b_k.mapv(f),
-            w_v: self.w_v.mapv(f),
-            b_v: self.b_v.mapv(f),
-            w_o: self.w_o.mapv(f),
-            b_o: self.b_o.mapv(f),
-            ln2: layer_norm(&self.ln2),
-            w_in: self.w_in.mapv(f),
-            b_in: self.b_in.mapv(f),
-            w_out: self.w_out.mapv(f),
-            b_out: self.b_out.mapv(f),
-        }
     }
 }

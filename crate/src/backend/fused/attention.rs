@@ -7,8 +7,9 @@ use rayon::prelude::*;
 use rten_simd::SimdOp;
 use rten_vecmath::Softmax;
 
-use super::{gemm, memory, split};
+use super::{gemm, split};
 use crate::backend::{Attention, KeepAttention};
+use crate::memory;
 
 /// Queries that one task computes. Keys beyond the last of them are not looked at, which saves almost half of the work
 /// where a prompt has many blocks.

@@ -7,7 +7,6 @@
 mod attention;
 mod decode;
 mod gemm;
-mod memory;
 mod panels;
 
 use std::ops::Range;
@@ -21,6 +20,7 @@ use self::panels::Panels;
 use super::{Attention, Backend, KeepAttention, TopTokens};
 use crate::config::ActFn;
 use crate::error::Result;
+use crate::memory;
 use crate::weights::LayerNormWeights;
 
 /// Rows that one task normalizes, adds or gathers at least: less is not worth handing to another thread.

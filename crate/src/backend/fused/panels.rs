@@ -3,7 +3,8 @@
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis};
 use rayon::prelude::*;
 
-use super::{gemm, memory, split};
+use super::{gemm, split};
+use crate::memory;
 
 /// Columns of a panel: a few vector registers wide, and a panel of GPT-2 small's `d_model` rows fits the second-level
 /// cache.

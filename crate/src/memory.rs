@@ -6,19 +6,26 @@ use ndarray::{Array2, Array3};
 ///
 /// The first touch of fresh memory costs a page fault for every 4 kB, as much as the sums that are written there; with
 /// huge pages it is one for every 2 MB. Linux hands them out on request (where its setting is `madvise`, the usual one).
-pub(super) fn zeros(len: usize) -> Vec<f32> {
+pub(crate) fn zeros(len: usize) -> Vec<f32> {
     let mut values = vec![0.0; len];
     ask_for_huge_pages(&mut values);
     values
 }
 
 /// Shape: as given.
-pub(super) fn matrix((rows, columns): (usize, usize)) -> Array2<f32> {
+pub(crate) fn matrix((rows, columns): (usize, usize)) -> Array2<f32> {
     Array2::from_shape_vec((rows, columns), zeros(rows * columns)).expect("as many values as the shape has")
 }
 
+/// A copy, rows below each other.
+pub(crate) fn copy(from: &Array2<f32>) -> Array2<f32> {
+    let mut to = matrix(from.dim());
+    to.assign(from);
+    to
+}
+
 /// Shape: as given.
-pub(super) fn cube((n, rows, columns): (usize, usize, usize)) -> Array3<f32> {
+pub(crate) fn cube((n, rows, columns): (usize, usize, usize)) -> Array3<f32> {
     Array3::from_shape_vec((n, rows, columns), zeros(n * rows * columns)).expect("as many values as the shape has")
 }
 
