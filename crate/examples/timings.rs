@@ -125,10 +125,8 @@ fn random_tokens(length: usize, d_vocab: usize) -> Vec<u32> {
 /// The size in float32 of what the checkpoint holds: a tied unembedding counts once.
 fn parameter_bytes(model: &Gpt2) -> Result<usize> {
     let config = model.config();
-    let block = 4 * config.d_model * config.d_model
-        + 2 * config.d_model * config.d_mlp
-        + 9 * config.d_model
-        + config.d_mlp;
+    let block =
+        4 * config.d_model * config.d_model + 2 * config.d_model * config.d_mlp + 9 * config.d_model + config.d_mlp;
     let unembed = if config.tied { 0 } else { config.d_vocab * config.d_model };
     let embed = (config.d_vocab + config.n_ctx) * config.d_model;
     Ok(4 * (config.n_layers * block + embed + unembed + 2 * config.d_model))
@@ -153,7 +151,24 @@ fn gemm_gflops() -> f64 {
         #[allow(unsafe_code)]
         unsafe {
             gemm::gemm(
-                N, N, N, c.as_mut_ptr(), n, 1, false, a.as_ptr(), n, 1, b.as_ptr(), n, 1, 0.0, 1.0, false, false, false,
+                N,
+                N,
+                N,
+                c.as_mut_ptr(),
+                n,
+                1,
+                false,
+                a.as_ptr(),
+                n,
+                1,
+                b.as_ptr(),
+                n,
+                1,
+                0.0,
+                1.0,
+                false,
+                false,
+                false,
                 gemm::Parallelism::Rayon(0),
             );
         }

@@ -10,6 +10,8 @@
 mod device;
 mod dfdx;
 mod fused;
+#[cfg(test)]
+mod tests;
 mod top_tokens;
 
 use std::ops::Range;
@@ -94,11 +96,5 @@ pub(crate) trait Backend: Send + Sync + 'static {
     fn folded_bytes(folded: &Self::Folded) -> usize;
     /// The `k` most likely tokens of `c P W_U + b_U`, a row each, for vectors `c [n, d_head]`. Ties go to the lowest
     /// token id.
-    fn decode(
-        &self,
-        c: ArrayView2<f32>,
-        folded: &Self::Folded,
-        unembed: &Self::Linear,
-        k: usize,
-    ) -> Result<TopTokens>;
+    fn decode(&self, c: ArrayView2<f32>, folded: &Self::Folded, unembed: &Self::Linear, k: usize) -> Result<TopTokens>;
 }

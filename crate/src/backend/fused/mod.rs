@@ -143,12 +143,7 @@ impl Backend for Fused {
         Ok(linear.apply(x, |_| ()))
     }
 
-    fn apply_with_activation(
-        &self,
-        linear: &FusedLinear,
-        act_fn: ActFn,
-        x: &ArcArray2<f32>,
-    ) -> Result<ArcArray2<f32>> {
+    fn apply_with_activation(&self, linear: &FusedLinear, act_fn: ActFn, x: &ArcArray2<f32>) -> Result<ArcArray2<f32>> {
         Ok(match act_fn {
             ActFn::GeluNew => linear.apply(x, |y| ApproxGelu {}.map_mut(y)),
             ActFn::Gelu => linear.apply(x, |y| Gelu {}.map_mut(y)),
@@ -172,8 +167,7 @@ impl Backend for Fused {
         prompts: &[Range<usize>],
         keep: KeepAttention,
     ) -> Result<Attention<ArcArray2<f32>>> {
-        let Attention { z, attn_scores, pattern } =
-            attention::attention(qkv.map(|x| x.view()), n_heads, prompts, keep);
+        let Attention { z, attn_scores, pattern } = attention::attention(qkv.map(|x| x.view()), n_heads, prompts, keep);
         Ok(Attention { z: z.into_shared(), attn_scores, pattern })
     }
 

@@ -1,0 +1,223 @@
+//! `Fused` against `Dfdx<Cpu>`, operation by operation, on fresh random input of odd shapes.
+
+use std::ops::Range;
+
+use ndarray::{Array1, Array2, ArrayView, Dimension};
+
+use super::{Backend, Dfdx, Fused, KeepAttention, TopTokens};
+use crate::config::ActFn;
+use crate::weights::LayerNormWeights;
+
+type Oracle = Dfdx<::dfdx::tensor::Cpu>;
+
+fn oracle() -> Oracle {
+    Dfdx { device: ::dfdx::tensor::Cpu::default(), name: "dfdx on the CPU" }
+}
+
+/// Another one in every run; a failing test prints its seed, and takes it from the environment.
+fn random() -> fastrand::Rng {
+    let seed = std::env::var("ATTENTION_TOKENS_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed = seed.unwrap_or_else(|| fastrand::u64(..));
+    println!("ATTENTION_TOKENS_TEST_SEED={seed}");
+    fastrand::Rng::with_seed(seed)
+}
+
+fn matrix(random: &mut fastrand::Rng, rows: usize, columns: usize) -> Array2<f32> {
+    Array2::from_shape_simple_fn((rows, columns), || 2.0 * random.f32() - 1.0)
+}
+
+fn vector(random: &mut fastrand::Rng, len: usize) -> Array1<f32> {
+    matrix(random, 1, len).row(0).to_owned()
+}
+
+/// Small whole numbers: sums of their products are exact in any order, and often equal.
+fn integers(random: &mut fastrand::Rng, rows: usize, columns: usize) -> Array2<f32> {
+    Array2::from_shape_simple_fn((rows, columns), || random.i32(-2..=2) as f32)
+}
+
+/// Within 1e-5 of the largest magnitude, and the same infinities.
+#[track_caller]
+fn assert_close<D: Dimension>(got: ArrayView<f32, D>, want: ArrayView<f32, D>, what: &str) {
+    assert_eq!(got.shape(), want.shape(), "{what}");
+    let finite = |x: &&f32| x.is_finite();
+    let magnitude = want.iter().filter(finite).fold(1e-30_f32, |largest, x| largest.max(x.abs()));
+    for (index, (got, want)) in got.iter().zip(want).enumerate() {
+        assert!(got == want || (got - want).abs() <= 1e-5 * magnitude, "{what} at {index}: {got}, not {want}");
+    }
+}
+
+/// Runs with each number of threads, checks that every bit agrees, and gives the result.
+#[track_caller]
+fn on_any_threads<T: PartialEq + Send>(run: impl Fn() -> T + Sync) -> T {
+    let with = |threads| rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(&run);
+    let one = with(1);
+    assert!(with(2) == one && with(3) == one, "the number of threads changes the result");
+    one
+}
+
+/// One operation on both backends: `run` gets each as `Backend`.
+macro_rules! both {
+    (|$backend:ident| $run:expr) => {{
+        let got = on_any_threads(|| {
+            let $backend = &Fused;
+            $run
+        });
+        let oracle = oracle();
+        let $backend = &oracle;
+        (got, $run)
+    }};
+}
+
+#[test]
+fn products_and_activation_functions() {
+    let random = &mut random();
+    for (inner, columns) in [(1, 1), (1, 97), (20, 64), (64, 65), (97, 200), (300, 130)] {
+        for rows in [1, 2, random.usize(3..=100), 257] {
+            let what = format!("[{rows}, {inner}] times [{inner}, {columns}]");
+            let (x, w) = (matrix(random, rows, inner), matrix(random, inner, columns));
+            let b = vector(random, columns);
+            let (got, want) = both!(|backend| {
+                let linear = backend.linear(w.clone(), b.clone()).unwrap();
+                assert_eq!(backend.linear_weights(&linear).unwrap(), (w.clone(), b.clone()), "{what}");
+                let x = upload(backend, &x);
+                let act_fns = [ActFn::GeluNew, ActFn::Gelu, ActFn::Relu, ActFn::Silu, ActFn::Tanh];
+                let act_fns = act_fns.map(|act_fn| backend.apply_with_activation(&linear, act_fn, &x).unwrap());
+                let all = [backend.apply(&linear, &x).unwrap()].into_iter().chain(act_fns);
+                all.map(|y| backend.download(&y).unwrap()).collect::<Vec<_>>()
+            });
+            for (got, want) in got.iter().zip(&want) {
+                assert_close(got.view(), want.view(), &what);
+            }
+        }
+    }
+}
+
+/// A matrix on the device, by way of an embedding that has it as rows.
+fn upload<B: Backend>(backend: &B, x: &Array2<f32>) -> B::Tensor {
+    let embedding = backend.embedding(x.clone(), Array2::zeros((1, x.ncols()))).unwrap();
+    let rows: Vec<u32> = (0..x.nrows() as u32).collect();
+    backend.embed(&embedding, &rows, &vec![0; x.nrows()]).unwrap()
+}
+
+#[test]
+fn embeddings_sums_and_layer_norms() {
+    let random = &mut random();
+    for d_model in [1, 2, 20, 64, 97, 768] {
+        let rows = random.usize(1..=100);
+        let (w_e, w_pos) = (matrix(random, 97, d_model), matrix(random, 50, d_model));
+        let tokens: Vec<u32> = (0..rows).map(|_| random.u32(0..97)).collect();
+        let positions: Vec<usize> = (0..rows).map(|_| random.usize(0..50)).collect();
+        let ln = LayerNormWeights { w: vector(random, d_model), b: vector(random, d_model) };
+        let (got, want) = both!(|backend| {
+            let embedding = backend.embedding(w_e.clone(), w_pos.clone()).unwrap();
+            assert_eq!(backend.embedding_weights(&embedding).unwrap(), (w_e.clone(), w_pos.clone()));
+            let x = backend.embed(&embedding, &tokens, &positions).unwrap();
+            let normalize = |weights| backend.normalize(&backend.layer_norm(weights, 1e-5).unwrap(), &x).unwrap();
+            let (plain, scaled) = (normalize(None), normalize(Some(&ln)));
+            let sum = backend.add(&plain, &scaled).unwrap();
+            [x, plain, scaled, sum].map(|x| backend.download(&x).unwrap())
+        });
+        assert_eq!(got[0], want[0], "an embedding is one sum");
+        for (got, want) in got.iter().zip(&want) {
+            assert_close(got.view(), want.view(), &format!("d_model {d_model}"));
+        }
+    }
+}
+
+#[test]
+fn attention_of_ragged_batches() {
+    let random = &mut random();
+    for (n_heads, d_head) in [(1, 1), (3, 1), (2, 20), (5, 20), (2, 64)] {
+        for lengths in [vec![1], vec![random.usize(2..=100)], vec![300], vec![random.usize(1..=100), 1, 129]] {
+            let what = format!("{n_heads} heads of {d_head}, prompts of {lengths:?}");
+            let ends = lengths.iter().scan(0, |end, len| {
+                *end += len;
+                Some(*end)
+            });
+            let prompts: Vec<Range<usize>> = ends.zip(&lengths).map(|(end, len)| end - len..end).collect();
+            let rows = lengths.iter().sum();
+            let qkv = [(); 3].map(|()| 4.0 * matrix(random, rows, n_heads * d_head));
+            for keep in [(true, true), (false, true), (true, false), (false, false)] {
+                let keep = KeepAttention { attn_scores: keep.0, pattern: keep.1 };
+                let (got, want) = both!(|backend| {
+                    let [q, k, v] = [0, 1, 2].map(|index| upload(backend, &qkv[index]));
+                    let attention = backend.attention([&q, &k, &v], n_heads, &prompts, keep).unwrap();
+                    (backend.download(&attention.z).unwrap(), attention.attn_scores, attention.pattern)
+                });
+                assert_close(got.0.view(), want.0.view(), &what);
+                assert_eq!((got.1.len(), got.2.len()), (want.1.len(), want.2.len()), "{what}");
+                for (got, want) in got.1.iter().chain(&got.2).zip(want.1.iter().chain(&want.2)) {
+                    assert_close(got.view(), want.view(), &what);
+                }
+            }
+        }
+    }
+}
+
+fn decode<B: Backend>(
+    backend: &B,
+    projections: &[Array2<f32>],
+    (w_u, b_u): (&Array2<f32>, &Array1<f32>),
+    c: &Array2<f32>,
+    k: usize,
+) -> Vec<TopTokens> {
+    let unembed = backend.linear(w_u.clone(), b_u.clone()).unwrap();
+    let folded = backend.fold(projections, &unembed).unwrap();
+    folded.iter().map(|folded| backend.decode(c.view(), folded, &unembed, k).unwrap()).collect()
+}
+
+/// How many vectors to decode: more than one pass of them only where that is quick.
+fn vectors(random: &mut fastrand::Rng, d_vocab: usize) -> [usize; 3] {
+    match d_vocab {
+        50257 => [1, 2, random.usize(3..=230)],
+        _ => [1, random.usize(2..=230), 4500],
+    }
+}
+
+#[test]
+fn decoding() {
+    let random = &mut random();
+    for (d_head, d_model, d_vocab) in
+        [(1, 1, 1), (1, 7, 97), (20, 40, 97), (64, 70, 1), (20, 20, 50257), (64, 65, 50257)]
+    {
+        let (w_u, b_u) = (matrix(random, d_model, d_vocab), vector(random, d_vocab));
+        for n in vectors(random, d_vocab) {
+            let c = matrix(random, n, d_head);
+            let projections: Vec<_> = (0..random.usize(1..=3)).map(|_| matrix(random, d_head, d_model)).collect();
+            let k = random.usize(1..=4);
+            let (got, want) = both!(|backend| decode(backend, &projections, (&w_u, &b_u), &c, k));
+            let what = format!("{n} vectors of {d_head}, vocabulary {d_vocab}, the best {k}");
+            for (got, want) in got.iter().zip(&want) {
+                assert_close(got.logits.view(), want.logits.view(), &what);
+                let largest = want.logits.iter().fold(0.0_f32, |largest, x| largest.max(x.abs()));
+                for row in 0..n {
+                    let clear = want.margin[row] > 4e-5 * largest;
+                    assert!(!clear || got.tokens[[row, 0]] == want.tokens[[row, 0]], "{what}, vector {row}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn ties_of_decoding_go_to_the_lowest_id() {
+    let random = &mut random();
+    for (d_head, d_model, d_vocab) in [(1, 1, 1), (1, 3, 97), (20, 3, 97), (20, 2, 50257), (64, 1, 50257)] {
+        let (w_u, b_u) = (integers(random, d_model, d_vocab), integers(random, 1, d_vocab).row(0).to_owned());
+        for n in vectors(random, d_vocab) {
+            let (c, projection) = (integers(random, n, d_head), integers(random, d_head, d_model));
+            let logits = c.dot(&projection).dot(&w_u) + &b_u; // exact
+            let k = random.usize(1..=5);
+            let (got, want) = both!(|backend| decode(backend, &[projection.clone()], (&w_u, &b_u), &c, k).remove(0));
+            assert_eq!(got, want);
+            for (logits, tokens) in logits.outer_iter().zip(got.tokens.outer_iter()) {
+                let mut sorted: Vec<u32> = (0..d_vocab as u32).collect();
+                sorted.sort_by(|&a, &b| logits[b as usize].total_cmp(&(logits[a as usize] + 0.0)));
+                assert_eq!(tokens.to_vec(), sorted[..k.min(d_vocab)]);
+                if d_vocab > 97 {
+                    break; // sorting them all would take long, and `want` is the same
+                }
+            }
+        }
+    }
+}
