@@ -1,0 +1,184 @@
+"""TransformerLens and this crate on the same weights, one after the other, A B A B, and the ratios.
+
+    python side_by_side.py REFERENCE_PYTHON FOLDER [--rounds 2] [--lengths 13,64,128,512,1024]
+
+REFERENCE_PYTHON is a Python that has `reference/requirements.txt` installed. FOLDER is a GPT-2 in Hugging Face's format;
+where it does not exist, random weights of GPT-2 small's shape are written there. Prints Markdown: the side-by-side table,
+then the roofline table.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import platform
+import statistics
+import subprocess
+import tempfile
+
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+REFERENCE = HERE / "reference" / "reference.py"
+
+
+def ours(folder, lengths):
+    command = ["cargo", "run", "--release", "--quiet", "--package", "attention-tokens", "--example", "timings"]
+    printed = subprocess.run([*command, "--", folder, lengths], cwd=ROOT, check=True, capture_output=True, text=True)
+    return json.loads(printed.stdout)
+
+
+def theirs(python, folder, lengths):
+    with tempfile.TemporaryDirectory() as temporary:
+        out = os.path.join(temporary, "out.json")
+        command = [python, REFERENCE, "bench", folder, "--lengths", lengths, "--out", out]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        return json.loads(pathlib.Path(out).read_text())
+
+
+def median(runs, *path):
+    """The median over the rounds of one number of the reports; None where it was not measured."""
+    values = runs
+    for key in path:
+        values = [(value or {}).get(key) for value in values]
+    values = [value for value in values if value is not None]
+    return statistics.median(values) if values else None
+
+
+def milliseconds(seconds):
+    return "" if seconds is None else f"{1e3 * seconds:,.1f}" if seconds < 1 else f"{1e3 * seconds:,.0f}"
+
+
+class Table:
+    """The side-by-side rows, as Markdown."""
+
+    def __init__(self, ours, theirs):
+        self.ours, self.theirs = ours, theirs
+        print("| what | TransformerLens, ms | here, ms | times as fast | target | |")
+        print("|---|---:|---:|---:|---:|---|")
+
+    def row(self, what, theirs, ours, target):
+        """Both by their path in the reports."""
+        reference, seconds = median(self.theirs, *theirs), median(self.ours, *ours)
+        if reference is None or seconds is None:
+            return
+        ratio = reference / seconds
+        met = "met" if ratio >= target else "**missed**"
+        print(f"| {what} | {milliseconds(reference)} | {milliseconds(seconds)} | {ratio:.1f} | {target:g} | {met} |")
+
+    def alone(self, what, value, text, limit, limit_text, at_least=False):
+        """A target without a counterpart in the reference."""
+        if value is not None:
+            met = "met" if (value >= limit if at_least else value <= limit) else "**missed**"
+            print(f"| {what} | | {text} | | {limit_text} | {met} |")
+
+
+def side_by_side(ours, theirs, lengths):
+    table = Table(ours, theirs)
+    table.row("load with all processing, against its processing alone", ["process_s"], ["load_s"], 3)
+    targets = {13: (2, 1.5), 64: (1.5, 1.5), 128: (1.5, 1.5), 512: (1.5, 1.5), 1024: (2.5, 1.5)}
+    for length in lengths:
+        cached, forward = targets.get(length, (1, 1))
+        for what, name, target in [
+            ("`run_with_cache`", "run_with_cache_s", cached),
+            ("`run_with_cache`, no logits", "run_with_cache_no_logits_s", cached),
+            ("forward", "forward_s", forward),
+            ("one head, folded", "attention_tokens_one_head_s", 100),
+        ]:
+            path = ["lengths", str(length), name]
+            table.row(f"{what}, S = {length}", path, path, target)
+    one_head = ["lengths", "13", "attention_tokens_one_head_s"]
+    table.row("one head with folding, S = 13", one_head, ["all_heads", "one_head_folding_s"], 15)
+    for what, name, limit in [("with folding", "folding_s", 5), ("folded", "folded_s", 1)]:
+        seconds = median(ours, "all_heads", name)
+        table.alone(f"all heads {what}, S = 13", seconds, milliseconds(seconds), limit, f"{1e3 * limit:,} ms")
+    parameters = median(ours, "parameter_bytes")
+    peak = median(ours, "load_peak_bytes")
+    if peak:
+        share = peak / parameters
+        table.alone("peak memory of loading, by the parameters' size", share, f"{share:.2f}", 2.5, "2.5")
+    peak = median(ours, "all_heads", "peak_bytes")
+    if peak:
+        table.alone("peak memory with all heads folded", peak, f"{peak / 1e9:.2f} GB", 3e9, "3 GB")
+
+
+def roofline(ours, folder, lengths):
+    config = json.loads((pathlib.Path(folder) / "config.json").read_text())
+    n_layers, n_heads, d_model = config["n_layer"], config["n_head"], config["n_embd"]
+    d_vocab, d_head = config["vocab_size"], d_model // n_heads
+    gemm, read = 1e9 * median(ours, "gemm_gflops"), 1e9 * median(ours, "read_gbs")
+    print(f"\ngemm on a 1024³ product: {gemm / 1e9:.0f} GFLOP/s; reading memory: {read / 1e9:.0f} GB/s\n")
+    print("| stage | ms | GFLOP | GB | bound by | bound, ms | share of it |")
+    print("|---|---:|---:|---:|---|---:|---:|")
+
+    def row(stage, seconds, flop, memory):
+        if seconds is None:
+            return
+        by_gemm, by_memory = flop / gemm, memory / read
+        by, bound = ("GEMM", by_gemm) if by_gemm > by_memory else ("memory", by_memory)
+        row = [stage, milliseconds(seconds), f"{flop / 1e9:.1f}", f"{memory / 1e9:.2f}", by, milliseconds(bound)]
+        print("| " + " | ".join([*row, f"{100 * bound / seconds:.0f} %"]) + " |")
+
+    parameters = median(ours, "parameter_bytes")
+    # The file is read, and twice the parameters are written: as they are read, and in the layout of the products.
+    row("load", median(ours, "load_s"), 0, 3 * parameters)
+    blocks, unembed = 12 * d_model**2 * n_layers, d_model * d_vocab
+    for s in lengths:
+        cells = s * (s + 1) / 2
+        flop = 2 * s * blocks + 4 * cells * d_model * n_layers
+        # What a cache has of a block: eight [S, d_model] (resid_post is the next block's resid_pre) and the two squares.
+        cache = 4 * n_layers * (8 * s * d_model + 2 * n_heads * s * s)
+        logits = 4 * s * d_vocab
+        at = lambda name: median(ours, "lengths", str(s), name)
+        row(f"`run_with_cache`, no logits, S = {s}", at("run_with_cache_no_logits_s"), flop, 4 * blocks + cache)
+        flop += 2 * s * unembed
+        row(f"`run_with_cache`, S = {s}", at("run_with_cache_s"), flop, 4 * (blocks + unembed) + cache + logits)
+        row(f"forward, S = {s}", at("forward_s"), flop, 4 * (blocks + unembed) + logits)
+        decode = 2 * (cells + 3 * s) * d_head * d_vocab
+        row(f"one head, folded, S = {s}", at("attention_tokens_one_head_s"), decode, 4 * d_head * d_vocab)
+        if s == 13:
+            folding = decode + 2 * d_head * unembed
+            seconds = median(ours, "all_heads", "one_head_folding_s")
+            row("one head with folding, S = 13", seconds, folding, 4 * (unembed + d_head * d_vocab))
+            heads = n_layers * n_heads
+            memory = 4 * (n_layers * unembed + heads * d_head * d_vocab)
+            row("all heads with folding, S = 13", median(ours, "all_heads", "folding_s"), heads * folding, memory)
+            memory = 4 * heads * d_head * d_vocab
+            row("all heads, folded, S = 13", median(ours, "all_heads", "folded_s"), heads * decode, memory)
+
+
+def machine():
+    name = platform.processor() or platform.machine()
+    if os.path.exists("/proc/cpuinfo"):
+        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+        models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+        flags = next((line for line in lines if line.startswith("flags")), "")
+        name = f"{len(models)} × {models[0]}{' with AVX-512' if 'avx512f' in flags else ''}" if models else name
+    return f"{name}, {platform.system()} {platform.release()}"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("python", help="the reference's Python")
+    parser.add_argument("folder", help="a model folder")
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--lengths", default="13,64,128,512,1024")
+    arguments = parser.parse_args()
+    if not os.path.exists(os.path.join(arguments.folder, "config.json")):
+        subprocess.run([arguments.python, REFERENCE, "weights", arguments.folder], check=True)
+    build = ["cargo", "build", "--release", "--quiet", "--package", "attention-tokens", "--example", "timings"]
+    subprocess.run(build, cwd=ROOT, check=True)
+
+    folder = os.path.abspath(arguments.folder)
+    rounds = [
+        (ours(folder, arguments.lengths), theirs(arguments.python, folder, arguments.lengths))
+        for _ in range(arguments.rounds)
+    ]
+    own, reference = [pair[0] for pair in rounds], [pair[1] for pair in rounds]
+    lengths = [int(length) for length in arguments.lengths.split(",")]
+    threads = f"{own[0]['threads']} threads here, {reference[0]['threads']} there"
+    print(f"{machine()}; {threads}; torch {reference[0]['torch']}; medians over {arguments.rounds} rounds A B A B\n")
+    side_by_side(own, reference, lengths)
+    roofline(own, folder, lengths)
+
+
+main()
