@@ -1,15 +1,16 @@
 use std::path::Path;
-use std::process::Command;
 
-use crate::support::{Folder, bytes, fixture, floats, read, root, write};
+use crate::support::{Folder, bytes, example, fixture, floats, read, root, write};
 
-/// Runs `examples/parity.rs`, which cargo builds with the tests, and gives whether it passed and its last line.
-fn parity(folder: &Path) -> (bool, String) {
-    let test = std::env::current_exe().unwrap(); // target/PROFILE/deps/integration-…
-    let program = test.parent().unwrap().parent().unwrap().join("examples/parity");
-    let output = Command::new(program.with_extension(std::env::consts::EXE_EXTENSION)).arg(folder).output().unwrap();
+/// Runs `examples/parity.rs` and gives whether it passed and its last line.
+fn parity_on(device: &str, folder: &Path) -> (bool, String) {
+    let output = example("parity").arg(folder).arg(device).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     (output.status.success(), text.lines().last().unwrap_or_default().to_owned())
+}
+
+fn parity(folder: &Path) -> (bool, String) {
+    parity_on("cpu", folder)
 }
 
 #[test]
@@ -25,6 +26,15 @@ fn every_golden_number_of_the_odd_model() {
 #[test]
 fn every_golden_number_of_the_demo_model() {
     assert_eq!(parity(&root().join("crate/demo-model")), (true, "parity: 39 quantities, 0 failed".into()));
+}
+
+/// The plain implementation, which the fast one is held against, is held against the golden data as well.
+#[test]
+fn every_golden_number_on_plain_dfdx() {
+    for (name, quantities) in [("tiny", 214), ("odd", 289)] {
+        let passed = format!("parity: {quantities} quantities, 0 failed");
+        assert_eq!(parity_on("dfdx_cpu", &fixture(name)), (true, passed));
+    }
 }
 
 /// A copy of `tiny` whose golden data is changed must fail, in as many quantities as were changed.

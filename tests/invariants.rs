@@ -156,6 +156,49 @@ fn results_are_bit_identical_over_thread_counts() {
 }
 
 #[test]
+fn both_devices_agree_on_a_model() {
+    let device = |device| Gpt2::from_pretrained("demo", LoadOptions::default().device(device)).unwrap();
+    let (fused, dfdx) = (device(Device::cpu()), device(Device::dfdx_cpu()));
+    assert_eq!((fused.device(), dfdx.device()), (Device::default(), Device::dfdx_cpu()));
+    let prompts = [SENTENCE, "A"];
+    let ((fused_logits, fused_cache), (dfdx_logits, dfdx_cache)) =
+        (fused.run_with_cache(prompts).unwrap(), dfdx.run_with_cache(prompts).unwrap());
+    for (got, want) in fused_logits.iter().zip(&dfdx_logits) {
+        assert_close(got, want, 1e-5);
+    }
+    let options = DecodeOptions { top_k: 2, ..Default::default() };
+    let all = |model, cache| all_heads_data(model, cache, options).unwrap();
+    for (got, want) in all(&fused, &fused_cache).iter().zip(&all(&dfdx, &dfdx_cache)) {
+        for (got, want) in got.prompts.iter().zip(&want.prompts) {
+            assert_close(&got.attn, &want.attn, 1e-5);
+            let largest = want.qk.logits.iter().fold(0.0_f32, |largest, x| largest.max(x.abs()));
+            for (cell, margin) in want.qk.margin.iter().enumerate() {
+                let clear = *margin > 4e-5 * largest;
+                assert!(!clear || got.qk.tokens[[cell, 0]] == want.qk.tokens[[cell, 0]]);
+            }
+        }
+    }
+    let (fused, dfdx) = (fused.weights().unwrap(), dfdx.weights().unwrap());
+    assert_eq!((fused.w_u, fused.w_e, fused.b_u), (dfdx.w_u, dfdx.w_e, dfdx.b_u), "the same bits come back");
+    for (fused, dfdx) in fused.blocks.iter().zip(&dfdx.blocks) {
+        assert_eq!((&fused.w_q, &fused.b_k, &fused.w_o), (&dfdx.w_q, &dfdx.b_k, &dfdx.w_o));
+        assert_eq!((&fused.w_in, &fused.b_in, &fused.w_out), (&dfdx.w_in, &dfdx.b_in, &dfdx.w_out));
+    }
+}
+
+#[test]
+fn little_memory_for_folded_projections_changes_no_token() {
+    let options = |bytes| LoadOptions::default().folded_bytes(bytes);
+    let [plenty, little, none] = [usize::MAX, 10_000_000, 0].map(|bytes| {
+        let model = Gpt2::from_pretrained("demo", options(bytes)).unwrap(); // 3.2 MB a head
+        let (_, cache) = model.run_with_cache("The bus.").unwrap();
+        let twice = || all_heads_data(&model, &cache, DecodeOptions::default()).unwrap();
+        (twice(), twice()).1.iter().map(HeadData::to_array).collect::<Vec<_>>()
+    });
+    assert!(plenty == little && plenty == none);
+}
+
+#[test]
 fn a_run_keeps_and_computes_what_the_options_say() {
     let model = demo();
     let (everything, all) = model.run_with_cache(SENTENCE).unwrap();

@@ -12,6 +12,8 @@ mod hub;
 mod invariants;
 /// The executed notebooks: what they printed, and their pages in a real browser. Needs Jupyter and Chromium.
 mod notebooks;
+/// The example programs: what they print, and what they say when something is wrong.
+mod programs;
 /// The README's code is the crate's first example, which runs as a doctest.
 mod readme;
 /// Text and tokens, against Hugging Face's answers.

@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use attention_tokens::prelude::*;
 use safetensors::tensor::{Dtype, TensorView};
@@ -19,6 +20,13 @@ pub(crate) fn load(folder: &Path) -> Result<Gpt2, Error> {
 
 pub(crate) fn demo() -> Gpt2 {
     Gpt2::from_pretrained("demo", LoadOptions::default()).unwrap()
+}
+
+/// A program of `crate/examples`, which cargo builds with the tests.
+pub(crate) fn example(name: &str) -> Command {
+    let test = std::env::current_exe().unwrap(); // target/PROFILE/deps/integration-…
+    let program = test.parent().unwrap().parent().unwrap().join("examples").join(name);
+    Command::new(program.with_extension(std::env::consts::EXE_EXTENSION))
 }
 
 /// Fails with the worst index and both values.

@@ -55,7 +55,8 @@ fn heads(name: &str, prompt: &str, projection: &str) -> Result<(), Box<dyn Error
                 None => counts.push((token, 1)),
             }
         }
-        let said: Vec<_> = counts.iter().map(|(token, count)| format!("{:?} {count}", data.token_label(*token))).collect();
+        let said: Vec<_> =
+            counts.iter().map(|(token, count)| format!("{:?} {count}", data.token_label(*token))).collect();
         println!("{:>5} {:>4} distinct  {}", format!("{}.{}", head.layer, head.head), counts.len(), said.join("  "));
     }
     println!("seconds: load {load:.3?}, run {run:.3?}, decode {folding:.3?} with folding, {folded:.3?} once folded");

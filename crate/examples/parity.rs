@@ -1,6 +1,6 @@
 //! Holds the crate against golden data of Hugging Face transformers and TransformerLens.
 //!
-//!     cargo run --release --example parity -- FOLDER
+//!     cargo run --release --example parity -- FOLDER [cpu|dfdx_cpu]
 //!
 //! FOLDER has `config.json`, `model.safetensors` and `expected.safetensors`, which holds
 //! - `prompt{i}.tokens [S]`, fed as they are; `prompt{i}.hf_logits [S, V]` or `prompt{i}.hf_logits_last [V]`;
@@ -38,11 +38,17 @@ const EXCUSABLE: f32 = 2e-5;
 const MOST_EXCUSED: f64 = 0.01;
 
 fn main() -> ExitCode {
-    let Some(folder) = std::env::args().nth(1) else {
-        eprintln!("usage: parity FOLDER (with config.json, model.safetensors and expected.safetensors)");
-        return ExitCode::FAILURE;
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let (folder, device) = match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [folder] | [folder, "cpu"] => (folder, Device::cpu()),
+        [folder, "dfdx_cpu"] => (folder, Device::dfdx_cpu()),
+        _ => {
+            eprintln!("usage: parity FOLDER [cpu|dfdx_cpu]");
+            eprintln!("FOLDER has config.json, model.safetensors and expected.safetensors");
+            return ExitCode::FAILURE;
+        }
     };
-    match check(Path::new(&folder)) {
+    match check(Path::new(folder), device) {
         Ok(0) => ExitCode::SUCCESS,
         Ok(_) => ExitCode::FAILURE,
         Err(error) => {
@@ -53,7 +59,7 @@ fn main() -> ExitCode {
 }
 
 /// Checks every tensor of `expected.safetensors`, and gives the number of failures.
-fn check(folder: &Path) -> Result<usize> {
+fn check(folder: &Path, device: Device) -> Result<usize> {
     let path = folder.join("expected.safetensors");
     let bytes = std::fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))?;
     let expected = Expected::read(&bytes).map_err(|error| format!("{}: {error}", path.display()))?;
@@ -70,7 +76,8 @@ fn check(folder: &Path) -> Result<usize> {
         if mine.is_empty() {
             continue;
         }
-        let model = Gpt2::from_pretrained(folder.to_string_lossy(), LoadOptions::default().processing(processing))?;
+        let options = LoadOptions::default().processing(processing).device(device);
+        let model = Gpt2::from_pretrained(folder.to_string_lossy(), options)?;
         let mut checker = Checker { level, model, expected: &expected, runs: BTreeMap::new(), report: &mut report };
         for name in mine {
             checker.check(name)?;

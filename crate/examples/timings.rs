@@ -1,7 +1,8 @@
 //! Times every stage on a model folder and prints JSON: the Rust half of `benches/side_by_side.py`.
 //!
-//!     cargo run --release --example timings -- FOLDER [13,64,128,512,1024]
+//!     cargo run --release --example timings -- FOLDER [13,64,128,512,1024 [--lines]]
 //!
+//! With `--lines` it prints only what depends on the length, as lines `length name seconds`.
 //! Seconds are medians of 5 after 2 warm-ups, with rayon's default number of threads (`RAYON_NUM_THREADS`). The folder
 //! needs no tokenizer: prompts are random token ids, which cost what any others cost.
 
@@ -18,6 +19,7 @@ fn main() -> Result<()> {
     let mut args = std::env::args().skip(1);
     let folder = args.next().ok_or("usage: timings FOLDER [LENGTHS]")?;
     let lengths = args.next().unwrap_or("13,64,128,512,1024".into());
+    let lines = args.next().is_some_and(|flag| flag == "--lines");
 
     let start = Instant::now();
     let model = Gpt2::from_pretrained(&folder, LoadOptions::default())?;
@@ -27,6 +29,12 @@ fn main() -> Result<()> {
     let mut rows = Map::new();
     for length in lengths.split(',') {
         rows.insert(length.into(), at_length(&model, length.parse()?)?);
+    }
+    if lines {
+        for (length, row) in &rows {
+            row.as_object().into_iter().flatten().for_each(|(name, seconds)| println!("{length} {name} {seconds}"));
+        }
+        return Ok(());
     }
     let heads = if rows.contains_key("13") { all_heads(&folder, &model)? } else { Value::Null };
     let report = json!({

@@ -1,6 +1,7 @@
 //! What a forward pass computed on the way, by name and layer.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, LazyLock};
 
 use ndarray::{ArcArray, ArrayD, ArrayViewD, IxDyn};
 
@@ -12,7 +13,7 @@ use crate::error::{Error, Result, check_index};
 /// |---|---|---|
 /// | `ResidPre` | `[pos, d_model]` | the residual stream before the block |
 /// | `Q`, `K`, `V` | `[pos, n_heads, d_head]` | queries, keys, values; biases in, before the scale 1/√d_head |
-/// | `AttnScores` | `[n_heads, query_pos, key_pos]` | `q kᵀ / √d_head`, before the softmax; −∞ where key > query |
+/// | `AttnScores` | `[n_heads, query_pos, key_pos]` | `q kᵀ / √d_head`, before the softmax; −∞ where key > query; computed when first asked for |
 /// | `Pattern` | `[n_heads, query_pos, key_pos]` | after the softmax: rows sum to 1 |
 /// | `Z` | `[pos, n_heads, d_head]` | pattern times values |
 /// | `AttnOut` | `[pos, d_model]` | what attention adds to the residual stream |
@@ -69,6 +70,11 @@ impl Activation {
     }
 }
 
+/// An activation, computed when it is first looked at if it was not computed before.
+type Values = Arc<LazyLock<Array, Compute>>;
+type Array = ArcArray<f32, IxDyn>;
+type Compute = Box<dyn FnOnce() -> Array + Send>;
+
 /// The activations of a forward pass over one or several prompts, as `ndarray` arrays on the host.
 ///
 /// Prompts of different lengths have arrays of different lengths: nothing is padded. Cloning is cheap, the arrays are
@@ -88,7 +94,7 @@ pub struct ActivationCache {
     /// The token ids of each prompt, the beginning-of-sequence token included.
     tokens: Vec<Vec<u32>>,
     /// A prompt each.
-    activations: Vec<BTreeMap<(usize, Activation), ArcArray<f32, IxDyn>>>,
+    activations: Vec<BTreeMap<(usize, Activation), Values>>,
     n_layers: usize,
 }
 
@@ -97,8 +103,13 @@ impl ActivationCache {
         Self { activations: vec![BTreeMap::new(); tokens.len()], tokens, n_layers }
     }
 
-    pub(crate) fn insert(&mut self, prompt: usize, activation: Activation, layer: usize, values: ArcArray<f32, IxDyn>) {
-        self.activations[prompt].insert((layer, activation), values);
+    pub(crate) fn insert(&mut self, prompt: usize, activation: Activation, layer: usize, values: Array) {
+        self.insert_deferred(prompt, activation, layer, Box::new(|| values));
+    }
+
+    /// As [`insert`](Self::insert), for values that are only computed if someone looks at them.
+    pub(crate) fn insert_deferred(&mut self, prompt: usize, activation: Activation, layer: usize, compute: Compute) {
+        self.activations[prompt].insert((layer, activation), Arc::new(LazyLock::new(compute)));
     }
 
     /// How many prompts the cache holds.

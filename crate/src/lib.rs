@@ -42,6 +42,7 @@ mod plot;
 mod pretrained;
 mod projection;
 mod prompts;
+mod slow_build;
 mod tokenizer;
 mod transformer;
 mod weights;

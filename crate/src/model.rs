@@ -12,6 +12,7 @@ use crate::error::{Error, Result, check_index};
 use crate::pretrained::{self, LoadOptions};
 use crate::projection::Projection;
 use crate::prompts::{Prompt, Prompts};
+use crate::slow_build;
 use crate::tokenizer::Tokenizer;
 use crate::transformer::{Engine, Transformer, Wanted};
 use crate::weights::{self, Processing, Weights};
@@ -112,6 +113,7 @@ impl Gpt2 {
     /// Each of [`Error`]'s variants about names, files, configuration, tensors, the Hub and the device, naming what
     /// was found, what was expected and what to do.
     pub fn from_pretrained(name: impl AsRef<str>, options: LoadOptions) -> Result<Self> {
+        slow_build::notice();
         let name = name.as_ref();
         let files = pretrained::find(name, &options)?;
         let config = Gpt2Config::from_file(&files.config)?;
@@ -119,7 +121,7 @@ impl Gpt2 {
         let weights = weights::process(checkpoint::load(&files.weights, &config)?, options.processing)?;
         let LoadOptions { processing, device, folded_bytes, .. } = options;
         let engine: Box<dyn Engine> = match device.kind() {
-            DeviceKind::Cpu => Box::new(Transformer::new(Fused, &config, weights, folded_bytes)?),
+            DeviceKind::Cpu => Box::new(Transformer::new(Fused::new(), &config, weights, folded_bytes)?),
             DeviceKind::DfdxCpu => {
                 let backend = Dfdx { device: ::dfdx::tensor::Cpu::default(), name: "dfdx on the CPU" };
                 Box::new(Transformer::new(backend, &config, weights, folded_bytes)?)

@@ -5,7 +5,7 @@ use std::ops::Range;
 use ndarray::{ArcArray, ArcArray2, Array1, Array2, Array3, Axis, IxDyn, s};
 
 use crate::activation_cache::{Activation, ActivationCache};
-use crate::backend::{Attention, Backend, KeepAttention, TopTokens};
+use crate::backend::{Attention, Backend, TopTokens};
 use crate::config::{ActFn, Gpt2Config};
 use crate::error::Result;
 use crate::folded::{FoldedProjections, HeadId};
@@ -261,14 +261,10 @@ impl<B: Backend> Block<B> {
         for (activation, tensor) in [(Activation::Q, &q), (Activation::K, &k), (Activation::V, &v)] {
             recorder.heads(activation, layer, self.n_heads, tensor)?;
         }
-        let keep = KeepAttention {
-            attn_scores: recorder.wanted.keeps(Activation::AttnScores, layer),
-            pattern: recorder.wanted.keeps(Activation::Pattern, layer),
-        };
-        let attention = backend.attention([&q, &k, &v], self.n_heads, &recorder.rows, keep)?;
-        let Attention { z, attn_scores, pattern } = attention;
-        recorder.squares(Activation::AttnScores, layer, attn_scores);
-        recorder.squares(Activation::Pattern, layer, pattern);
+        recorder.attn_scores(layer, &q, &k, self.n_heads)?;
+        let keep_pattern = recorder.wanted.keeps(Activation::Pattern, layer);
+        let Attention { z, pattern } = backend.attention([&q, &k, &v], self.n_heads, &recorder.rows, keep_pattern)?;
+        recorder.pattern(layer, pattern);
         recorder.heads(Activation::Z, layer, self.n_heads, &z)?;
         backend.apply(&self.o, &z)
     }
@@ -322,11 +318,23 @@ impl<B: Backend> Recorder<'_, B> {
         Ok(())
     }
 
-    /// Shape: `[n_heads, query_pos, key_pos]` a prompt, as it is; empty if it was not kept.
-    fn squares(&mut self, activation: Activation, layer: usize, x: Vec<Array3<f32>>) {
-        for (prompt, x) in x.into_iter().enumerate() {
-            self.cache.insert(prompt, activation, layer, x.into_shared().into_dyn());
+    /// Shape: `[n_heads, query_pos, key_pos]` a prompt; empty if it is not wanted.
+    fn pattern(&mut self, layer: usize, pattern: Vec<Array3<f32>>) {
+        for (prompt, pattern) in pattern.into_iter().enumerate() {
+            self.cache.insert(prompt, Activation::Pattern, layer, pattern.into_shared().into_dyn());
         }
+    }
+
+    /// Shape: `q`, `k` `[rows, n_heads d_head]`.
+    fn attn_scores(&mut self, layer: usize, q: &B::Tensor, k: &B::Tensor, n_heads: usize) -> Result<()> {
+        if self.wanted.keeps(Activation::AttnScores, layer) {
+            for (prompt, rows) in self.rows.iter().enumerate() {
+                let scores = self.backend.attn_scores(q, k, n_heads, rows.clone())?;
+                let scores = move || scores().into_shared().into_dyn();
+                self.cache.insert_deferred(prompt, Activation::AttnScores, layer, Box::new(scores));
+            }
+        }
+        Ok(())
     }
 }
 

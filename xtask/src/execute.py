@@ -1,6 +1,6 @@
 """Executes a notebook with nbclient, and writes it and a self-contained page made by nbconvert.
 
-    python execute.py NOTEBOOK OUTPUT_FOLDER [--store]
+    python execute.py NOTEBOOK OUTPUT_FOLDER [--store] [--print]
 
 evcxr does not report an error that a cell ends with (`?`): it prints it to stderr, and the cell counts as run. So text on
 stderr fails the notebook, unless it has cells with the tag `raises-exception`, which says that errors are its subject.
@@ -72,6 +72,7 @@ def main():
     parser.add_argument("notebook", type=pathlib.Path)
     parser.add_argument("folder", type=pathlib.Path)
     parser.add_argument("--store", action="store_true")
+    parser.add_argument("--print", action="store_true", help="print what the cells printed")
     arguments = parser.parse_args()
 
     notebook = nbformat.read(arguments.notebook, as_version=4)
@@ -110,6 +111,9 @@ def main():
     if arguments.store:
         notebook.metadata.kernelspec = {"display_name": "Rust", "language": "rust", "name": "rust"}
         nbformat.write(notebook, arguments.notebook)
+    if arguments.print:
+        streams = [output for cell in notebook.cells for output in cell.get("outputs", []) if "name" in output]
+        print("".join(output.text for output in streams))
     cells = sum(cell.cell_type == "code" for cell in notebook.cells)
     print(f"  {cells} cells run, {len(figures(notebook))} figures, {seconds:.1f} s")
     print(f"  executed notebook: {executed}")

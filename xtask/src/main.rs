@@ -17,6 +17,7 @@ usage: cargo xtask run [--store] [NOTEBOOK …]  set up, then execute the notebo
                                                --store keeps the outputs in notebooks/
        cargo xtask lab [ARGUMENT …]            set up, then start JupyterLab on notebooks/
        cargo xtask test                        all that CI checks
+       cargo xtask speed FOLDER                time a model in a notebook and in a release program
 
 The Python environment and the Rust kernel lie in .venv (or where ATTENTION_TOKENS_VENV says).";
 
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
     let outcome = match command {
         "run" => run(rest),
         "lab" => lab(rest),
+        "speed" if rest.len() == 1 => notebooks::speed(&rest[0]),
         "test" if rest.is_empty() => checks::all(),
         _ => Err(USAGE.into()),
     };

@@ -1,8 +1,10 @@
 //! Executing notebooks headless, through nbclient and nbconvert.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use crate::setup::Jupyter;
+use crate::root;
+use crate::setup::{self, Jupyter};
 use crate::tool::{Result, run};
 
 /// The notebooks of a folder, in reading order.
@@ -19,8 +21,12 @@ pub(crate) fn in_folder(folder: &Path) -> Result<Vec<PathBuf>> {
 
 /// Where the executed notebooks and their pages lie.
 pub(crate) fn output_folder() -> PathBuf {
+    target_folder().join("notebooks")
+}
+
+fn target_folder() -> PathBuf {
     let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
-    target.unwrap_or_else(|| crate::root().join("target")).join("notebooks")
+    target.unwrap_or_else(|| root().join("target"))
 }
 
 /// Executes each notebook in a kernel of its own and prints cells, figures, seconds and where the results lie.
@@ -28,13 +34,32 @@ pub(crate) fn output_folder() -> PathBuf {
 pub(crate) fn execute(jupyter: &Jupyter, notebooks: &[PathBuf], store: bool) -> Result<()> {
     for notebook in notebooks {
         println!("{}", notebook.display());
-        let mut script = jupyter.command("python");
-        script.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/execute.py"));
-        script.arg(notebook).arg(output_folder());
+        let mut script = script(jupyter, notebook);
         if store {
             script.arg("--store");
         }
         run(&notebook.display().to_string(), &mut script)?;
     }
     Ok(())
+}
+
+fn script(jupyter: &Jupyter, notebook: &Path) -> Command {
+    let mut script = jupyter.command("python");
+    script.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/execute.py"));
+    script.arg(notebook).arg(output_folder());
+    script
+}
+
+/// Times the same functions from a cell and from a release program, and prints both with their ratios.
+pub(crate) fn speed(model: &str) -> Result<()> {
+    let jupyter = setup::jupyter()?;
+    let model = std::path::absolute(model).map_err(|error| format!("{model}: {error}"))?;
+    let mut build = Command::new("cargo");
+    build.args(["build", "--release", "--package", "attention-tokens", "--example", "timings"]);
+    run("cargo build", build.current_dir(root()))?;
+    let program = target_folder().join("release/examples/timings").with_extension(std::env::consts::EXE_EXTENSION);
+    let notebook = root().join("crate/benches/notebook/speed.ipynb");
+    let mut script = script(&jupyter, &notebook);
+    script.env("ATTENTION_TOKENS_MODEL", model).env("ATTENTION_TOKENS_TIMINGS", program);
+    run("the notebook", script.arg("--print"))
 }

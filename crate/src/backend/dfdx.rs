@@ -10,7 +10,7 @@ use ::dfdx::prelude::*;
 use ndarray::{ArcArray2, Array1, Array2, Array3, ArrayView2, s};
 
 use super::top_tokens::TopTokensBuilder;
-use super::{Attention, Backend, KeepAttention, TopTokens};
+use super::{Attention, AttnScores, Backend, TopTokens};
 use crate::config::ActFn;
 use crate::error::{Error, Result};
 use crate::weights::LayerNormWeights;
@@ -18,8 +18,8 @@ use crate::weights::LayerNormWeights;
 type Vector<D> = Tensor<(usize,), f32, D>;
 type Matrix<D> = Tensor<(usize, usize), f32, D>;
 type Cube<D> = Tensor<(usize, usize, usize), f32, D>;
-/// `z [pos, n_heads d_head]`, then scores and pattern `[n_heads, query_pos, key_pos]`, of one prompt.
-type Attended<D> = (Matrix<D>, Cube<D>, Cube<D>);
+/// `z [pos, n_heads d_head]` and the pattern `[n_heads, query_pos, key_pos]` of one prompt.
+type Attended<D> = (Matrix<D>, Cube<D>);
 
 /// Logits of this many bytes are on the device and on the host at a time while decoding.
 const DECODE_BYTES: usize = 64 << 20;
@@ -88,21 +88,24 @@ impl<D: ::dfdx::tensor_ops::Device<f32>> Dfdx<D> {
         rows.try_reshape_like(&(pos, n_heads, d_head))?.try_permute::<_, Axes3<1, 0, 2>>()
     }
 
-    /// Attention within one prompt.
-    fn attend(&self, [q, k, v]: [&Matrix<D>; 3], n_heads: usize, rows: &Range<usize>) -> Result<Attended<D>, D::Err> {
-        let (pos, width) = (rows.len(), q.shape().1);
+    /// Masked attention scores of one prompt. Shape: → `[n_heads, query_pos, key_pos]`.
+    fn scores(&self, q: &Matrix<D>, k: &Matrix<D>, n_heads: usize, rows: &Range<usize>) -> Result<Cube<D>, D::Err> {
+        let pos = rows.len();
         let mask = Array2::from_shape_fn((pos, pos), |(query, key)| if key <= query { 0.0 } else { f32::NEG_INFINITY });
         let mask: Matrix<D> = self.device.try_tensor_from_vec(mask.into_raw_vec_and_offset().0, (pos, pos))?;
         let mask: Cube<D> = mask.try_broadcast_like::<_, Axis<0>>(&(n_heads, pos, pos))?;
-
         let k: Cube<D> = self.heads(k, rows, n_heads)?.try_permute::<_, Axes3<0, 2, 1>>()?; // [n_heads, d_head, key_pos]
-        let d_head = (width / n_heads) as f64;
-        let scores = self.heads(q, rows, n_heads)?.try_matmul(k)?; // [n_heads, query_pos, key_pos]
-        let scores = scores.try_mul((1.0 / d_head.sqrt()) as f32)?.try_add(mask)?;
-        let pattern = scores.clone().try_softmax::<Axis<2>>()?;
+        let d_head = (q.shape().1 / n_heads) as f64;
+        let scores = self.heads(q, rows, n_heads)?.try_matmul(k)?;
+        scores.try_mul((1.0 / d_head.sqrt()) as f32)?.try_add(mask)
+    }
+
+    /// Attention within one prompt.
+    fn attend(&self, [q, k, v]: [&Matrix<D>; 3], n_heads: usize, rows: &Range<usize>) -> Result<Attended<D>, D::Err> {
+        let pattern = self.scores(q, k, n_heads, rows)?.try_softmax::<Axis<2>>()?;
         let z: Cube<D> = pattern.clone().try_matmul(self.heads(v, rows, n_heads)?)?; // [n_heads, query_pos, d_head]
         let z: Cube<D> = z.try_permute::<_, Axes3<1, 0, 2>>()?; // [query_pos, n_heads, d_head]
-        Ok((z.try_reshape_like(&(pos, width))?, scores, pattern))
+        Ok((z.try_reshape_like(&(rows.len(), q.shape().1))?, pattern))
     }
 }
 
@@ -190,16 +193,13 @@ where
         qkv: [&Matrix<D>; 3],
         n_heads: usize,
         prompts: &[Range<usize>],
-        keep: KeepAttention,
+        keep_pattern: bool,
     ) -> Result<Attention<Matrix<D>>> {
-        let (mut z, mut attn_scores, mut pattern) = (None, Vec::new(), Vec::new());
+        let (mut z, mut pattern) = (None, Vec::new());
         for rows in prompts {
             let failed = self.failed::<D::Err>("attention");
-            let (own_z, own_scores, own_pattern) = self.attend(qkv, n_heads, rows).map_err(&failed)?;
-            if keep.attn_scores {
-                attn_scores.push(self.download_cube(&own_scores));
-            }
-            if keep.pattern {
+            let (own_z, own_pattern) = self.attend(qkv, n_heads, rows).map_err(&failed)?;
+            if keep_pattern {
                 pattern.push(self.download_cube(&own_pattern));
             }
             z = Some(match z {
@@ -208,7 +208,13 @@ where
             });
         }
         let z = z.expect("a batch has at least one prompt");
-        Ok(Attention { z, attn_scores, pattern })
+        Ok(Attention { z, pattern })
+    }
+
+    fn attn_scores(&self, q: &Matrix<D>, k: &Matrix<D>, n_heads: usize, rows: Range<usize>) -> Result<AttnScores> {
+        let scores = self.scores(q, k, n_heads, &rows).map_err(self.failed::<D::Err>("attention scores"))?;
+        let scores = self.download_cube(&scores);
+        Ok(Box::new(|| scores))
     }
 
     fn download(&self, x: &Matrix<D>) -> Result<ArcArray2<f32>> {

@@ -27,19 +27,13 @@ pub use device::Device;
 pub(crate) use device::DeviceKind;
 pub use top_tokens::TopTokens;
 
-/// What attention should hand out besides `z`.
-#[derive(Clone, Copy, Default)]
-pub(crate) struct KeepAttention {
-    pub(crate) attn_scores: bool,
-    pub(crate) pattern: bool,
-}
+/// Attention scores that may be computed when they are looked at. Shape: → `[n_heads, query_pos, key_pos]`.
+pub(crate) type AttnScores = Box<dyn FnOnce() -> Array3<f32> + Send>;
 
 /// What attention computes.
 pub(crate) struct Attention<T> {
     /// Shape: `[rows, n_heads d_head]`.
     pub(crate) z: T,
-    /// A prompt each, `[n_heads, query_pos, key_pos]`; −∞ where key > query. Empty if not kept.
-    pub(crate) attn_scores: Vec<Array3<f32>>,
     /// A prompt each, `[n_heads, query_pos, key_pos]`. Empty if not kept.
     pub(crate) pattern: Vec<Array3<f32>>,
 }
@@ -85,8 +79,12 @@ pub(crate) trait Backend: Send + Sync + 'static {
         qkv: [&Self::Tensor; 3],
         n_heads: usize,
         prompts: &[Range<usize>],
-        keep: KeepAttention,
+        keep_pattern: bool,
     ) -> Result<Attention<Self::Tensor>>;
+    /// The `q kᵀ / √d_head` of one prompt, whose rows these are; −∞ where key > query. Shape: `q`, `k` as for
+    /// [`attention`](Self::attention).
+    fn attn_scores(&self, q: &Self::Tensor, k: &Self::Tensor, n_heads: usize, rows: Range<usize>)
+    -> Result<AttnScores>;
     /// A matrix on the host. Where it is there already, it is shared, not copied.
     fn download(&self, x: &Self::Tensor) -> Result<ArcArray2<f32>>;
 

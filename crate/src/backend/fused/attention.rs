@@ -8,7 +8,7 @@ use rten_simd::SimdOp;
 use rten_vecmath::Softmax;
 
 use super::{gemm, split};
-use crate::backend::{Attention, KeepAttention};
+use crate::backend::Attention;
 use crate::memory;
 
 /// Queries that one task computes. Keys beyond the last of them are not looked at, which saves almost half of the work
@@ -17,84 +17,116 @@ const QUERIES: usize = 128;
 
 /// See [`Backend::attention`](crate::backend::Backend::attention).
 pub(super) fn attention(
-    qkv: [ArrayView2<f32>; 3],
+    [q, k, v]: [ArrayView2<f32>; 3],
     n_heads: usize,
     prompts: &[Range<usize>],
-    keep: KeepAttention,
+    keep_pattern: bool,
 ) -> Attention<Array2<f32>> {
-    let [q, k, v] = qkv;
-    let d_head = q.ncols() / n_heads;
-    let squares = |kept: bool| -> Vec<Array3<f32>> {
-        let square = |rows: &Range<usize>| memory::cube((n_heads, rows.len(), rows.len()));
-        prompts.iter().filter(|_| kept).map(square).collect()
-    };
+    let square = |rows: &Range<usize>| memory::cube((n_heads, rows.len(), rows.len()));
+    let mut pattern: Vec<Array3<f32>> = prompts.iter().filter(|_| keep_pattern).map(square).collect();
     let mut z = memory::matrix(q.dim());
-    let (mut attn_scores, mut pattern) = (squares(keep.attn_scores), squares(keep.pattern));
 
     let mut tasks = Vec::new();
-    let (mut scores_of_prompts, mut patterns_of_prompts) = (attn_scores.iter_mut(), pattern.iter_mut());
+    let mut patterns = pattern.iter_mut();
     for (rows, z) in prompts.iter().zip(split(z.view_mut(), Axis(0), prompts.iter().map(Range::len))) {
-        let starts = (0..rows.len()).step_by(QUERIES);
-        let blocks: Vec<Range<usize>> = starts.map(|start| start..(start + QUERIES).min(rows.len())).collect();
-        let mut scores_of_heads = scores_of_prompts.next().map(|x| x.outer_iter_mut());
-        let mut patterns_of_heads = patterns_of_prompts.next().map(|x| x.outer_iter_mut());
-        for (head, z) in split(z, Axis(1), (0..n_heads).map(|_| d_head)).into_iter().enumerate() {
-            let own = s![rows.clone(), head * d_head..(head + 1) * d_head];
-            let qkv = [q, k, v].map(|x| x.slice_move(own.clone()));
-            let mut scores = scores_of_heads.as_mut().and_then(Iterator::next).map(|x| in_blocks(x, &blocks));
-            let mut pattern = patterns_of_heads.as_mut().and_then(Iterator::next).map(|x| in_blocks(x, &blocks));
-            for (queries, z) in blocks.iter().zip(in_blocks(z, &blocks)) {
-                let scores = scores.as_mut().and_then(Iterator::next);
-                let pattern = pattern.as_mut().and_then(Iterator::next);
-                tasks.push(Task { qkv, queries: queries.clone(), z, scores, pattern });
-            }
+        let mut pattern = patterns.next().map(|pattern| in_blocks(pattern).into_iter());
+        let heads = split(z, Axis(1), (0..n_heads).map(|_| q.ncols() / n_heads));
+        for (block, z) in blocks(n_heads, rows.len()).zip(heads.into_iter().flat_map(in_query_blocks)) {
+            let pattern = pattern.as_mut().and_then(Iterator::next);
+            tasks.push((block.of([q, k], n_heads, rows), block.keys_of(v, n_heads, rows), z, pattern));
         }
     }
-    tasks.into_par_iter().for_each(Task::run);
-    Attention { z, attn_scores, pattern }
+    tasks.into_par_iter().for_each(|(scores, v, z, pattern)| scores.attend(v, z, pattern));
+    Attention { z, pattern }
 }
 
-fn in_blocks<'a>(x: ArrayViewMut2<'a, f32>, blocks: &[Range<usize>]) -> std::vec::IntoIter<ArrayViewMut2<'a, f32>> {
-    split(x, Axis(0), blocks.iter().map(Range::len)).into_iter()
+/// See [`Backend::attn_scores`](crate::backend::Backend::attn_scores). The same numbers, bit by bit, as those that
+/// [`attention`] works with.
+pub(super) fn attn_scores(q: ArrayView2<f32>, k: ArrayView2<f32>, n_heads: usize, rows: Range<usize>) -> Array3<f32> {
+    let mut scores = memory::cube((n_heads, rows.len(), rows.len()));
+    let tasks: Vec<_> = blocks(n_heads, rows.len()).zip(in_blocks(&mut scores)).collect();
+    tasks.into_par_iter().for_each(|(block, mut scores)| {
+        block.of([q, k], n_heads, &rows).write(scores.slice_mut(s![.., ..block.queries.end]));
+        for (query, mut row) in block.queries.zip(scores.rows_mut()) {
+            row.slice_mut(s![query + 1..]).fill(f32::NEG_INFINITY);
+        }
+    });
+    scores
 }
 
-/// A block of the queries of one head on one prompt.
-struct Task<'a> {
-    /// The head's, of the whole prompt. Shape: `[pos, d_head]`.
-    qkv: [ArrayView2<'a, f32>; 3],
+/// Some queries of one head.
+struct Block {
+    head: usize,
     queries: Range<usize>,
-    /// Shape: `[queries, d_head]`.
-    z: ArrayViewMut2<'a, f32>,
-    /// If kept. Shape: `[queries, pos]`.
-    scores: Option<ArrayViewMut2<'a, f32>>,
-    /// If kept; zeros. Shape: `[queries, pos]`.
-    pattern: Option<ArrayViewMut2<'a, f32>>,
 }
 
-impl Task<'_> {
-    fn run(self) {
-        let Self { qkv: [q, k, v], queries, z, mut scores, mut pattern } = self;
-        let keys = queries.end;
-        let d_head = q.ncols() as f32;
-        let mut scratch = Array2::zeros(if pattern.is_none() { (queries.len(), keys) } else { (0, 0) });
-        // At first this holds the scores. Shape: [queries, keys].
+/// The blocks of a prompt, head by head.
+fn blocks(n_heads: usize, pos: usize) -> impl Iterator<Item = Block> {
+    let starts = move || (0..pos).step_by(QUERIES);
+    let block = move |head, start| Block { head, queries: start..(start + QUERIES).min(pos) };
+    (0..n_heads).flat_map(move |head| starts().map(move |start| block(head, start)))
+}
+
+/// Rows as [`blocks`] has the queries of a head.
+fn in_query_blocks(x: ArrayViewMut2<'_, f32>) -> Vec<ArrayViewMut2<'_, f32>> {
+    let sizes: Vec<usize> = blocks(1, x.nrows()).map(|block| block.queries.len()).collect();
+    split(x, Axis(0), sizes.into_iter())
+}
+
+/// A square of each head, cut as [`blocks`]. Shape: `[n_heads, query_pos, key_pos]` → each `[queries, key_pos]`.
+fn in_blocks(squares: &mut Array3<f32>) -> Vec<ArrayViewMut2<'_, f32>> {
+    squares.outer_iter_mut().flat_map(in_query_blocks).collect()
+}
+
+impl Block {
+    /// The queries and the keys up to the last of them.
+    fn of<'a>(&self, [q, k]: [ArrayView2<'a, f32>; 2], n_heads: usize, rows: &Range<usize>) -> Scores<'a> {
+        let queries = self.queries.clone();
+        let q = self.head_of(q, n_heads, rows).slice_move(s![queries.clone(), ..]);
+        Scores { q, k: self.keys_of(k, n_heads, rows), first_query: queries.start }
+    }
+
+    /// Keys or values up to the last query. Shape: `[rows, n_heads d_head]` → `[keys, d_head]`.
+    fn keys_of<'a>(&self, x: ArrayView2<'a, f32>, n_heads: usize, rows: &Range<usize>) -> ArrayView2<'a, f32> {
+        self.head_of(x, n_heads, rows).slice_move(s![..self.queries.end, ..])
+    }
+
+    fn head_of<'a>(&self, x: ArrayView2<'a, f32>, n_heads: usize, rows: &Range<usize>) -> ArrayView2<'a, f32> {
+        let d_head = x.ncols() / n_heads;
+        x.slice_move(s![rows.clone(), self.head * d_head..(self.head + 1) * d_head])
+    }
+}
+
+/// The attention scores of a block.
+struct Scores<'a> {
+    /// Shape: `[queries, d_head]`.
+    q: ArrayView2<'a, f32>,
+    /// Shape: `[keys, d_head]`.
+    k: ArrayView2<'a, f32>,
+    first_query: usize,
+}
+
+impl Scores<'_> {
+    /// The scores of all cells, also those that are masked. Shape: `[queries, keys]`.
+    fn write(&self, to: ArrayViewMut2<f32>) {
+        let d_head = self.q.ncols() as f32;
+        gemm::product(1.0 / d_head.sqrt(), self.q, self.k.t(), to);
+    }
+
+    /// Shape: `v [keys, d_head]`, `z [queries, d_head]`, `pattern`, if it is kept, zeros of `[queries, key_pos]`.
+    fn attend(&self, v: ArrayView2<f32>, z: ArrayViewMut2<f32>, mut pattern: Option<ArrayViewMut2<f32>>) {
+        let keys = self.k.nrows();
+        let mut scratch = Array2::zeros(if pattern.is_none() { (z.nrows(), keys) } else { (0, 0) });
         let mut pattern = match &mut pattern {
             Some(pattern) => pattern.slice_mut(s![.., ..keys]),
             None => scratch.view_mut(),
         };
-        let (k, v) = (k.slice(s![..keys, ..]), v.slice(s![..keys, ..]));
-        gemm::product(1.0 / d_head.sqrt(), q.slice(s![queries.clone(), ..]), k.t(), pattern.view_mut());
+        self.write(pattern.view_mut());
         for (index, mut row) in pattern.rows_mut().into_iter().enumerate() {
-            let seen = queries.start + index + 1;
-            let row = row.as_slice_mut().expect("a row is contiguous");
-            if let Some(scores) = &mut scores {
-                let mut scores = scores.row_mut(index);
-                let scores = scores.as_slice_mut().expect("a row is contiguous");
-                scores[..seen].copy_from_slice(&row[..seen]);
-                scores[seen..].fill(f32::NEG_INFINITY);
-            }
-            Softmax::new_mut(&mut row[..seen]).dispatch();
-            row[seen..].fill(0.0);
+            let (seen, masked) =
+                row.as_slice_mut().expect("a row is contiguous").split_at_mut(self.first_query + index + 1);
+            Softmax::new_mut(seen).dispatch();
+            masked.fill(0.0);
         }
         gemm::product(1.0, pattern.view(), v, z);
     }

@@ -2,6 +2,12 @@
 
 use ndarray::{ArrayView2, ArrayViewMut2};
 
+/// Panels are contiguous, so packing them again would only cost time: `gemm` is told not to copy the left factor of a
+/// product on one thread. (Its setting holds for the whole process; results do not depend on it.)
+pub(super) fn take_panels_as_they_are() {
+    gemm::set_lhs_packing_threshold_single_thread(usize::MAX); // clamped to the most that it takes
+}
+
 /// `y = scale · x w` on the calling thread, whatever the strides are.
 /// Shape: `x [rows, inner]`, `w [inner, columns]`, `y [rows, columns]`.
 #[allow(unsafe_code)]
@@ -13,7 +19,6 @@ pub(super) fn product(scale: f32, x: ArrayView2<f32>, w: ArrayView2<f32>, mut y:
         y.fill(0.0);
         return;
     }
-    gemm::set_lhs_packing_threshold_single_thread(256);
     let (x_strides, w_strides) = ([x.strides()[0], x.strides()[1]], [w.strides()[0], w.strides()[1]]);
     let y_strides = [y.strides()[0], y.strides()[1]];
     // gemm reads its left factor in vectors along its first axis, so it is given yᵀ = wᵀ xᵀ: the weights are the left

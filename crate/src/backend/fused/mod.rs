@@ -17,7 +17,7 @@ use rten_simd::{SimdOp, SimdUnaryOp};
 use rten_vecmath::{ApproxGelu, Gelu, Normalize, NormalizeOptions, Silu, Sum, SumSquareSub, Tanh};
 
 use self::panels::Panels;
-use super::{Attention, Backend, KeepAttention, TopTokens};
+use super::{Attention, AttnScores, Backend, TopTokens};
 use crate::config::ActFn;
 use crate::error::Result;
 use crate::memory;
@@ -27,7 +27,14 @@ use crate::weights::LayerNormWeights;
 const ROWS_A_TASK: usize = 16;
 
 /// The processors of this machine.
-pub(crate) struct Fused;
+pub(crate) struct Fused(());
+
+impl Fused {
+    pub(crate) fn new() -> Self {
+        gemm::take_panels_as_they_are();
+        Self(())
+    }
+}
 
 pub(crate) struct FusedEmbedding {
     w_e: Array2<f32>,
@@ -165,10 +172,22 @@ impl Backend for Fused {
         qkv: [&ArcArray2<f32>; 3],
         n_heads: usize,
         prompts: &[Range<usize>],
-        keep: KeepAttention,
+        keep_pattern: bool,
     ) -> Result<Attention<ArcArray2<f32>>> {
-        let Attention { z, attn_scores, pattern } = attention::attention(qkv.map(|x| x.view()), n_heads, prompts, keep);
-        Ok(Attention { z: z.into_shared(), attn_scores, pattern })
+        let Attention { z, pattern } = attention::attention(qkv.map(|x| x.view()), n_heads, prompts, keep_pattern);
+        Ok(Attention { z: z.into_shared(), pattern })
+    }
+
+    /// They are as large as the pattern, and few look at them: queries and keys are kept, and give them when asked.
+    fn attn_scores(
+        &self,
+        q: &ArcArray2<f32>,
+        k: &ArcArray2<f32>,
+        n_heads: usize,
+        rows: Range<usize>,
+    ) -> Result<AttnScores> {
+        let (q, k) = (q.clone(), k.clone());
+        Ok(Box::new(move || attention::attn_scores(q.view(), k.view(), n_heads, rows)))
     }
 
     fn download(&self, x: &ArcArray2<f32>) -> Result<ArcArray2<f32>> {
