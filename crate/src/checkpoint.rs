@@ -1,4 +1,4 @@
-//! Safetensors files in Hugging Face's GPT-2 naming → [`Weights`] in TransformerLens' layout.
+//! Safetensors files in Hugging Face's GPT-2 naming → [`crate::Weights`] in TransformerLens' layout, piece by piece.
 //!
 //! This is the only file that knows Hugging Face's tensor names. A checkpoint is treated as hostile: every name,
 //! shape, dtype, offset and number is checked, and a tensor is read only once its shape is known to be the one that
@@ -16,46 +16,67 @@ use safetensors::tensor::{Dtype, Metadata};
 use crate::config::Gpt2Config;
 use crate::error::{Error, Result};
 use crate::memory;
-use crate::weights::{BlockWeights, LayerNormWeights, Weights};
+use crate::weights::{BlockWeights, LayerNormWeights, UnembedWeights};
 
 /// The safetensors format itself allows no larger header.
 const LARGEST_HEADER: u64 = 100_000_000;
 /// Tensors are read and converted in pieces of this many numbers, so a file never lies in memory as a whole.
 const PIECE: usize = 1 << 17;
 
-/// Reads the unprocessed weights of a GPT-2 from one safetensors file or from all its shards.
-///
-/// # Errors
-/// [`Error::Io`], [`Error::Format`] for a broken file, [`Error::Tensor`] for a tensor that is missing, unknown,
-/// there twice, misshapen, of a dtype other than F32, F16 and BF16, or not finite.
-pub(crate) fn load(paths: &[PathBuf], config: &Gpt2Config) -> Result<Weights> {
-    let mut checkpoint = Checkpoint::open(paths)?;
-    let &Gpt2Config { d_model, n_ctx, d_vocab, .. } = config;
+/// The unprocessed weights of a GPT-2 in one safetensors file or all its shards. Every name, shape and dtype is known to be
+/// right; numbers are read when they are asked for.
+pub(crate) struct Checkpoint {
+    config: Gpt2Config,
+    w_e: Entry,
+    w_pos: Entry,
+    blocks: Vec<BlockEntries>,
+    ln_final: LayerNormEntries,
+    /// None where it is `w_e`.
+    lm_head: Option<Entry>,
+}
 
-    // First every name, shape and dtype, then the numbers.
-    let w_e = checkpoint.take("wte.weight", &[d_vocab, d_model])?;
-    let w_pos = checkpoint.take("wpe.weight", &[n_ctx, d_model])?;
-    let blocks = (0..config.n_layers).map(|layer| checkpoint.block(layer, config)).collect::<Result<Vec<_>>>()?;
-    let ln_final = checkpoint.layer_norm("ln_f", d_model)?;
-    let lm_head = match config.tied {
-        true => checkpoint.tensors.remove("lm_head.weight").and(None),
-        false => Some(checkpoint.take("lm_head.weight", &[d_vocab, d_model])?),
-    };
-    checkpoint.refuse_the_rest()?;
+impl Checkpoint {
+    /// # Errors
+    /// [`Error::Io`], [`Error::Format`] for a broken file, [`Error::Tensor`] for a tensor that is missing, unknown, there
+    /// twice, misshapen, or of a dtype other than F32, F16 and BF16.
+    pub(crate) fn open(paths: &[PathBuf], config: &Gpt2Config) -> Result<Self> {
+        let mut headers = Headers::read(paths)?;
+        let &Gpt2Config { d_model, n_ctx, d_vocab, n_layers, .. } = config;
+        let checkpoint = Self {
+            config: config.clone(),
+            w_e: headers.take("wte.weight", &[d_vocab, d_model])?,
+            w_pos: headers.take("wpe.weight", &[n_ctx, d_model])?,
+            blocks: (0..n_layers).map(|layer| headers.block(layer, config)).collect::<Result<_>>()?,
+            ln_final: headers.layer_norm("ln_f", d_model)?,
+            lm_head: match config.tied {
+                true => headers.tensors.remove("lm_head.weight").and(None),
+                false => Some(headers.take("lm_head.weight", &[d_vocab, d_model])?),
+            },
+        };
+        headers.refuse_the_rest()?;
+        Ok(checkpoint)
+    }
 
-    let w_e: Array2<f32> = w_e.matrix()?;
-    let lm_head = match lm_head {
-        None => memory::copy(&w_e),
-        Some(lm_head) => lm_head.matrix()?,
-    };
-    Ok(Weights {
-        w_e,
-        w_pos: w_pos.matrix()?,
-        blocks: blocks.into_par_iter().map(|block| block.read(config)).collect::<Result<_>>()?,
-        ln_final: Some(ln_final.read()?),
-        w_u: lm_head.reversed_axes(),
-        b_u: Array1::zeros(d_vocab),
-    })
+    /// `w_e [d_vocab, d_model]` and `w_pos [n_ctx, d_model]`.
+    ///
+    /// # Errors
+    /// Here and below: [`Error::Io`], and [`Error::Tensor`] for numbers that are not finite.
+    pub(crate) fn embeddings(&self) -> Result<(Array2<f32>, Array2<f32>)> {
+        Ok((self.w_e.matrix()?, self.w_pos.matrix()?))
+    }
+
+    pub(crate) fn block(&self, layer: usize) -> Result<BlockWeights> {
+        self.blocks[layer].read(&self.config)
+    }
+
+    /// The unembedding; its columns are contiguous, for that is how the file has it.
+    pub(crate) fn unembed(&self) -> Result<UnembedWeights> {
+        Ok(UnembedWeights {
+            ln_final: Some(self.ln_final.read()?),
+            w_u: self.lm_head.as_ref().unwrap_or(&self.w_e).matrix()?.reversed_axes(),
+            b_u: Array1::zeros(self.config.d_vocab),
+        })
+    }
 }
 
 /// The shards that `model.safetensors.index.json` names, in its folder.
@@ -86,7 +107,8 @@ pub(crate) fn shards_of_index(index: &Path) -> Result<Vec<String>> {
     Ok(files)
 }
 
-struct Checkpoint {
+/// What the headers of all files promise, and is not taken yet.
+struct Headers {
     /// For messages about a tensor that none has.
     first_path: PathBuf,
     /// By name without the prefix `transformer.`.
@@ -120,14 +142,14 @@ struct BlockEntries {
     mlp_c_proj_bias: Entry,
 }
 
-impl Checkpoint {
-    fn open(paths: &[PathBuf]) -> Result<Self> {
+impl Headers {
+    fn read(paths: &[PathBuf]) -> Result<Self> {
         let first_path = paths.first().cloned().unwrap_or_default();
-        let mut checkpoint = Self { first_path, tensors: BTreeMap::new() };
+        let mut headers = Self { first_path, tensors: BTreeMap::new() };
         for path in paths {
-            checkpoint.add_file(path)?;
+            headers.add_file(path)?;
         }
-        Ok(checkpoint)
+        Ok(headers)
     }
 
     fn add_file(&mut self, path: &Path) -> Result<()> {

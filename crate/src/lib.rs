@@ -40,6 +40,7 @@ mod model;
 pub mod notebook;
 mod plot;
 mod pretrained;
+mod processed;
 mod projection;
 mod prompts;
 mod slow_build;

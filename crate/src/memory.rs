@@ -17,13 +17,6 @@ pub(crate) fn matrix((rows, columns): (usize, usize)) -> Array2<f32> {
     Array2::from_shape_vec((rows, columns), zeros(rows * columns)).expect("as many values as the shape has")
 }
 
-/// A copy, rows below each other.
-pub(crate) fn copy(from: &Array2<f32>) -> Array2<f32> {
-    let mut to = matrix(from.dim());
-    to.assign(from);
-    to
-}
-
 /// Shape: as given.
 pub(crate) fn cube((n, rows, columns): (usize, usize, usize)) -> Array3<f32> {
     Array3::from_shape_vec((n, rows, columns), zeros(n * rows * columns)).expect("as many values as the shape has")

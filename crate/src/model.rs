@@ -6,16 +6,17 @@ use ndarray::{Array2, Array3, Axis};
 
 use crate::activation_cache::{Activation, ActivationCache};
 use crate::backend::{Device, DeviceKind, Dfdx, Fused, TopTokens};
-use crate::checkpoint;
+use crate::checkpoint::Checkpoint;
 use crate::config::Gpt2Config;
 use crate::error::{Error, Result, check_index};
 use crate::pretrained::{self, LoadOptions};
+use crate::processed::ProcessedCheckpoint;
 use crate::projection::Projection;
 use crate::prompts::{Prompt, Prompts};
 use crate::slow_build;
 use crate::tokenizer::Tokenizer;
 use crate::transformer::{Engine, Transformer, Wanted};
-use crate::weights::{self, Processing, Weights};
+use crate::weights::{Processing, Weights};
 
 /// A GPT-2 on a device, ready to run. Cloning is cheap: the weights are shared.
 ///
@@ -118,13 +119,14 @@ impl Gpt2 {
         let files = pretrained::find(name, &options)?;
         let config = Gpt2Config::from_file(&files.config)?;
         let tokenizer = Tokenizer::from_folder(&files.folder, config.bos_token_id)?;
-        let weights = weights::process(checkpoint::load(&files.weights, &config)?, options.processing)?;
         let LoadOptions { processing, device, folded_bytes, .. } = options;
+        let checkpoint = Checkpoint::open(&files.weights, &config)?;
+        let weights = ProcessedCheckpoint { checkpoint, steps: processing };
         let engine: Box<dyn Engine> = match device.kind() {
-            DeviceKind::Cpu => Box::new(Transformer::new(Fused::new(), &config, weights, folded_bytes)?),
+            DeviceKind::Cpu => Box::new(Transformer::new(Fused::new(), &config, &weights, folded_bytes)?),
             DeviceKind::DfdxCpu => {
                 let backend = Dfdx { device: ::dfdx::tensor::Cpu::default(), name: "dfdx on the CPU" };
-                Box::new(Transformer::new(backend, &config, weights, folded_bytes)?)
+                Box::new(Transformer::new(backend, &config, &weights, folded_bytes)?)
             }
         };
         Ok(Self(Arc::new(Inner { name: name.into(), config, processing, device, tokenizer, engine })))

@@ -3,14 +3,16 @@
 use std::ops::Range;
 
 use ndarray::{ArcArray, ArcArray2, Array1, Array2, Array3, Axis, IxDyn, s};
+use rayon::prelude::*;
 
 use crate::activation_cache::{Activation, ActivationCache};
 use crate::backend::{Attention, Backend, TopTokens};
 use crate::config::{ActFn, Gpt2Config};
 use crate::error::Result;
 use crate::folded::{FoldedProjections, HeadId};
+use crate::processed::ProcessedCheckpoint;
 use crate::projection::Projection;
-use crate::weights::{BlockWeights, LayerNormWeights, Weights};
+use crate::weights::{BlockWeights, LayerNormWeights, UnembedWeights, Weights};
 
 /// What a run should compute; everything in it is checked.
 #[derive(Clone, Debug)]
@@ -91,16 +93,23 @@ struct Mlp<B: Backend> {
 }
 
 impl<B: Backend> Transformer<B> {
-    /// Puts the weights on the device, and lets go of each on the host. `folded_bytes` bounds the memory of folded
-    /// projections that are kept.
-    pub(crate) fn new(backend: B, config: &Gpt2Config, weights: Weights, folded_bytes: usize) -> Result<Self> {
-        let blocks =
-            weights.blocks.into_iter().map(|block| Block::new(&backend, config, block)).collect::<Result<_>>()?;
+    /// Puts the weights on the device, piece by piece. `folded_bytes` bounds the memory of folded projections that are
+    /// kept.
+    pub(crate) fn new(
+        backend: B,
+        config: &Gpt2Config,
+        weights: &ProcessedCheckpoint,
+        folded_bytes: usize,
+    ) -> Result<Self> {
+        let UnembedWeights { ln_final, w_u, b_u } = weights.unembed()?;
+        let unembed = backend.linear(w_u, b_u)?;
+        let (w_e, w_pos) = weights.embeddings()?;
+        let block = |layer| Block::new(&backend, config, weights.block(layer)?);
         Ok(Self {
-            blocks,
-            ln_final: Norm::new(&backend, weights.ln_final, config.eps)?,
-            unembed: backend.linear(weights.w_u, weights.b_u)?,
-            embedding: backend.embedding(weights.w_e, weights.w_pos)?,
+            embedding: backend.embedding(w_e, w_pos)?,
+            blocks: (0..config.n_layers).into_par_iter().map(block).collect::<Result<_>>()?,
+            ln_final: Norm::new(&backend, ln_final, config.eps)?,
+            unembed,
             folded: FoldedProjections::new(folded_bytes),
             backend,
         })

@@ -1,6 +1,7 @@
 //! `Fused` against `Dfdx<Cpu>`, operation by operation, on fresh random input of odd shapes.
 
 use std::ops::Range;
+use std::slice;
 
 use ndarray::{Array1, Array2, Array3, ArrayView, Dimension};
 
@@ -210,7 +211,8 @@ fn ties_of_decoding_go_to_the_lowest_id() {
             let (c, projection) = (integers(random, n, d_head), integers(random, d_head, d_model));
             let logits = c.dot(&projection).dot(&w_u) + &b_u; // exact
             let k = random.usize(1..=5);
-            let (got, want) = both!(|backend| decode(backend, &[projection.clone()], (&w_u, &b_u), &c, k).remove(0));
+            let (got, want) =
+                both!(|backend| decode(backend, slice::from_ref(&projection), (&w_u, &b_u), &c, k).remove(0));
             assert_eq!(got, want);
             for (logits, tokens) in logits.outer_iter().zip(got.tokens.outer_iter()) {
                 let mut sorted: Vec<u32> = (0..d_vocab as u32).collect();

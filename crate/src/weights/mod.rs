@@ -6,7 +6,6 @@ mod svd;
 use ndarray::{Array1, Array2, Array3};
 
 pub use process::Processing;
-pub(crate) use process::process;
 
 /// The weights of a model, processed as the model was loaded.
 #[derive(Clone, Debug)]
@@ -23,6 +22,13 @@ pub struct Weights {
     pub w_u: Array2<f32>,
     /// `b_U`. Shape: `[d_vocab]`; zero before processing, for GPT-2 has none.
     pub b_u: Array1<f32>,
+}
+
+/// What comes after the blocks, as in [`Weights`].
+pub(crate) struct UnembedWeights {
+    pub(crate) ln_final: Option<LayerNormWeights>,
+    pub(crate) w_u: Array2<f32>,
+    pub(crate) b_u: Array1<f32>,
 }
 
 /// The weights of one transformer block.

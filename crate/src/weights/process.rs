@@ -8,7 +8,7 @@ use ndarray::{Array1, Array2, Array3, ArrayView2, ArrayViewMut2, Axis, Zip, conc
 use rayon::prelude::*;
 
 use super::svd::svd_of_product;
-use super::{BlockWeights, LayerNormWeights, Weights};
+use super::{BlockWeights, LayerNormWeights, UnembedWeights};
 use crate::error::{Error, Result};
 
 /// Which weight-processing steps to apply, each named as in TransformerLens. All are on by default.
@@ -61,16 +61,34 @@ const NEGLIGIBLE: f64 = 1e-6;
 /// Rows of a table that are worth a task.
 const ROWS: usize = 256;
 
-/// Applies the steps to unprocessed weights.
-pub(crate) fn process(mut weights: Weights, steps: Processing) -> Result<Weights> {
-    unembedding(&mut weights, steps);
-    if steps.center_writing_weights {
-        center_rows(&mut weights.w_e);
-        center_rows(&mut weights.w_pos);
+impl Processing {
+    /// Processes `W_E` or `W_pos`. Shape: `[rows, d_model]`.
+    pub(crate) fn embedding(self, w: &mut Array2<f32>) {
+        if self.center_writing_weights {
+            center_rows(w);
+        }
     }
-    let blocks = weights.blocks.par_iter_mut().enumerate();
-    blocks.try_for_each(|(layer, block)| process_block(block, steps, layer))?;
-    Ok(weights)
+
+    /// Processes a block.
+    pub(crate) fn block(self, block: &mut BlockWeights, layer: usize) -> Result<()> {
+        let ln2 = if self.fold_ln { block.ln2.take() } else { None };
+        if let Some(ln) = ln2 {
+            fold_into_mlp(&ln.map(f64::from), &mut block.w_in, &mut block.b_in);
+        }
+        if self.center_writing_weights {
+            center_rows(&mut block.w_out);
+            block.b_out = centered(&block.b_out.mapv(f64::from)).mapv(|x| x as f32);
+        }
+        let heads_change = self != Self { center_unembed: self.center_unembed, ..Self::none() };
+        if heads_change { heads(block, self, layer) } else { Ok(()) }
+    }
+
+    /// Processes the final layer norm and the unembedding.
+    pub(crate) fn unembed(self, weights: &mut UnembedWeights) {
+        if self.fold_ln || self.center_unembed {
+            unembedding(weights, self);
+        }
+    }
 }
 
 /// Takes from each row its mean.
@@ -97,10 +115,7 @@ fn dot(x: &[f32], y: &[f64]) -> f64 {
 
 /// Folds the final layer norm into the unembedding, and centres it. Everything goes by rows of `W_Uᵀ [d_vocab, d_model]`,
 /// which is how checkpoints have it and how it was read.
-fn unembedding(weights: &mut Weights, steps: Processing) {
-    if !(steps.fold_ln || steps.center_unembed) {
-        return;
-    }
+fn unembedding(weights: &mut UnembedWeights, steps: Processing) {
     // Scale and shift.
     let ln = if steps.fold_ln { weights.ln_final.take() } else { None };
     let ln = ln.map(|ln| [ln.w, ln.b].map(|x| x.iter().copied().map(f64::from).collect::<Vec<f64>>()));
@@ -149,18 +164,6 @@ fn unembedding(weights: &mut Weights, steps: Processing) {
         }
     });
     weights.b_u = b_u.mapv(|x| x as f32);
-}
-
-fn process_block(block: &mut BlockWeights, steps: Processing, layer: usize) -> Result<()> {
-    let ln2 = if steps.fold_ln { block.ln2.take() } else { None };
-    if let Some(ln) = ln2 {
-        fold_into_mlp(&ln.map(f64::from), &mut block.w_in, &mut block.b_in);
-    }
-    if steps.center_writing_weights {
-        center_rows(&mut block.w_out);
-        block.b_out = centered(&block.b_out.mapv(f64::from)).mapv(|x| x as f32);
-    }
-    heads(block, steps, layer)
 }
 
 fn centered(b: &Array1<f64>) -> Array1<f64> {
