@@ -12,7 +12,7 @@
 //! |---|---|
 //! | load a model | [`Gpt2::from_pretrained`], [`LoadOptions`], [`Processing`], [`Device`] |
 //! | run it | [`Gpt2::forward`], [`Gpt2::run_with_cache`], [`RunOptions`], [`Activation`] |
-//! | read its weights | [`Gpt2::weights`], [`Weights`], [`Gpt2Config`] |
+//! | read its weights | [`Gpt2::weights`], [`Gpt2::w_v`], [`Gpt2::w_o`], [`Weights`], [`Gpt2Config`] |
 //! | decode a head | [`head_data`], [`all_heads_data`], [`Projection`], [`unique_index_pattern`] |
 //! | draw it | [`mod@notebook`]: the functions of the original notebook; [`Figure`] |
 //!

@@ -10,7 +10,7 @@ use crate::backend::top_tokens::TopTokensBuilder;
 
 /// Panels whose logits lie in memory at a time: 256 tokens.
 const PANELS: usize = 4;
-/// Vectors whose logits lie in memory at a time: with [`PANELS`] panels, a fifth of the second-level cache.
+/// Vectors whose logits lie in memory at a time at most: with [`PANELS`] panels, a fifth of the second-level cache.
 const ROWS: usize = 192;
 /// Vectors that are decoded in one pass over the folded matrix, which bounds what the running best tokens take.
 const ROWS_A_PASS: usize = 4096;
@@ -57,16 +57,18 @@ fn decode_pass(c: ArrayView2<f32>, folded: &Panels, unembed: &FusedLinear, k: us
     let bias = unembed.b.as_slice().expect("a bias is contiguous");
     let panels: Vec<ArrayView2<f32>> = folded.iter().collect();
     let builder = || TopTokensBuilder::new(c.nrows(), k, bias.len());
+    // Blocks of equal size: a short one at the end would be read through all panels for little.
+    let rows = c.nrows().div_ceil(c.nrows().div_ceil(ROWS));
     // rayon folds runs of neighbouring groups and joins the runs in order. Every run begins without knowing how good the
     // best tokens are, so there should be few.
     let groups = panels.par_chunks(PANELS).enumerate();
     let groups_a_run = groups.len().div_ceil(2 * rayon::current_num_threads());
     let groups = groups.with_min_len(groups_a_run);
     let folds = groups.fold(
-        || (builder(), Array2::zeros((ROWS.min(c.nrows()), PANELS * WIDTH))),
+        || (builder(), Array2::zeros((rows, PANELS * WIDTH))),
         |(mut top, mut logits), (group, panels)| {
             let first = group * PANELS * WIDTH;
-            for (block, c) in c.axis_chunks_iter(Axis(0), ROWS).enumerate() {
+            for (block, c) in c.axis_chunks_iter(Axis(0), rows).enumerate() {
                 let mut width = 0;
                 for panel in panels {
                     let end = width + panel.ncols();
@@ -75,7 +77,7 @@ fn decode_pass(c: ArrayView2<f32>, folded: &Panels, unembed: &FusedLinear, k: us
                 }
                 for (index, logits) in logits.outer_iter().take(c.nrows()).enumerate() {
                     let logits = &logits.to_slice().expect("a row is contiguous")[..width];
-                    top.push(block * ROWS + index, first, logits, &bias[first..first + width]);
+                    top.push(block * rows + index, first, logits, &bias[first..first + width]);
                 }
             }
             (top, logits)
