@@ -90,7 +90,7 @@ def side_by_side(ours, theirs, lengths):
     table.row("one head with folding, S = 13", one_head, ["all_heads", "one_head_folding_s"], 15)
     for what, name, limit in [("with folding", "folding_s", 5), ("folded", "folded_s", 1)]:
         seconds = median(ours, "all_heads", name)
-        table.alone(f"all heads {what}, S = 13", seconds, milliseconds(seconds), limit, f"{1e3 * limit:,} ms")
+        table.alone(f"all heads {what}, S = 13", seconds, milliseconds(seconds), limit, f"{1e3 * limit:,.0f} ms")
     parameters = median(ours, "parameter_bytes")
     peak = median(ours, "load_peak_bytes")
     if peak:
@@ -125,8 +125,8 @@ def roofline(ours, folder, lengths):
     for s in lengths:
         cells = s * (s + 1) / 2
         flop = 2 * s * blocks + 4 * cells * d_model * n_layers
-        # What a cache has of a block: eight [S, d_model] (resid_post is the next block's resid_pre) and the two squares.
-        cache = 4 * n_layers * (8 * s * d_model + 2 * n_heads * s * s)
+        # What a cache has of a block: eight [S, d_model] (resid_post is the next block's resid_pre) and the patterns.
+        cache = 4 * n_layers * (8 * s * d_model + n_heads * s * s)
         logits = 4 * s * d_vocab
         at = lambda name: median(ours, "lengths", str(s), name)
         row(f"`run_with_cache`, no logits, S = {s}", at("run_with_cache_no_logits_s"), flop, 4 * blocks + cache)
