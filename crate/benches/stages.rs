@@ -3,7 +3,7 @@
 //!     cargo bench
 //!     ATTENTION_TOKENS_MODEL=FOLDER cargo bench
 //!
-//! Without a folder the demo model is timed. `side_by_side.py` holds the same stages against TransformerLens.
+//! Without a folder the demo model is timed; prompts longer than a model's context are cut to it. `side_by_side.py` holds the same stages against TransformerLens.
 
 use std::sync::LazyLock;
 
