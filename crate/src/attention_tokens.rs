@@ -238,7 +238,7 @@ fn heads_data(
         check_index("head", head, "each layer", model.config().n_heads)?;
     }
     let vectors = |head| vectors_of_head(model, cache, layer, head);
-    let top = model.decode(layer, heads, projection, top_k, &vectors)?;
+    let top = model.engine().decode(layer, heads, projection, top_k, &vectors)?;
     let data_of_head = |(&head, top): (&usize, TopTokens)| {
         let mut start = 0;
         let prompts = (0..cache.n_prompts()).map(|prompt| {

@@ -5,13 +5,12 @@ use std::sync::Arc;
 use ndarray::{Array2, Array3, Axis};
 
 use crate::activation_cache::{Activation, ActivationCache};
-use crate::backend::{Device, DeviceKind, Dfdx, Fused, TopTokens};
+use crate::backend::{Device, DeviceKind, Dfdx, Fused};
 use crate::checkpoint::Checkpoint;
 use crate::config::Gpt2Config;
 use crate::error::{Error, Result, check_index};
 use crate::pretrained::{self, LoadOptions};
 use crate::processed::ProcessedCheckpoint;
-use crate::projection::Projection;
 use crate::prompts::{Prompt, Prompts};
 use crate::slow_build;
 use crate::tokenizer::Tokenizer;
@@ -143,7 +142,7 @@ impl Gpt2 {
     /// # Errors
     /// [`Error::Device`] if the device fails.
     pub fn weights(&self) -> Result<Weights> {
-        self.0.engine.weights()
+        self.engine().weights()
     }
 
     /// `W_V` of a head: `model.W_V[layer, head]` in TransformerLens. Shape: → `[d_model, d_head]`.
@@ -170,7 +169,7 @@ impl Gpt2 {
     ) -> Result<Array2<f32>> {
         check_index("layer", layer, "the model", self.0.config.n_layers)?;
         check_index("head", head, "each layer", self.0.config.n_heads)?;
-        Ok(of_layer(&*self.0.engine)?.index_axis_move(Axis(0), head).as_standard_layout().into_owned())
+        Ok(of_layer(self.engine())?.index_axis_move(Axis(0), head).as_standard_layout().into_owned())
     }
 
     /// The weight processing that the model was loaded with.
@@ -283,7 +282,7 @@ impl Gpt2 {
             });
         }
         let tokens = prompts.into_iter().enumerate().map(|(index, prompt)| self.checked_tokens(index, prompt));
-        self.0.engine.run(tokens.collect::<Result<_>>()?, &wanted)
+        self.engine().run(tokens.collect::<Result<_>>()?, &wanted)
     }
 
     fn checked_tokens(&self, prompt: usize, content: Prompt) -> Result<Vec<u32>> {
@@ -307,17 +306,9 @@ impl Gpt2 {
         Ok(tokens)
     }
 
-    /// The `k` most likely tokens of the vectors of some heads of a layer, in the order of `heads`; `vectors` makes a
-    /// head's, of shape `[n, d_head]`, when it is that head's turn. Layer and heads must exist.
-    pub(crate) fn decode(
-        &self,
-        layer: usize,
-        heads: &[usize],
-        projection: Projection,
-        k: usize,
-        vectors: &dyn Fn(usize) -> Result<Array2<f32>>,
-    ) -> Result<Vec<TopTokens>> {
-        self.0.engine.decode(layer, heads, projection, k, vectors)
+    /// The model on its device. Layers and heads that it is asked for must exist.
+    pub(crate) fn engine(&self) -> &dyn Engine {
+        &*self.0.engine
     }
 
     pub(crate) fn tokenizer_if_any(&self) -> Option<Tokenizer> {

@@ -44,13 +44,14 @@ pub(super) fn attention(
 /// [`attention`] works with.
 pub(super) fn attn_scores(q: ArrayView2<f32>, k: ArrayView2<f32>, n_heads: usize, rows: Range<usize>) -> Array3<f32> {
     let mut scores = memory::cube((n_heads, rows.len(), rows.len()));
-    let tasks: Vec<_> = blocks(n_heads, rows.len()).zip(in_blocks(&mut scores)).collect();
-    tasks.into_par_iter().for_each(|(block, mut scores)| {
+    // On this thread alone: a cache computes them under a lock, and a thread that waits for others inside rayon may take up
+    // a task that wants the same lock.
+    for (block, mut scores) in blocks(n_heads, rows.len()).zip(in_blocks(&mut scores)) {
         block.of([q, k], n_heads, &rows).write(scores.slice_mut(s![.., ..block.queries.end]));
         for (query, mut row) in block.queries.zip(scores.rows_mut()) {
             row.slice_mut(s![query + 1..]).fill(f32::NEG_INFINITY);
         }
-    });
+    }
     scores
 }
 
