@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use ndarray::{ArcArray, ArcArray2, Array1, Array2, Array3, Axis, IxDyn, s};
+use ndarray::{ArcArray, ArcArray2, Array1, Array2, Array3, Axis, Ix3, IxDyn, s};
 use rayon::prelude::*;
 
 use crate::activation_cache::{Activation, ActivationCache};
@@ -10,6 +10,7 @@ use crate::backend::{Attention, Backend, TopTokens};
 use crate::config::{ActFn, Gpt2Config};
 use crate::error::Result;
 use crate::folded::{FoldedProjections, HeadId};
+use crate::memory::HostArray;
 use crate::processed::ProcessedCheckpoint;
 use crate::projection::Projection;
 use crate::weights::{BlockWeights, LayerNormWeights, UnembedWeights, Weights};
@@ -320,17 +321,17 @@ impl<B: Backend> Recorder<'_, B> {
         if self.wanted.keeps(activation, layer) {
             let x = self.backend.download(x)?;
             for (prompt, rows) in self.rows.iter().enumerate() {
-                let own = x.clone().slice_move(s![rows.clone(), ..]); // shares the batch's memory
-                self.cache.insert(prompt, activation, layer, reshape(own));
+                let own = |x: ArcArray2<f32>| reshape(x.slice_move(s![rows.clone(), ..])); // shares the batch's memory
+                self.cache.insert(prompt, activation, layer, x.clone().map(own));
             }
         }
         Ok(())
     }
 
     /// Shape: `[n_heads, query_pos, key_pos]` a prompt; empty if it is not wanted.
-    fn pattern(&mut self, layer: usize, pattern: Vec<Array3<f32>>) {
+    fn pattern(&mut self, layer: usize, pattern: Vec<HostArray<Ix3>>) {
         for (prompt, pattern) in pattern.into_iter().enumerate() {
-            self.cache.insert(prompt, Activation::Pattern, layer, pattern.into_shared().into_dyn());
+            self.cache.insert(prompt, Activation::Pattern, layer, pattern.map(ArcArray::into_dyn));
         }
     }
 
@@ -339,7 +340,7 @@ impl<B: Backend> Recorder<'_, B> {
         if self.wanted.keeps(Activation::AttnScores, layer) {
             for (prompt, rows) in self.rows.iter().enumerate() {
                 let scores = self.backend.attn_scores(q, k, n_heads, rows.clone())?;
-                let scores = move || scores().into_shared().into_dyn();
+                let scores = move || scores().map(ArcArray::into_dyn);
                 self.cache.insert_deferred(prompt, Activation::AttnScores, layer, Box::new(scores));
             }
         }

@@ -7,12 +7,13 @@
 use std::ops::Range;
 
 use ::dfdx::prelude::*;
-use ndarray::{ArcArray2, Array1, Array2, Array3, ArrayView2, s};
+use ndarray::{Array1, Array2, Array3, ArrayView2, Ix2, s};
 
 use super::top_tokens::TopTokensBuilder;
 use super::{Attention, AttnScores, Backend, TopTokens};
 use crate::config::ActFn;
 use crate::error::{Error, Result};
+use crate::memory::HostArray;
 use crate::weights::LayerNormWeights;
 
 type Vector<D> = Tensor<(usize,), f32, D>;
@@ -200,7 +201,7 @@ where
             let failed = self.failed::<D::Err>("attention");
             let (own_z, own_pattern) = self.attend(qkv, n_heads, rows).map_err(&failed)?;
             if keep_pattern {
-                pattern.push(self.download_cube(&own_pattern));
+                pattern.push(self.download_cube(&own_pattern).into());
             }
             z = Some(match z {
                 None => own_z,
@@ -214,11 +215,11 @@ where
     fn attn_scores(&self, q: &Matrix<D>, k: &Matrix<D>, n_heads: usize, rows: Range<usize>) -> Result<AttnScores> {
         let scores = self.scores(q, k, n_heads, &rows).map_err(self.failed::<D::Err>("attention scores"))?;
         let scores = self.download_cube(&scores);
-        Ok(Box::new(|| scores))
+        Ok(Box::new(|| scores.into()))
     }
 
-    fn download(&self, x: &Matrix<D>) -> Result<ArcArray2<f32>> {
-        Ok(self.download_matrix(x).into_shared())
+    fn download(&self, x: &Matrix<D>) -> Result<HostArray<Ix2>> {
+        Ok(self.download_matrix(x).into())
     }
 
     fn fold(&self, projections: &[Array2<f32>], _unembed: &DfdxLinear<D>) -> Result<Vec<Matrix<D>>> {

@@ -16,26 +16,27 @@ mod top_tokens;
 
 use std::ops::Range;
 
-use ndarray::{ArcArray2, Array1, Array2, Array3, ArrayView2};
+use ndarray::{Array1, Array2, ArrayView2, Ix2, Ix3};
 
 pub(crate) use self::dfdx::Dfdx;
 pub(crate) use self::fused::Fused;
 use crate::config::ActFn;
 use crate::error::Result;
+use crate::memory::HostArray;
 use crate::weights::LayerNormWeights;
 pub use device::Device;
 pub(crate) use device::DeviceKind;
 pub use top_tokens::TopTokens;
 
 /// Attention scores that may be computed when they are looked at. Shape: → `[n_heads, query_pos, key_pos]`.
-pub(crate) type AttnScores = Box<dyn FnOnce() -> Array3<f32> + Send>;
+pub(crate) type AttnScores = Box<dyn FnOnce() -> HostArray<Ix3> + Send>;
 
 /// What attention computes.
 pub(crate) struct Attention<T> {
     /// Shape: `[rows, n_heads d_head]`.
     pub(crate) z: T,
     /// A prompt each, `[n_heads, query_pos, key_pos]`. Empty if not kept.
-    pub(crate) pattern: Vec<Array3<f32>>,
+    pub(crate) pattern: Vec<HostArray<Ix3>>,
 }
 
 /// A place to compute. Shapes are the caller's responsibility: they are checked before a backend is called.
@@ -86,7 +87,7 @@ pub(crate) trait Backend: Send + Sync + 'static {
     fn attn_scores(&self, q: &Self::Tensor, k: &Self::Tensor, n_heads: usize, rows: Range<usize>)
     -> Result<AttnScores>;
     /// A matrix on the host. Where it is there already, it is shared, not copied.
-    fn download(&self, x: &Self::Tensor) -> Result<ArcArray2<f32>>;
+    fn download(&self, x: &Self::Tensor) -> Result<HostArray<Ix2>>;
 
     /// Makes projections `P [d_head, d_model]`, one a head, ready for decoding with this unembedding.
     fn fold(&self, projections: &[Array2<f32>], unembed: &Self::Linear) -> Result<Vec<Self::Folded>>;

@@ -7,6 +7,7 @@ use ndarray::{Array1, Array2, Array3, ArrayView, Dimension};
 
 use super::{Backend, Dfdx, Fused, TopTokens};
 use crate::config::ActFn;
+use crate::memory::HostArray;
 use crate::weights::LayerNormWeights;
 
 type Oracle = Dfdx<::dfdx::tensor::Cpu>;
@@ -90,7 +91,7 @@ fn products_and_activation_functions() {
                 let act_fns = [ActFn::GeluNew, ActFn::Gelu, ActFn::Relu, ActFn::Silu, ActFn::Tanh];
                 let act_fns = act_fns.map(|act_fn| backend.apply_with_activation(&linear, act_fn, &x).unwrap());
                 let all = [backend.apply(&linear, &x).unwrap()].into_iter().chain(act_fns);
-                all.map(|y| backend.download(&y).unwrap()).collect::<Vec<_>>()
+                all.map(|y| backend.download(&y).unwrap().into_owned()).collect::<Vec<_>>()
             });
             for (got, want) in got.iter().zip(&want) {
                 assert_close(got.view(), want.view(), typical(inner, 2), &what);
@@ -122,7 +123,7 @@ fn embeddings_sums_and_layer_norms() {
             let normalize = |weights| backend.normalize(&backend.layer_norm(weights, 1e-5).unwrap(), &x).unwrap();
             let (plain, scaled) = (normalize(None), normalize(Some(&ln)));
             let sum = backend.add(&plain, &scaled).unwrap();
-            [x, plain, scaled, sum].map(|x| backend.download(&x).unwrap())
+            [x, plain, scaled, sum].map(|x| backend.download(&x).unwrap().into_owned())
         });
         assert_eq!(got[0], want[0], "an embedding is one sum");
         for (got, want) in got.iter().zip(&want) {
@@ -149,8 +150,9 @@ fn attention_of_ragged_batches() {
                     let [q, k, v] = [0, 1, 2].map(|index| upload(backend, &qkv[index]));
                     let attention = backend.attention([&q, &k, &v], n_heads, &prompts, keep_pattern).unwrap();
                     let scores = |rows: &Range<usize>| backend.attn_scores(&q, &k, n_heads, rows.clone()).unwrap()();
-                    let scores: Vec<Array3<f32>> = prompts.iter().map(scores).collect();
-                    (backend.download(&attention.z).unwrap(), scores, attention.pattern)
+                    let scores: Vec<Array3<f32>> = prompts.iter().map(scores).map(HostArray::into_owned).collect();
+                    let pattern: Vec<Array3<f32>> = attention.pattern.into_iter().map(HostArray::into_owned).collect();
+                    (backend.download(&attention.z).unwrap().into_owned(), scores, pattern)
                 });
                 assert_close(got.0.view(), want.0.view(), 1.0, &what);
                 assert_eq!(got.2.len(), if keep_pattern { prompts.len() } else { 0 });

@@ -2,14 +2,14 @@
 
 use std::ops::Range;
 
-use ndarray::{Array2, Array3, ArrayView2, ArrayViewMut2, Axis, s};
+use ndarray::{ArrayView2, ArrayViewMut2, Axis, Dim, Ix2, Ix3, s};
 use rayon::prelude::*;
 use rten_simd::SimdOp;
 use rten_vecmath::Softmax;
 
 use super::{gemm, split};
 use crate::backend::Attention;
-use crate::memory;
+use crate::memory::HostArray;
 
 /// Queries that one task computes. Keys beyond the last of them are not looked at, which saves almost half of the work
 /// where a prompt has many blocks.
@@ -21,10 +21,10 @@ pub(super) fn attention(
     n_heads: usize,
     prompts: &[Range<usize>],
     keep_pattern: bool,
-) -> Attention<Array2<f32>> {
-    let square = |rows: &Range<usize>| memory::cube((n_heads, rows.len(), rows.len()));
-    let mut pattern: Vec<Array3<f32>> = prompts.iter().filter(|_| keep_pattern).map(square).collect();
-    let mut z = memory::matrix(q.dim());
+) -> Attention<HostArray<Ix2>> {
+    let square = |rows: &Range<usize>| HostArray::unset(Dim((n_heads, rows.len(), rows.len())));
+    let mut pattern: Vec<HostArray<Ix3>> = prompts.iter().filter(|_| keep_pattern).map(square).collect();
+    let mut z = HostArray::unset(q.raw_dim());
 
     let mut tasks = Vec::new();
     let mut patterns = pattern.iter_mut();
@@ -42,8 +42,13 @@ pub(super) fn attention(
 
 /// See [`Backend::attn_scores`](crate::backend::Backend::attn_scores). The same numbers, bit by bit, as those that
 /// [`attention`] works with.
-pub(super) fn attn_scores(q: ArrayView2<f32>, k: ArrayView2<f32>, n_heads: usize, rows: Range<usize>) -> Array3<f32> {
-    let mut scores = memory::cube((n_heads, rows.len(), rows.len()));
+pub(super) fn attn_scores(
+    q: ArrayView2<f32>,
+    k: ArrayView2<f32>,
+    n_heads: usize,
+    rows: Range<usize>,
+) -> HostArray<Ix3> {
+    let mut scores = HostArray::unset(Dim((n_heads, rows.len(), rows.len())));
     // On this thread alone: a cache computes them under a lock, and a thread that waits for others inside rayon may take up
     // a task that wants the same lock.
     for (block, mut scores) in blocks(n_heads, rows.len()).zip(in_blocks(&mut scores)) {
@@ -75,7 +80,7 @@ fn in_query_blocks(x: ArrayViewMut2<'_, f32>) -> Vec<ArrayViewMut2<'_, f32>> {
 }
 
 /// A square of each head, cut as [`blocks`]. Shape: `[n_heads, query_pos, key_pos]` → each `[queries, key_pos]`.
-fn in_blocks(squares: &mut Array3<f32>) -> Vec<ArrayViewMut2<'_, f32>> {
+fn in_blocks(squares: &mut HostArray<Ix3>) -> Vec<ArrayViewMut2<'_, f32>> {
     squares.outer_iter_mut().flat_map(in_query_blocks).collect()
 }
 
@@ -114,12 +119,16 @@ impl Scores<'_> {
         gemm::product(1.0 / d_head.sqrt(), self.q, self.k.t(), to);
     }
 
-    /// Shape: `v [keys, d_head]`, `z [queries, d_head]`, `pattern`, if it is kept, zeros of `[queries, key_pos]`.
+    /// Shape: `v [keys, d_head]`, `z [queries, d_head]`, `pattern`, if it is kept, `[queries, key_pos]`.
     fn attend(&self, v: ArrayView2<f32>, z: ArrayViewMut2<f32>, mut pattern: Option<ArrayViewMut2<f32>>) {
         let keys = self.k.nrows();
-        let mut scratch = Array2::zeros(if pattern.is_none() { (z.nrows(), keys) } else { (0, 0) });
+        let mut scratch = HostArray::unset(Dim(if pattern.is_none() { (z.nrows(), keys) } else { (0, 0) }));
         let mut pattern = match &mut pattern {
-            Some(pattern) => pattern.slice_mut(s![.., ..keys]),
+            Some(pattern) => {
+                let (seen, mut masked) = pattern.view_mut().split_at(Axis(1), keys);
+                masked.fill(0.0);
+                seen
+            }
             None => scratch.view_mut(),
         };
         self.write(pattern.view_mut());

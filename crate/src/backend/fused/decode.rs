@@ -23,7 +23,7 @@ pub(super) fn fold(projections: &[Array2<f32>], w_u: &Panels) -> Vec<Panels> {
     let views: Vec<ArrayView2<f32>> = projections.iter().map(|projection| projection.view()).collect();
     // All projections below each other make one product of many rows, which is faster than many of few.
     let Ok(stacked) = concatenate(Axis(0), &views) else { return Vec::new() };
-    let mut folded: Vec<Panels> = views.iter().map(|p| Panels::zeros(p.nrows(), w_u.dim().1)).collect();
+    let mut folded: Vec<Panels> = views.iter().map(|p| Panels::unset(p.nrows(), w_u.dim().1)).collect();
     let mut by_panel: Vec<Vec<_>> = w_u.iter().map(|_| Vec::with_capacity(folded.len())).collect();
     for folded in &mut folded {
         folded.iter_mut().zip(&mut by_panel).for_each(|(panel, list)| list.push(panel));

@@ -11,7 +11,7 @@ mod panels;
 
 use std::ops::Range;
 
-use ndarray::{ArcArray2, Array1, Array2, ArrayView2, ArrayViewMut2, Axis};
+use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut2, Axis, Dim, Ix2};
 use rayon::prelude::*;
 use rten_simd::{SimdOp, SimdUnaryOp};
 use rten_vecmath::{ApproxGelu, Gelu, Normalize, NormalizeOptions, Silu, Sum, SumSquareSub, Tanh};
@@ -20,7 +20,7 @@ use self::panels::Panels;
 use super::{Attention, AttnScores, Backend, TopTokens};
 use crate::config::ActFn;
 use crate::error::Result;
-use crate::memory;
+use crate::memory::{HostArray, forget_spare};
 use crate::weights::LayerNormWeights;
 
 /// Rows that one task normalizes, adds or gathers at least: less is not worth handing to another thread.
@@ -28,6 +28,14 @@ const ROWS_A_TASK: usize = 16;
 
 /// The processors of this machine.
 pub(crate) struct Fused(());
+
+/// What dropped activations left for the next run is of no use without a model. (Where there is another one, it starts
+/// again.)
+impl Drop for Fused {
+    fn drop(&mut self) {
+        forget_spare();
+    }
+}
 
 impl Fused {
     pub(crate) fn new() -> Self {
@@ -54,13 +62,13 @@ pub(crate) struct FusedLinear {
 
 impl FusedLinear {
     /// `act_fn(x W + b)`; `act_fn` gets pieces of rows.
-    fn apply(&self, x: &ArcArray2<f32>, act_fn: impl Fn(&mut [f32]) + Sync) -> ArcArray2<f32> {
+    fn apply(&self, x: &HostArray<Ix2>, act_fn: impl Fn(&mut [f32]) + Sync) -> HostArray<Ix2> {
         let b = self.b.as_slice().expect("a bias is contiguous");
         let finish = |column: usize, y: &mut [f32]| {
             y.iter_mut().zip(&b[column..]).for_each(|(y, b)| *y += b);
             act_fn(y);
         };
-        self.w.product(x.view(), finish).into_shared()
+        self.w.product(x.view(), finish)
     }
 }
 
@@ -80,21 +88,21 @@ fn split<'a>(
 }
 
 /// Makes a matrix row by row.
-fn rows(n: usize, columns: usize, row: impl Fn(usize, &mut [f32]) + Sync + Send) -> ArcArray2<f32> {
-    let mut y = memory::matrix((n, columns));
+fn rows(n: usize, columns: usize, row: impl Fn(usize, &mut [f32]) + Sync + Send) -> HostArray<Ix2> {
+    let mut y = HostArray::unset(Dim((n, columns)));
     let values = y.as_slice_mut().expect("a new matrix is contiguous");
     let by_row = values.par_chunks_exact_mut(columns.max(1)).with_min_len(ROWS_A_TASK).enumerate();
     by_row.for_each(|(index, y)| row(index, y));
-    y.into_shared()
+    y
 }
 
-fn row(x: &ArcArray2<f32>, index: usize) -> &[f32] {
+fn row(x: &HostArray<Ix2>, index: usize) -> &[f32] {
     let columns = x.ncols();
     &x.as_slice().expect("activations are contiguous")[index * columns..(index + 1) * columns]
 }
 
 impl Backend for Fused {
-    type Tensor = ArcArray2<f32>;
+    type Tensor = HostArray<Ix2>;
     type Embedding = FusedEmbedding;
     type LayerNorm = FusedLayerNorm;
     type Linear = FusedLinear;
@@ -121,7 +129,7 @@ impl Backend for Fused {
         Ok((linear.w.to_array(), linear.b.clone()))
     }
 
-    fn embed(&self, embedding: &FusedEmbedding, tokens: &[u32], positions: &[usize]) -> Result<ArcArray2<f32>> {
+    fn embed(&self, embedding: &FusedEmbedding, tokens: &[u32], positions: &[usize]) -> Result<HostArray<Ix2>> {
         let (w_e, w_pos) = (&embedding.w_e, &embedding.w_pos);
         Ok(rows(tokens.len(), w_e.ncols(), |index, y| {
             let (token, position) = (w_e.row(tokens[index] as usize), w_pos.row(positions[index]));
@@ -129,7 +137,7 @@ impl Backend for Fused {
         }))
     }
 
-    fn normalize(&self, norm: &FusedLayerNorm, x: &ArcArray2<f32>) -> Result<ArcArray2<f32>> {
+    fn normalize(&self, norm: &FusedLayerNorm, x: &HostArray<Ix2>) -> Result<HostArray<Ix2>> {
         let n = x.ncols() as f32;
         Ok(rows(x.nrows(), x.ncols(), |index, y| {
             y.copy_from_slice(row(x, index));
@@ -146,11 +154,11 @@ impl Backend for Fused {
         }))
     }
 
-    fn apply(&self, linear: &FusedLinear, x: &ArcArray2<f32>) -> Result<ArcArray2<f32>> {
+    fn apply(&self, linear: &FusedLinear, x: &HostArray<Ix2>) -> Result<HostArray<Ix2>> {
         Ok(linear.apply(x, |_| ()))
     }
 
-    fn apply_with_activation(&self, linear: &FusedLinear, act_fn: ActFn, x: &ArcArray2<f32>) -> Result<ArcArray2<f32>> {
+    fn apply_with_activation(&self, linear: &FusedLinear, act_fn: ActFn, x: &HostArray<Ix2>) -> Result<HostArray<Ix2>> {
         Ok(match act_fn {
             ActFn::GeluNew => linear.apply(x, |y| ApproxGelu {}.map_mut(y)),
             ActFn::Gelu => linear.apply(x, |y| Gelu {}.map_mut(y)),
@@ -160,7 +168,7 @@ impl Backend for Fused {
         })
     }
 
-    fn add(&self, a: &ArcArray2<f32>, b: &ArcArray2<f32>) -> Result<ArcArray2<f32>> {
+    fn add(&self, a: &HostArray<Ix2>, b: &HostArray<Ix2>) -> Result<HostArray<Ix2>> {
         Ok(rows(a.nrows(), a.ncols(), |index, y| {
             let terms = row(a, index).iter().zip(row(b, index));
             y.iter_mut().zip(terms).for_each(|(y, (a, b))| *y = a + b);
@@ -169,20 +177,19 @@ impl Backend for Fused {
 
     fn attention(
         &self,
-        qkv: [&ArcArray2<f32>; 3],
+        qkv: [&HostArray<Ix2>; 3],
         n_heads: usize,
         prompts: &[Range<usize>],
         keep_pattern: bool,
-    ) -> Result<Attention<ArcArray2<f32>>> {
-        let Attention { z, pattern } = attention::attention(qkv.map(|x| x.view()), n_heads, prompts, keep_pattern);
-        Ok(Attention { z: z.into_shared(), pattern })
+    ) -> Result<Attention<HostArray<Ix2>>> {
+        Ok(attention::attention(qkv.map(|x| x.view()), n_heads, prompts, keep_pattern))
     }
 
     /// They are as large as the pattern, and few look at them: queries and keys are kept, and give them when asked.
     fn attn_scores(
         &self,
-        q: &ArcArray2<f32>,
-        k: &ArcArray2<f32>,
+        q: &HostArray<Ix2>,
+        k: &HostArray<Ix2>,
         n_heads: usize,
         rows: Range<usize>,
     ) -> Result<AttnScores> {
@@ -190,7 +197,7 @@ impl Backend for Fused {
         Ok(Box::new(move || attention::attn_scores(q.view(), k.view(), n_heads, rows)))
     }
 
-    fn download(&self, x: &ArcArray2<f32>) -> Result<ArcArray2<f32>> {
+    fn download(&self, x: &HostArray<Ix2>) -> Result<HostArray<Ix2>> {
         Ok(x.clone())
     }
 

@@ -1,10 +1,10 @@
 //! Weight matrices in the layout that products read fastest.
 
-use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis};
+use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut2, Axis, Dim, Ix1, Ix2};
 use rayon::prelude::*;
 
 use super::{gemm, split};
-use crate::memory;
+use crate::memory::{self, HostArray};
 
 /// Columns of a panel: a few vector registers wide, and a panel of GPT-2 small's `d_model` rows fits the second-level
 /// cache.
@@ -20,20 +20,22 @@ const ROWS: usize = 256;
 pub(crate) struct Panels {
     inner: usize,
     columns: usize,
-    values: Vec<f32>,
+    values: HostArray<Ix1>,
 }
 
 impl Panels {
-    /// Zeros. Their memory is not touched yet.
-    pub(super) fn zeros(inner: usize, columns: usize) -> Self {
-        Self { inner, columns, values: memory::zeros(inner * columns) }
-    }
-
+    /// Weights stay as long as the model: their memory is fresh, and freed with it.
     pub(super) fn new(w: ArrayView2<f32>) -> Self {
-        let mut panels = Self::zeros(w.nrows(), w.ncols());
+        let mut panels =
+            Self { inner: w.nrows(), columns: w.ncols(), values: Array1::from(memory::zeros(w.len())).into() };
         let strips: Vec<_> = panels.iter_mut().zip(w.axis_chunks_iter(Axis(1), WIDTH)).collect();
         strips.into_par_iter().for_each(|(mut panel, strip)| panel.assign(&strip));
         panels
+    }
+
+    /// Any numbers, to be written before they are read.
+    pub(super) fn unset(inner: usize, columns: usize) -> Self {
+        Self { inner, columns, values: HostArray::unset(Dim(inner * columns)) }
     }
 
     pub(super) fn dim(&self) -> (usize, usize) {
@@ -42,7 +44,8 @@ impl Panels {
 
     /// The panels, which begin at columns 0, [`WIDTH`], 2 [`WIDTH`], … Shape of each: `[inner, up to WIDTH]`.
     pub(super) fn iter(&self) -> impl Iterator<Item = ArrayView2<'_, f32>> {
-        self.values.chunks(self.inner.max(1) * WIDTH).map(|values| {
+        let values = self.values.as_slice().expect("panels are contiguous");
+        values.chunks(self.inner.max(1) * WIDTH).map(|values| {
             let shape = (self.inner, values.len() / self.inner);
             ArrayView2::from_shape(shape, values).expect("a panel is contiguous")
         })
@@ -51,7 +54,8 @@ impl Panels {
     /// As [`iter`](Self::iter).
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = ArrayViewMut2<'_, f32>> {
         let inner = self.inner;
-        self.values.chunks_mut(inner.max(1) * WIDTH).map(move |values| {
+        let values = self.values.as_slice_mut().expect("panels are contiguous");
+        values.chunks_mut(inner.max(1) * WIDTH).map(move |values| {
             let shape = (inner, values.len() / inner);
             ArrayViewMut2::from_shape(shape, values).expect("a panel is contiguous")
         })
@@ -68,8 +72,8 @@ impl Panels {
 
     /// `x` times the matrix; `finish` then gets each piece of a row of the result, with the column that it begins at.
     /// Shape: `[rows, inner]` → `[rows, columns]`.
-    pub(super) fn product(&self, x: ArrayView2<f32>, finish: impl Fn(usize, &mut [f32]) + Sync) -> Array2<f32> {
-        let mut y = memory::matrix((x.nrows(), self.columns));
+    pub(super) fn product(&self, x: ArrayView2<f32>, finish: impl Fn(usize, &mut [f32]) + Sync) -> HostArray<Ix2> {
+        let mut y = HostArray::unset(Dim((x.nrows(), self.columns)));
         let panels: Vec<ArrayView2<f32>> = self.iter().collect();
         let mut tasks = Vec::new();
         for (x, y) in x.axis_chunks_iter(Axis(0), ROWS).zip(y.axis_chunks_iter_mut(Axis(0), ROWS)) {

@@ -1,6 +1,4 @@
-//! Fresh memory for large arrays.
-
-use ndarray::{Array2, Array3};
+//! Fresh memory.
 
 /// `len` zeros.
 ///
@@ -10,16 +8,6 @@ pub(crate) fn zeros(len: usize) -> Vec<f32> {
     let mut values = vec![0.0; len];
     ask_for_huge_pages(&mut values);
     values
-}
-
-/// Shape: as given.
-pub(crate) fn matrix((rows, columns): (usize, usize)) -> Array2<f32> {
-    Array2::from_shape_vec((rows, columns), zeros(rows * columns)).expect("as many values as the shape has")
-}
-
-/// Shape: as given.
-pub(crate) fn cube((n, rows, columns): (usize, usize, usize)) -> Array3<f32> {
-    Array3::from_shape_vec((n, rows, columns), zeros(n * rows * columns)).expect("as many values as the shape has")
 }
 
 #[cfg(target_os = "linux")]
