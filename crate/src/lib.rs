@@ -34,7 +34,7 @@ mod backend;
 mod checkpoint;
 mod config;
 mod error;
-mod folded;
+mod kept_projections;
 mod memory;
 mod model;
 pub mod notebook;

@@ -9,7 +9,7 @@ use crate::activation_cache::{Activation, ActivationCache};
 use crate::backend::{Attention, Backend, TopTokens};
 use crate::config::{ActFn, Gpt2Config};
 use crate::error::Result;
-use crate::folded::{FoldedProjections, HeadId};
+use crate::kept_projections::{HeadId, KeptProjections};
 use crate::memory::HostArray;
 use crate::processed::ProcessedCheckpoint;
 use crate::projection::Projection;
@@ -66,8 +66,8 @@ pub(crate) struct Transformer<B: Backend> {
     embedding: B::Embedding,
     blocks: Vec<Block<B>>,
     ln_final: Norm<B>,
-    unembed: B::Linear,
-    folded: FoldedProjections<B::Folded>,
+    unembed: B::Unembed,
+    projections: KeptProjections<B::Projected>,
 }
 
 /// A layer norm on the device, and its few weights on the host.
@@ -103,7 +103,7 @@ impl<B: Backend> Transformer<B> {
         folded_bytes: usize,
     ) -> Result<Self> {
         let UnembedWeights { ln_final, w_u, b_u } = weights.unembed()?;
-        let unembed = backend.linear(w_u, b_u)?;
+        let unembed = backend.unembed(w_u, b_u)?;
         let (w_e, w_pos) = weights.embeddings()?;
         let block = |layer| Block::new(&backend, config, weights.block(layer)?);
         Ok(Self {
@@ -111,7 +111,7 @@ impl<B: Backend> Transformer<B> {
             blocks: (0..config.n_layers).into_par_iter().map(block).collect::<Result<_>>()?,
             ln_final: Norm::new(&backend, ln_final, config.eps)?,
             unembed,
-            folded: FoldedProjections::new(folded_bytes),
+            projections: KeptProjections::new(folded_bytes),
             backend,
         })
     }
@@ -143,7 +143,7 @@ impl<B: Backend> Engine for Transformer<B> {
             return Ok((None, cache));
         }
         let normalized = backend.normalize(&self.ln_final.device, &resid)?;
-        let logits = backend.download(&backend.apply(&self.unembed, &normalized)?)?; // [rows, d_vocab]
+        let logits = backend.download(&backend.logits(&self.unembed, &normalized)?)?; // [rows, d_vocab]
         let logits = match rows.len() {
             1 => vec![logits.into_owned()],
             _ => rows.into_iter().map(|rows| logits.slice(s![rows, ..]).to_owned()).collect(),
@@ -160,24 +160,27 @@ impl<B: Backend> Engine for Transformer<B> {
         vectors: &dyn Fn(usize) -> Result<Array2<f32>>,
     ) -> Result<Vec<TopTokens>> {
         let ids: Vec<HeadId> = heads.iter().map(|&head| HeadId { layer, head, projection }).collect();
-        let fold = |missing: &[HeadId]| {
+        let make = |missing: &[HeadId]| {
             let (w_v, w_o) = (self.w_v(layer)?, self.w_o(layer)?);
             let of = |w: &Array3<f32>, head| w.index_axis(Axis(0), head).to_owned();
-            let matrix = |id: &HeadId| projection.matrix(&of(&w_v, id.head), &of(&w_o, id.head));
-            let folded = self.backend.fold(&missing.iter().map(matrix).collect::<Vec<_>>(), &self.unembed)?;
-            Ok(folded.into_iter().map(|folded| (B::folded_bytes(&folded), folded)).collect())
+            let make = |id: &HeadId| {
+                let matrix = projection.matrix(&of(&w_v, id.head), &of(&w_o, id.head));
+                let projected = self.backend.projected(matrix)?;
+                Ok((B::projected_bytes(&projected, &self.unembed), projected))
+            };
+            missing.iter().map(make).collect()
         };
-        let folded = self.folded.get(&ids, fold)?;
-        let decode = |(&head, folded): (&usize, _)| {
+        let projections = self.projections.get(&ids, make)?;
+        let decode = |(&head, projected): (&usize, _)| {
             let c = vectors(head)?;
-            self.backend.decode(c.view(), folded, &self.unembed, k)
+            self.backend.decode(c.view(), projected, &self.unembed, k)
         };
-        heads.iter().zip(folded.iter().map(AsRef::as_ref)).map(decode).collect()
+        heads.iter().zip(projections.iter().map(AsRef::as_ref)).map(decode).collect()
     }
 
     fn weights(&self) -> Result<Weights> {
         let (w_e, w_pos) = self.backend.embedding_weights(&self.embedding)?;
-        let (w_u, b_u) = self.backend.linear_weights(&self.unembed)?;
+        let (w_u, b_u) = self.backend.unembed_weights(&self.unembed)?;
         let blocks = self.blocks.iter().map(|block| block.weights(&self.backend)).collect::<Result<_>>()?;
         Ok(Weights { w_e, w_pos, blocks, ln_final: self.ln_final.weights.clone(), w_u, b_u })
     }

@@ -120,8 +120,9 @@ where
     type Embedding = DfdxEmbedding<D>;
     type LayerNorm = DfdxLayerNorm<D>;
     type Linear = DfdxLinear<D>;
+    type Unembed = DfdxLinear<D>;
     /// The projection as it is: decoding goes the plain way, by the residual stream.
-    type Folded = Matrix<D>;
+    type Projected = Matrix<D>;
 
     fn embedding(&self, w_e: Array2<f32>, w_pos: Array2<f32>) -> Result<Self::Embedding> {
         Ok(DfdxEmbedding { w_e: self.matrix(w_e)?, w_pos: self.matrix(w_pos)? })
@@ -222,12 +223,24 @@ where
         Ok(self.download_matrix(x).into())
     }
 
-    fn fold(&self, projections: &[Array2<f32>], _unembed: &DfdxLinear<D>) -> Result<Vec<Matrix<D>>> {
-        projections.iter().map(|projection| self.matrix(projection.clone())).collect()
+    fn unembed(&self, w_u: Array2<f32>, b_u: Array1<f32>) -> Result<DfdxLinear<D>> {
+        self.linear(w_u, b_u)
     }
 
-    fn folded_bytes(folded: &Matrix<D>) -> usize {
-        size_of::<f32>() * folded.shape().0 * folded.shape().1
+    fn unembed_weights(&self, unembed: &DfdxLinear<D>) -> Result<(Array2<f32>, Array1<f32>)> {
+        self.linear_weights(unembed)
+    }
+
+    fn logits(&self, unembed: &DfdxLinear<D>, x: &Matrix<D>) -> Result<Matrix<D>> {
+        self.apply(unembed, x)
+    }
+
+    fn projected(&self, p: Array2<f32>) -> Result<Matrix<D>> {
+        self.matrix(p)
+    }
+
+    fn projected_bytes(projected: &Matrix<D>, _: &DfdxLinear<D>) -> usize {
+        size_of::<f32>() * projected.shape().0 * projected.shape().1
     }
 
     fn decode(

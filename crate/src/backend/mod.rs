@@ -49,8 +49,10 @@ pub(crate) trait Backend: Send + Sync + 'static {
     type LayerNorm: Send + Sync;
     /// A weight matrix and a bias on the device.
     type Linear: Send + Sync;
-    /// A head's projection on the device, ready for decoding.
-    type Folded: Send + Sync;
+    /// The unembedding on the device.
+    type Unembed: Send + Sync;
+    /// A head's projection on the device, with whatever makes decoding fast.
+    type Projected: Send + Sync;
 
     /// Puts `w_e [d_vocab, d_model]` and `w_pos [n_ctx, d_model]` on the device.
     fn embedding(&self, w_e: Array2<f32>, w_pos: Array2<f32>) -> Result<Self::Embedding>;
@@ -89,11 +91,24 @@ pub(crate) trait Backend: Send + Sync + 'static {
     /// A matrix on the host. Where it is there already, it is shared, not copied.
     fn download(&self, x: &Self::Tensor) -> Result<HostArray<Ix2>>;
 
-    /// Makes projections `P [d_head, d_model]`, one a head, ready for decoding with this unembedding.
-    fn fold(&self, projections: &[Array2<f32>], unembed: &Self::Linear) -> Result<Vec<Self::Folded>>;
-    /// The memory that a folded projection takes.
-    fn folded_bytes(folded: &Self::Folded) -> usize;
+    /// Puts `w_u [d_model, d_vocab]` and `b_u [d_vocab]` on the device.
+    fn unembed(&self, w_u: Array2<f32>, b_u: Array1<f32>) -> Result<Self::Unembed>;
+    /// Copies `w_u` and `b_u` back to the host, bit by bit.
+    fn unembed_weights(&self, unembed: &Self::Unembed) -> Result<(Array2<f32>, Array1<f32>)>;
+    /// Shape: `[rows, d_model]` → `[rows, d_vocab]`.
+    fn logits(&self, unembed: &Self::Unembed, x: &Self::Tensor) -> Result<Self::Tensor>;
+
+    /// Puts a projection `p [d_head, d_model]` on the device.
+    fn projected(&self, p: Array2<f32>) -> Result<Self::Projected>;
+    /// The most memory that a projection may come to take.
+    fn projected_bytes(projected: &Self::Projected, unembed: &Self::Unembed) -> usize;
     /// The `k` most likely tokens of `c P W_U + b_U`, a row each, for vectors `c [n, d_head]`. Ties go to the lowest
     /// token id.
-    fn decode(&self, c: ArrayView2<f32>, folded: &Self::Folded, unembed: &Self::Linear, k: usize) -> Result<TopTokens>;
+    fn decode(
+        &self,
+        c: ArrayView2<f32>,
+        projected: &Self::Projected,
+        unembed: &Self::Unembed,
+        k: usize,
+    ) -> Result<TopTokens>;
 }

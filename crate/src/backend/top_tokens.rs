@@ -34,8 +34,7 @@ const CHUNK: usize = 64;
 
 /// The best tokens of `n` vectors so far, whose logits arrive in blocks of the vocabulary.
 ///
-/// What comes out does not depend on how the vocabulary was cut into blocks, nor on the order in which the blocks of
-/// two builders, one with lower ids than the other, were pushed before [`append`](Self::append).
+/// What comes out does not depend on how the vocabulary was cut into blocks.
 pub(crate) struct TopTokensBuilder {
     /// One more than `k` where the margin needs a runner-up.
     wanted: usize,
@@ -58,11 +57,14 @@ impl TopTokensBuilder {
         self.arch.dispatch(Push { best, wanted: self.wanted, first, product, bias });
     }
 
-    /// Takes what another builder found for the same vectors among tokens of higher ids.
-    pub(crate) fn append(&mut self, later: Self) {
-        for (best, later) in self.best.iter_mut().zip(later.best) {
-            later.into_iter().for_each(|(logit, token)| insert(best, self.wanted, logit, token));
-        }
+    /// Takes the logit of a token, which must come after those of lower ids.
+    pub(crate) fn push_token(&mut self, row: usize, token: u32, logit: f32) {
+        insert(&mut self.best[row], self.wanted, logit, token);
+    }
+
+    /// The best tokens that it keeps of each vector: one more than it gives where the margin needs a runner-up.
+    pub(crate) fn wanted(&self) -> usize {
+        self.wanted
     }
 
     /// Takes the vectors of another builder as further rows.
@@ -151,22 +153,16 @@ fn insert(best: &mut Vec<(f32, u32)>, wanted: usize, logit: f32, token: u32) {
 mod tests {
     use super::*;
 
-    /// The rows in blocks of `block` tokens, the blocks in two builders.
+    /// The rows in blocks of `block` tokens.
     fn top_in_blocks(k: usize, rows: &[&[f32]], bias: &[f32], block: usize) -> TopTokens {
         let d_vocab = bias.len();
-        let half = d_vocab / 2;
-        let build = |tokens: Range<usize>| {
-            let mut builder = TopTokensBuilder::new(rows.len(), k, d_vocab);
-            for start in tokens.clone().step_by(block) {
-                let end = (start + block).min(tokens.end);
-                for (index, row) in rows.iter().enumerate() {
-                    builder.push(index, start, &row[start..end], &bias[start..end]);
-                }
+        let mut builder = TopTokensBuilder::new(rows.len(), k, d_vocab);
+        for start in (0..d_vocab).step_by(block) {
+            let end = (start + block).min(d_vocab);
+            for (index, row) in rows.iter().enumerate() {
+                builder.push(index, start, &row[start..end], &bias[start..end]);
             }
-            builder
-        };
-        let mut builder = build(0..half);
-        builder.append(build(half..d_vocab));
+        }
         builder.finish()
     }
 

@@ -1,91 +1,167 @@
-//! Decoding through folded matrices: a head's projection times the unembedding.
+//! Decoding: tokens that can be among the best are found with integers ([`screen`](super::screen)), and their logits are
+//! computed as if nothing else had been done.
 
-use ndarray::{Array2, ArrayView2, Axis, concatenate, s};
+use std::sync::OnceLock;
+
+use ndarray::{Array1, Array2, ArrayView2, Axis, CowArray, Dim};
 use rayon::prelude::*;
 
-use super::panels::{Panels, WIDTH};
+use super::screen::{Candidates, Integers, Screen};
 use super::{FusedLinear, gemm};
 use crate::backend::TopTokens;
 use crate::backend::top_tokens::TopTokensBuilder;
+use crate::memory::HostArray;
 
-/// Panels whose logits lie in memory at a time: 256 tokens.
-const PANELS: usize = 4;
-/// Vectors whose logits lie in memory at a time at most: with [`PANELS`] panels, a fifth of the second-level cache.
-const ROWS: usize = 192;
-/// Vectors that are decoded in one pass over the folded matrix, which bounds what the running best tokens take.
-const ROWS_A_PASS: usize = 4096;
+/// Vectors that are decoded in one pass over the vocabulary, which bounds what their candidates take.
+const ROWS_A_PASS: usize = 1024;
+/// A product of 8-bit integers costs a quarter of one of floats, so after so many vectors times `d_head` a head has cost as
+/// much as folding it, which would have made each of them many times as fast.
+const VECTORS_WORTH_FOLDING: usize = 4;
 
-/// `P W_U` of each projection. Shape: `projections`, each `[d_head, d_model]`, `w_u [d_model, d_vocab]` → each
-/// `[d_head, d_vocab]`.
-///
-/// A logit of a folded matrix costs `d_head` multiplications, of a projection and the unembedding `d_model`.
-pub(super) fn fold(projections: &[Array2<f32>], w_u: &Panels) -> Vec<Panels> {
-    let views: Vec<ArrayView2<f32>> = projections.iter().map(|projection| projection.view()).collect();
-    // All projections below each other make one product of many rows, which is faster than many of few.
-    let Ok(stacked) = concatenate(Axis(0), &views) else { return Vec::new() };
-    let mut folded: Vec<Panels> = views.iter().map(|p| Panels::unset(p.nrows(), w_u.dim().1)).collect();
-    let mut by_panel: Vec<Vec<_>> = w_u.iter().map(|_| Vec::with_capacity(folded.len())).collect();
-    for folded in &mut folded {
-        folded.iter_mut().zip(&mut by_panel).for_each(|(panel, list)| list.push(panel));
+/// `W_U` and `b_U`.
+pub(crate) struct FusedUnembed {
+    pub(super) linear: FusedLinear,
+    /// `W_Uᵀ`: single tokens are looked up here. Shape: `[d_vocab, d_model]`.
+    by_token: Array2<f32>,
+    screen: OnceLock<Option<Screen>>,
+}
+
+/// A head's projection.
+pub(crate) struct Projected {
+    /// Shape: `[d_head, d_model]`.
+    p: Array2<f32>,
+    /// Of `P W_U`, once the head has decoded enough vectors: a product of it costs `d_head` multiplications, of the
+    /// unembedding `d_model`.
+    folded: OnceLock<Option<Screen>>,
+    decoded: std::sync::atomic::AtomicUsize,
+}
+
+impl FusedUnembed {
+    pub(super) fn new(w_u: Array2<f32>, b_u: Array1<f32>) -> Self {
+        let linear = FusedLinear::new(w_u.view(), b_u);
+        // Checkpoints have it by token, so there is nothing to copy.
+        let by_token = w_u.reversed_axes();
+        let by_token =
+            if by_token.is_standard_layout() { by_token } else { by_token.as_standard_layout().into_owned() };
+        Self { linear, by_token, screen: OnceLock::new() }
     }
-    w_u.iter().zip(by_panel).collect::<Vec<_>>().into_par_iter().for_each(|(w_u, mut folded)| {
-        if let [folded] = folded.as_mut_slice() {
-            return gemm::product(1.0, stacked.view(), w_u, folded.view_mut());
+
+    fn bias(&self) -> &[f32] {
+        self.linear.b.as_slice().expect("a bias is contiguous")
+    }
+
+    /// `None` if its numbers are not all finite.
+    fn screen(&self, integers: &Integers) -> Option<&Screen> {
+        let make = || {
+            let (d_model, d_vocab) = self.linear.w.dim();
+            let panels: Vec<ArrayView2<f32>> = self.linear.w.iter().collect();
+            Screen::new(integers, d_model, d_vocab, |index| CowArray::from(panels[index]), |_| 0.0)
+        };
+        get_or_make(&self.screen, make)
+    }
+
+    /// The logit of a token: exact products, added in `f64` in an order that depends on nothing but `d_model`.
+    fn logit(&self, arch: pulp::Arch, r: &[f32], token: u32) -> f32 {
+        let w = self.by_token.row(token as usize).to_slice().expect("a row is contiguous");
+        let b = f64::from(self.linear.b[token as usize]);
+        (arch.dispatch(Dot(r, w)) + b) as f32
+    }
+}
+
+/// As [`OnceLock::get_or_init`], but what `make` does is not done under a lock: it waits for other threads inside rayon, and
+/// may take up a task meanwhile that wants the same.
+fn get_or_make<T>(place: &OnceLock<Option<T>>, make: impl FnOnce() -> Option<T>) -> Option<&T> {
+    if place.get().is_none() {
+        let made = make();
+        let _ = place.set(made); // another thread may have been first, with the same
+    }
+    place.get().and_then(Option::as_ref)
+}
+
+struct Dot<'a>(&'a [f32], &'a [f32]);
+
+impl pulp::WithSimd for Dot<'_> {
+    type Output = f64;
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, _: S) -> f64 {
+        const LANES: usize = 32;
+        let mut lanes = [0.0_f64; LANES];
+        let ((x, x_rest), (y, y_rest)) = (self.0.as_chunks::<LANES>(), self.1.as_chunks::<LANES>());
+        for (x, y) in x.iter().zip(y) {
+            for lane in 0..LANES {
+                lanes[lane] += f64::from(x[lane]) * f64::from(y[lane]);
+            }
         }
-        let mut product = Array2::zeros((stacked.nrows(), w_u.ncols()));
-        gemm::product(1.0, stacked.view(), w_u, product.view_mut());
-        let mut start = 0;
-        for mut folded in folded {
-            let end = start + folded.nrows();
-            folded.assign(&product.slice(s![start..end, ..]));
-            start = end;
+        let rest = x_rest.iter().zip(y_rest).map(|(&x, &y)| f64::from(x) * f64::from(y));
+        lanes.into_iter().chain(rest).sum()
+    }
+}
+
+impl Projected {
+    pub(super) fn new(p: Array2<f32>) -> Self {
+        Self { p, folded: OnceLock::new(), decoded: Default::default() }
+    }
+
+    /// The memory that it takes once it is folded.
+    pub(super) fn bytes(&self, d_vocab: usize) -> usize {
+        size_of::<f32>() * self.p.len() + Screen::bytes(self.p.nrows(), d_vocab)
+    }
+
+    /// The screen of `P W_U`, if it is there or time to make it: `n` more vectors are to be decoded.
+    fn folded(&self, integers: &Integers, unembed: &FusedUnembed, n: usize) -> Option<&Screen> {
+        let before = self.decoded.fetch_add(n, std::sync::atomic::Ordering::Relaxed);
+        let (d_head, d_model) = self.p.dim();
+        if self.folded.get().is_none() && before.saturating_add(n) < VECTORS_WORTH_FOLDING * d_head {
+            return None;
         }
-    });
-    folded
+        let w_u = unembed.screen(integers)?;
+        let make = || {
+            let panels: Vec<ArrayView2<f32>> = unembed.linear.w.iter().collect();
+            let panel = |index: usize| {
+                let mut product = Array2::zeros((d_head, panels[index].ncols()));
+                gemm::product(1.0, self.p.view(), panels[index], product.view_mut());
+                CowArray::from(product)
+            };
+            // Sums of n products of floats are off by less than n ε times the sum of the products' magnitudes: those of
+            // `P W_U`, of d_model products, and of `c P`, of d_head. By Cauchy and Schwarz, as a share of ‖c‖:
+            let norm = self.p.iter().map(|&p| f64::from(p) * f64::from(p)).sum::<f64>().sqrt();
+            let share = 1.01 * f64::from(f32::EPSILON) * (d_model + d_head) as f64 * norm;
+            Screen::new(integers, d_head, unembed.bias().len(), panel, |token| share * w_u.norm(token))
+        };
+        get_or_make(&self.folded, make)
+    }
 }
 
 /// See [`Backend::decode`](crate::backend::Backend::decode).
-pub(super) fn decode(c: ArrayView2<f32>, folded: &Panels, unembed: &FusedLinear, k: usize) -> TopTokens {
-    let mut top = TopTokensBuilder::new(0, k, unembed.b.len());
+pub(super) fn decode(c: ArrayView2<f32>, projected: &Projected, unembed: &FusedUnembed, k: usize) -> TopTokens {
+    let integers = &Integers::new();
+    let bias = unembed.bias();
+    let arch = pulp::Arch::new();
+    let mut top = TopTokensBuilder::new(0, k, bias.len());
     for c in c.axis_chunks_iter(Axis(0), ROWS_A_PASS) {
-        top.extend(decode_pass(c, folded, unembed, k));
+        let mut r = HostArray::unset(Dim((c.nrows(), projected.p.ncols())));
+        gemm::product(1.0, c, projected.p.view(), r.view_mut());
+        let candidates = match projected.folded(integers, unembed, c.nrows()) {
+            Some(folded) => folded.candidates(integers, c, bias, top.wanted()),
+            None => match unembed.screen(integers) {
+                Some(screen) => screen.candidates(integers, r.view(), bias, top.wanted()),
+                None => c.outer_iter().map(|_| Candidates::All).collect(),
+            },
+        };
+        let best = |(candidates, r): (Candidates, &[f32])| {
+            let mut best = TopTokensBuilder::new(1, k, bias.len());
+            let mut push = |token| best.push_token(0, token, unembed.logit(arch, r, token));
+            match candidates {
+                Candidates::Some(tokens) => tokens.into_iter().for_each(&mut push),
+                Candidates::All => (0..bias.len() as u32).for_each(&mut push),
+            }
+            best
+        };
+        let r = r.as_slice().expect("a product is contiguous").chunks_exact(projected.p.ncols());
+        let tasks: Vec<_> = candidates.into_iter().zip(r).collect();
+        let best: Vec<TopTokensBuilder> = tasks.into_par_iter().with_min_len(4).map(best).collect();
+        best.into_iter().for_each(|best| top.extend(best));
     }
     top.finish()
-}
-
-fn decode_pass(c: ArrayView2<f32>, folded: &Panels, unembed: &FusedLinear, k: usize) -> TopTokensBuilder {
-    let bias = unembed.b.as_slice().expect("a bias is contiguous");
-    let panels: Vec<ArrayView2<f32>> = folded.iter().collect();
-    let builder = || TopTokensBuilder::new(c.nrows(), k, bias.len());
-    // Blocks of equal size: a short one at the end would be read through all panels for little.
-    let rows = c.nrows().div_ceil(c.nrows().div_ceil(ROWS));
-    // rayon folds runs of neighbouring groups and joins the runs in order. Every run begins without knowing how good the
-    // best tokens are, so there should be few.
-    let groups = panels.par_chunks(PANELS).enumerate();
-    let groups_a_run = groups.len().div_ceil(2 * rayon::current_num_threads());
-    let groups = groups.with_min_len(groups_a_run);
-    let folds = groups.fold(
-        || (builder(), Array2::zeros((rows, PANELS * WIDTH))),
-        |(mut top, mut logits), (group, panels)| {
-            let first = group * PANELS * WIDTH;
-            for (block, c) in c.axis_chunks_iter(Axis(0), rows).enumerate() {
-                let mut width = 0;
-                for panel in panels {
-                    let end = width + panel.ncols();
-                    gemm::product(1.0, c, *panel, logits.slice_mut(s![..c.nrows(), width..end]));
-                    width = end;
-                }
-                for (index, logits) in logits.outer_iter().take(c.nrows()).enumerate() {
-                    let logits = &logits.to_slice().expect("a row is contiguous")[..width];
-                    top.push(block * rows + index, first, logits, &bias[first..first + width]);
-                }
-            }
-            (top, logits)
-        },
-    );
-    let join = |mut low: TopTokensBuilder, high| {
-        low.append(high);
-        low
-    };
-    folds.map(|(top, _)| top).reduce_with(join).unwrap_or_else(builder)
 }

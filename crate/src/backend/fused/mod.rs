@@ -8,6 +8,7 @@ mod attention;
 mod decode;
 mod gemm;
 mod panels;
+mod screen;
 
 use std::ops::Range;
 
@@ -16,6 +17,7 @@ use rayon::prelude::*;
 use rten_simd::{SimdOp, SimdUnaryOp};
 use rten_vecmath::{ApproxGelu, Gelu, Normalize, NormalizeOptions, Silu, Sum, SumSquareSub, Tanh};
 
+use self::decode::{FusedUnembed, Projected};
 use self::panels::Panels;
 use super::{Attention, AttnScores, Backend, TopTokens};
 use crate::config::ActFn;
@@ -61,6 +63,10 @@ pub(crate) struct FusedLinear {
 }
 
 impl FusedLinear {
+    fn new(w: ArrayView2<f32>, b: Array1<f32>) -> Self {
+        Self { w: Panels::new(w), b }
+    }
+
     /// `act_fn(x W + b)`; `act_fn` gets pieces of rows.
     fn apply(&self, x: &HostArray<Ix2>, act_fn: impl Fn(&mut [f32]) + Sync) -> HostArray<Ix2> {
         let b = self.b.as_slice().expect("a bias is contiguous");
@@ -106,8 +112,8 @@ impl Backend for Fused {
     type Embedding = FusedEmbedding;
     type LayerNorm = FusedLayerNorm;
     type Linear = FusedLinear;
-    /// `P W_U`. Shape: `[d_head, d_vocab]`.
-    type Folded = Panels;
+    type Unembed = FusedUnembed;
+    type Projected = Projected;
 
     fn embedding(&self, w_e: Array2<f32>, w_pos: Array2<f32>) -> Result<FusedEmbedding> {
         Ok(FusedEmbedding { w_e, w_pos })
@@ -118,7 +124,7 @@ impl Backend for Fused {
     }
 
     fn linear(&self, w: Array2<f32>, b: Array1<f32>) -> Result<FusedLinear> {
-        Ok(FusedLinear { w: Panels::new(w.view()), b })
+        Ok(FusedLinear::new(w.view(), b))
     }
 
     fn embedding_weights(&self, embedding: &FusedEmbedding) -> Result<(Array2<f32>, Array2<f32>)> {
@@ -201,16 +207,27 @@ impl Backend for Fused {
         Ok(x.clone())
     }
 
-    fn fold(&self, projections: &[Array2<f32>], unembed: &FusedLinear) -> Result<Vec<Panels>> {
-        Ok(decode::fold(projections, &unembed.w))
+    fn unembed(&self, w_u: Array2<f32>, b_u: Array1<f32>) -> Result<FusedUnembed> {
+        Ok(FusedUnembed::new(w_u, b_u))
     }
 
-    fn folded_bytes(folded: &Panels) -> usize {
-        let (d_head, d_vocab) = folded.dim();
-        size_of::<f32>() * d_head * d_vocab
+    fn unembed_weights(&self, unembed: &FusedUnembed) -> Result<(Array2<f32>, Array1<f32>)> {
+        self.linear_weights(&unembed.linear)
     }
 
-    fn decode(&self, c: ArrayView2<f32>, folded: &Panels, unembed: &FusedLinear, k: usize) -> Result<TopTokens> {
-        Ok(decode::decode(c, folded, unembed, k))
+    fn logits(&self, unembed: &FusedUnembed, x: &HostArray<Ix2>) -> Result<HostArray<Ix2>> {
+        self.apply(&unembed.linear, x)
+    }
+
+    fn projected(&self, p: Array2<f32>) -> Result<Projected> {
+        Ok(Projected::new(p))
+    }
+
+    fn projected_bytes(projected: &Projected, unembed: &FusedUnembed) -> usize {
+        projected.bytes(unembed.linear.b.len())
+    }
+
+    fn decode(&self, c: ArrayView2<f32>, projected: &Projected, unembed: &FusedUnembed, k: usize) -> Result<TopTokens> {
+        Ok(decode::decode(c, projected, unembed, k))
     }
 }

@@ -1,6 +1,6 @@
 //! Weight matrices in the layout that products read fastest.
 
-use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut2, Axis, Dim, Ix1, Ix2};
+use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, Dim, Ix2};
 use rayon::prelude::*;
 
 use super::{gemm, split};
@@ -20,22 +20,20 @@ const ROWS: usize = 256;
 pub(crate) struct Panels {
     inner: usize,
     columns: usize,
-    values: HostArray<Ix1>,
+    values: Vec<f32>,
 }
 
 impl Panels {
-    /// Weights stay as long as the model: their memory is fresh, and freed with it.
     pub(super) fn new(w: ArrayView2<f32>) -> Self {
-        let mut panels =
-            Self { inner: w.nrows(), columns: w.ncols(), values: Array1::from(memory::zeros(w.len())).into() };
-        let strips: Vec<_> = panels.iter_mut().zip(w.axis_chunks_iter(Axis(1), WIDTH)).collect();
+        let (inner, columns) = w.dim();
+        let mut values = memory::zeros(inner * columns);
+        let panels = values.chunks_mut(inner.max(1) * WIDTH).map(|values| {
+            let shape = (inner, values.len() / inner);
+            ArrayViewMut2::from_shape(shape, values).expect("a panel is contiguous")
+        });
+        let strips: Vec<_> = panels.zip(w.axis_chunks_iter(Axis(1), WIDTH)).collect();
         strips.into_par_iter().for_each(|(mut panel, strip)| panel.assign(&strip));
-        panels
-    }
-
-    /// Any numbers, to be written before they are read.
-    pub(super) fn unset(inner: usize, columns: usize) -> Self {
-        Self { inner, columns, values: HostArray::unset(Dim(inner * columns)) }
+        Self { inner, columns, values }
     }
 
     pub(super) fn dim(&self) -> (usize, usize) {
@@ -44,20 +42,9 @@ impl Panels {
 
     /// The panels, which begin at columns 0, [`WIDTH`], 2 [`WIDTH`], … Shape of each: `[inner, up to WIDTH]`.
     pub(super) fn iter(&self) -> impl Iterator<Item = ArrayView2<'_, f32>> {
-        let values = self.values.as_slice().expect("panels are contiguous");
-        values.chunks(self.inner.max(1) * WIDTH).map(|values| {
+        self.values.chunks(self.inner.max(1) * WIDTH).map(|values| {
             let shape = (self.inner, values.len() / self.inner);
             ArrayView2::from_shape(shape, values).expect("a panel is contiguous")
-        })
-    }
-
-    /// As [`iter`](Self::iter).
-    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = ArrayViewMut2<'_, f32>> {
-        let inner = self.inner;
-        let values = self.values.as_slice_mut().expect("panels are contiguous");
-        values.chunks_mut(inner.max(1) * WIDTH).map(move |values| {
-            let shape = (inner, values.len() / inner);
-            ArrayViewMut2::from_shape(shape, values).expect("a panel is contiguous")
         })
     }
 

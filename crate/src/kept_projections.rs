@@ -15,79 +15,79 @@ pub(crate) struct HeadId {
 }
 
 /// Keeps what was used last, within a bound on its memory.
-pub(crate) struct FoldedProjections<F> {
+pub(crate) struct KeptProjections<P> {
     max_bytes: usize,
-    kept: Mutex<Kept<F>>,
+    kept: Mutex<Kept<P>>,
 }
 
-struct Kept<F> {
-    entries: HashMap<HeadId, Entry<F>>,
+struct Kept<P> {
+    entries: HashMap<HeadId, Entry<P>>,
     bytes: usize,
     /// Grows with every use.
     clock: u64,
 }
 
-struct Entry<F> {
-    folded: Arc<F>,
+struct Entry<P> {
+    projection: Arc<P>,
     bytes: usize,
     used: u64,
 }
 
-impl<F> FoldedProjections<F> {
+impl<P> KeptProjections<P> {
     pub(crate) fn new(max_bytes: usize) -> Self {
         Self { max_bytes, kept: Mutex::new(Kept { entries: HashMap::new(), bytes: 0, clock: 0 }) }
     }
 
-    /// The folded projections of some heads, in their order. `fold` makes those that are missing, all in one call, and
+    /// The projections of some heads, in their order. `make` makes those that are missing, all in one call, and
     /// says how many bytes each takes.
     pub(crate) fn get(
         &self,
         ids: &[HeadId],
-        fold: impl FnOnce(&[HeadId]) -> Result<Vec<(usize, F)>>,
-    ) -> Result<Vec<Arc<F>>> {
-        let mut found: HashMap<HeadId, Arc<F>> = HashMap::new();
+        make: impl FnOnce(&[HeadId]) -> Result<Vec<(usize, P)>>,
+    ) -> Result<Vec<Arc<P>>> {
+        let mut found: HashMap<HeadId, Arc<P>> = HashMap::new();
         let mut missing: Vec<HeadId> = Vec::new();
         for &id in ids {
             match self.lock().used(id) {
-                Some(folded) => drop(found.insert(id, folded)),
+                Some(projection) => drop(found.insert(id, projection)),
                 None if missing.contains(&id) => {}
                 None => missing.push(id),
             }
         }
         if !missing.is_empty() {
             // Not under the lock: another thread may decode what is there.
-            for (&id, (bytes, folded)) in missing.iter().zip(fold(&missing)?) {
-                let folded = Arc::new(folded);
-                found.insert(id, folded.clone());
-                self.lock().keep(id, folded, bytes, self.max_bytes);
+            for (&id, (bytes, projection)) in missing.iter().zip(make(&missing)?) {
+                let projection = Arc::new(projection);
+                found.insert(id, projection.clone());
+                self.lock().keep(id, projection, bytes, self.max_bytes);
             }
         }
         Ok(ids.iter().map(|id| found[id].clone()).collect())
     }
 
-    fn lock(&self) -> MutexGuard<'_, Kept<F>> {
+    fn lock(&self) -> MutexGuard<'_, Kept<P>> {
         // Nothing under the lock can leave the map half changed.
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl<F> Kept<F> {
-    fn used(&mut self, id: HeadId) -> Option<Arc<F>> {
+impl<P> Kept<P> {
+    fn used(&mut self, id: HeadId) -> Option<Arc<P>> {
         self.clock += 1;
         let entry = self.entries.get_mut(&id)?;
         entry.used = self.clock;
-        Some(entry.folded.clone())
+        Some(entry.projection.clone())
     }
 
-    fn keep(&mut self, id: HeadId, folded: Arc<F>, bytes: usize, max_bytes: usize) {
+    fn keep(&mut self, id: HeadId, projection: Arc<P>, bytes: usize, max_bytes: usize) {
         if bytes > max_bytes {
             return;
         }
         self.clock += 1;
-        let entry = Entry { folded, bytes, used: self.clock };
+        let entry = Entry { projection, bytes, used: self.clock };
         self.bytes += bytes;
         if let Some(old) = self.entries.insert(id, entry) {
-            self.bytes -= old.bytes; // another thread folded it meanwhile
+            self.bytes -= old.bytes; // another thread made it meanwhile
         }
         while self.bytes > max_bytes {
             let oldest = self.entries.iter().min_by_key(|(_, entry)| entry.used).map(|(&id, _)| id);
@@ -105,15 +105,15 @@ mod tests {
         HeadId { layer: 0, head, projection: Projection::Notebook }
     }
 
-    /// Asks for heads, each of 10 bytes, and gives those that had to be folded.
-    fn folded_anew(kept: &FoldedProjections<usize>, heads: &[usize]) -> Vec<usize> {
+    /// Asks for heads, each of 10 bytes, and gives those that had to be made.
+    fn made_anew(kept: &KeptProjections<usize>, heads: &[usize]) -> Vec<usize> {
         let ids: Vec<HeadId> = heads.iter().copied().map(id).collect();
         let mut made = Vec::new();
         let got = kept.get(&ids, |missing| {
             made = missing.iter().map(|id| id.head).collect();
             Ok(missing.iter().map(|id| (10, id.head)).collect())
         });
-        assert_eq!(got.unwrap().iter().map(|folded| **folded).collect::<Vec<_>>(), heads);
+        assert_eq!(got.unwrap().iter().map(|projection| **projection).collect::<Vec<_>>(), heads);
         let held = kept.lock();
         assert!(held.bytes <= kept.max_bytes);
         assert_eq!(held.bytes, 10 * held.entries.len());
@@ -122,29 +122,29 @@ mod tests {
 
     #[test]
     fn what_was_used_last_is_kept_within_the_bound() {
-        let kept = FoldedProjections::new(35);
-        assert_eq!(folded_anew(&kept, &[0, 1, 2]), [0, 1, 2]);
-        assert!(folded_anew(&kept, &[0, 0]).is_empty());
-        assert_eq!(folded_anew(&kept, &[3]), [3]); // in place of 1
-        assert!(folded_anew(&kept, &[2, 0, 3]).is_empty());
-        assert_eq!(folded_anew(&kept, &[1, 1]), [1]); // in place of 2
-        assert!(folded_anew(&kept, &[0, 3]).is_empty());
-        assert_eq!(folded_anew(&kept, &[5, 6, 7, 8, 9]), [5, 6, 7, 8, 9], "more than fit are still all given");
-        assert!(folded_anew(&kept, &[7, 8, 9]).is_empty());
+        let kept = KeptProjections::new(35);
+        assert_eq!(made_anew(&kept, &[0, 1, 2]), [0, 1, 2]);
+        assert!(made_anew(&kept, &[0, 0]).is_empty());
+        assert_eq!(made_anew(&kept, &[3]), [3]); // in place of 1
+        assert!(made_anew(&kept, &[2, 0, 3]).is_empty());
+        assert_eq!(made_anew(&kept, &[1, 1]), [1]); // in place of 2
+        assert!(made_anew(&kept, &[0, 3]).is_empty());
+        assert_eq!(made_anew(&kept, &[5, 6, 7, 8, 9]), [5, 6, 7, 8, 9], "more than fit are still all given");
+        assert!(made_anew(&kept, &[7, 8, 9]).is_empty());
     }
 
     #[test]
     fn without_memory_nothing_is_kept() {
-        let kept = FoldedProjections::new(0);
-        assert_eq!(folded_anew(&kept, &[1]), [1]);
-        assert_eq!(folded_anew(&kept, &[1]), [1]);
+        let kept = KeptProjections::new(0);
+        assert_eq!(made_anew(&kept, &[1]), [1]);
+        assert_eq!(made_anew(&kept, &[1]), [1]);
     }
 
     #[test]
-    fn what_cannot_be_folded_is_an_error_and_changes_nothing() {
-        let kept: FoldedProjections<usize> = FoldedProjections::new(100);
+    fn what_cannot_be_made_is_an_error_and_changes_nothing() {
+        let kept: KeptProjections<usize> = KeptProjections::new(100);
         let problem = crate::Error::OutOfRange { what: "head", index: 1, owner: "x", len: 0 };
         assert!(kept.get(&[id(1)], |_| Err(problem)).is_err());
-        assert_eq!(folded_anew(&kept, &[1]), [1]);
+        assert_eq!(made_anew(&kept, &[1]), [1]);
     }
 }
