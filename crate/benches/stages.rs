@@ -73,8 +73,8 @@ fn one_head_folded(bencher: Bencher, len: usize) {
     bencher.bench(|| head_data(&MODEL, &cache, 0, 1, DecodeOptions::default()).unwrap());
 }
 
-#[divan::bench(args = [13, 64], max_time = 3)]
-fn one_head_with_folding(bencher: Bencher, len: usize) {
+#[divan::bench(args = [13], max_time = 3)]
+fn one_head_the_first_time(bencher: Bencher, len: usize) {
     static FORGETFUL: LazyLock<Gpt2> = LazyLock::new(|| load(LoadOptions::default().folded_bytes(0)));
     let cache = cache(len);
     bencher.bench(|| head_data(&FORGETFUL, &cache, 0, 1, DecodeOptions::default()).unwrap());
@@ -84,6 +84,6 @@ fn one_head_with_folding(bencher: Bencher, len: usize) {
 fn all_heads_folded(bencher: Bencher) {
     let cache = cache(13);
     let every = || all_heads_data(&MODEL, black_box(&cache), DecodeOptions::default()).unwrap();
-    every();
+    (0..2).for_each(|_| drop(every())); // folded by now
     bencher.bench_local(every);
 }

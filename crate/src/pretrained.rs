@@ -94,10 +94,11 @@ impl LoadOptions {
         self
     }
 
-    /// At most this much memory, in bytes, keeps what decoding a head makes ready for the next time that the head is
-    /// decoded: a head's projection times the unembedding, `4 d_head d_vocab` bytes, 12.9 MB for GPT-2 small. What was
-    /// used last is kept. With 0 nothing is, and decoding a head for the second time takes as long as for the first.
-    /// Default: 2 GB, enough for every head of GPT-2 small.
+    /// At most this much memory, in bytes, keeps what makes decoding a head fast that has decoded many vectors already (on
+    /// the CPU, `4 d_head` of them: the second prompt of a dozen tokens): its projection times the unembedding, rounded to
+    /// 8 bits, about `(d_head + 16) d_vocab` bytes, 4.2 MB for GPT-2 small. (Rounding tells which tokens can be among the
+    /// best; their logits are computed without it.) What was used last is kept. With 0 nothing is, and decoding a head
+    /// again takes as long as the first time. Default: 2 GB, enough for every head of GPT-2 small and medium.
     pub fn folded_bytes(mut self, bytes: usize) -> Self {
         self.folded_bytes = bytes;
         self

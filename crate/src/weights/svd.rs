@@ -1,6 +1,6 @@
 //! The SVD of a product `A Bᵀ` of two tall matrices, through QR of both and the SVD of a small square matrix.
 
-use nalgebra::{Cholesky, DMatrix, DVector, SVD};
+use nalgebra::{Cholesky, DMatrix, SVD};
 use ndarray::{Array1, Array2, ArrayView2};
 
 /// `A Bᵀ = U diag(s) Vᵀ` with `s` descending.
@@ -21,30 +21,30 @@ const MAX_SWEEPS: usize = 100_000;
 /// Signs: in every column of `u` the entry of largest magnitude is positive, the lowest row deciding among equals,
 /// and `v` takes the same sign. Shape: `[m, r]`, `[n, r]` → `[m, r]`, `[r]`, `[n, r]`, where `r ≤ m, n`.
 pub(crate) fn svd_of_product(a: ArrayView2<f64>, b: ArrayView2<f64>) -> Option<ProductSvd> {
-    let (a, b) = (Qr::new(to_nalgebra(a)), Qr::new(to_nalgebra(b)));
+    let (a, b) = (Qr::new(a), Qr::new(b));
     // a bᵀ = Q_a (R_a R_bᵀ) Q_bᵀ
     let SVD { u, singular_values, v_t } = SVD::try_new(&a.r * b.r.transpose(), true, true, f64::EPSILON, MAX_SWEEPS)?;
     let mut u = a.q_times(u?);
     let mut v = b.q_times(v_t?.transpose());
-    for (mut left, mut right) in u.column_iter_mut().zip(v.column_iter_mut()) {
-        let mut largest = 0.0_f64;
-        for &entry in left.iter() {
+    let mut largest = vec![0.0_f64; u.ncols()];
+    for row in u.outer_iter() {
+        for (largest, &entry) in largest.iter_mut().zip(row) {
             if entry.abs() > largest.abs() {
-                largest = entry;
+                *largest = entry;
             }
         }
-        if largest < 0.0 {
-            left.neg_mut();
-            right.neg_mut();
-        }
     }
-    Some(ProductSvd { u: to_ndarray(&u), s: vector_to_ndarray(&singular_values), v: to_ndarray(&v) })
+    let signs: Array1<f64> = largest.into_iter().map(|entry| if entry < 0.0 { -1.0 } else { 1.0 }).collect();
+    u *= &signs;
+    v *= &signs;
+    Some(ProductSvd { u, s: singular_values.iter().copied().collect(), v })
 }
 
-/// `a = Q R` with orthonormal columns of `Q = base · mend`.
+/// `a = Q R` with orthonormal columns of `Q = base · mend`. What is large is an ndarray, whose products take any strides;
+/// what is small is nalgebra's, which decomposes it.
 struct Qr {
     /// Shape: `[m, r]`.
-    base: DMatrix<f64>,
+    base: Array2<f64>,
     /// Shape: `[r, r]`; the identity if it is not there.
     mend: Option<DMatrix<f64>>,
     /// Shape: `[r, r]`.
@@ -52,10 +52,10 @@ struct Qr {
 }
 
 impl Qr {
-    fn new(a: DMatrix<f64>) -> Self {
-        Self::by_cholesky(&a).unwrap_or_else(|| {
-            let (base, r) = a.qr().unpack();
-            Self { base, mend: None, r }
+    fn new(a: ArrayView2<f64>) -> Self {
+        Self::by_cholesky(a).unwrap_or_else(|| {
+            let (base, r) = to_nalgebra(a).qr().unpack();
+            Self { base: to_ndarray(&base), mend: None, r }
         })
     }
 
@@ -64,10 +64,10 @@ impl Qr {
     /// last digit, as long as the first came near: `None` otherwise, which is where the columns of `a` are almost
     /// dependent. (Yamamoto, Nakatsukasa, Yanagisawa, Fukaya: Roundoff error analysis of the CholeskyQR2 algorithm,
     /// ETNA 44, 2015.)
-    fn by_cholesky(a: &DMatrix<f64>) -> Option<Self> {
+    fn by_cholesky(a: ArrayView2<f64>) -> Option<Self> {
         /// How far from the identity `Qᵀ Q` may be after the first pass.
         const NEAR: f64 = 0.1;
-        let gram = |a: &DMatrix<f64>| a.transpose() * a;
+        let gram = |a: ArrayView2<f64>| to_nalgebra(a.t().dot(&a).view());
         // aᵀ a = L Lᵀ, so a L⁻ᵀ is orthonormal and R is Lᵀ.
         let inverse_and_r = |gram: DMatrix<f64>| {
             let r = Cholesky::new(gram)?.l().transpose();
@@ -75,8 +75,8 @@ impl Qr {
             r.solve_upper_triangular_mut(&mut inverse).then_some((inverse, r))
         };
         let (inverse, first) = inverse_and_r(gram(a))?;
-        let base = a * inverse;
-        let again = gram(&base);
+        let base = a.dot(&to_ndarray(&inverse));
+        let again = gram(base.view());
         let off = (&again - DMatrix::identity(again.nrows(), again.nrows())).norm();
         if off.is_nan() || off > NEAR {
             return None;
@@ -86,11 +86,11 @@ impl Qr {
     }
 
     /// `Q x`, for a small `x [r, r]`.
-    fn q_times(&self, x: DMatrix<f64>) -> DMatrix<f64> {
-        match &self.mend {
-            Some(mend) => &self.base * (mend * x),
-            None => &self.base * x,
-        }
+    fn q_times(&self, x: DMatrix<f64>) -> Array2<f64> {
+        self.base.dot(&to_ndarray(&match &self.mend {
+            Some(mend) => mend * x,
+            None => x,
+        }))
     }
 }
 
@@ -100,10 +100,6 @@ fn to_nalgebra(a: ArrayView2<f64>) -> DMatrix<f64> {
 
 fn to_ndarray(a: &DMatrix<f64>) -> Array2<f64> {
     Array2::from_shape_fn(a.shape(), |(row, column)| a[(row, column)])
-}
-
-fn vector_to_ndarray(a: &DVector<f64>) -> Array1<f64> {
-    a.iter().copied().collect()
 }
 
 #[cfg(test)]

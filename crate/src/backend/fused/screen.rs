@@ -245,30 +245,34 @@ impl pulp::WithSimd for RoundColumns<'_> {
     #[inline(always)]
     fn with_simd<S: pulp::Simd>(self, _: S) {
         let Self { panel, q, stride, of_panel: [step, error, norm] } = self;
-        let contiguous = "a row of a panel is contiguous";
+        // Loops of a length that the compiler knows become vector operations.
+        let wide = |values: ArrayView1<'_, f32>| {
+            let mut wide = [0.0_f32; WIDTH];
+            wide[..values.len()].copy_from_slice(values.to_slice().expect("a row of a panel is contiguous"));
+            wide
+        };
         let mut largest = [0.0_f32; WIDTH];
         for values in panel.outer_iter() {
-            largest
-                .iter_mut()
-                .zip(values.to_slice().expect(contiguous))
-                .for_each(|(largest, w)| *largest = largest.max(w.abs()));
+            largest.iter_mut().zip(wide(values)).for_each(|(largest, w)| *largest = largest.max(w.abs()));
         }
-        let mut per_step = [0.0_f32; WIDTH];
-        for ((step, per_step), largest) in step.iter_mut().zip(&mut per_step).zip(largest) {
-            *step = largest / LARGEST;
-            *per_step = if *step > 0.0 { 1.0 / *step } else { 0.0 };
-        }
+        let steps = largest.map(|largest| largest / LARGEST);
+        let per_step = steps.map(|step| if step > 0.0 { 1.0 / step } else { 0.0 });
         let (mut errors, mut norms) = ([0.0_f64; WIDTH], [0.0_f64; WIDTH]);
         for (values, q) in panel.outer_iter().zip(q.chunks_mut(stride)) {
-            for (column, (&w, q)) in values.to_slice().expect(contiguous).iter().zip(q).enumerate() {
-                let whole = (w * per_step[column]).round_ties_even();
-                *q = whole as i8;
-                let rounded = f64::from(*q) * f64::from(step[column]);
-                let off = f64::from(w) - rounded;
-                errors[column] += off * off;
-                norms[column] += rounded * rounded;
+            let w = wide(values);
+            let mut whole = [0.0_f32; WIDTH];
+            for at in 0..WIDTH {
+                whole[at] = (w[at] * per_step[at]).round_ties_even().clamp(-LARGEST, LARGEST);
             }
+            for at in 0..WIDTH {
+                let rounded = f64::from(whole[at]) * f64::from(steps[at]);
+                let off = f64::from(w[at]) - rounded;
+                errors[at] += off * off;
+                norms[at] += rounded * rounded;
+            }
+            q.iter_mut().zip(&whole[..panel.ncols()]).for_each(|(q, whole)| *q = *whole as i8);
         }
+        step.iter_mut().zip(steps).for_each(|(to, step)| *to = step);
         error.iter_mut().zip(errors).for_each(|(to, square)| *to = up(square.sqrt()));
         norm.iter_mut().zip(norms).for_each(|(to, square)| *to = up(square.sqrt()));
     }
