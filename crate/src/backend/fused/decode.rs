@@ -2,6 +2,7 @@
 //! computed as if nothing else had been done.
 
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ndarray::{Array1, Array2, ArrayView2, Axis, CowArray, Dim};
 use rayon::prelude::*;
@@ -17,6 +18,8 @@ const ROWS_A_PASS: usize = 1024;
 /// A product of 8-bit integers costs a quarter of one of floats, so after so many vectors times `d_head` a head has cost as
 /// much as folding it, which would have made each of them many times as fast.
 const VECTORS_WORTH_FOLDING: usize = 4;
+/// A head whose vectors have more candidates than this is folded the next time: sums over all of `d_model` have no outliers.
+const CANDIDATES_A_VECTOR: usize = 512;
 
 /// `W_U` and `b_U`.
 pub(crate) struct FusedUnembed {
@@ -33,7 +36,8 @@ pub(crate) struct Projected {
     /// Of `P W_U`, once the head has decoded enough vectors: a product of it costs `d_head` multiplications, of the
     /// unembedding `d_model`.
     folded: OnceLock<Option<Screen>>,
-    decoded: std::sync::atomic::AtomicUsize,
+    /// How many vectors.
+    decoded: AtomicUsize,
 }
 
 impl FusedUnembed {
@@ -54,6 +58,9 @@ impl FusedUnembed {
     fn screen(&self, integers: &Integers) -> Option<&Screen> {
         let make = || {
             let (d_model, d_vocab) = self.linear.w.dim();
+            if !self.bias().iter().all(|b| b.is_finite()) {
+                return None;
+            }
             let panels: Vec<ArrayView2<f32>> = self.linear.w.iter().collect();
             Screen::new(integers, d_model, d_vocab, |index| CowArray::from(panels[index]), |_| 0.0)
         };
@@ -109,13 +116,12 @@ impl Projected {
     }
 
     /// The screen of `P W_U`, if it is there or time to make it: `n` more vectors are to be decoded.
-    fn folded(&self, integers: &Integers, unembed: &FusedUnembed, n: usize) -> Option<&Screen> {
-        let before = self.decoded.fetch_add(n, std::sync::atomic::Ordering::Relaxed);
+    fn folded(&self, integers: &Integers, unembed: &FusedUnembed, w_u: &Screen, n: usize) -> Option<&Screen> {
+        let before = self.decoded.fetch_add(n, Ordering::Relaxed);
         let (d_head, d_model) = self.p.dim();
         if self.folded.get().is_none() && before.saturating_add(n) < VECTORS_WORTH_FOLDING * d_head {
             return None;
         }
-        let w_u = unembed.screen(integers)?;
         let make = || {
             let panels: Vec<ArrayView2<f32>> = unembed.linear.w.iter().collect();
             let panel = |index: usize| {
@@ -142,13 +148,7 @@ pub(super) fn decode(c: ArrayView2<f32>, projected: &Projected, unembed: &FusedU
     for c in c.axis_chunks_iter(Axis(0), ROWS_A_PASS) {
         let mut r = HostArray::unset(Dim((c.nrows(), projected.p.ncols())));
         gemm::product(1.0, c, projected.p.view(), r.view_mut());
-        let candidates = match projected.folded(integers, unembed, c.nrows()) {
-            Some(folded) => folded.candidates(integers, c, bias, top.wanted()),
-            None => match unembed.screen(integers) {
-                Some(screen) => screen.candidates(integers, r.view(), bias, top.wanted()),
-                None => c.outer_iter().map(|_| Candidates::All).collect(),
-            },
-        };
+        let candidates = candidates(integers, c, r.view(), projected, unembed, top.wanted());
         let best = |(candidates, r): (Candidates, &[f32])| {
             let mut best = TopTokensBuilder::new(1, k, bias.len());
             let mut push = |token| best.push_token(0, token, unembed.logit(arch, r, token));
@@ -164,4 +164,36 @@ pub(super) fn decode(c: ArrayView2<f32>, projected: &Projected, unembed: &FusedU
         best.into_iter().for_each(|best| top.extend(best));
     }
     top.finish()
+}
+
+/// The tokens that can be among the `wanted` best of each vector. Shape: `c [n, d_head]`, `r [n, d_model]` → `[n]`.
+fn candidates(
+    integers: &Integers,
+    c: ArrayView2<f32>,
+    r: ArrayView2<f32>,
+    projected: &Projected,
+    unembed: &FusedUnembed,
+    wanted: usize,
+) -> Vec<Candidates> {
+    let bias = unembed.bias();
+    let Some(whole) = unembed.screen(integers) else { return c.outer_iter().map(|_| Candidates::All).collect() };
+    let mut candidates = match projected.folded(integers, unembed, whole, c.nrows()) {
+        Some(folded) => folded.candidates(integers, c, bias, wanted),
+        None => {
+            let candidates = whole.candidates(integers, r, bias, wanted);
+            let number: usize = candidates.iter().map(|of_vector| of_vector.number(bias.len())).sum();
+            if number > CANDIDATES_A_VECTOR * candidates.len() {
+                projected.decoded.store(usize::MAX / 2, Ordering::Relaxed);
+            }
+            candidates
+        }
+    };
+    let all = |(row, candidates): (usize, &Candidates)| matches!(candidates, Candidates::All).then_some(row);
+    let rows: Vec<usize> = candidates.iter().enumerate().filter_map(all).collect();
+    if !rows.is_empty() {
+        let r = r.select(Axis(0), &rows);
+        let by_floats = whole.candidates_by_floats(&unembed.linear.w, r.view(), bias, wanted);
+        rows.into_iter().zip(by_floats).for_each(|(row, better)| candidates[row] = better);
+    }
+    candidates
 }

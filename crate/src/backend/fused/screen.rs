@@ -8,17 +8,20 @@
 //! ```
 //!
 //! so a token whose logit is below the k-th best even with the bound added is none of the k best: no token that is one
-//! is ever lost. A few dozen of GPT-2's 50257 are left, whose logits are then computed as they should be.
+//! is ever lost. A few dozen of GPT-2's 50257 are left, whose logits are then computed as they should be. Where a column or
+//! a vector has a few entries that are much larger than all others, the bounds are wide and leave too many: such vectors
+//! are [screened with products of floats](Screen::candidates_by_floats), whose bounds are a thousand times narrower.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use ndarray::{ArrayView1, ArrayView2, Axis, CowArray, Ix2};
+use ndarray::{Array2, ArrayView1, ArrayView2, Axis, CowArray, Ix2, s};
 use rayon::prelude::*;
 use rten_gemm::{GemmExecutor, GemmInputA, GemmInputB, GemmOptions, PackedAMatrix, PackedBMatrix};
 use rten_tensor::NdTensorView;
 
-use super::panels::WIDTH;
+use super::gemm;
+use super::panels::{Panels, WIDTH};
 
 /// Products of unsigned and signed integers of 8 bits.
 pub(super) type Integers = GemmExecutor<u8, i8, i32>;
@@ -35,8 +38,8 @@ const CHUNK: usize = 64;
 const LARGEST: f32 = 127.0;
 /// More than the rounding of the few operations that a bound and a logit take, as a share of what goes into them.
 const ROUNDING: f64 = 1e-6;
-/// A vector with more candidates than this is not worth screening.
-const MOST_CANDIDATES: usize = 4096;
+/// A vector with more candidates than this is better screened in another way.
+const MOST_CANDIDATES: usize = 2048;
 
 /// The columns `w` of all tokens, rounded, and how far they are from what they stand for.
 pub(super) struct Screen {
@@ -46,6 +49,8 @@ pub(super) struct Screen {
     /// To be added to a product, because integers that are not negative stand for those of `x̂`: what stands for zero,
     /// times the sum of the token's integers, taken away.
     correction: Vec<i32>,
+    /// The largest that any token's `‖w‖` can be.
+    largest_norm: f32,
 }
 
 /// A number a token.
@@ -78,8 +83,17 @@ struct OfVector {
 /// The tokens that can be among the best of a vector, by ascending id.
 pub(super) enum Candidates {
     Some(Vec<u32>),
-    /// Too many to be worth a list, or a vector with numbers that are not finite.
+    /// Too many for a list, or a vector whose bounds are not finite.
     All,
+}
+
+impl Candidates {
+    pub(super) fn number(&self, d_vocab: usize) -> usize {
+        match self {
+            Candidates::Some(tokens) => tokens.len(),
+            Candidates::All => d_vocab,
+        }
+    }
 }
 
 impl Screen {
@@ -126,7 +140,9 @@ impl Screen {
         }
         let finite = |values: &[f32]| values.iter().all(|value| value.is_finite());
         let all_finite = finite(&of_tokens.step) && finite(&of_tokens.error) && finite(&of_tokens.norm);
-        all_finite.then_some(Self { blocks, of_tokens, correction })
+        let norms = of_tokens.norm.iter().zip(&of_tokens.error).map(|(norm, error)| norm + error);
+        let largest_norm = norms.fold(0.0_f32, f32::max);
+        all_finite.then_some(Self { blocks, of_tokens, correction, largest_norm })
     }
 
     /// The memory that a screen of such a size takes.
@@ -147,50 +163,94 @@ impl Screen {
         bias: &[f32],
         wanted: usize,
     ) -> Vec<Candidates> {
-        let x = Rounded::new(integers, x);
-        let bias_rounding = ROUNDING * f64::from(bias.iter().fold(0.0_f32, |most, b| most.max(b.abs())));
+        let Rounded { blocks, rows_a_block, rows } = Rounded::new(integers, x);
+        let blank = || vec![0; TOKENS * rows_a_block];
+        self.look_through(&rows, rows_a_block, bias, wanted, blank, |block, index, products, look| {
+            let (rows, w) = (&blocks[index], &self.blocks[block]);
+            let products = &mut products[..rows.rows() * w.cols()];
+            let (x, w) = (GemmInputA::Packed(rows), GemmInputB::Packed(w));
+            integers.gemm(products, x, w, GemmOptions::default()).expect("the shapes fit each other");
+            let tokens = self.tokens(block);
+            let [step, error, norm] = self.of_tokens.view(tokens.clone());
+            let correction = &self.correction[tokens.clone()];
+            for (row, products) in products.chunks_exact(tokens.len()).enumerate() {
+                look(row, Products::Integers { products, correction, step }, error, norm);
+            }
+        })
+    }
+
+    /// As [`candidates`](Self::candidates), by products of floats with the columns themselves. Shape: `w [inner, d_vocab]`.
+    pub(super) fn candidates_by_floats(
+        &self,
+        w: &Panels,
+        x: ArrayView2<f32>,
+        bias: &[f32],
+        wanted: usize,
+    ) -> Vec<Candidates> {
+        // A sum of so many products of floats is off by less than so many ε times the sum of their magnitudes.
+        let share = 1.01 * f32::EPSILON * w.dim().0 as f32 + ROUNDING as f32;
+        let norm = |x: ArrayView1<f32>| up(x.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt());
+        let rows: Vec<OfVector> = x.outer_iter().map(|x| OfVector { step: 0.0, off: share, norm: norm(x) }).collect();
+        let panels: Vec<ArrayView2<f32>> = w.iter().collect();
+        let rows_a_block = rows.len().clamp(1, ROWS);
+        let blank = || Array2::zeros((rows_a_block, TOKENS));
+        self.look_through(&rows, rows_a_block, bias, wanted, blank, |block, index, products, look| {
+            let x = x.axis_chunks_iter(Axis(0), rows_a_block).nth(index).expect("a block of vectors");
+            let mut width = 0;
+            for panel in &panels[block * PANELS..((block + 1) * PANELS).min(panels.len())] {
+                let end = width + panel.ncols();
+                gemm::product(1.0, x, *panel, products.slice_mut(s![..x.nrows(), width..end]));
+                width = end;
+            }
+            let [_, error, norm] = self.of_tokens.view(self.tokens(block));
+            let error: Vec<f32> = error.iter().map(|error| error * share).collect();
+            for (row, products) in products.outer_iter().take(x.nrows()).enumerate() {
+                let products = &products.to_slice().expect("a row is contiguous")[..width];
+                look(row, Products::Floats(products), &error, norm);
+            }
+        })
+    }
+
+    /// The tokens of a block.
+    fn tokens(&self, block: usize) -> Range<usize> {
+        block * TOKENS..((block + 1) * TOKENS).min(self.correction.len())
+    }
+
+    /// Goes through all tokens, block by block. `products(block of tokens, block of vectors, memory, look)` computes
+    /// products and gives them to `look(vector of its block, products, error, norm)`.
+    fn look_through<T: Send>(
+        &self,
+        rows: &[OfVector],
+        rows_a_block: usize,
+        bias: &[f32],
+        wanted: usize,
+        blank: impl Fn() -> T + Sync + Send,
+        products: impl Fn(usize, usize, &mut T, &mut dyn FnMut(usize, Products, &[f32], &[f32])) + Sync + Send,
+    ) -> Vec<Candidates> {
+        let largest_bias = bias.iter().fold(0.0_f32, |most, b| most.max(b.abs()));
+        let bias_rounding = ROUNDING as f32 * largest_bias + f32::MIN_POSITIVE;
+        let arch = pulp::Arch::new();
         // What one run is sure of holds for the others.
-        let sure: Vec<Sure> = x.rows.iter().map(|_| Sure::default()).collect();
-        let begin = || x.rows.iter().map(|row| Found::new(wanted, row)).collect::<Vec<_>>();
+        let sure: Vec<Sure> = rows.iter().map(|_| Sure::default()).collect();
+        let begin = || rows.iter().map(|row| Found::new(wanted, row, self.largest_norm)).collect::<Vec<_>>();
         // rayon folds runs of neighbouring blocks and joins the runs in order. Every run begins without knowing how good
         // the best tokens are, so there should be few.
-        let blocks = self.blocks.par_iter().enumerate();
-        let blocks_a_run = blocks.len().div_ceil(2 * rayon::current_num_threads());
-        let arch = pulp::Arch::new();
+        let blocks = (0..self.blocks.len()).into_par_iter();
+        let blocks_a_run = self.blocks.len().div_ceil(2 * rayon::current_num_threads());
         let folds = blocks.with_min_len(blocks_a_run).fold(
-            || (begin(), vec![0; TOKENS * x.rows_a_block]),
-            |(mut found, mut products), (block, w)| {
-                let tokens = block * TOKENS..block * TOKENS + w.cols();
-                let correction = &self.correction[tokens.clone()];
-                let [step, error, norm] = self.of_tokens.view(tokens.clone());
-                for (index, rows) in x.blocks.iter().enumerate() {
-                    let products = &mut products[..rows.rows() * w.cols()];
-                    let (rows, w) = (GemmInputA::Packed(rows), GemmInputB::Packed(w));
-                    integers.gemm(products, rows, w, GemmOptions::default()).expect("the shapes fit each other");
-                    let of_block = x.rows[index * x.rows_a_block..]
-                        .iter()
-                        .zip(&sure[index * x.rows_a_block..])
-                        .zip(&mut found[index * x.rows_a_block..]);
-                    for (products, ((x, sure), found)) in products.chunks_exact(tokens.len()).zip(of_block) {
-                        let bias = &bias[tokens.clone()];
-                        let bias_rounding = bias_rounding as f32;
-                        let first = tokens.start;
-                        arch.dispatch(Look {
-                            found,
-                            sure,
-                            x: *x,
-                            products,
-                            correction,
-                            step,
-                            error,
-                            norm,
-                            bias,
-                            bias_rounding,
-                            first,
-                        });
-                    }
+            || (begin(), blank()),
+            |(mut found, mut memory), block| {
+                let tokens = self.tokens(block);
+                let (bias, first) = (&bias[tokens.clone()], tokens.start);
+                for start in (0..rows.len()).step_by(rows_a_block) {
+                    let mut look = |row: usize, products: Products, error: &[f32], norm: &[f32]| {
+                        let row = start + row;
+                        let (found, sure, x) = (&mut found[row], &sure[row], rows[row]);
+                        arch.dispatch(Look { found, sure, x, products, error, norm, bias, bias_rounding, first });
+                    };
+                    products(block, start / rows_a_block, &mut memory, &mut look);
                 }
-                (found, products)
+                (found, memory)
             },
         );
         let join = |mut low: Vec<Found>, high: Vec<Found>| {
@@ -370,8 +430,9 @@ impl Sure {
 }
 
 impl Found {
-    fn new(wanted: usize, x: &OfVector) -> Self {
-        let all = !(x.step.is_finite() && x.off.is_finite() && x.norm.is_finite());
+    fn new(wanted: usize, x: &OfVector, largest_norm: f32) -> Self {
+        // No bound and no logit comes near the largest float.
+        let all = !(x.step.is_finite() && x.off <= 1.0 && x.norm * largest_norm.max(1.0) < f32::MAX / 16.0);
         Self { low: Vec::with_capacity(wanted + 1), wanted, floor: f32::NEG_INFINITY, candidates: Vec::new(), all }
     }
 
@@ -429,14 +490,24 @@ impl Found {
     }
 }
 
+/// What a vector's logits are computed from, without bias, for a block of tokens.
+#[derive(Clone, Copy)]
+enum Products<'a> {
+    /// `correction` is to be added, then `step` and that of the vector are to be multiplied.
+    Integers {
+        products: &'a [i32],
+        correction: &'a [i32],
+        step: &'a [f32],
+    },
+    Floats(&'a [f32]),
+}
+
 /// Takes from the products of a block what can be among the best, and passes quickly over all the others.
 struct Look<'a> {
     found: &'a mut Found,
     sure: &'a Sure,
     x: OfVector,
-    products: &'a [i32],
-    correction: &'a [i32],
-    step: &'a [f32],
+    products: Products<'a>,
     error: &'a [f32],
     norm: &'a [f32],
     bias: &'a [f32],
@@ -450,7 +521,7 @@ impl pulp::WithSimd for Look<'_> {
 
     #[inline(always)]
     fn with_simd<S: pulp::Simd>(self, _: S) {
-        let Self { found, sure: shared, x, products, correction, step, error, norm, bias, bias_rounding, first } = self;
+        let Self { found, sure: shared, x, products, error, norm, bias, bias_rounding, first } = self;
         if found.all {
             return;
         }
@@ -459,25 +530,34 @@ impl pulp::WithSimd for Look<'_> {
         let before = found.candidates.len();
         // In one operation where the processor has it; without, the standard library would take its time.
         let mul_add = |a: f32, b: f32, c: f32| if S::IS_SCALAR { a * b + c } else { a.mul_add(b, c) };
+        let bound = |error: f32, norm: f32| mul_add(norm, x.off, error); // as a share of ‖x‖
         // Loops without branches, which the compiler turns into vector operations.
         let mut high = [0.0_f32; TOKENS];
-        let integers = products.iter().zip(correction);
-        let bounds = error.iter().zip(norm);
-        for (high, ((((product, correction), &step), (&error, &norm)), &bias)) in
-            high.iter_mut().zip(integers.zip(step).zip(bounds).zip(bias))
-        {
-            let integer = product + correction;
-            let bound = mul_add(norm, x.off, error); // as a share of ‖x‖
-            *high = mul_add(integer as f32 * step, x.step, mul_add(bound, x.norm, bias));
+        let of_tokens = error.iter().zip(norm).zip(bias);
+        match products {
+            Products::Integers { products, correction, step } => {
+                let products = products.iter().zip(correction).zip(step);
+                for (high, (((product, correction), &step), ((&error, &norm), &bias))) in
+                    high.iter_mut().zip(products.zip(of_tokens))
+                {
+                    let integer = product + correction;
+                    *high = mul_add(integer as f32 * step, x.step, mul_add(bound(error, norm), x.norm, bias));
+                }
+            }
+            Products::Floats(products) => {
+                for (high, (product, ((&error, &norm), &bias))) in high.iter_mut().zip(products.iter().zip(of_tokens)) {
+                    *high = product + mul_add(bound(error, norm), x.norm, bias);
+                }
+            }
         }
-        for (chunk, high) in high[..products.len()].chunks(CHUNK).enumerate() {
+        for (chunk, high) in high[..bias.len()].chunks(CHUNK).enumerate() {
             let above: u32 = high.iter().map(|&high| u32::from(high >= sure)).sum();
             if above == 0 {
                 continue;
             }
             for (at, &high) in (chunk * CHUNK..).zip(high) {
                 if high >= sure {
-                    let bound = mul_add(norm[at], x.off, error[at]) * x.norm + bias_rounding;
+                    let bound = bound(error[at], norm[at]) * x.norm + bias_rounding;
                     found.push((first + at) as u32, high - 2.0 * bound, high + bias_rounding);
                     sure = found.sure() - bias_rounding;
                 }
@@ -486,5 +566,49 @@ impl pulp::WithSimd for Look<'_> {
         if found.candidates.len() > before {
             shared.raise(found.sure());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of each vector, whether its two best tokens are among the candidates, and how many there are.
+    fn check(candidates: &[Candidates], logits: &Array2<f64>) -> Vec<usize> {
+        assert_eq!(candidates.len(), logits.nrows());
+        let of_vector = |(candidates, logits): (&Candidates, ndarray::ArrayView1<f64>)| {
+            let mut best: Vec<usize> = (0..logits.len()).collect();
+            best.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]));
+            if let Candidates::Some(tokens) = candidates {
+                assert!(best[..2].iter().all(|&token| tokens.contains(&(token as u32))));
+                assert!(tokens.is_sorted());
+            }
+            candidates.number(logits.len())
+        };
+        candidates.iter().zip(logits.outer_iter()).map(of_vector).collect()
+    }
+
+    #[test]
+    fn no_best_token_is_lost_and_floats_leave_few_where_integers_leave_many() {
+        let mut random = fastrand::Rng::new();
+        println!("seed {}", random.get_seed());
+        let (n, inner, d_vocab) = (230, 70, 5001);
+        let mut matrix = |rows, columns| Array2::from_shape_simple_fn((rows, columns), || random.f32() - 0.5);
+        let (mut x, mut w, bias) = (matrix(n, inner), matrix(inner, d_vocab), matrix(1, d_vocab));
+        let bias: Vec<f32> = bias.iter().map(|b| 0.1 * b).collect();
+        // In a third of the vectors and in all columns there is a number that makes the steps too long for the others.
+        w.row_mut(3).mapv_inplace(|w| 1e4 * w);
+        x.column_mut(3).fill(0.0);
+        x.slice_mut(s![..n / 3, 5]).fill(1e4);
+        w.row_mut(5).mapv_inplace(|w| 1e-4 * w);
+        let logits = x.mapv(f64::from).dot(&w.mapv(f64::from)) + &ndarray::arr1(&bias).mapv(f64::from);
+
+        let (integers, panels) = (Integers::new(), Panels::new(w.view()));
+        let views: Vec<ArrayView2<f32>> = panels.iter().collect();
+        let screen = Screen::new(&integers, inner, d_vocab, |index| CowArray::from(views[index]), |_| 0.0).unwrap();
+        let many = check(&screen.candidates(&integers, x.view(), &bias, 2), &logits);
+        let few = check(&screen.candidates_by_floats(&panels, x.view(), &bias, 2), &logits);
+        assert!(many.iter().all(|&number| number > 100), "{many:?}");
+        assert!(few[n / 3..].iter().all(|&number| number < 20), "{few:?}");
     }
 }
