@@ -23,9 +23,12 @@ const CANDIDATES_A_VECTOR: usize = 512;
 
 /// `W_U` and `b_U`.
 pub(crate) struct FusedUnembed {
-    pub(super) linear: FusedLinear,
     /// `W_Uᵀ`: single tokens are looked up here. Shape: `[d_vocab, d_model]`.
     by_token: Array2<f32>,
+    b_u: Array1<f32>,
+    /// The same for products with whole columns: made when they are first asked for.
+    linear: OnceLock<FusedLinear>,
+    /// Made when a head is first decoded; `None` if the numbers are not all finite.
     screen: OnceLock<Option<Screen>>,
 }
 
@@ -42,47 +45,58 @@ pub(crate) struct Projected {
 
 impl FusedUnembed {
     pub(super) fn new(w_u: Array2<f32>, b_u: Array1<f32>) -> Self {
-        let linear = FusedLinear::new(w_u.view(), b_u);
         // Checkpoints have it by token, so there is nothing to copy.
         let by_token = w_u.reversed_axes();
         let by_token =
             if by_token.is_standard_layout() { by_token } else { by_token.as_standard_layout().into_owned() };
-        Self { linear, by_token, screen: OnceLock::new() }
+        Self { by_token, b_u, linear: OnceLock::new(), screen: OnceLock::new() }
+    }
+
+    pub(super) fn weights(&self) -> (Array2<f32>, Array1<f32>) {
+        (self.by_token.t().as_standard_layout().into_owned(), self.b_u.clone())
+    }
+
+    pub(super) fn d_vocab(&self) -> usize {
+        self.b_u.len()
+    }
+
+    pub(super) fn linear(&self) -> &FusedLinear {
+        get_or_make(&self.linear, || FusedLinear::new(self.by_token.t(), self.b_u.clone()))
     }
 
     fn bias(&self) -> &[f32] {
-        self.linear.b.as_slice().expect("a bias is contiguous")
+        self.b_u.as_slice().expect("a bias is contiguous")
     }
 
     /// `None` if its numbers are not all finite.
     fn screen(&self, integers: &Integers) -> Option<&Screen> {
         let make = || {
-            let (d_model, d_vocab) = self.linear.w.dim();
+            let (d_model, d_vocab) = self.linear().w.dim();
             if !self.bias().iter().all(|b| b.is_finite()) {
                 return None;
             }
-            let panels: Vec<ArrayView2<f32>> = self.linear.w.iter().collect();
+            let panels: Vec<ArrayView2<f32>> = self.linear().w.iter().collect();
             Screen::new(integers, d_model, d_vocab, |index| CowArray::from(panels[index]), |_| 0.0)
         };
-        get_or_make(&self.screen, make)
+        get_or_make(&self.screen, make).as_ref()
     }
 
     /// The logit of a token: exact products, added in `f64` in an order that depends on nothing but `d_model`.
     fn logit(&self, arch: pulp::Arch, r: &[f32], token: u32) -> f32 {
         let w = self.by_token.row(token as usize).to_slice().expect("a row is contiguous");
-        let b = f64::from(self.linear.b[token as usize]);
+        let b = f64::from(self.b_u[token as usize]);
         (arch.dispatch(Dot(r, w)) + b) as f32
     }
 }
 
 /// As [`OnceLock::get_or_init`], but what `make` does is not done under a lock: it waits for other threads inside rayon, and
 /// may take up a task meanwhile that wants the same.
-fn get_or_make<T>(place: &OnceLock<Option<T>>, make: impl FnOnce() -> Option<T>) -> Option<&T> {
-    if place.get().is_none() {
-        let made = make();
-        let _ = place.set(made); // another thread may have been first, with the same
+fn get_or_make<T>(place: &OnceLock<T>, make: impl FnOnce() -> T) -> &T {
+    if let Some(made) = place.get() {
+        return made;
     }
-    place.get().and_then(Option::as_ref)
+    let made = make();
+    place.get_or_init(|| made) // another thread may have been first, with the same
 }
 
 struct Dot<'a>(&'a [f32], &'a [f32]);
@@ -123,7 +137,7 @@ impl Projected {
             return None;
         }
         let make = || {
-            let panels: Vec<ArrayView2<f32>> = unembed.linear.w.iter().collect();
+            let panels: Vec<ArrayView2<f32>> = unembed.linear().w.iter().collect();
             let panel = |index: usize| {
                 let mut product = Array2::zeros((d_head, panels[index].ncols()));
                 gemm::product(1.0, self.p.view(), panels[index], product.view_mut());
@@ -135,7 +149,7 @@ impl Projected {
             let share = 1.01 * f64::from(f32::EPSILON) * (d_model + d_head) as f64 * norm;
             Screen::new(integers, d_head, unembed.bias().len(), panel, |token| share * w_u.norm(token))
         };
-        get_or_make(&self.folded, make)
+        get_or_make(&self.folded, make).as_ref()
     }
 }
 
@@ -192,7 +206,7 @@ fn candidates(
     let rows: Vec<usize> = candidates.iter().enumerate().filter_map(all).collect();
     if !rows.is_empty() {
         let r = r.select(Axis(0), &rows);
-        let by_floats = whole.candidates_by_floats(&unembed.linear.w, r.view(), bias, wanted);
+        let by_floats = whole.candidates_by_floats(&unembed.linear().w, r.view(), bias, wanted);
         rows.into_iter().zip(by_floats).for_each(|(row, better)| candidates[row] = better);
     }
     candidates

@@ -212,11 +212,11 @@ impl Backend for Fused {
     }
 
     fn unembed_weights(&self, unembed: &FusedUnembed) -> Result<(Array2<f32>, Array1<f32>)> {
-        self.linear_weights(&unembed.linear)
+        Ok(unembed.weights())
     }
 
     fn logits(&self, unembed: &FusedUnembed, x: &HostArray<Ix2>) -> Result<HostArray<Ix2>> {
-        self.apply(&unembed.linear, x)
+        self.apply(unembed.linear(), x)
     }
 
     fn projected(&self, p: Array2<f32>) -> Result<Projected> {
@@ -224,7 +224,7 @@ impl Backend for Fused {
     }
 
     fn projected_bytes(projected: &Projected, unembed: &FusedUnembed) -> usize {
-        projected.bytes(unembed.linear.b.len())
+        projected.bytes(unembed.d_vocab())
     }
 
     fn decode(&self, c: ArrayView2<f32>, projected: &Projected, unembed: &FusedUnembed, k: usize) -> Result<TopTokens> {
