@@ -117,3 +117,79 @@ fn the_pattern_counts_first_appearances_row_by_row() {
     assert_eq!(unique_index_pattern(&feature), arr2(&[[0.0, 1.0, 1.0], [2.0, 0.0, 1.0], [2.0, 3.0, 4.0]]));
     assert_eq!(unique_index_pattern(&arr2(&[[0.0, -0.0]])), arr2(&[[0.0, 0.0]]));
 }
+
+fn pair() -> Figure {
+    let data = data();
+    let figure = add_axis_labels(&plot_attns(&unique_index_pattern(&data.feature(Feature::Qk))), &data).unwrap();
+    let figure = add_attn_overlay(&figure, &data, MIN_ATTN).unwrap();
+    let figure = add_token_labels(&figure, &data, Feature::Qk).unwrap();
+    compare_plots(&figure, &figure, "<title>", "a & b").unwrap()
+}
+
+#[test]
+fn the_picture_has_what_the_figure_has() {
+    let data = data();
+    let figure = add_axis_labels(&plot_attns(&unique_index_pattern(&data.feature(Feature::Qk))), &data).unwrap();
+    let figure = add_attn_overlay(&figure, &data, MIN_ATTN).unwrap();
+    let figure = add_token_labels(&figure, &data, Feature::Qk).unwrap();
+    let svg = figure.to_svg().unwrap();
+    let picture = roxmltree::Document::parse(&svg).unwrap();
+    let named = |name: &'static str| picture.descendants().filter(move |node| node.has_tag_name(name));
+    let texts: Vec<&str> = named("text").filter_map(|text| text.text()).collect();
+    assert_eq!(texts.len(), 4 * 13 + 91 + 1);
+    let labels = data.attention_tokens().iter().flatten().map(|&token| data.token_label(token)).collect::<Vec<_>>();
+    assert_eq!(texts[4 * 13..4 * 13 + 91], labels);
+    let frames = named("rect").filter(|rect| rect.attribute("stroke") == Some("#fff")).count();
+    assert_eq!(frames, value(&figure)["layout"]["shapes"].as_array().unwrap().len());
+    // Each colour is a path, and its rectangles cover as many cells as have that value.
+    let mut covered: Vec<usize> = named("path")
+        .map(|path| {
+            let widths = path.attribute("d").unwrap().split('h').skip(1).filter(|part| !part.starts_with('-'));
+            widths.map(|part| part.split('v').next().unwrap().parse::<usize>().unwrap()).sum()
+        })
+        .collect();
+    let mut counts = std::collections::BTreeMap::new();
+    let pattern = unique_index_pattern(&data.feature(Feature::Qk));
+    pattern.iter().for_each(|value| *counts.entry(value.to_bits()).or_insert(0) += 1);
+    let mut want: Vec<usize> = counts.into_values().collect();
+    covered.sort_unstable();
+    want.sort_unstable();
+    assert_eq!(covered, want);
+    assert!(Figure::from(figure.into_plot()).to_svg().is_none());
+}
+
+#[test]
+fn a_pair_is_zoomed_together_and_its_picture_has_both() {
+    let figure = pair();
+    let layout = value(&figure)["layout"].clone();
+    assert_eq!((&layout["xaxis2"]["matches"], &layout["yaxis2"]["matches"]), (&json!("x"), &json!("y")));
+    let svg = figure.to_svg().unwrap();
+    let picture = roxmltree::Document::parse(&svg).unwrap();
+    let texts: Vec<&str> =
+        picture.descendants().filter(|node| node.has_tag_name("text")).filter_map(|t| t.text()).collect();
+    assert_eq!(texts.len(), 2 * (4 * 13 + 91 + 1) + 2);
+    assert_eq!(texts[texts.len() - 2..], ["<title>", "a & b"]);
+    let other = plot_attns(&arr2(&[[0.0, 1.0], [2.0, 0.0]]));
+    let unlike = compare_plots(&other, &plot_attns(&arr2(&[[0.0]])), "", "").unwrap();
+    assert!(value(&unlike)["layout"]["xaxis2"].get("matches").is_none());
+}
+
+#[test]
+fn what_the_pointer_shows_is_the_data_of_the_cell() {
+    let data = data();
+    let figure = add_attn_overlay(&plot_attns(&data.feature(Feature::Attn)), &data, MIN_ATTN).unwrap();
+    let trace = value(&figure)["data"][0].clone();
+    let text = |query: usize, key: usize| trace["hovertext"][query][key].as_str().unwrap().to_owned();
+    assert_eq!(text(2, 3), "", "nothing is said where the key comes after the query");
+    let lines: Vec<String> = text(4, 3).split("<br>").map(str::to_owned).collect();
+    let cell = data.cell(4, 3).unwrap();
+    assert_eq!(lines[0], "query 4 “ is”");
+    assert_eq!(lines[1], "key 3 “ sentence”");
+    let after = |line: &str, words: &str| line.split(words).nth(1).unwrap().parse::<f32>().unwrap();
+    assert!((after(&lines[2], "attention ") - data.attn[[4, 3]]).abs() < 1e-4);
+    let token = |rank: usize| data.token_label(data.qk.tokens[[cell, rank]]);
+    assert!(lines[3].starts_with(&format!("attention token “{}”", token(0))), "{}", lines[3]);
+    assert!((after(&lines[3], "logit ") - data.qk.logits[[cell, 0]]).abs() < 1e-2);
+    assert!(lines[4].starts_with(&format!("then “{}”", token(1))), "{}", lines[4]);
+    assert!((after(&lines[4], "less by ") - data.qk.margin[cell]).abs() < 1e-2);
+}

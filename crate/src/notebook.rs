@@ -51,12 +51,13 @@ pub fn run_prompts(model: &Gpt2, prompts: impl Into<Prompts>) -> Result<PromptRu
     Ok(PromptRun { model: model.clone(), logits, cache })
 }
 
-/// The data of one head on every prompt, with the projection of the original notebook. [`head_data`] has the others.
+/// The data of one head on every prompt, with the projection of the original notebook, and the two best tokens of each
+/// vector. [`head_data`] has other projections and more tokens.
 ///
 /// # Errors
 /// As for [`head_data`].
 pub fn calculate_attns(run: &PromptRun, layer: usize, head: usize) -> Result<HeadData> {
-    head_data(&run.model, &run.cache, layer, head, DecodeOptions::default())
+    head_data(&run.model, &run.cache, layer, head, DecodeOptions { top_k: 2, ..Default::default() })
 }
 
 /// A heat map of a pattern: viridis with its midpoint at 0.5, no colour bar, row 0 on top, square cells, no tick
@@ -133,6 +134,30 @@ fn panel_for(plot: &Figure, data: &PromptHeadData, what: &'static str) -> Result
             found: format!("{rows} × {columns}"),
         });
     }
+    panel.hover = Some(Array2::from_shape_fn((pos, pos), |(query, key)| hover(data, query, key)));
     panel.caption = Some(format!("head {}.{}, projection {}", data.layer, data.head, data.projection.name()));
     Ok(panel)
+}
+
+/// What there is to say of a cell; nothing where key > query.
+fn hover(data: &PromptHeadData, query: usize, key: usize) -> Vec<String> {
+    let Some(cell) = data.cell(query, key) else { return Vec::new() };
+    let token = |token: u32| format!("“{}”", data.token_label(token));
+    let (best, logits) = (data.qk.tokens.row(cell), data.qk.logits.row(cell));
+    let mut lines = vec![
+        format!("query {query} {}", token(data.input[query])),
+        format!("key {key} {}", token(data.input[key])),
+        format!("attention {}", significant(data.attn[[query, key]])),
+        format!("attention token {}, logit {}", token(best[0]), significant(logits[0])),
+    ];
+    if best.len() > 1 {
+        lines.push(format!("then {}, less by {}", token(best[1]), significant(data.qk.margin[cell])));
+    }
+    lines
+}
+
+/// A number with four significant digits.
+fn significant(x: f32) -> String {
+    let whole_digits = x.abs().log10().floor() + 1.0; // −∞ for 0
+    format!("{x:.*}", (4.0 - whole_digits).clamp(0.0, 6.0) as usize)
 }

@@ -1,16 +1,18 @@
 //! One head on one prompt as a heat map with frames and labels: what to draw, and how plotly draws it.
 
 use ndarray::Array2;
-use plotly::common::{Anchor, ColorScale, ColorScalePalette, Font};
-use plotly::layout::{Annotation, Axis, AxisConstrain, AxisRange, Shape, ShapeLine, ShapeType};
+use plotly::common::{Anchor, ColorScale, ColorScalePalette, Font, HoverInfo};
+use plotly::layout::{Annotation, Axis, AxisRange, Shape, ShapeLine, ShapeType};
 use plotly::{HeatMap, Layout, Plot};
 
 use super::text::escape;
 
-const LABEL_SIZE: usize = 12;
-const TOKEN_SIZE: usize = 10;
+pub(super) const LABEL_SIZE: usize = 12;
+pub(super) const TOKEN_SIZE: usize = 10;
 /// Pixels between the heat map and its labels.
-const LABEL_DISTANCE: f64 = 20.0;
+pub(super) const LABEL_DISTANCE: f64 = 20.0;
+/// Pixels between the part of the figure that is the panel's and its caption.
+pub(super) const CAPTION_DISTANCE: f64 = 95.0;
 /// The value in the middle of the colour scale.
 const COLOR_MIDPOINT: f64 = 0.5;
 
@@ -25,8 +27,21 @@ pub(crate) struct Panel {
     pub(crate) axis_labels: Option<AxisLabels>,
     /// The tokens inside the cells, as (query, key, token).
     pub(crate) token_labels: Vec<(usize, usize, String)>,
+    /// What is said of a cell under the pointer, line by line; nothing of a cell without lines. Shape: `[query_pos, key_pos]`.
+    pub(crate) hover: Option<Array2<Vec<String>>>,
     /// What the data is: the head and the projection.
     pub(crate) caption: Option<String>,
+}
+
+/// Where a panel lies, in shares of what is between the figure's margins.
+pub(super) struct Place {
+    /// From and to, exactly as wide and high as square cells need: axes that are linked to others must not be cut to size.
+    pub(super) x: [f64; 2],
+    pub(super) y: [f64; 2],
+    /// Where the part of the figure begins that is the panel's.
+    pub(super) left: f64,
+    /// Whether it is zoomed with the first panel.
+    pub(super) linked: bool,
 }
 
 /// The tokens along the four sides of a panel, a label for each position.
@@ -40,7 +55,7 @@ pub(crate) struct AxisLabels {
 
 impl Panel {
     pub(crate) fn new(pattern: Array2<f32>) -> Self {
-        Self { pattern, frames: Vec::new(), axis_labels: None, token_labels: Vec::new(), caption: None }
+        Self { pattern, frames: Vec::new(), axis_labels: None, token_labels: Vec::new(), hover: None, caption: None }
     }
 
     /// What the panel shows, in words.
@@ -60,8 +75,19 @@ impl Panel {
         text
     }
 
-    /// Adds the panel to a plot, as its `index`-th of several side by side; `domain` is its share of the width.
-    pub(crate) fn draw(&self, index: usize, domain: [f64; 2], plot: &mut Plot, layout: Layout) -> Layout {
+    /// Where on the colour scale a value lies, from 0 to 1. plotly makes the scale as wide on one side of its midpoint as it
+    /// must be on the other.
+    pub(super) fn color_share(&self) -> impl Fn(f32) -> f64 {
+        let off = self.pattern.iter().map(|&value| (f64::from(value) - COLOR_MIDPOINT).abs());
+        let widest = off.filter(|off| off.is_finite()).fold(0.0, f64::max);
+        move |value| match widest > 0.0 {
+            true => 0.5 + (f64::from(value) - COLOR_MIDPOINT) / (2.0 * widest),
+            false => 0.5,
+        }
+    }
+
+    /// Adds the panel to a plot, as its `index`-th of several side by side.
+    pub(super) fn draw(&self, index: usize, place: &Place, plot: &mut Plot, layout: Layout) -> Layout {
         let suffix = if index == 0 { String::new() } else { (index + 1).to_string() };
         let (x, y) = (format!("x{suffix}"), format!("y{suffix}"));
         let (rows, columns) = self.pattern.dim();
@@ -73,19 +99,24 @@ impl Panel {
             .show_scale(false)
             .x_axis(&x)
             .y_axis(&y);
-        plot.add_trace(heat_map);
+        plot.add_trace(match &self.hover {
+            None => heat_map.hover_template("query %{y}, key %{x}: %{z}<extra></extra>"),
+            Some(hover) => {
+                let lines =
+                    |lines: &Vec<String>| lines.iter().map(|line| escape(line)).collect::<Vec<_>>().join("<br>");
+                let texts = hover.outer_iter().map(|row| row.iter().map(lines).collect()).collect();
+                heat_map.hover_text_matrix(texts).hover_info(HoverInfo::Text)
+            }
+        });
 
         let axis = || Axis::new().show_tick_labels(false).tick_length(0).show_grid(false).zero_line(false);
-        let x_axis = axis()
-            .domain(&domain)
-            .anchor(&y)
-            .range(AxisRange::new(-0.5, columns as f64 - 0.5))
-            .constrain(AxisConstrain::Domain);
-        let y_axis = axis()
-            .anchor(&x)
-            .range(AxisRange::new(rows as f64 - 0.5, -0.5)) // row 0 on top
-            .scale_anchor(&x)
-            .constrain(AxisConstrain::Domain);
+        let x_axis = axis().anchor(&y).range(AxisRange::new(-0.5, columns as f64 - 0.5)).domain(&place.x);
+        let y_axis = axis().anchor(&x).range(AxisRange::new(rows as f64 - 0.5, -0.5)).domain(&place.y); // row 0 on top
+        // Square cells. Of matching axes, plotly wants that said once.
+        let (x_axis, y_axis) = match place.linked {
+            true => (x_axis.matches("x"), y_axis.matches("y")),
+            false => (x_axis, y_axis.scale_anchor(&x)),
+        };
         let mut layout = match index {
             0 => layout.x_axis(x_axis).y_axis(y_axis),
             _ => layout.x_axis2(x_axis).y_axis2(y_axis),
@@ -97,8 +128,8 @@ impl Panel {
             layout.add_annotation(annotation);
         }
         if let Some(caption) = &self.caption {
-            let corner = label(caption, TOKEN_SIZE, "#555").x_ref("paper").y_ref("paper").x(domain[0]).y(0.0);
-            let below = corner.x_anchor(Anchor::Left).y_anchor(Anchor::Top).y_shift(-95.0);
+            let corner = label(caption, TOKEN_SIZE, "#555").x_ref("paper").y_ref("paper").x(place.left).y(0.0);
+            let below = corner.x_anchor(Anchor::Left).y_anchor(Anchor::Top).y_shift(-CAPTION_DISTANCE);
             layout.add_annotation(below);
         }
         layout

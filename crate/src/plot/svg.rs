@@ -1,0 +1,161 @@
+//! A figure as a static picture, for where no script runs: GitHub, nbviewer, print.
+//!
+//! It is drawn from the same panels as the plotly figure, with the same sizes and places, and needs no browser.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use super::colors::viridis;
+use super::panel::{CAPTION_DISTANCE, LABEL_DISTANCE, LABEL_SIZE, Panel, TOKEN_SIZE};
+
+const FONT: &str = "Open Sans, Verdana, Arial, sans-serif";
+
+/// A picture that things are added to, in pixels from the upper left corner.
+pub(super) struct Picture {
+    svg: String,
+}
+
+/// How texts lie: each has its anchor at a point, and is turned around it.
+#[derive(Clone, Copy)]
+struct Style<'a> {
+    size: usize,
+    color: &'a str,
+    /// SVG's names: `start`, `middle`, `end`.
+    anchor: &'a str,
+    degrees: i32,
+}
+
+/// A part of the picture.
+#[derive(Clone, Copy)]
+pub(super) struct Area {
+    pub(super) x: f64,
+    pub(super) y: f64,
+    pub(super) width: f64,
+    pub(super) height: f64,
+}
+
+impl Picture {
+    /// An empty picture; `description` is for those who do not see it.
+    pub(super) fn new([width, height]: [usize; 2], description: &str) -> Self {
+        let description = escape(description);
+        let svg = format!(
+            "<svg xmlns='http://www.w3.org/2000/svg' width='{width}' height='{height}' viewBox='0 0 {width} {height}' \
+             role='img' font-family='{FONT}'><title>{description}</title><rect width='100%' height='100%' fill='#fff'/>"
+        );
+        Self { svg }
+    }
+
+    pub(super) fn finish(self) -> String {
+        self.svg + "</svg>"
+    }
+
+    /// A line of text whose middle is at `x`, `y`.
+    pub(super) fn line(&mut self, x: f64, y: f64, size: usize, text: &str) {
+        self.texts(Style { size, color: "#000", anchor: "middle", degrees: 0 }, [(x, y, text)].into_iter());
+    }
+
+    /// A panel as large as fits the area, in its middle.
+    pub(super) fn panel(&mut self, panel: &Panel, area: Area) {
+        let (rows, columns) = panel.pattern.dim();
+        let cell = (area.width / columns.max(1) as f64).min(area.height / rows.max(1) as f64);
+        let left = area.x + (area.width - cell * columns as f64) / 2.0;
+        let top = area.y + (area.height - cell * rows as f64) / 2.0;
+        let (right, bottom) = (left + cell * columns as f64, top + cell * rows as f64);
+        let middle = |index: usize| cell * (index as f64 + 0.5);
+
+        let share = panel.color_share();
+        // Every colour is one path, and neighbours in a row are one rectangle of it.
+        let mut paths: BTreeMap<[u8; 3], String> = BTreeMap::new();
+        for (row, values) in panel.pattern.outer_iter().enumerate() {
+            let colors: Vec<[u8; 3]> = values.iter().map(|&value| viridis(share(value))).collect();
+            let mut column = 0;
+            for run in colors.chunk_by(|a, b| a == b) {
+                let path = paths.entry(run[0]).or_default();
+                let _ = write!(path, "M{column} {row}h{n}v1h-{n}z", n = run.len());
+                column += run.len();
+            }
+        }
+        let (x, y) = (px(left), px(top));
+        let _ = write!(self.svg, "<g transform='translate({x} {y})scale({cell})' shape-rendering='crispEdges'>");
+        for ([red, green, blue], path) in paths {
+            let _ = write!(self.svg, "<path fill='#{red:02x}{green:02x}{blue:02x}' d='{path}'/>");
+        }
+        self.svg += "</g>";
+
+        for &(query, key) in &panel.frames {
+            let (x, y) = (px(left + cell * key as f64), px(top + cell * query as f64));
+            let side = px(cell);
+            let _ = write!(
+                self.svg,
+                "<rect x='{x}' y='{y}' width='{side}' height='{side}' fill='none' stroke='#fff' stroke-width='2'/>"
+            );
+        }
+        if let Some(labels) = &panel.axis_labels {
+            let side = |anchor, degrees| Style { size: LABEL_SIZE, color: "#000", anchor, degrees };
+            let down = |texts, x| numbered(texts).map(move |(row, text)| (x, top + middle(row), text));
+            let along = |texts, y| numbered(texts).map(move |(column, text)| (left + middle(column), y, text));
+            self.texts(side("end", 0), down(&labels.left, left - LABEL_DISTANCE));
+            self.texts(side("start", -90), along(&labels.top, top - LABEL_DISTANCE));
+            self.texts(side("start", 0), down(&labels.right, right + LABEL_DISTANCE));
+            self.texts(side("end", -90), along(&labels.bottom, bottom + LABEL_DISTANCE));
+        }
+        let tokens = panel.token_labels.iter();
+        let tokens = tokens.map(|(query, key, text)| (left + middle(*key), top + middle(*query), text.as_str()));
+        self.texts(Style { size: TOKEN_SIZE, color: "#fff", anchor: "middle", degrees: -45 }, tokens);
+        if let Some(caption) = &panel.caption {
+            let y = area.y + area.height + CAPTION_DISTANCE + TOKEN_SIZE as f64 / 2.0;
+            let style = Style { size: TOKEN_SIZE, color: "#555", anchor: "start", degrees: 0 };
+            self.texts(style, [(area.x, y, caption.as_str())].into_iter());
+        }
+    }
+
+    /// Texts of one style, each with its point.
+    fn texts<'a>(&mut self, style: Style, texts: impl Iterator<Item = (f64, f64, &'a str)>) {
+        let Style { size, color, anchor, degrees } = style;
+        let _ = write!(
+            self.svg,
+            "<g font-size='{size}' fill='{color}' text-anchor='{anchor}' dominant-baseline='central'>"
+        );
+        for (x, y, text) in texts {
+            let (x, y, text) = (px(x), px(y), escape(text));
+            let _ = match degrees {
+                0 => write!(self.svg, "<text x='{x}' y='{y}'>{text}</text>"),
+                _ => write!(self.svg, "<text transform='translate({x} {y})rotate({degrees})'>{text}</text>"),
+            };
+        }
+        self.svg += "</g>";
+    }
+}
+
+fn numbered(texts: &[String]) -> impl Iterator<Item = (usize, &str)> {
+    texts.iter().map(String::as_str).enumerate()
+}
+
+/// Pixels, with as many decimals as one can see.
+fn px(x: f64) -> f64 {
+    (10.0 * x).round() / 10.0
+}
+
+/// Text between tags or quotes. What XML has no place for, control characters for instance, shows as a replacement.
+pub(super) fn escape(text: &str) -> String {
+    text.chars().fold(String::with_capacity(text.len()), |mut escaped, c| {
+        match c {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '\'' => escaped.push_str("&#39;"),
+            '\t' | '\n' | '\r' => escaped.push(' '),
+            '\u{0}'..'\u{20}' | '\u{7f}'..'\u{a0}' | '\u{fffe}' | '\u{ffff}' => escaped.push('\u{fffd}'),
+            c => escaped.push(c),
+        }
+        escaped
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn what_xml_does_not_take_is_escaped_or_replaced() {
+        assert_eq!(super::escape("<a&'b'>\u{1}\n\u{ffff}é"), "&lt;a&amp;&#39;b&#39;&gt;\u{fffd} \u{fffd}é");
+    }
+}
