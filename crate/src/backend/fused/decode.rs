@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use ndarray::{Array1, Array2, ArrayView2, Axis, CowArray, Dim};
 use rayon::prelude::*;
 
-use super::screen::{Candidates, Integers, Screen};
+use super::look::Candidates;
+use super::rounding::Integers;
+use super::screen::Screen;
 use super::{FusedLinear, gemm};
 use crate::backend::TopTokens;
 use crate::backend::top_tokens::TopTokensBuilder;

@@ -7,7 +7,9 @@
 mod attention;
 mod decode;
 mod gemm;
+mod look;
 mod panels;
+mod rounding;
 mod screen;
 
 use std::ops::Range;
