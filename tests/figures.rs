@@ -193,3 +193,20 @@ fn what_the_pointer_shows_is_the_data_of_the_cell() {
     assert!(lines[4].starts_with(&format!("then “{}”", token(1))), "{}", lines[4]);
     assert!((after(&lines[4], "less by ") - data.qk.margin[cell]).abs() < 1e-2);
 }
+
+#[test]
+fn no_domain_is_outside_what_plotly_takes() {
+    for (rows, columns) in (1..40).flat_map(|rows| (1..40).map(move |columns| (rows, columns))) {
+        let figure = plot_attns(&Array2::zeros((rows, columns)));
+        for figure in [value(&figure), value(&compare_plots(&figure, &figure, "", "").unwrap())] {
+            for axis in ["xaxis", "yaxis", "xaxis2", "yaxis2"] {
+                let Some(domain) = figure["layout"][axis]["domain"].as_array() else { continue };
+                let [from, to] = [0, 1].map(|at| domain[at].as_f64().unwrap());
+                assert!(
+                    (0.0..=1.0).contains(&from) && from < to && to <= 1.0,
+                    "{rows} × {columns}, {axis}: {domain:?}"
+                );
+            }
+        }
+    }
+}

@@ -106,9 +106,8 @@ impl Figure {
             [] => return None,
             [panel] => picture.panel(panel, area),
             panels => {
-                for (panel, [from, to]) in panels.iter().zip(DOMAINS) {
-                    let (x, width) = (area.x + from * area.width, (to - from) * area.width);
-                    picture.panel(panel, Area { x, width, ..area });
+                for (panel, domain) in panels.iter().zip(DOMAINS) {
+                    picture.panel(panel, area.columns(domain));
                 }
             }
         }
@@ -163,13 +162,12 @@ impl std::fmt::Debug for Figure {
 }
 
 /// The place of a panel in the middle of its share of the width.
-fn place(panel: &Panel, area: Area, [from, to]: [f64; 2], linked: bool) -> Place {
-    let (rows, columns) = panel.pattern.dim();
-    let (rows, columns) = (rows.max(1) as f64, columns.max(1) as f64);
-    let cell = ((to - from) * area.width / columns).min(area.height / rows);
-    let around = |middle: f64, pixels: f64, of: f64| [middle - pixels / of / 2.0, middle + pixels / of / 2.0];
-    let x = around((from + to) / 2.0, cell * columns, area.width);
-    Place { x, y: around(0.5, cell * rows, area.height), left: from, linked }
+fn place(panel: &Panel, area: Area, domain: [f64; 2], linked: bool) -> Place {
+    let cells = area.columns(domain).cells(panel.pattern.dim());
+    // plotly takes no domain that rounding has put the least bit outside.
+    let shares = |from: f64, size: f64, of: f64| [from / of, (from + size) / of].map(|share| share.clamp(0.0, 1.0));
+    let x = shares(cells.x - area.x, cells.width, area.width);
+    Place { x, y: shares(cells.y - area.y, cells.height, area.height), left: domain[0], linked }
 }
 
 /// The part of a figure that is between its margins.

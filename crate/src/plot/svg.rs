@@ -34,6 +34,21 @@ pub(super) struct Area {
     pub(super) height: f64,
 }
 
+impl Area {
+    /// From one share of the width to another.
+    pub(super) fn columns(self, [from, to]: [f64; 2]) -> Self {
+        Self { x: self.x + from * self.width, width: (to - from) * self.width, ..self }
+    }
+
+    /// As many square cells as fit, in the middle.
+    pub(super) fn cells(self, (rows, columns): (usize, usize)) -> Self {
+        let (rows, columns) = (rows.max(1) as f64, columns.max(1) as f64);
+        let cell = (self.width / columns).min(self.height / rows);
+        let (width, height) = (cell * columns, cell * rows);
+        Self { x: self.x + (self.width - width) / 2.0, y: self.y + (self.height - height) / 2.0, width, height }
+    }
+}
+
 impl Picture {
     /// An empty picture; `description` is for those who do not see it.
     pub(super) fn new([width, height]: [usize; 2], description: &str) -> Self {
@@ -56,11 +71,9 @@ impl Picture {
 
     /// A panel as large as fits the area, in its middle.
     pub(super) fn panel(&mut self, panel: &Panel, area: Area) {
-        let (rows, columns) = panel.pattern.dim();
-        let cell = (area.width / columns.max(1) as f64).min(area.height / rows.max(1) as f64);
-        let left = area.x + (area.width - cell * columns as f64) / 2.0;
-        let top = area.y + (area.height - cell * rows as f64) / 2.0;
-        let (right, bottom) = (left + cell * columns as f64, top + cell * rows as f64);
+        let Area { x: left, y: top, width, height } = area.cells(panel.pattern.dim());
+        let (right, bottom) = (left + width, top + height);
+        let cell = width / panel.pattern.ncols().max(1) as f64;
         let middle = |index: usize| cell * (index as f64 + 0.5);
 
         let share = panel.color_share();

@@ -8,7 +8,7 @@ use ndarray::{Array1, Array2, ArrayView2, Axis, CowArray, Dim};
 use rayon::prelude::*;
 
 use super::look::Candidates;
-use super::rounding::Integers;
+use super::rounding::{Integers, norm};
 use super::screen::Screen;
 use super::{FusedLinear, gemm};
 use crate::backend::TopTokens;
@@ -147,9 +147,8 @@ impl Projected {
             };
             // Sums of n products of floats are off by less than n ε times the sum of the products' magnitudes: those of
             // `P W_U`, of d_model products, and of `c P`, of d_head. By Cauchy and Schwarz, as a share of ‖c‖:
-            let norm = self.p.iter().map(|&p| f64::from(p) * f64::from(p)).sum::<f64>().sqrt();
-            let share = 1.01 * f64::from(f32::EPSILON) * (d_model + d_head) as f64 * norm;
-            Screen::new(integers, d_head, unembed.bias().len(), panel, |token| share * w_u.norm(token))
+            let share = 1.01 * f64::from(f32::EPSILON) * (d_model + d_head) as f64 * norm(&self.p);
+            Screen::new(integers, d_head, unembed.d_vocab(), panel, |token| share * w_u.norm(token))
         };
         get_or_make(&self.folded, make).as_ref()
     }

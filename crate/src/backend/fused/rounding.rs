@@ -52,6 +52,11 @@ pub(super) fn zero(integers: &Integers) -> i32 {
     if integers.may_saturate() { 64 } else { 128 }
 }
 
+/// The Euclidean norm.
+pub(super) fn norm<'a>(values: impl IntoIterator<Item = &'a f32>) -> f64 {
+    values.into_iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt()
+}
+
 /// Not less than `x`.
 pub(super) fn up(x: f64) -> f32 {
     (x * (1.0 + ROUNDING)) as f32

@@ -14,7 +14,7 @@
 
 use std::ops::Range;
 
-use ndarray::{Array2, ArrayView1, ArrayView2, Axis, CowArray, Ix2, s};
+use ndarray::{Array2, ArrayView2, Axis, CowArray, Ix2, s};
 use rayon::prelude::*;
 use rten_gemm::{GemmInputA, GemmInputB, GemmOptions, PackedBMatrix};
 use rten_tensor::NdTensorView;
@@ -22,7 +22,7 @@ use rten_tensor::NdTensorView;
 use super::gemm;
 use super::look::{Candidates, Found, Look, PANELS, Products, Sure, TOKENS};
 use super::panels::{Panels, WIDTH};
-use super::rounding::{Integers, OfTokens, OfVector, ROUNDING, ROWS, RoundColumns, Rounded, up, zero};
+use super::rounding::{Integers, OfTokens, OfVector, ROUNDING, ROWS, RoundColumns, Rounded, norm, up, zero};
 
 /// The columns `w` of all tokens, rounded, and how far they are from what they stand for.
 pub(super) struct Screen {
@@ -129,8 +129,8 @@ impl Screen {
     ) -> Vec<Candidates> {
         // A sum of so many products of floats is off by less than so many ε times the sum of their magnitudes.
         let share = 1.01 * f32::EPSILON * w.dim().0 as f32 + ROUNDING as f32;
-        let norm = |x: ArrayView1<f32>| up(x.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt());
-        let rows: Vec<OfVector> = x.outer_iter().map(|x| OfVector { step: 0.0, off: share, norm: norm(x) }).collect();
+        let rows: Vec<OfVector> =
+            x.outer_iter().map(|x| OfVector { step: 0.0, off: share, norm: up(norm(x)) }).collect();
         let panels: Vec<ArrayView2<f32>> = w.iter().collect();
         let rows_a_block = rows.len().clamp(1, ROWS);
         let blank = || Array2::zeros((rows_a_block, TOKENS));
