@@ -69,7 +69,7 @@ fn labels_are_the_tokens_at_their_places() {
     assert_eq!((&left[0]["xshift"], &left[0]["font"]), (&json!(-20.0), &json!({"size": 12, "color": "black"})));
     let cells: Vec<&Value> = annotations.iter().filter(|label| label["textangle"] == json!(-45.0)).collect();
     assert_eq!(cells.len(), 91);
-    assert_eq!(cells[0]["font"], json!({"size": 10, "color": "white"}));
+    assert_eq!(cells[0]["font"], json!({"size": 10, "color": "white", "shadow": "auto"}));
     let escaped =
         |text: String| text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('$', "&#36;");
     for label in cells {
@@ -106,7 +106,7 @@ fn two_figures_side_by_side_are_one() {
 fn a_figure_of_another_size_is_refused() {
     let message = add_attn_overlay(&plot_attns(&Array2::zeros((3, 3))), &data(), 0.3).unwrap_err().to_string();
     assert_eq!(message, "add_attn_overlay: expected a figure of 13 × 13 cells, as the data has, found 3 × 3");
-    let made_elsewhere = Figure::from(plot_attns(&Array2::zeros((13, 13))).into_plot());
+    let made_elsewhere = Figure::from(plot_attns(&Array2::zeros((13, 13))).to_plot());
     let message = add_axis_labels(&made_elsewhere, &data()).unwrap_err().to_string();
     assert!(message.contains("found a figure made from a plot"), "{message}");
 }
@@ -155,7 +155,7 @@ fn the_picture_has_what_the_figure_has() {
     covered.sort_unstable();
     want.sort_unstable();
     assert_eq!(covered, want);
-    assert!(Figure::from(figure.into_plot()).to_svg().is_none());
+    assert!(Figure::from(figure.to_plot()).to_svg().is_none());
 }
 
 #[test]

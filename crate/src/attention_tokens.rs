@@ -110,6 +110,11 @@ pub struct PromptHeadData {
 }
 
 impl HeadData {
+    /// Number of prompts in the batch.
+    pub fn n_prompts(&self) -> usize {
+        self.prompts.len()
+    }
+
     /// The data of one prompt of the batch.
     ///
     /// # Errors
@@ -117,6 +122,10 @@ impl HeadData {
     pub fn prompt(&self, prompt: usize) -> Result<PromptHeadData> {
         check_index("prompt", prompt, "the batch", self.prompts.len())?;
         Ok(self.prompts[prompt].clone())
+    }
+
+    pub(crate) fn prompts(&self) -> &[PromptHeadData] {
+        &self.prompts
     }
 
     /// The original notebook's array. Cells with key > query, and padding behind shorter prompts, are −1 in every
@@ -169,14 +178,19 @@ impl PromptHeadData {
         Array2::from_shape_fn((pos, pos), |(query, key)| Some(self.qk.tokens[[self.cell(query, key)?, 0]]))
     }
 
+    /// A token's text as it is, or `#` and its id where it has none.
+    pub(crate) fn token_text(&self, token: u32) -> String {
+        let text = self.tokenizer.as_ref().and_then(|tokenizer| tokenizer.to_single_str_token(token).ok());
+        text.unwrap_or_else(|| format!("#{token}"))
+    }
+
     /// How a figure shows a token: its text, with `<nl>` for a newline, `<sp>` for a lone space, `<tab>` for a tab and
     /// `EOS` for `<|endoftext|>`. A token that has no text (no tokenizer, or an id beyond it) shows as `#` and its id.
     pub fn token_label(&self, token: u32) -> String {
-        match self.tokenizer.as_ref().and_then(|tokenizer| tokenizer.to_single_str_token(token).ok()) {
-            None => format!("#{token}"),
-            Some(text) if text == "<|endoftext|>" => "EOS".into(),
-            Some(text) if text == " " => "<sp>".into(),
-            Some(text) => text.replace('\n', "<nl>").replace('\t', "<tab>"),
+        match &*self.token_text(token) {
+            "<|endoftext|>" => "EOS".into(),
+            " " => "<sp>".into(),
+            text => text.replace('\n', "<nl>").replace('\t', "<tab>"),
         }
     }
 }
@@ -213,12 +227,25 @@ pub fn head_data(
 /// As for [`head_data`].
 pub fn all_heads_data(model: &Gpt2, cache: &ActivationCache, options: DecodeOptions) -> Result<Vec<HeadData>> {
     let config = model.config();
-    let heads: Vec<usize> = (0..config.n_heads).collect();
     let mut data = Vec::with_capacity(config.n_layers * config.n_heads);
     for layer in 0..config.n_layers {
-        data.extend(heads_data(model, cache, layer, &heads, options)?);
+        data.extend(layer_data(model, cache, layer, options)?);
     }
     Ok(data)
+}
+
+/// The data of every head of a layer, head by head: [`head_data`] for each. Shape: → `[n_heads]`.
+///
+/// # Errors
+/// As for [`head_data`].
+pub fn layer_data(
+    model: &Gpt2,
+    cache: &ActivationCache,
+    layer: usize,
+    options: DecodeOptions,
+) -> Result<Vec<HeadData>> {
+    let heads: Vec<usize> = (0..model.config().n_heads).collect();
+    heads_data(model, cache, layer, &heads, options)
 }
 
 /// The data of some heads of a layer, in the order of `heads`.

@@ -39,6 +39,14 @@ pub enum Error {
         /// What the operating system said.
         source: std::io::Error,
     },
+    /// A file that cannot be written.
+    #[error("{}: cannot be written: {problem}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What went wrong.
+        problem: String,
+    },
     /// A file whose content is not what its name promises.
     #[error("{}: expected {expected}, found {found}", path.display())]
     Format {

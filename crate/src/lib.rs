@@ -13,8 +13,9 @@
 //! | load a model | [`Gpt2::from_pretrained`], [`LoadOptions`], [`Processing`], [`Device`] |
 //! | run it | [`Gpt2::forward`], [`Gpt2::run_with_cache`], [`RunOptions`], [`Activation`] |
 //! | read its weights | [`Gpt2::weights`], [`Gpt2::w_v`], [`Gpt2::w_o`], [`Weights`], [`Gpt2Config`] |
-//! | decode a head | [`head_data`], [`all_heads_data`], [`Projection`], [`unique_index_pattern`] |
-//! | draw it | [`mod@notebook`]: the functions of the original notebook; [`Figure`] |
+//! | decode a head | [`head_data`], [`layer_data`], [`all_heads_data`], [`Projection`], [`unique_index_pattern`] |
+//! | draw it | [`mod@notebook`]: the functions of the original notebook, and more; [`Figure`], [`Theme`], [`ColorScale`] |
+//! | take it elsewhere | [`HeadData::write_csv`], [`HeadData::write_npz`], [`AttentionTable`], [`Figure::to_svg`] |
 //!
 //! ```
 //! use attention_tokens::{notebook::*, prelude::*};
@@ -34,6 +35,7 @@ mod backend;
 mod checkpoint;
 mod config;
 mod error;
+mod export;
 mod kept_projections;
 mod memory;
 mod model;
@@ -50,13 +52,13 @@ mod weights;
 
 pub use activation_cache::{Activation, ActivationCache};
 pub use attention_tokens::{
-    DecodeOptions, Feature, HeadData, PromptHeadData, all_heads_data, head_data, unique_index_pattern,
+    DecodeOptions, Feature, HeadData, PromptHeadData, all_heads_data, head_data, layer_data, unique_index_pattern,
 };
 pub use backend::{Device, TopTokens};
 pub use config::{ActFn, Gpt2Config};
 pub use error::{Error, Result};
 pub use model::{Gpt2, RunOptions};
-pub use plot::Figure;
+pub use plot::{AttentionTable, ColorScale, Figure, Theme};
 pub use pretrained::LoadOptions;
 pub use projection::Projection;
 pub use prompts::Prompts;
@@ -69,7 +71,8 @@ pub use weights::{BlockWeights, LayerNormWeights, Processing, Weights};
 /// What a notebook needs in one line: `use attention_tokens::prelude::*;`.
 pub mod prelude {
     pub use crate::{
-        Activation, ActivationCache, DecodeOptions, Device, Error, Feature, Figure, Gpt2, HeadData, LoadOptions,
-        Processing, Projection, PromptHeadData, RunOptions, all_heads_data, head_data, unique_index_pattern,
+        Activation, ActivationCache, AttentionTable, ColorScale, DecodeOptions, Device, Error, Feature, Figure, Gpt2,
+        HeadData, LoadOptions, Processing, Projection, PromptHeadData, RunOptions, Theme, all_heads_data, head_data,
+        layer_data, unique_index_pattern,
     };
 }

@@ -113,8 +113,13 @@ impl Gpt2 {
     /// Each of [`Error`]'s variants about names, files, configuration, tensors, the Hub and the device, naming what
     /// was found, what was expected and what to do.
     pub fn from_pretrained(name: impl AsRef<str>, options: LoadOptions) -> Result<Self> {
+        Self::load(name.as_ref(), options)
+    }
+
+    // Not generic, as the other functions that do the work: what is generic is compiled again in every notebook cell
+    // that calls it.
+    fn load(name: &str, options: LoadOptions) -> Result<Self> {
         slow_build::notice();
-        let name = name.as_ref();
         let files = pretrained::find(name, &options)?;
         let config = Gpt2Config::from_file(&files.config)?;
         let tokenizer = Tokenizer::from_folder(&files.folder, config.bos_token_id)?;
@@ -243,8 +248,11 @@ impl Gpt2 {
     /// # Errors
     /// As for [`run_with_cache`](Self::run_with_cache).
     pub fn forward(&self, prompts: impl Into<Prompts>) -> Result<Vec<Array2<f32>>> {
-        let nothing_kept = RunOptions::default().activations([]);
-        let (logits, _) = self.run_with_cache_options(prompts, nothing_kept)?;
+        self.run_without_cache(prompts.into())
+    }
+
+    fn run_without_cache(&self, prompts: Prompts) -> Result<Vec<Array2<f32>>> {
+        let (logits, _) = self.run(prompts, RunOptions::default().activations([]))?;
         Ok(logits.expect("no option switches the logits off"))
     }
 
@@ -257,7 +265,11 @@ impl Gpt2 {
     /// beyond the vocabulary, [`Error::NoTokenizer`] for text where the model has no tokenizer, [`Error::Mismatch`]
     /// for an empty batch, [`Error::Device`] if the device fails.
     pub fn run_with_cache(&self, prompts: impl Into<Prompts>) -> Result<(Vec<Array2<f32>>, ActivationCache)> {
-        let (logits, cache) = self.run_with_cache_options(prompts, RunOptions::default())?;
+        self.run_with_everything(prompts.into())
+    }
+
+    pub(crate) fn run_with_everything(&self, prompts: Prompts) -> Result<(Vec<Array2<f32>>, ActivationCache)> {
+        let (logits, cache) = self.run(prompts, RunOptions::default())?;
         Ok((logits.expect("no option switches the logits off"), cache))
     }
 
@@ -272,8 +284,15 @@ impl Gpt2 {
         prompts: impl Into<Prompts>,
         options: RunOptions,
     ) -> Result<(Option<Vec<Array2<f32>>>, ActivationCache)> {
+        self.run(prompts.into(), options)
+    }
+
+    fn run(
+        &self,
+        Prompts(prompts): Prompts,
+        options: RunOptions,
+    ) -> Result<(Option<Vec<Array2<f32>>>, ActivationCache)> {
         let wanted = options.check(self.0.config.n_layers)?;
-        let prompts = prompts.into().0;
         if prompts.is_empty() {
             return Err(Error::Mismatch {
                 what: "prompts",

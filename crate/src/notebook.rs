@@ -18,14 +18,18 @@
 //! # Ok::<(), Error>(())
 //! ```
 
+use std::sync::Arc;
+
 use ndarray::Array2;
 
 use crate::activation_cache::ActivationCache;
-use crate::attention_tokens::{DecodeOptions, Feature, HeadData, PromptHeadData, head_data};
+use crate::attention_tokens::{
+    DecodeOptions, Feature, HeadData, PromptHeadData, head_data, layer_data, unique_index_pattern,
+};
 use crate::backend::TopTokens;
 use crate::error::{Error, Result};
 use crate::model::Gpt2;
-use crate::plot::{AxisLabels, Figure, Panel};
+use crate::plot::{AttentionTable, AxisLabels, Figure, Look, Panel};
 use crate::prompts::Prompts;
 
 /// The attention above which [`add_attn_overlay`] frames a cell in the original.
@@ -47,7 +51,12 @@ pub struct PromptRun {
 /// # Errors
 /// As for [`Gpt2::run_with_cache`].
 pub fn run_prompts(model: &Gpt2, prompts: impl Into<Prompts>) -> Result<PromptRun> {
-    let (logits, cache) = model.run_with_cache(prompts)?;
+    run_and_keep(model, prompts.into())
+}
+
+/// Not generic: what is, is compiled again in every cell that calls it.
+fn run_and_keep(model: &Gpt2, prompts: Prompts) -> Result<PromptRun> {
+    let (logits, cache) = model.run_with_everything(prompts)?;
     Ok(PromptRun { model: model.clone(), logits, cache })
 }
 
@@ -63,7 +72,7 @@ pub fn calculate_attns(run: &PromptRun, layer: usize, head: usize) -> Result<Hea
 /// A heat map of a pattern: viridis with its midpoint at 0.5, no colour bar, row 0 on top, square cells, no tick
 /// labels, white background, 1200 × 800 pixels. Shape: `[query_pos, key_pos]`.
 pub fn plot_attns(pattern: &Array2<f32>) -> Figure {
-    Figure::from_panel(Panel::new(pattern.clone()))
+    Figure::from_panel(Panel::new(pattern.clone()), Look::default())
 }
 
 /// Draws a white frame, 2 pixels wide and without a fill, around each cell whose attention exceeds `min_attn`
@@ -73,9 +82,8 @@ pub fn plot_attns(pattern: &Array2<f32>) -> Figure {
 /// [`Error::Mismatch`] if the figure is not one heat map of the size of the data.
 pub fn add_attn_overlay(plot: &Figure, data: &PromptHeadData, min_attn: f32) -> Result<Figure> {
     let mut panel = panel_for(plot, data, "add_attn_overlay")?;
-    let above = data.attn.indexed_iter().filter(|&(_, &attn)| attn > min_attn);
-    panel.frames.extend(above.map(|(cell, _)| cell).filter(|(query, key)| key <= query));
-    Ok(Figure::from_panel(panel))
+    panel.frames.extend(frames(data, min_attn));
+    Ok(Figure::from_panel(panel, plot.look()))
 }
 
 /// Writes tokens along the sides: left the input tokens (rows), top the q tokens, right the v tokens, bottom the
@@ -85,14 +93,8 @@ pub fn add_attn_overlay(plot: &Figure, data: &PromptHeadData, min_attn: f32) -> 
 /// [`Error::Mismatch`] if the figure is not one heat map of the size of the data.
 pub fn add_axis_labels(plot: &Figure, data: &PromptHeadData) -> Result<Figure> {
     let mut panel = panel_for(plot, data, "add_axis_labels")?;
-    let best = |top: &TopTokens| top.tokens.column(0).iter().map(|&token| data.token_label(token)).collect();
-    panel.axis_labels = Some(AxisLabels {
-        left: data.input.iter().map(|&token| data.token_label(token)).collect(),
-        top: best(&data.q),
-        right: best(&data.v),
-        bottom: best(&data.k),
-    });
-    Ok(Figure::from_panel(panel))
+    panel.axis_labels = Some(axis_labels(data));
+    Ok(Figure::from_panel(panel, plot.look()))
 }
 
 /// Writes into each cell with key ≤ query its token, white, size 10, turned by −45°. For [`Feature::Attn`], which
@@ -102,15 +104,8 @@ pub fn add_axis_labels(plot: &Figure, data: &PromptHeadData) -> Result<Figure> {
 /// [`Error::Mismatch`] if the figure is not one heat map of the size of the data.
 pub fn add_token_labels(plot: &Figure, data: &PromptHeadData, feature: Feature) -> Result<Figure> {
     let mut panel = panel_for(plot, data, "add_token_labels")?;
-    let values = data.feature(feature);
-    let cells = values.indexed_iter().filter(|((query, key), _)| key <= query);
-    panel.token_labels = cells
-        .map(|((query, key), &value)| match feature {
-            Feature::Attn => (query, key, format!("{value:.2}")),
-            _ => (query, key, data.token_label(value as u32)),
-        })
-        .collect();
-    Ok(Figure::from_panel(panel))
+    panel.token_labels = token_labels(data, feature);
+    Ok(Figure::from_panel(panel, plot.look()))
 }
 
 /// Two figures side by side as one, 600 × 400 pixels each, with a title above and a description below.
@@ -118,8 +113,114 @@ pub fn add_token_labels(plot: &Figure, data: &PromptHeadData, feature: Feature) 
 /// # Errors
 /// [`Error::Mismatch`] if one of them is not a single heat map.
 pub fn compare_plots(a: &Figure, b: &Figure, title: &str, description: &str) -> Result<Figure> {
+    let look = a.look();
     let (a, b) = (a.panel("compare_plots")?, b.panel("compare_plots")?);
-    Ok(Figure::from_panels(a.clone(), b.clone(), title, description))
+    Ok(Figure::from_panels(a.clone(), b.clone(), title, description, look))
+}
+
+/// The data of every head of a layer, as [`calculate_attns`] gives it for one.
+///
+/// # Errors
+/// As for [`layer_data`].
+pub fn calculate_layer(run: &PromptRun, layer: usize) -> Result<Vec<HeadData>> {
+    layer_data(&run.model, &run.cache, layer, DecodeOptions { top_k: 2, ..Default::default() })
+}
+
+/// The heads of a layer, or any others, at a glance: their patterns of attention tokens as small heat maps without labels,
+/// in rows and columns as near to 3:4 as their number allows. `prompt` is the index of the prompt in its batch.
+///
+/// At most 300,000 cells; each takes some ten bytes of the notebook, and up to 10,000 cells, which say everything under the
+/// pointer, some 150.
+///
+/// ```
+/// use attention_tokens::notebook::*;
+/// use attention_tokens::prelude::*;
+///
+/// let model = Gpt2::from_pretrained("demo", LoadOptions::default())?;
+/// let run = run_prompts(&model, "The next sentence is false.")?;
+/// let layer = calculate_layer(&run, 0)?;
+/// assert!(layer_grid(&layer, 0)?.describe().starts_with("grid of 8 heat maps"));
+/// assert!(browse_heads(&layer, 0)?.describe().starts_with("menu of heads 0.0, 0.1, 0.2"));
+/// # Ok::<(), Error>(())
+/// ```
+///
+/// # Errors
+/// [`Error::Mismatch`] if there are no heads or too many cells, or if the heads saw different prompts; [`Error::OutOfRange`] if
+/// there is no such prompt.
+pub fn layer_grid(heads: &[HeadData], prompt: usize) -> Result<Figure> {
+    let panel = |data: PromptHeadData| Panel { data: Some(Arc::new(data.clone())), ..Panel::new(pattern(&data)) };
+    Figure::grid(of_prompt(heads, prompt, "layer_grid")?.into_iter().map(panel).collect())
+}
+
+/// One figure of many heads, with a menu inside it to choose one: attention tokens, frames and labels are those of the
+/// head. It works wherever plotly does, and asks nothing of the kernel; a static picture shows the first head. `prompt` is the
+/// index of the prompt in its batch.
+///
+/// At most 8,000 cells with key ≤ query in all heads together; each takes some 300 bytes of the notebook.
+///
+/// # Errors
+/// As for [`layer_grid`].
+pub fn browse_heads(heads: &[HeadData], prompt: usize) -> Result<Figure> {
+    let panel = |data: PromptHeadData| Panel {
+        frames: frames(&data, MIN_ATTN).collect(),
+        axis_labels: Some(axis_labels(&data)),
+        token_labels: token_labels(&data, Feature::Qk),
+        data: Some(Arc::new(data.clone())),
+        ..Panel::new(pattern(&data))
+    };
+    Figure::browser(of_prompt(heads, prompt, "browse_heads")?.into_iter().map(panel).collect())
+}
+
+/// The attention tokens of a head as a table, to read and to copy: a row for each query position.
+pub fn attention_table(data: &PromptHeadData) -> AttentionTable {
+    AttentionTable::new(data)
+}
+
+fn pattern(data: &PromptHeadData) -> Array2<f32> {
+    unique_index_pattern(&data.feature(Feature::Qk))
+}
+
+/// The data of one prompt from each head, if there are heads and they saw the same one.
+fn of_prompt(heads: &[HeadData], prompt: usize, what: &'static str) -> Result<Vec<PromptHeadData>> {
+    let data = heads.iter().map(|head| head.prompt(prompt)).collect::<Result<Vec<_>>>()?;
+    let Some(first) = data.first() else {
+        return Err(Error::Mismatch { what, expected: "at least one head".into(), found: "none".into() });
+    };
+    match data.iter().find(|data| data.input != first.input) {
+        None => Ok(data),
+        Some(other) => Err(Error::Mismatch {
+            what,
+            expected: format!("the prompt that head {}.{} saw, for every head", first.layer, first.head),
+            found: format!("another one for head {}.{}", other.layer, other.head),
+        }),
+    }
+}
+
+/// The cells whose attention exceeds `min_attn`.
+fn frames(data: &PromptHeadData, min_attn: f32) -> impl Iterator<Item = (usize, usize)> {
+    let above = data.attn.indexed_iter().filter(move |&(_, &attn)| attn > min_attn);
+    above.map(|(cell, _)| cell).filter(|(query, key)| key <= query)
+}
+
+fn axis_labels(data: &PromptHeadData) -> AxisLabels {
+    let best = |top: &TopTokens| top.tokens.column(0).iter().map(|&token| data.token_label(token)).collect();
+    AxisLabels {
+        left: data.input.iter().map(|&token| data.token_label(token)).collect(),
+        top: best(&data.q),
+        right: best(&data.v),
+        bottom: best(&data.k),
+    }
+}
+
+/// What stands in each cell with key ≤ query, as (query, key, text).
+fn token_labels(data: &PromptHeadData, feature: Feature) -> Vec<(usize, usize, String)> {
+    let values = data.feature(feature);
+    let cells = values.indexed_iter().filter(|((query, key), _)| key <= query);
+    let text = |value: f32| match feature {
+        Feature::Attn => format!("{value:.2}"),
+        _ => data.token_label(value as u32),
+    };
+    cells.map(|((query, key), &value)| (query, key, text(value))).collect()
 }
 
 /// The figure's heat map, if it has the size of the data; from here on the figure says which head it shows.
@@ -134,30 +235,6 @@ fn panel_for(plot: &Figure, data: &PromptHeadData, what: &'static str) -> Result
             found: format!("{rows} × {columns}"),
         });
     }
-    panel.hover = Some(Array2::from_shape_fn((pos, pos), |(query, key)| hover(data, query, key)));
-    panel.caption = Some(format!("head {}.{}, projection {}", data.layer, data.head, data.projection.name()));
+    panel.data = Some(Arc::new(data.clone()));
     Ok(panel)
-}
-
-/// What there is to say of a cell; nothing where key > query.
-fn hover(data: &PromptHeadData, query: usize, key: usize) -> Vec<String> {
-    let Some(cell) = data.cell(query, key) else { return Vec::new() };
-    let token = |token: u32| format!("“{}”", data.token_label(token));
-    let (best, logits) = (data.qk.tokens.row(cell), data.qk.logits.row(cell));
-    let mut lines = vec![
-        format!("query {query} {}", token(data.input[query])),
-        format!("key {key} {}", token(data.input[key])),
-        format!("attention {}", significant(data.attn[[query, key]])),
-        format!("attention token {}, logit {}", token(best[0]), significant(logits[0])),
-    ];
-    if best.len() > 1 {
-        lines.push(format!("then {}, less by {}", token(best[1]), significant(data.qk.margin[cell])));
-    }
-    lines
-}
-
-/// A number with four significant digits.
-fn significant(x: f32) -> String {
-    let whole_digits = x.abs().log10().floor() + 1.0; // −∞ for 0
-    format!("{x:.*}", (4.0 - whole_digits).clamp(0.0, 6.0) as usize)
 }

@@ -25,6 +25,9 @@ pub(crate) fn all() -> Result<()> {
         notebooks::execute(&jupyter, &notebooks::in_folder(&root().join("notebooks"))?, false)?;
         notebooks::execute(&jupyter, &notebooks::in_folder(&root().join("tests/notebooks"))?, false)
     })?;
+    stages.run("a notebook with the plain dependency", || {
+        notebooks::execute_plainly(&jupyter, &root().join("tests/notebooks/types.ipynb"))
+    })?;
     stages.run("doctests", || cargo(&["test", "--locked", "--workspace", "--doc"]))?;
     stages.run("compiling the tests", || cargo(&["test", "--locked", "--workspace", "--no-run"]))?;
     stages.print();

@@ -1,6 +1,9 @@
 """Executes a notebook with nbclient, and writes it and a self-contained page made by nbconvert.
 
-    python execute.py NOTEBOOK OUTPUT_FOLDER [--store] [--print]
+    python execute.py NOTEBOOK OUTPUT_FOLDER [--store] [--print] [--plain]
+
+--plain executes it with the crate itself as its dependency, as a notebook without the compiled library would; the results lie
+under the same name with `_plain`.
 
 evcxr does not report an error that a cell ends with (`?`): it prints it to stderr, and the cell counts as run. So text on
 stderr fails the notebook, unless it has cells with the tag `raises-exception`, which says that errors are its subject.
@@ -9,6 +12,7 @@ stderr fails the notebook, unless it has cells with the tag `raises-exception`, 
 import argparse
 import copy
 import pathlib
+import re
 import sys
 import threading
 import time
@@ -20,6 +24,8 @@ from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbconvert import HTMLExporter
 
 PLOTLY = "application/vnd.plotly.v1+json"
+COMPILED = re.compile(r':dep attention_tokens_notebook = \{ path = "(.*)/notebook" \}')
+PLAIN = r':dep attention-tokens = { path = "\1" }'
 
 
 class Progress:
@@ -73,9 +79,18 @@ def main():
     parser.add_argument("folder", type=pathlib.Path)
     parser.add_argument("--store", action="store_true")
     parser.add_argument("--print", action="store_true", help="print what the cells printed")
+    parser.add_argument("--plain", action="store_true")
     arguments = parser.parse_args()
 
     notebook = nbformat.read(arguments.notebook, as_version=4)
+    name = arguments.notebook.name
+    if arguments.plain:
+        name = f"{arguments.notebook.stem}_plain.ipynb"
+        changed = [COMPILED.subn(PLAIN, cell.source) for cell in notebook.cells]
+        for cell, (source, _) in zip(notebook.cells, changed):
+            cell.source = source
+        if sum(number for _, number in changed) != 1:
+            sys.exit(f"{arguments.notebook}: expected one line that loads the compiled library")
     progress = Progress(len(notebook.cells))
     client = NotebookClient(
         notebook,
@@ -101,7 +116,7 @@ def main():
                     problem = problem or f"cell {index + 1} printed to stderr: {output.text}"
 
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    executed = arguments.folder / arguments.notebook.name
+    executed = arguments.folder / name
     nbformat.write(notebook, executed)
     if problem:
         print(problem, file=sys.stderr)
@@ -109,6 +124,10 @@ def main():
     html = executed.with_suffix(".html")
     html.write_text(page(notebook), encoding="utf-8")
     if arguments.store:
+        # What was compiled, and where, is news once.
+        for cell in notebook.cells:
+            if "outputs" in cell:
+                cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
         notebook.metadata.kernelspec = {"display_name": "Rust", "language": "rust", "name": "rust"}
         nbformat.write(notebook, arguments.notebook)
     if arguments.print:

@@ -2,6 +2,8 @@
 
 mod checks;
 mod environment;
+#[path = "../../crate/notebook/library.rs"]
+mod library;
 mod notebooks;
 mod prerequisites;
 mod setup;

@@ -43,6 +43,12 @@ pub(crate) fn execute(jupyter: &Jupyter, notebooks: &[PathBuf], store: bool) -> 
     Ok(())
 }
 
+/// Executes a notebook with the crate itself as its dependency, instead of the compiled library.
+pub(crate) fn execute_plainly(jupyter: &Jupyter, notebook: &Path) -> Result<()> {
+    println!("{}, plain", notebook.display());
+    run(&notebook.display().to_string(), script(jupyter, notebook).arg("--plain"))
+}
+
 fn script(jupyter: &Jupyter, notebook: &Path) -> Command {
     let mut script = jupyter.command("python");
     script.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/execute.py"));

@@ -10,6 +10,7 @@ use std::time::Instant;
 use serde_json::{Value, json};
 
 use crate::environment::pip_requirements;
+use crate::library;
 use crate::prerequisites;
 use crate::tool::{Result, output, run};
 
@@ -53,7 +54,20 @@ pub(crate) fn jupyter() -> Result<Jupyter> {
     python_packages(&jupyter)?;
     let evcxr = evcxr(&jupyter)?;
     kernel(&jupyter, &evcxr)?;
+    library()?;
     Ok(jupyter)
+}
+
+/// Compiles the library that notebooks load, so that no notebook has to: minutes the first time, and only what has changed
+/// after that.
+fn library() -> Result<()> {
+    let root = crate::root();
+    let mut compile = library::compile("cargo".as_ref(), &root);
+    run("compiling the library", compile.args(library::FOR_RUSTC))?;
+    let mut link = Command::new("cargo");
+    link.args(["build", "--quiet", "--manifest-path"]).arg(root.join("crate/notebook/Cargo.toml"));
+    link.arg("--target-dir").arg(root.join("target/notebook"));
+    run("linking the library's sources", &mut link)
 }
 
 fn python_packages(jupyter: &Jupyter) -> Result<()> {

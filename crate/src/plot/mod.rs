@@ -1,13 +1,21 @@
-//! Figures: pure values made of plotly types. Nothing here does I/O, except that a [`Figure`] shows itself in evcxr.
-//!
-//! A [`Panel`] is what to draw. plotly draws it, and so does [`svg`], for where no script runs.
+//! Figures: head data as heat maps, for plotly and as static pictures, and how a notebook shows them.
 
+mod browser;
 mod bundle;
-mod colors;
+mod draw;
+mod extras;
 mod figure;
+mod grid;
+mod heat_map;
+mod hover;
+mod look;
 mod panel;
 mod svg;
+mod table;
 mod text;
 
 pub use figure::Figure;
+pub(crate) use look::Look;
+pub use look::{ColorScale, Theme};
 pub(crate) use panel::{AxisLabels, Panel};
+pub use table::AttentionTable;

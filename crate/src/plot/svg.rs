@@ -5,14 +5,19 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use super::colors::viridis;
+use super::hover;
+use super::look::Look;
 use super::panel::{CAPTION_DISTANCE, LABEL_DISTANCE, LABEL_SIZE, Panel, TOKEN_SIZE};
 
 const FONT: &str = "Open Sans, Verdana, Arial, sans-serif";
 
+/// As many labels along a side as can be read.
+const MOST_LABELS: usize = 40;
+
 /// A picture that things are added to, in pixels from the upper left corner.
 pub(super) struct Picture {
     svg: String,
+    look: Look,
 }
 
 /// How texts lie: each has its anchor at a point, and is turned around it.
@@ -51,13 +56,13 @@ impl Area {
 
 impl Picture {
     /// An empty picture; `description` is for those who do not see it.
-    pub(super) fn new([width, height]: [usize; 2], description: &str) -> Self {
-        let description = escape(description);
+    pub(super) fn new([width, height]: [usize; 2], description: &str, look: Look) -> Self {
+        let (description, background) = (escape(description), look.theme.background());
         let svg = format!(
             "<svg xmlns='http://www.w3.org/2000/svg' width='{width}' height='{height}' viewBox='0 0 {width} {height}' \
-             role='img' font-family='{FONT}'><title>{description}</title><rect width='100%' height='100%' fill='#fff'/>"
+             role='img' font-family='{FONT}'><title>{description}</title><rect width='100%' height='100%' fill='{background}'/>"
         );
-        Self { svg }
+        Self { svg, look }
     }
 
     pub(super) fn finish(self) -> String {
@@ -66,21 +71,63 @@ impl Picture {
 
     /// A line of text whose middle is at `x`, `y`.
     pub(super) fn line(&mut self, x: f64, y: f64, size: usize, text: &str) {
-        self.texts(Style { size, color: "#000", anchor: "middle", degrees: 0 }, [(x, y, text)].into_iter());
+        let style = Style { size, color: self.look.theme.text(), anchor: "middle", degrees: 0 };
+        self.texts(style, [(x, y, text)].into_iter());
     }
 
     /// A panel as large as fits the area, in its middle.
     pub(super) fn panel(&mut self, panel: &Panel, area: Area) {
-        let Area { x: left, y: top, width, height } = area.cells(panel.pattern.dim());
+        let cells @ Area { x: left, y: top, width, height } = area.cells(panel.pattern.dim());
         let (right, bottom) = (left + width, top + height);
         let cell = width / panel.pattern.ncols().max(1) as f64;
         let middle = |index: usize| cell * (index as f64 + 0.5);
+        self.cells(panel, cells);
+        self.frames(panel, cells);
 
-        let share = panel.color_share();
+        let color = self.look.theme.text();
+        let side = |size, anchor, degrees| Style { size, color, anchor, degrees };
+        fn down(texts: &[String], y: impl Fn(usize) -> f64, x: f64) -> impl Iterator<Item = (f64, f64, &str)> {
+            thinned(texts).map(move |(row, text)| (x, y(row), text))
+        }
+        fn along(texts: &[String], x: impl Fn(usize) -> f64, y: f64) -> impl Iterator<Item = (f64, f64, &str)> {
+            thinned(texts).map(move |(column, text)| (x(column), y, text))
+        }
+        let (x, y) = (|column| left + middle(column), |row| top + middle(row));
+        match (&panel.axis_labels, &panel.data) {
+            (_, Some(data)) if panel.light() => {
+                let names: Vec<String> = (0..data.n_pos()).map(|position| hover::position(data, position)).collect();
+                self.texts(side(TOKEN_SIZE, "end", 0), down(&names, y, left - 3.0));
+                self.texts(side(TOKEN_SIZE, "end", -90), along(&names, x, bottom + 3.0));
+            }
+            (Some(labels), _) if !panel.light() => {
+                self.texts(side(LABEL_SIZE, "end", 0), down(&labels.left, y, left - LABEL_DISTANCE));
+                self.texts(side(LABEL_SIZE, "start", -90), along(&labels.top, x, top - LABEL_DISTANCE));
+                self.texts(side(LABEL_SIZE, "start", 0), down(&labels.right, y, right + LABEL_DISTANCE));
+                self.texts(side(LABEL_SIZE, "end", -90), along(&labels.bottom, x, bottom + LABEL_DISTANCE));
+            }
+            _ => {}
+        }
+        if !panel.light() {
+            let tokens = panel.token_labels.iter().map(|(query, key, text)| (x(*key), y(*query), text.as_str()));
+            // With a dark edge: on light cells nobody could read them.
+            self.svg += "<g stroke='#333' stroke-width='1.5' paint-order='stroke'>";
+            self.texts(Style { size: TOKEN_SIZE, color: "#fff", anchor: "middle", degrees: -45 }, tokens);
+            self.svg += "</g>";
+        }
+        if let Some(caption) = panel.caption() {
+            let y = area.y + area.height + CAPTION_DISTANCE + TOKEN_SIZE as f64 / 2.0;
+            let style = Style { size: TOKEN_SIZE, color: self.look.theme.faint(), anchor: "start", degrees: 0 };
+            self.texts(style, [(area.x, y, caption.as_str())].into_iter());
+        }
+    }
+
+    /// The colours of a panel, filling an area.
+    pub(super) fn cells(&mut self, panel: &Panel, area: Area) {
+        let (share, color) = (panel.color_share(), self.look.color_scale.colors());
         // Every colour is one path, and neighbours in a row are one rectangle of it.
         let mut paths: BTreeMap<[u8; 3], String> = BTreeMap::new();
         for (row, values) in panel.pattern.outer_iter().enumerate() {
-            let colors: Vec<[u8; 3]> = values.iter().map(|&value| viridis(share(value))).collect();
+            let colors: Vec<[u8; 3]> = values.iter().map(|&value| color(share(value))).collect();
             let mut column = 0;
             for run in colors.chunk_by(|a, b| a == b) {
                 let path = paths.entry(run[0]).or_default();
@@ -88,37 +135,24 @@ impl Picture {
                 column += run.len();
             }
         }
-        let (x, y) = (px(left), px(top));
+        let (x, y, cell) = (px(area.x), px(area.y), area.width / panel.pattern.ncols().max(1) as f64);
         let _ = write!(self.svg, "<g transform='translate({x} {y})scale({cell})' shape-rendering='crispEdges'>");
         for ([red, green, blue], path) in paths {
             let _ = write!(self.svg, "<path fill='#{red:02x}{green:02x}{blue:02x}' d='{path}'/>");
         }
         self.svg += "</g>";
+    }
 
+    fn frames(&mut self, panel: &Panel, area: Area) {
+        let cell = area.width / panel.pattern.ncols().max(1) as f64;
+        let width = if panel.light() { 1 } else { 2 };
         for &(query, key) in &panel.frames {
-            let (x, y) = (px(left + cell * key as f64), px(top + cell * query as f64));
+            let (x, y) = (px(area.x + cell * key as f64), px(area.y + cell * query as f64));
             let side = px(cell);
             let _ = write!(
                 self.svg,
-                "<rect x='{x}' y='{y}' width='{side}' height='{side}' fill='none' stroke='#fff' stroke-width='2'/>"
+                "<rect x='{x}' y='{y}' width='{side}' height='{side}' fill='none' stroke='#fff' stroke-width='{width}'/>"
             );
-        }
-        if let Some(labels) = &panel.axis_labels {
-            let side = |anchor, degrees| Style { size: LABEL_SIZE, color: "#000", anchor, degrees };
-            let down = |texts, x| numbered(texts).map(move |(row, text)| (x, top + middle(row), text));
-            let along = |texts, y| numbered(texts).map(move |(column, text)| (left + middle(column), y, text));
-            self.texts(side("end", 0), down(&labels.left, left - LABEL_DISTANCE));
-            self.texts(side("start", -90), along(&labels.top, top - LABEL_DISTANCE));
-            self.texts(side("start", 0), down(&labels.right, right + LABEL_DISTANCE));
-            self.texts(side("end", -90), along(&labels.bottom, bottom + LABEL_DISTANCE));
-        }
-        let tokens = panel.token_labels.iter();
-        let tokens = tokens.map(|(query, key, text)| (left + middle(*key), top + middle(*query), text.as_str()));
-        self.texts(Style { size: TOKEN_SIZE, color: "#fff", anchor: "middle", degrees: -45 }, tokens);
-        if let Some(caption) = &panel.caption {
-            let y = area.y + area.height + CAPTION_DISTANCE + TOKEN_SIZE as f64 / 2.0;
-            let style = Style { size: TOKEN_SIZE, color: "#555", anchor: "start", degrees: 0 };
-            self.texts(style, [(area.x, y, caption.as_str())].into_iter());
         }
     }
 
@@ -140,8 +174,9 @@ impl Picture {
     }
 }
 
-fn numbered(texts: &[String]) -> impl Iterator<Item = (usize, &str)> {
-    texts.iter().map(String::as_str).enumerate()
+/// Each text with its position; of many, only every so many-th.
+fn thinned(texts: &[String]) -> impl Iterator<Item = (usize, &str)> {
+    texts.iter().map(String::as_str).enumerate().step_by(texts.len().div_ceil(MOST_LABELS).max(1))
 }
 
 /// Pixels, with as many decimals as one can see.

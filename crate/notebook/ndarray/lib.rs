@@ -1,0 +1,2 @@
+#[cfg(rust_analyzer)]
+include!("../sources/ndarray/lib.rs");
