@@ -1,5 +1,8 @@
 //! The integration tests of the crate, as one binary.
 
+/// The notebook in JupyterLab, and its page, in a real browser. Needs Jupyter, Chromium and chromedriver.
+#[cfg(unix)]
+mod browser;
 /// Figures as plotly's JSON.
 mod figures;
 /// Every golden number, through the parity program; and that the program notices when one is wrong.
@@ -10,7 +13,7 @@ mod hostile_files;
 mod hub;
 /// What must hold for any input: batches, filters, thread counts, the identities of attention.
 mod invariants;
-/// The executed notebooks: what they printed, and their pages in a real browser. Needs Jupyter and Chromium.
+/// The executed notebooks: what they printed. Needs Jupyter.
 mod notebooks;
 /// The example programs: what they print, and what they say when something is wrong.
 mod programs;

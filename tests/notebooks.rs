@@ -1,7 +1,6 @@
 //! What `cargo xtask test` has executed, in target/notebooks.
 
 use std::path::PathBuf;
-use std::process::Command;
 
 use serde_json::Value;
 
@@ -9,9 +8,13 @@ use crate::support::root;
 
 const PLOTLY: &str = "application/vnd.plotly.v1+json";
 
-fn executed(name: &str) -> PathBuf {
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
-    target.join("notebooks").join(name)
+/// Where cargo puts what it makes.
+pub(crate) fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
+}
+
+pub(crate) fn executed(name: &str) -> PathBuf {
+    target().join("notebooks").join(name)
 }
 
 fn notebook(path: PathBuf) -> Value {
@@ -33,7 +36,7 @@ fn text(value: &Value) -> String {
 }
 
 /// The same, numbers within 1e-3, those between the words of a text as well.
-fn alike(a: &Value, b: &Value) -> bool {
+pub(crate) fn alike(a: &Value, b: &Value) -> bool {
     let close = |a: f64, b: f64| (a - b).abs() <= 1e-3 * a.abs().max(b.abs()) + 1e-6;
     match (a, b) {
         (Value::Number(a), Value::Number(b)) => close(a.as_f64().unwrap(), b.as_f64().unwrap()),
@@ -78,7 +81,7 @@ fn the_stored_outputs_are_what_a_run_gives() {
         outputs.into_iter().filter(|output| output["output_type"] == "execute_result").collect()
     };
     let (stored, fresh) = (results(stored), results(fresh));
-    assert_eq!(fresh.len(), 7, "the model, its tokens, four figures and the shape of a batch");
+    assert_eq!(fresh.len(), 10, "the model, its tokens, six figures, the shape of a batch and a table");
     assert_eq!(stored.len(), fresh.len());
     for (stored, fresh) in stored.iter().zip(&fresh) {
         assert_eq!(stored["data"]["text/plain"], fresh["data"]["text/plain"]);
@@ -100,6 +103,29 @@ fn the_stored_outputs_are_what_a_run_gives() {
                 len(fresh)
             );
         }
+    }
+}
+
+/// The crate's types are the same ones in cells, whether they come with the compiled library or with the crate itself.
+#[test]
+#[ignore = "needs the notebooks executed by Jupyter: cargo xtask test"]
+fn types_work_with_the_compiled_library_and_with_the_crate() {
+    let of = |name: &str| -> Vec<Value> {
+        outputs(&notebook(executed(name))).into_iter().filter(|output| output["output_type"] != "stream").collect()
+    };
+    let (compiled, plain) = (of("types.ipynb"), of("types_plain.ipynb"));
+    let texts: Vec<String> = compiled.iter().map(|output| text(&output["data"]["text/plain"])).collect();
+    let expected = [
+        "true",
+        "((6, 6), (16, 16), (21, 2), 8, (6, 50257), 1)",
+        "plotly figure with 1 traces",
+        "(1, 6, true, 6, [1, 6, 6, 6], 3, 1)",
+    ];
+    assert_eq!(texts, expected);
+    assert_eq!(compiled[2]["data"][PLOTLY]["layout"]["title"]["text"], "mine");
+    assert_eq!(compiled.len(), plain.len());
+    for (compiled, plain) in compiled.iter().zip(&plain) {
+        assert!(alike(&compiled["data"], &plain["data"]));
     }
 }
 
@@ -127,31 +153,4 @@ fn errors_in_cells_lose_no_variable() {
         assert!(expected.iter().any(|expected| line.contains(expected)), "{line}");
     }
     assert!(!printed.is_empty(), "six errors, and none was printed");
-}
-
-/// The page of the notebook draws every figure in a browser without a network.
-#[test]
-#[ignore = "needs Chromium and the notebooks executed by Jupyter: cargo xtask test"]
-fn the_page_draws_every_figure_offline() {
-    let page = executed("01_attention_tokens.html");
-    let html = std::fs::read_to_string(&page).unwrap();
-    assert_eq!(html.matches("plotly.js v").count(), 1, "plotly.js is in the page once");
-    let profile = tempfile::tempdir().unwrap();
-    let names = ["chromium", "chromium-browser", "google-chrome"];
-    let browser = names.iter().find(|name| Command::new(name).arg("--version").output().is_ok()).expect("no Chromium");
-    let output = Command::new(browser)
-        .args(["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"])
-        .args(["--disable-component-update", "--disable-sync", "--host-resolver-rules=MAP * ~NOTFOUND"])
-        .arg(format!("--user-data-dir={}", profile.path().display()))
-        .args(["--virtual-time-budget=30000", "--dump-dom"])
-        .arg(format!("file://{}", page.display()))
-        .output()
-        .unwrap();
-    let dom = String::from_utf8_lossy(&output.stdout);
-    // A drawn heat map is an image inside its layer; two figures have two panels.
-    assert_eq!(dom.matches("class=\"hm\"").count(), 6, "heat maps drawn");
-    // Both single figures: four sides of 13 and 91 cells; the last one: two panels with four sides each.
-    for token in ["EOS", " sentence", " previous"] {
-        assert!(dom.contains(&format!(">{token}</text>")), "the label {token:?} is drawn");
-    }
 }

@@ -37,12 +37,16 @@ pub(crate) fn rust() -> Result<()> {
     Ok(())
 }
 
-/// A Chromium to open pages with.
-pub(crate) fn chromium() -> Result<&'static str> {
-    ["chromium", "chromium-browser", "google-chrome"]
-        .into_iter()
-        .find(|browser| works(Command::new(browser).arg("--version")))
-        .ok_or_else(|| missing("Chromium", "apt-get install chromium", "chromium.org"))
+/// A Chromium to open pages with, and the program that drives it.
+pub(crate) fn chromium() -> Result<()> {
+    let browsers = ["chromium", "chromium-browser", "google-chrome"];
+    if !browsers.into_iter().any(|browser| works(Command::new(browser).arg("--version"))) {
+        return Err(missing("Chromium", "apt-get install chromium", "chromium.org"));
+    }
+    match works(Command::new("chromedriver").arg("--version")) {
+        true => Ok(()),
+        false => Err(missing("chromedriver", "apt-get install chromium-driver", "chromedriver.chromium.org")),
+    }
 }
 
 fn missing(what: &str, install: &str, otherwise: &str) -> String {

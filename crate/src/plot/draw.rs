@@ -129,35 +129,34 @@ impl Panel {
 
     /// The labels: first those along the sides (left, right, top, bottom), then those in the cells.
     pub(super) fn annotations(&self, x: &str, y: &str, look: Look) -> Vec<Annotation> {
-        let (rows, columns) = self.pattern.dim();
-        let (right, bottom) = (columns as f64 - 0.5, rows as f64 - 0.5);
-        let at = |label: Annotation, column: f64, row: f64| label.x_ref(x).y_ref(y).x(column).y(row);
         let side = |text: &str| label(text, LABEL_SIZE, look.theme.text());
+        // At the panel's edges, wherever one has zoomed to.
+        let (x_domain, y_domain) = (format!("{x} domain"), format!("{y} domain"));
+        let beside = |text: &str, edge: f64, row: usize| side(text).x_ref(&x_domain).x(edge).y_ref(y).y(row as f64);
+        let beyond = |text: &str, edge: f64, column: usize| {
+            side(text).y_ref(&y_domain).y(edge).x_ref(x).x(column as f64).text_angle(-90.0)
+        };
         let mut annotations = Vec::new();
         if self.light() {
             return annotations;
         }
         if let Some(labels) = &self.axis_labels {
             for (row, text) in labels.left.iter().enumerate() {
-                let label = at(side(text), -0.5, row as f64).x_anchor(Anchor::Right).x_shift(-LABEL_DISTANCE);
-                annotations.push(label);
+                annotations.push(beside(text, 0.0, row).x_anchor(Anchor::Right).x_shift(-LABEL_DISTANCE));
             }
             for (row, text) in labels.right.iter().enumerate() {
-                let label = at(side(text), right, row as f64).x_anchor(Anchor::Left).x_shift(LABEL_DISTANCE);
-                annotations.push(label);
+                annotations.push(beside(text, 1.0, row).x_anchor(Anchor::Left).x_shift(LABEL_DISTANCE));
             }
             for (column, text) in labels.top.iter().enumerate() {
-                let label = at(side(text), column as f64, -0.5).y_anchor(Anchor::Bottom).y_shift(LABEL_DISTANCE);
-                annotations.push(label.text_angle(-90.0));
+                annotations.push(beyond(text, 1.0, column).y_anchor(Anchor::Bottom).y_shift(LABEL_DISTANCE));
             }
             for (column, text) in labels.bottom.iter().enumerate() {
-                let label = at(side(text), column as f64, bottom).y_anchor(Anchor::Top).y_shift(-LABEL_DISTANCE);
-                annotations.push(label.text_angle(-90.0));
+                annotations.push(beyond(text, 0.0, column).y_anchor(Anchor::Top).y_shift(-LABEL_DISTANCE));
             }
         }
         for (query, key, text) in &self.token_labels {
             let label = label(text, TOKEN_SIZE, "white").text_angle(-45.0);
-            annotations.push(at(label, *key as f64, *query as f64));
+            annotations.push(label.x_ref(x).y_ref(y).x(*key as f64).y(*query as f64));
         }
         annotations
     }

@@ -98,7 +98,7 @@ impl Grid {
             let Some(data) = &panel.data else { continue };
             for (query, key) in (0..self.pos).flat_map(|query| (0..=query).map(move |key| (query, key))) {
                 texts[row + query][column + key] =
-                    format!("head {}<br>{}", Self::title(panel), hover::in_full(data, query, key));
+                    format!("head {}<br>{}", Self::title(panel), hover::in_two_lines(data, query, key));
             }
         }
         Some(texts)

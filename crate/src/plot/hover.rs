@@ -30,6 +30,12 @@ pub(super) fn position(data: &PromptHeadData, position: usize) -> String {
     format!("{position} “{}”", data.token_label(data.input[position]))
 }
 
+/// Everything, in fewer characters.
+pub(super) fn in_two_lines(data: &PromptHeadData, query: usize, key: usize) -> String {
+    let position = |at| escape(&position(data, at));
+    format!("query {}, key {}<br>{}", position(query), position(key), in_short(data, query, key))
+}
+
 /// Everything of a cell but its positions, in few characters.
 pub(super) fn in_short(data: &PromptHeadData, query: usize, key: usize) -> String {
     let Some(row) = data.cell(query, key) else { return String::new() };

@@ -1,0 +1,336 @@
+//! The notebook in a real browser: opened in JupyterLab and executed there, and as the page that needs no network.
+//!
+//! Screenshots of what was tested lie in `target/screenshots`.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use fantoccini::actions::{InputSource, MOUSE_BUTTON_LEFT, MouseActions, PointerAction};
+use fantoccini::error::CmdError;
+use fantoccini::{Client, ClientBuilder};
+use hyper_util::client::legacy::connect::HttpConnector;
+use serde_json::{Value, json};
+
+use crate::notebooks::{executed, target};
+use crate::support::root;
+
+const NOTEBOOK: &str = "01_attention_tokens";
+const PATIENCE: Duration = Duration::from_secs(150);
+
+/// A program that ends with the test, and what it started with it.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // The whole group. (Without the signal's name and `--`, `kill` may take the number for another one.)
+        let _ = Command::new("kill").args(["-s", "TERM", "--", &format!("-{}", self.0.id())]).status();
+        let _ = self.0.wait();
+    }
+}
+
+/// Starts a program in a process group of its own; `of` takes from the line of its output that says where it listens.
+fn start(command: &mut Command, of: impl Fn(&str) -> Option<String>) -> (Running, String) {
+    std::os::unix::process::CommandExt::process_group(command, 0);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let (lines, printed) = std::sync::mpsc::channel();
+    let outputs: [Box<dyn std::io::Read + Send>; 2] =
+        [Box::new(child.stdout.take().unwrap()), Box::new(child.stderr.take().unwrap())];
+    for output in outputs {
+        let lines = lines.clone();
+        // To the end: a program whose output nobody reads stops.
+        std::thread::spawn(move || {
+            BufReader::new(output).lines().map_while(Result::ok).for_each(|line| {
+                let _ = lines.send(line);
+            })
+        });
+    }
+    drop(lines);
+    let running = Running(child);
+    let mut said = String::new();
+    let deadline = Instant::now() + PATIENCE;
+    while let Ok(line) = printed.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+        if let Some(address) = of(&line) {
+            return (running, address);
+        }
+        said += &format!("{line}\n");
+    }
+    panic!("{command:?} did not say where it listens:\n{said}");
+}
+
+/// A browser without a window, and the test that it goes through.
+fn in_browser<F: Future<Output = Result<(), CmdError>>>(test: impl FnOnce(Client) -> F) {
+    let (_driver, port) = start(Command::new("chromedriver").arg("--port=0"), |line| {
+        let port = line.split("started successfully on port ").nth(1)?;
+        Some(port.trim_end_matches('.').to_owned())
+    });
+    // Names are not resolved: what is shown is not from a network.
+    let arguments = [
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--window-size=1700,1300",
+        "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+    ];
+    let capabilities = json!({"goog:chromeOptions": {"args": arguments}}).as_object().unwrap().clone();
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+        let mut builder = ClientBuilder::new(HttpConnector::new());
+        let client = builder.capabilities(capabilities).connect(&format!("http://127.0.0.1:{port}")).await.unwrap();
+        let outcome = test(client.clone()).await;
+        client.close().await.unwrap();
+        outcome.unwrap();
+    });
+}
+
+/// Asks the page until the answer is true.
+async fn wait_for(client: &Client, what: &str, script: &str) -> Result<(), CmdError> {
+    let deadline = Instant::now() + PATIENCE;
+    while client.execute(script, vec![]).await? != json!(true) {
+        if Instant::now() > deadline {
+            save(client, "failed").await?;
+            panic!("waited in vain: {what}; see target/screenshots/failed.png");
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    Ok(())
+}
+
+async fn save(client: &Client, name: &str) -> Result<(), CmdError> {
+    let folder = target().join("screenshots");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join(format!("{name}.png")), client.screenshot().await?).unwrap();
+    Ok(())
+}
+
+/// What the notebook's figures show according to the outputs that are stored in it.
+fn stored_figures() -> Vec<Value> {
+    let text = std::fs::read_to_string(root().join("notebooks").join(format!("{NOTEBOOK}.ipynb"))).unwrap();
+    let notebook: Value = serde_json::from_str(&text).unwrap();
+    let outputs =
+        notebook["cells"].as_array().unwrap().iter().flat_map(|cell| cell["outputs"].as_array().into_iter().flatten());
+    let figures = outputs.map(|output| output["data"]["application/vnd.plotly.v1+json"].clone());
+    figures.filter(|figure| figure.is_object()).collect()
+}
+
+/// What a browser shows of the figures, in a form that both sides have.
+const SHOWN: &str = r#"
+return [...document.querySelectorAll(".js-plotly-plot")].map((figure) => ({
+  maps: figure._fullData.map((trace) => [trace.z.length, trace.z[0].length]),
+  drawn: [...figure.querySelectorAll(".hm image")].filter((image) => image.getAttribute("href")?.startsWith("data:")).length,
+  texts: [...figure.querySelectorAll(".annotation-text")].map((text) => text.textContent),
+  frames: figure.querySelectorAll(".shapelayer path").length,
+  controls: figure.querySelectorAll(".updatemenu-header").length,
+  width: Math.round(figure.querySelector(".main-svg").getBoundingClientRect().width),
+}))"#;
+
+/// Text as it is seen: plotly's escapes undone, spaces at the ends left out.
+fn seen(text: &str) -> String {
+    let unescaped = text.replace("&lt;", "<").replace("&gt;", ">").replace("&#36;", "$").replace("&amp;", "&");
+    unescaped.trim_matches([' ', '\u{a0}']).to_owned()
+}
+
+/// Every figure is drawn: the cells of its heat maps, each token at its place in the list, the frames, the menu.
+async fn figures_are_drawn(client: &Client) -> Result<(), CmdError> {
+    let shown = client.execute(SHOWN, vec![]).await?;
+    let (shown, stored) = (shown.as_array().unwrap().clone(), stored_figures());
+    assert_eq!(shown.len(), stored.len());
+    for (index, (shown, stored)) in shown.iter().zip(&stored).enumerate() {
+        let layout = &stored["layout"];
+        let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+        let maps: Vec<Value> = list(&stored["data"])
+            .iter()
+            .map(|trace| json!([list(&trace["z"]).len(), list(&trace["z"][0]).len()]))
+            .collect();
+        assert_eq!(shown["maps"], Value::from(maps.clone()), "figure {index}: the cells of its heat maps");
+        assert_eq!(shown["drawn"], maps.len(), "figure {index}: heat maps that are drawn");
+        assert_eq!(shown["frames"], list(&layout["shapes"]).len(), "figure {index}: frames");
+        assert_eq!(shown["controls"], list(&layout["updatemenus"]).len(), "figure {index}: menus");
+        assert_eq!(shown["width"], layout["width"], "figure {index}: its width");
+        let texts = |value: &Value, key: &str| -> Vec<String> {
+            list(value)
+                .iter()
+                .map(|text| seen(if key.is_empty() { text } else { &text[key] }.as_str().unwrap()))
+                .collect()
+        };
+        let mut want = texts(&layout["annotations"], "text");
+        let mut got = texts(&shown["texts"], "");
+        want.retain(|text| !text.is_empty());
+        got.retain(|text| !text.is_empty());
+        assert_eq!(got, want, "figure {index}: its texts");
+    }
+    Ok(())
+}
+
+/// The place of a part of a figure in the window, once it is in sight: left, top, width, height.
+async fn in_sight(client: &Client, script: &str) -> Result<[f64; 4], CmdError> {
+    client.execute(&format!("{script}.scrollIntoView({{block: 'center', inline: 'center'}})"), vec![]).await?;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let place = client
+        .execute(
+            &format!("const at = {script}.getBoundingClientRect(); return [at.x, at.y, at.width, at.height]"),
+            vec![],
+        )
+        .await?;
+    Ok([0, 1, 2, 3].map(|index| place[index].as_f64().unwrap()))
+}
+
+async fn drag(client: &Client, from: (f64, f64), to: (f64, f64)) -> Result<(), CmdError> {
+    let at =
+        |(x, y): (f64, f64), millis: u64| PointerAction::MoveTo { duration: Some(Duration::from_millis(millis)), x, y };
+    let middle = ((from.0 + to.0) / 2.0, (from.1 + to.1) / 2.0);
+    let mouse = MouseActions::new("mouse".into())
+        .then(at(from, 0))
+        .then(PointerAction::Down { button: MOUSE_BUTTON_LEFT })
+        .then(at(middle, 200))
+        .then(at(to, 200))
+        .then(PointerAction::Up { button: MOUSE_BUTTON_LEFT });
+    client.perform_actions(mouse).await
+}
+
+/// Zooms the left panel of the first pair with the mouse; the right one follows, for its cells are as many.
+async fn a_zoom_is_followed(client: &Client) -> Result<(), CmdError> {
+    let pair = "[...document.querySelectorAll('.js-plotly-plot')].find((figure) => figure._fullLayout.xaxis2)";
+    let ranges =
+        format!("const l = {pair}._fullLayout; return [l.xaxis.range, l.xaxis2.range, l.yaxis.range, l.yaxis2.range]");
+    let before = client.execute(&ranges, vec![]).await?;
+    assert_eq!((&before[0], &before[2]), (&before[1], &before[3]), "both panels show everything");
+    let [x, y, width, height] = in_sight(client, &format!("{pair}.querySelector('.nsewdrag')")).await?;
+    drag(client, (x + 0.2 * width, y + 0.2 * height), (x + 0.7 * width, y + 0.7 * height)).await?;
+    wait_for(client, "the zoom", &format!("return {pair}._fullLayout.xaxis.range[1] < {} - 1", before[0][1])).await?;
+    let after = client.execute(&ranges, vec![]).await?;
+    assert_eq!((&after[0], &after[2]), (&after[1], &after[3]), "the other panel follows");
+    assert_ne!(before[3], after[3]);
+    Ok(())
+}
+
+/// Chooses the third head of the menu; the figure then shows that head's tokens, frames and name.
+async fn the_menu_shows_another_head(client: &Client, name: &str) -> Result<(), CmdError> {
+    let figure = "[...document.querySelectorAll('.js-plotly-plot')].find((figure) => figure.layout.updatemenus)";
+    in_sight(client, figure).await?;
+    let click = async |selector: &str, nth: usize| -> Result<(), CmdError> {
+        let [x, y, width, height] =
+            in_sight(client, &format!("{figure}.querySelectorAll('{selector}')[{nth}]")).await?;
+        let at = (x + width / 2.0, y + height / 2.0);
+        let mouse = MouseActions::new("mouse".into())
+            .then(PointerAction::MoveTo { duration: None, x: at.0, y: at.1 })
+            .then(PointerAction::Down { button: MOUSE_BUTTON_LEFT })
+            .then(PointerAction::Up { button: MOUSE_BUTTON_LEFT });
+        client.perform_actions(mouse).await
+    };
+    click(".updatemenu-header", 0).await?;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    click(".updatemenu-dropdown-button", 2).await?;
+    let stored = stored_figures().into_iter().find(|figure| figure["layout"]["updatemenus"].is_array()).unwrap();
+    let button = stored["layout"]["updatemenus"][0]["buttons"][2].clone();
+    assert_eq!(button["label"], "0.2");
+    let caption = "head 0.2, projection notebook";
+    let shows = format!("return {figure}.textContent.includes('{caption}')");
+    wait_for(client, "the head that was chosen", &shows).await?;
+    let texts = client
+        .execute(
+            &format!("return [...{figure}.querySelectorAll('.annotation-text')].map((text) => text.textContent)"),
+            vec![],
+        )
+        .await?;
+    let got: Vec<String> = texts.as_array().unwrap().iter().map(|text| seen(text.as_str().unwrap())).collect();
+    let labels = button["args"][1].as_object().unwrap();
+    let want = (0..got.len()).map(|index| seen(labels[&format!("annotations[{index}].text")].as_str().unwrap()));
+    assert_eq!(got, want.collect::<Vec<_>>());
+    let z = client.execute(&format!("return {figure}._fullData[0].z.map((row) => [...row])"), vec![]).await?;
+    assert!(crate::notebooks::alike(&z, &button["args"][0]["z"][0]), "the cells are that head's");
+    save(client, &format!("{name}-head-0.2")).await
+}
+
+/// A folder as the repository, where JupyterLab may save what it likes: the notebook without outputs beside the crate.
+fn workplace() -> PathBuf {
+    let place = target().join("lab");
+    let _ = std::fs::remove_dir_all(&place);
+    std::fs::create_dir_all(place.join("notebooks")).unwrap();
+    std::os::unix::fs::symlink(root().join("crate"), place.join("crate")).unwrap();
+    let file = format!("{NOTEBOOK}.ipynb");
+    let text = std::fs::read_to_string(root().join("notebooks").join(&file)).unwrap();
+    let mut notebook: Value = serde_json::from_str(&text).unwrap();
+    for cell in notebook["cells"].as_array_mut().unwrap() {
+        if cell["cell_type"] == "code" {
+            (cell["outputs"], cell["execution_count"]) = (json!([]), Value::Null);
+        }
+    }
+    std::fs::write(place.join("notebooks").join(file), notebook.to_string()).unwrap();
+    // Every cell stays in the page, also out of sight.
+    let settings = place.join("settings/@jupyterlab/notebook-extension");
+    std::fs::create_dir_all(&settings).unwrap();
+    std::fs::write(settings.join("tracker.jupyterlab-settings"), r#"{"windowingMode": "none"}"#).unwrap();
+    place
+}
+
+fn environment() -> PathBuf {
+    std::env::var_os("ATTENTION_TOKENS_VENV").map_or_else(|| root().join(".venv"), PathBuf::from)
+}
+
+fn lab(place: &Path) -> (Running, String) {
+    let bin = environment().join("bin");
+    let path = std::env::join_paths(
+        std::iter::once(bin.clone()).chain(std::env::split_paths(&std::env::var_os("PATH").unwrap())),
+    );
+    let mut command = Command::new(bin.join("jupyter-lab"));
+    command
+        .args(["--no-browser", "--allow-root", "--ServerApp.token=", "--ServerApp.port=0", "--expose-app-in-browser"])
+        .arg(format!("--ServerApp.root_dir={}", place.join("notebooks").display()))
+        .env("PATH", path.unwrap())
+        .env("JUPYTER_PREFER_ENV_PATH", "1")
+        .env("JUPYTERLAB_SETTINGS_DIR", place.join("settings"))
+        .env("JUPYTERLAB_WORKSPACES_DIR", place.join("workspaces"));
+    start(&mut command, |line| {
+        let port = line.split("http://127.0.0.1:").nth(1)?.split('/').next()?;
+        Some(format!("http://127.0.0.1:{port}"))
+    })
+}
+
+#[test]
+#[ignore = "needs Jupyter, Chromium and chromedriver: cargo xtask test"]
+fn jupyterlab_runs_the_notebook_and_draws_its_figures() {
+    let place = workplace();
+    let (_lab, address) = lab(&place);
+    in_browser(async |client| {
+        client.goto(&format!("{address}/lab/tree/{NOTEBOOK}.ipynb")).await?;
+        wait_for(
+            &client,
+            "the notebook with its kernel",
+            "return !!document.querySelector('.jp-Notebook .jp-Cell') && \
+            window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'",
+        )
+        .await?;
+        client.execute("window.jupyterapp.commands.execute('notebook:run-all-cells')", vec![]).await?;
+        let figures = stored_figures().len();
+        let script = format!(
+            "return document.querySelectorAll('.js-plotly-plot .hm image').length >= {figures} && \
+            document.querySelectorAll('.js-plotly-plot').length === {figures} && \
+            [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].every((prompt) => /\\[\\d+\\]/.test(prompt.textContent))"
+        );
+        wait_for(&client, "all cells", &script).await?;
+        save(&client, "lab").await?;
+        figures_are_drawn(&client).await?;
+        a_zoom_is_followed(&client).await?;
+        save(&client, "lab-zoomed").await?;
+        the_menu_shows_another_head(&client, "lab").await
+    });
+}
+
+#[test]
+#[ignore = "needs Chromium, chromedriver and the notebooks executed by Jupyter: cargo xtask test"]
+fn the_page_draws_its_figures_without_a_network() {
+    let page = executed(&format!("{NOTEBOOK}.html"));
+    let html = std::fs::read_to_string(&page).unwrap();
+    assert_eq!(html.matches("plotly.js v").count(), 1, "plotly.js is in the page once");
+    in_browser(async |client| {
+        client.goto(&format!("file://{}", page.display())).await?;
+        let figures = stored_figures().len();
+        let drawn = format!("return document.querySelectorAll('.js-plotly-plot .hm image').length >= {figures}");
+        wait_for(&client, "the figures", &drawn).await?;
+        save(&client, "page").await?;
+        figures_are_drawn(&client).await?;
+        a_zoom_is_followed(&client).await?;
+        the_menu_shows_another_head(&client, "page").await
+    });
+}
