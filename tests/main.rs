@@ -3,6 +3,8 @@
 /// The notebook in JupyterLab, and its page, in a real browser. Needs Jupyter, Chromium and chromedriver.
 #[cfg(unix)]
 mod browser;
+/// Many heads at once, long prompts, other looks, tables and files.
+mod exploring;
 /// Figures as plotly's JSON.
 mod figures;
 /// Every golden number, through the parity program; and that the program notices when one is wrong.

@@ -35,6 +35,7 @@ mod backend;
 mod checkpoint;
 mod config;
 mod error;
+mod evcxr;
 mod export;
 mod kept_projections;
 mod memory;

@@ -9,6 +9,7 @@ use crate::backend::{Device, DeviceKind, Dfdx, Fused};
 use crate::checkpoint::Checkpoint;
 use crate::config::Gpt2Config;
 use crate::error::{Error, Result, check_index};
+use crate::evcxr;
 use crate::pretrained::{self, LoadOptions};
 use crate::processed::ProcessedCheckpoint;
 use crate::prompts::{Prompt, Prompts};
@@ -134,6 +135,12 @@ impl Gpt2 {
             }
         };
         Ok(Self(Arc::new(Inner { name: name.into(), config, processing, device, tokenizer, engine })))
+    }
+
+    /// Shows the model, as its `Debug` does, in an evcxr notebook; evcxr calls this for a cell's last expression. (What has
+    /// only `Debug`, evcxr tries to show in this way first, and compiles the cell twice.)
+    pub fn evcxr_display(&self) {
+        evcxr::show(&[("text/plain", &format!("{self:?}"))]);
     }
 
     /// The sizes and settings of the model.

@@ -28,6 +28,7 @@ pub(crate) fn all() -> Result<()> {
     stages.run("a notebook with the plain dependency", || {
         notebooks::execute_plainly(&jupyter, &root().join("tests/notebooks/types.ipynb"))
     })?;
+    stages.run("kernels", || notebooks::kernels(&jupyter))?;
     stages.run("doctests", || cargo(&["test", "--locked", "--workspace", "--doc"]))?;
     stages.run("compiling the tests", || cargo(&["test", "--locked", "--workspace", "--no-run"]))?;
     stages.print();

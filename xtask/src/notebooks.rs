@@ -49,6 +49,13 @@ pub(crate) fn execute_plainly(jupyter: &Jupyter, notebook: &Path) -> Result<()> 
     run(&notebook.display().to_string(), script(jupyter, notebook).arg("--plain"))
 }
 
+/// What a kernel must withstand: a crate that changes, a panic, an interrupt.
+pub(crate) fn kernels(jupyter: &Jupyter) -> Result<()> {
+    let mut script = jupyter.command("python");
+    script.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/kernels.py"));
+    run("kernels.py", script.arg(root()).arg(root().join("target/changed-crate")))
+}
+
 fn script(jupyter: &Jupyter, notebook: &Path) -> Command {
     let mut script = jupyter.command("python");
     script.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/execute.py"));

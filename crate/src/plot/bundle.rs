@@ -19,13 +19,6 @@ use super::svg::escape;
 /// The plotly.js of the plotly wheel that environment.yml pins, so a figure looks the same everywhere.
 const PLOTLY_JS: &str = "https://cdn.plot.ly/plotly-3.7.0.min.js";
 
-/// What evcxr prints becomes output of these types, all of one cell in one bundle.
-pub(super) fn show(contents: &[(&str, &str)]) {
-    for (mime, content) in contents {
-        println!("EVCXR_BEGIN_CONTENT {mime}\n{content}\nEVCXR_END_CONTENT");
-    }
-}
-
 /// A piece of HTML that shows `picture`, a static one or nothing, and draws the figure in its place once plotly.js is
 /// there: it is loaded once a page. Without a network the picture stays.
 pub(super) fn html(json: &str, picture: Option<&str>, description: &str) -> String {

@@ -9,6 +9,7 @@ use super::look::{ColorScale, Look, Theme};
 use super::panel::Panel;
 use super::{bundle, extras};
 use crate::error::{Error, Result};
+use crate::evcxr;
 
 /// What a figure can show.
 pub(super) trait Content {
@@ -134,7 +135,7 @@ impl Figure {
         let mut contents = vec![("application/vnd.plotly.v1+json", json.as_str()), ("text/html", &html)];
         contents.extend(svg.as_deref().map(|svg| ("image/svg+xml", svg)));
         contents.push(("text/plain", &description));
-        bundle::show(&contents);
+        evcxr::show(&contents);
     }
 }
 

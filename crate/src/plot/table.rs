@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-use super::bundle;
 use super::svg::escape;
 use crate::attention_tokens::PromptHeadData;
+use crate::evcxr;
 
 /// The attention tokens of a head on a prompt: a row for each query position, a column for each key position. It shows itself
 /// as the last expression of a cell: as HTML, and as text.
@@ -64,7 +64,7 @@ impl AttentionTable {
 
     /// Shows the table in an evcxr notebook; evcxr calls this for a cell's last expression.
     pub fn evcxr_display(&self) {
-        bundle::show(&[("text/html", &self.to_html()), ("text/plain", &self.to_text())]);
+        evcxr::show(&[("text/html", &self.to_html()), ("text/plain", &self.to_text())]);
     }
 }
 
