@@ -334,3 +334,42 @@ fn the_page_draws_its_figures_without_a_network() {
         the_menu_shows_another_head(&client, "page").await
     });
 }
+
+/// plotly.js, as the environment's Python package has it.
+fn plotly_js() -> String {
+    let lib = environment().join("lib");
+    let pythons = std::fs::read_dir(&lib).unwrap().map(|entry| entry.unwrap().path());
+    let mut files = pythons.map(|python| python.join("site-packages/plotly/package_data/plotly.min.js"));
+    std::fs::read_to_string(files.find(|file| file.is_file()).expect("plotly's package")).unwrap()
+}
+
+/// The HTML of the figures, as nbviewer and Colab show it: pictures, and figures in their place where there is a plotly.js.
+#[test]
+#[ignore = "needs Jupyter, Chromium and chromedriver: cargo xtask test"]
+fn the_html_of_a_figure_is_a_picture_until_plotly_is_there() {
+    let text = std::fs::read_to_string(executed(&format!("{NOTEBOOK}.ipynb"))).unwrap();
+    let notebook: Value = serde_json::from_str(&text).unwrap();
+    let outputs =
+        notebook["cells"].as_array().unwrap().iter().flat_map(|cell| cell["outputs"].as_array().into_iter().flatten());
+    let figures = outputs.filter(|output| output["data"]["application/vnd.plotly.v1+json"].is_object());
+    let html: Vec<String> = figures.map(|output| crate::notebooks::text(&output["data"]["text/html"])).collect();
+    let page = |name: &str, head: &str| -> PathBuf {
+        let path = target().join("notebooks").join(name);
+        std::fs::write(&path, format!("<!DOCTYPE html><meta charset='utf-8'>{head}{}", html.join("\n"))).unwrap();
+        path
+    };
+    let alone = page("pictures.html", "");
+    let with_plotly = page("figures.html", &format!("<script>{}</script>", plotly_js()));
+    in_browser(async |client| {
+        client.goto(&format!("file://{}", alone.display())).await?;
+        let pictures = "return [...document.querySelectorAll('.attention-tokens-figure > img')] \
+            .filter((image) => image.complete && image.naturalWidth === 1200).length";
+        wait_for(&client, "pictures", &format!("{pictures} === {}", html.len())).await?;
+        save(&client, "pictures").await?;
+        client.goto(&format!("file://{}", with_plotly.display())).await?;
+        let drawn = format!("return document.querySelectorAll('.js-plotly-plot .hm image').length >= {}", html.len());
+        wait_for(&client, "figures in place of the pictures", &drawn).await?;
+        assert_eq!(client.execute(pictures, vec![]).await?, 0);
+        figures_are_drawn(&client).await
+    });
+}
