@@ -21,12 +21,23 @@ const SEEN: [&str; 3] = ["attention_tokens", "ndarray", "plotly"];
 fn main() {
     // In a kernel, once: a library must not change under its variables. In the set-up, when the links may have to change.
     println!("cargo::rerun-if-changed={}", if in_kernel() { "build.rs" } else { "../../Cargo.lock" });
-    if let Err(problem) = hand_over() {
-        println!("cargo::error={}", problem.replace('\n', " "));
+    match hand_over() {
+        Ok(true) => {}
+        // evcxr has read the sources before it runs cargo.
+        Ok(false) if in_kernel() => println!(
+            "cargo::error=attention-tokens is compiled now. Restart the kernel once: this one has not seen its sources"
+        ),
+        Ok(false) => {}
+        // cargo then shows what was written to stderr: the compiler's messages, for instance.
+        Err(problem) => {
+            eprintln!("{problem}");
+            std::process::exit(1);
+        }
     }
 }
 
-fn hand_over() -> Result<()> {
+/// Compiles, and hands over library and sources; says whether the sources were there before.
+fn hand_over() -> Result<bool> {
     let here = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").ok_or("cargo runs this")?);
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo runs this")?);
     let root = here.ancestors().nth(2).ok_or("the package lies in crate/notebook of the repository")?;
@@ -35,14 +46,7 @@ fn hand_over() -> Result<()> {
     println!("cargo::rustc-link-search=all={}", out.display());
     let profile = out.ancestors().nth(3).ok_or("OUT_DIR is …/PROFILE/build/PACKAGE/out")?;
     lead_there_from(profile);
-    let linked_before = link_sources(&artifacts, &here.join("sources"))?;
-    // evcxr has read the sources before it runs cargo.
-    match in_kernel() && !linked_before {
-        true => {
-            Err("attention-tokens is compiled now. Restart the kernel once: this one has not seen its sources".into())
-        }
-        false => Ok(()),
-    }
+    link_sources(&artifacts, &here.join("sources"))
 }
 
 /// Whether evcxr has called.
@@ -58,7 +62,7 @@ fn compile(root: &Path) -> Result<Vec<String>> {
     let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output();
     let output = output.map_err(|error| format!("{} does not start: {error}", cargo.display()))?;
     if !output.status.success() {
-        return Err(format!("attention-tokens does not compile; to see why: {command:?}"));
+        return Err("attention-tokens does not compile: see above".into());
     }
     let lines = String::from_utf8(output.stdout).map_err(|_| "a path is not Unicode")?;
     Ok(lines.lines().filter(|line| line.contains(r#""reason":"compiler-artifact""#)).map(str::to_owned).collect())

@@ -9,7 +9,14 @@ use crate::{notebooks, prerequisites, root, setup};
 /// Runs every stage and prints the seconds of each.
 pub(crate) fn all() -> Result<()> {
     let mut stages = Stages(Vec::new());
-    stages.run("format", || cargo(&["fmt", "--all", "--check"]))?;
+    stages.run("format", || {
+        cargo(&["fmt", "--all", "--check"])?;
+        // No member of the workspace.
+        let package = root().join("crate/notebook");
+        let mut rustfmt = Command::new("rustfmt");
+        rustfmt.args(["--check", "--edition", "2024"]).arg(package.join("build.rs")).arg(package.join("src/lib.rs"));
+        run("rustfmt", &mut rustfmt)
+    })?;
     stages
         .run("clippy", || cargo(&["clippy", "--locked", "--workspace", "--all-targets", "--", "--deny", "warnings"]))?;
     stages.run("documentation", || {

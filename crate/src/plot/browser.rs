@@ -69,8 +69,9 @@ impl Content for Browser {
         );
         let menu = UpdateMenu::new()
             .buttons(self.panels.iter().map(Self::button).collect())
-            .background_color(look.theme.background())
-            .font(Font::new().size(TOKEN_SIZE + 2).color(look.theme.text()))
+            // In every theme: plotly marks the entry under the pointer with a light colour of its own.
+            .background_color("white")
+            .font(Font::new().size(TOKEN_SIZE + 2).color("black"))
             .x(0.0)
             .x_anchor(Anchor::Left)
             .y(1.0)

@@ -110,7 +110,7 @@ impl Picture {
         if !panel.light() {
             let tokens = panel.token_labels.iter().map(|(query, key, text)| (x(*key), y(*query), text.as_str()));
             // With a dark edge: on light cells nobody could read them.
-            self.svg += "<g stroke='#333' stroke-width='1.5' paint-order='stroke'>";
+            self.svg += "<g stroke='#000' stroke-opacity='.5' stroke-width='1.5' paint-order='stroke'>";
             self.texts(Style { size: TOKEN_SIZE, color: "#fff", anchor: "middle", degrees: -45 }, tokens);
             self.svg += "</g>";
         }
