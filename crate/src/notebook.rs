@@ -129,8 +129,8 @@ pub fn calculate_layer(run: &PromptRun, layer: usize) -> Result<Vec<HeadData>> {
 /// The heads of a layer, or any others, at a glance: their patterns of attention tokens as small heat maps without labels,
 /// in rows and columns as near to 3:4 as their number allows. `prompt` is the index of the prompt in its batch.
 ///
-/// At most 300,000 cells; each takes some ten bytes of the notebook, and up to 10,000 cells, which say everything under the
-/// pointer, some 150.
+/// Eight heads on 13 tokens take 170 kB of a notebook, and 2.7 MB on 128 tokens, where the pointer says nothing of a cell (beyond
+/// 10,000 cells, gaps included). At most 300,000 cells, some 5 MB.
 ///
 /// ```
 /// use attention_tokens::notebook::*;
@@ -156,7 +156,7 @@ pub fn layer_grid(heads: &[HeadData], prompt: usize) -> Result<Figure> {
 /// head. It works wherever plotly does, and asks nothing of the kernel; a static picture shows the first head. `prompt` is the
 /// index of the prompt in its batch.
 ///
-/// At most 8,000 cells with key ≤ query in all heads together; each takes some 300 bytes of the notebook.
+/// Four heads on 13 tokens take 200 kB of a notebook. At most 8,000 cells with key ≤ query in all heads together, some 4 MB.
 ///
 /// # Errors
 /// As for [`layer_grid`].

@@ -12,7 +12,7 @@ use super::look::Look;
 use super::panel::{Panel, TOKEN_SIZE};
 use crate::error::{Error, Result};
 
-/// As many cells (with key ≤ query) of all heads together; each takes some 150 bytes.
+/// As many cells (with key ≤ query) of all heads together; each takes some 500 bytes of a notebook.
 const MOST_CELLS: usize = 8_000;
 
 /// Panels that differ only in what their cells and labels say.
