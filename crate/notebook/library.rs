@@ -37,6 +37,12 @@ pub(crate) fn compile(cargo: &OsStr, root: &Path) -> Command {
     let mut command = Command::new(cargo);
     command.args(["rustc", "--release", "--locked", "--package", "attention-tokens", "--lib", "--crate-type", "dylib"]);
     command.arg("--target-dir").arg(root.join("target")).current_dir(root);
+    inherit_no_build(&mut command);
+    command
+}
+
+/// Whatever else compiles in release mode in the same folder needs this too, or the two compile some crates in turns.
+pub(crate) fn inherit_no_build(command: &mut Command) {
     for (name, _) in env::vars_os() {
         let text = name.to_string_lossy();
         let inherited = |&other: &&str| match other.ends_with(['_', 'W']) {
@@ -47,7 +53,6 @@ pub(crate) fn compile(cargo: &OsStr, root: &Path) -> Command {
             command.env_remove(&name);
         }
     }
-    command
 }
 
 /// Cells use the standard library as a dynamic one, so the library has to.

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::library;
 use crate::root;
 use crate::setup::{self, Jupyter};
 use crate::tool::{Result, run};
@@ -69,6 +70,7 @@ pub(crate) fn speed(model: &str) -> Result<()> {
     let model = std::path::absolute(model).map_err(|error| format!("{model}: {error}"))?;
     let mut build = Command::new("cargo");
     build.args(["build", "--release", "--package", "attention-tokens", "--example", "timings"]);
+    library::inherit_no_build(&mut build);
     run("cargo build", build.current_dir(root()))?;
     let program = target_folder().join("release/examples/timings").with_extension(std::env::consts::EXE_EXTENSION);
     let notebook = root().join("crate/benches/notebook/speed.ipynb");
