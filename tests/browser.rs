@@ -13,7 +13,7 @@ use fantoccini::{Client, ClientBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
 use serde_json::{Value, json};
 
-use crate::notebooks::{executed, target};
+use crate::notebooks::{PLOTLY, alike, executed, notebook, outputs, target, text};
 use crate::support::root;
 
 const NOTEBOOK: &str = "01_attention_tokens";
@@ -103,14 +103,17 @@ async fn save(client: &Client, name: &str) -> Result<(), CmdError> {
     Ok(())
 }
 
+/// The outputs of a notebook that are figures.
+fn figures(path: PathBuf) -> Vec<Value> {
+    let mut outputs = outputs(&notebook(path));
+    outputs.retain(|output| output["data"][PLOTLY].is_object());
+    outputs
+}
+
 /// What the notebook's figures show according to the outputs that are stored in it.
 fn stored_figures() -> Vec<Value> {
-    let text = std::fs::read_to_string(root().join("notebooks").join(format!("{NOTEBOOK}.ipynb"))).unwrap();
-    let notebook: Value = serde_json::from_str(&text).unwrap();
-    let outputs =
-        notebook["cells"].as_array().unwrap().iter().flat_map(|cell| cell["outputs"].as_array().into_iter().flatten());
-    let figures = outputs.map(|output| output["data"]["application/vnd.plotly.v1+json"].clone());
-    figures.filter(|figure| figure.is_object()).collect()
+    let stored = figures(root().join("notebooks").join(format!("{NOTEBOOK}.ipynb")));
+    stored.into_iter().map(|output| output["data"][PLOTLY].clone()).collect()
 }
 
 /// What a browser shows of the figures, in a form that both sides have.
@@ -238,7 +241,7 @@ async fn the_menu_shows_another_head(client: &Client, name: &str) -> Result<(), 
     let want = (0..got.len()).map(|index| seen(labels[&format!("annotations[{index}].text")].as_str().unwrap()));
     assert_eq!(got, want.collect::<Vec<_>>());
     let z = client.execute(&format!("return {figure}._fullData[0].z.map((row) => [...row])"), vec![]).await?;
-    assert!(crate::notebooks::alike(&z, &button["args"][0]["z"][0]), "the cells are that head's");
+    assert!(alike(&z, &button["args"][0]["z"][0]), "the cells are that head's");
     save(client, &format!("{name}-head-0.2")).await
 }
 
@@ -249,8 +252,7 @@ fn workplace() -> PathBuf {
     std::fs::create_dir_all(place.join("notebooks")).unwrap();
     std::os::unix::fs::symlink(root().join("crate"), place.join("crate")).unwrap();
     let file = format!("{NOTEBOOK}.ipynb");
-    let text = std::fs::read_to_string(root().join("notebooks").join(&file)).unwrap();
-    let mut notebook: Value = serde_json::from_str(&text).unwrap();
+    let mut notebook = notebook(root().join("notebooks").join(&file));
     for cell in notebook["cells"].as_array_mut().unwrap() {
         if cell["cell_type"] == "code" {
             (cell["outputs"], cell["execution_count"]) = (json!([]), Value::Null);
@@ -347,12 +349,8 @@ fn plotly_js() -> String {
 #[test]
 #[ignore = "needs Jupyter, Chromium and chromedriver: cargo xtask test"]
 fn the_html_of_a_figure_is_a_picture_until_plotly_is_there() {
-    let text = std::fs::read_to_string(executed(&format!("{NOTEBOOK}.ipynb"))).unwrap();
-    let notebook: Value = serde_json::from_str(&text).unwrap();
-    let outputs =
-        notebook["cells"].as_array().unwrap().iter().flat_map(|cell| cell["outputs"].as_array().into_iter().flatten());
-    let figures = outputs.filter(|output| output["data"]["application/vnd.plotly.v1+json"].is_object());
-    let html: Vec<String> = figures.map(|output| crate::notebooks::text(&output["data"]["text/html"])).collect();
+    let figures = figures(executed(&format!("{NOTEBOOK}.ipynb")));
+    let html: Vec<String> = figures.iter().map(|output| text(&output["data"]["text/html"])).collect();
     let page = |name: &str, head: &str| -> PathBuf {
         let path = target().join("notebooks").join(name);
         std::fs::write(&path, format!("<!DOCTYPE html><meta charset='utf-8'>{head}{}", html.join("\n"))).unwrap();

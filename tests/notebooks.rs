@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::support::root;
 
-const PLOTLY: &str = "application/vnd.plotly.v1+json";
+pub(crate) const PLOTLY: &str = "application/vnd.plotly.v1+json";
 
 /// Where cargo puts what it makes.
 pub(crate) fn target() -> PathBuf {
@@ -17,12 +17,12 @@ pub(crate) fn executed(name: &str) -> PathBuf {
     target().join("notebooks").join(name)
 }
 
-fn notebook(path: PathBuf) -> Value {
+pub(crate) fn notebook(path: PathBuf) -> Value {
     let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     serde_json::from_str(&text).unwrap()
 }
 
-fn outputs(notebook: &Value) -> Vec<Value> {
+pub(crate) fn outputs(notebook: &Value) -> Vec<Value> {
     let cells = notebook["cells"].as_array().unwrap();
     cells.iter().flat_map(|cell| cell["outputs"].as_array().cloned().unwrap_or_default()).collect()
 }

@@ -155,6 +155,21 @@ impl PromptHeadData {
         (key <= query && query < self.n_pos()).then(|| n_cells(query) + key)
     }
 
+    /// The cells with key ≤ query, as (query, key), query by query: those that there is data of.
+    pub(crate) fn cells(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
+        (0..self.n_pos()).flat_map(|query| (0..=query).map(move |key| (query, key)))
+    }
+
+    /// Which head it is.
+    pub(crate) fn name(&self) -> String {
+        format!("{}.{}", self.layer, self.head)
+    }
+
+    /// Which head it is, and how its tokens were decoded.
+    pub(crate) fn caption(&self) -> String {
+        format!("head {}, projection {}", self.name(), self.projection.name())
+    }
+
     /// A feature of every cell, −1 where key > query. Shape: → `[query_pos, key_pos]`.
     pub fn feature(&self, feature: Feature) -> Array2<f32> {
         let best = |top: &TopTokens, row: usize| top.tokens[[row, 0]] as f32;

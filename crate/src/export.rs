@@ -57,7 +57,7 @@ impl HeadData {
         csv.write_record(COLUMNS)?;
         for (prompt, data) in self.prompts().iter().enumerate() {
             let text = |token: u32| data.token_text(token);
-            for (query, key) in (0..data.n_pos()).flat_map(|query| (0..=query).map(move |key| (query, key))) {
+            for (query, key) in data.cells() {
                 let cell = data.cell(query, key).expect("key ≤ query");
                 let (tokens, logits) = (data.qk.tokens.row(cell), data.qk.logits.row(cell));
                 let runner_up = tokens.get(1).copied();
@@ -98,7 +98,7 @@ impl HeadData {
         let mut tokens = Array4::from_elem((batch, pos, pos, top_k), -1_i64);
         let mut logits = Array4::from_elem((batch, pos, pos, top_k), f32::NAN);
         for (prompt, data) in self.prompts().iter().enumerate() {
-            for (query, key) in (0..data.n_pos()).flat_map(|query| (0..=query).map(move |key| (query, key))) {
+            for (query, key) in data.cells() {
                 let cell = data.cell(query, key).expect("key ≤ query");
                 tokens.slice_mut(s![prompt, query, key, ..]).assign(&data.qk.tokens.row(cell).mapv(i64::from));
                 logits.slice_mut(s![prompt, query, key, ..]).assign(&data.qk.logits.row(cell));

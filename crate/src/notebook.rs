@@ -66,7 +66,11 @@ fn run_and_keep(model: &Gpt2, prompts: Prompts) -> Result<PromptRun> {
 /// # Errors
 /// As for [`head_data`].
 pub fn calculate_attns(run: &PromptRun, layer: usize, head: usize) -> Result<HeadData> {
-    head_data(&run.model, &run.cache, layer, head, DecodeOptions { top_k: 2, ..Default::default() })
+    head_data(&run.model, &run.cache, layer, head, with_runner_up())
+}
+
+fn with_runner_up() -> DecodeOptions {
+    DecodeOptions { top_k: 2, ..Default::default() }
 }
 
 /// A heat map of a pattern: viridis with its midpoint at 0.5, no colour bar, row 0 on top, square cells, no tick
@@ -123,7 +127,7 @@ pub fn compare_plots(a: &Figure, b: &Figure, title: &str, description: &str) -> 
 /// # Errors
 /// As for [`layer_data`].
 pub fn calculate_layer(run: &PromptRun, layer: usize) -> Result<Vec<HeadData>> {
-    layer_data(&run.model, &run.cache, layer, DecodeOptions { top_k: 2, ..Default::default() })
+    layer_data(&run.model, &run.cache, layer, with_runner_up())
 }
 
 /// The heads of a layer, or any others, at a glance: their patterns of attention tokens as small heat maps without labels,
@@ -148,8 +152,7 @@ pub fn calculate_layer(run: &PromptRun, layer: usize) -> Result<Vec<HeadData>> {
 /// [`Error::Mismatch`] if there are no heads or too many cells, or if the heads saw different prompts; [`Error::OutOfRange`] if
 /// there is no such prompt.
 pub fn layer_grid(heads: &[HeadData], prompt: usize) -> Result<Figure> {
-    let panel = |data: PromptHeadData| Panel { data: Some(Arc::new(data.clone())), ..Panel::new(pattern(&data)) };
-    Figure::grid(of_prompt(heads, prompt, "layer_grid")?.into_iter().map(panel).collect())
+    Figure::grid(of_prompt(heads, prompt, "layer_grid")?.into_iter().map(panel_of).collect())
 }
 
 /// One figure of many heads, with a menu inside it to choose one: attention tokens, frames and labels are those of the
@@ -165,8 +168,7 @@ pub fn browse_heads(heads: &[HeadData], prompt: usize) -> Result<Figure> {
         frames: frames(&data, MIN_ATTN).collect(),
         axis_labels: Some(axis_labels(&data)),
         token_labels: token_labels(&data, Feature::Qk),
-        data: Some(Arc::new(data.clone())),
-        ..Panel::new(pattern(&data))
+        ..panel_of(data)
     };
     Figure::browser(of_prompt(heads, prompt, "browse_heads")?.into_iter().map(panel).collect())
 }
@@ -176,8 +178,10 @@ pub fn attention_table(data: &PromptHeadData) -> AttentionTable {
     AttentionTable::new(data)
 }
 
-fn pattern(data: &PromptHeadData) -> Array2<f32> {
-    unique_index_pattern(&data.feature(Feature::Qk))
+/// The pattern of a head's attention tokens, without labels.
+fn panel_of(data: PromptHeadData) -> Panel {
+    let pattern = unique_index_pattern(&data.feature(Feature::Qk));
+    Panel { data: Some(Arc::new(data)), ..Panel::new(pattern) }
 }
 
 /// The data of one prompt from each head, if there are heads and they saw the same one.

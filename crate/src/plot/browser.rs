@@ -37,10 +37,6 @@ impl Figure {
 }
 
 impl Browser {
-    fn name(panel: &Panel) -> String {
-        panel.data.as_ref().map_or(String::new(), |data| format!("{}.{}", data.layer, data.head))
-    }
-
     /// What becomes of the first panel's figure to show this one: new cells, and new texts for the labels that are there.
     fn button(panel: &Panel) -> Button {
         let z: Vec<Vec<f32>> = panel.pattern.outer_iter().map(|row| row.to_vec()).collect();
@@ -53,7 +49,7 @@ impl Browser {
         let mut labels: Map<String, Value> =
             texts.enumerate().map(|(index, text)| (format!("annotations[{index}].text"), text.into())).collect();
         labels.insert("shapes[0].path".into(), panel.frame_path().into());
-        Button::new().label(Self::name(panel)).method(ButtonMethod::Update).args(json!([cells, labels]))
+        Button::new().label(panel.name()).method(ButtonMethod::Update).args(json!([cells, labels]))
     }
 }
 
@@ -85,7 +81,7 @@ impl Content for Browser {
     }
 
     fn describe(&self) -> String {
-        let names: Vec<String> = self.panels.iter().map(Self::name).collect();
+        let names: Vec<String> = self.panels.iter().map(Panel::name).collect();
         let first = self.panels.first().map_or(String::new(), Panel::describe);
         format!("menu of heads {}; shown first: {first}", names.join(", "))
     }

@@ -28,16 +28,18 @@ impl Panel {
         let (x, y) = (format!("x{suffix}"), format!("y{suffix}"));
         let (rows, columns) = self.pattern.dim();
         let z: Vec<Vec<f32>> = self.pattern.outer_iter().map(|row| row.to_vec()).collect();
-        plot.add_trace(match self.names() {
+        let names = self.names();
+        let named = names.is_some();
+        plot.add_trace(match names {
             None => self.heat_map(HeatMap::new_z(z), &x, &y, look),
             Some(names) => self.heat_map(HeatMap::new(names.clone(), names, z), &x, &y, look),
         });
 
         let axis = || Axis::new().tick_length(0).show_grid(false).zero_line(false);
-        let axis = || match self.names() {
+        let axis = || match named {
             // plotly shows as many of the names as there is room for, more of them where one has zoomed in.
-            Some(_) => axis().type_(AxisType::Category).tick_font(font(TOKEN_SIZE, look.theme.text())),
-            None => axis().show_tick_labels(false),
+            true => axis().type_(AxisType::Category).tick_font(font(TOKEN_SIZE, look.theme.text())),
+            false => axis().show_tick_labels(false),
         };
         let x_axis =
             axis().tick_angle(-90.0).anchor(&y).range(AxisRange::new(-0.5, columns as f64 - 0.5)).domain(&place.x);

@@ -84,10 +84,6 @@ impl Grid {
         [WIDTH, (inner.round() as usize).clamp(200, 1000) + 2 * MARGIN]
     }
 
-    fn title(panel: &Panel) -> String {
-        panel.data.as_ref().map_or(String::new(), |data| format!("{}.{}", data.layer, data.head))
-    }
-
     fn texts(&self) -> Option<Vec<Vec<String>>> {
         let (height, width) = self.size();
         if height * width > MOST_TEXTS {
@@ -96,9 +92,9 @@ impl Grid {
         let mut texts = vec![vec![String::new(); width]; height];
         for (panel, row, column) in self.places() {
             let Some(data) = &panel.data else { continue };
-            for (query, key) in (0..self.pos).flat_map(|query| (0..=query).map(move |key| (query, key))) {
+            for (query, key) in data.cells() {
                 texts[row + query][column + key] =
-                    format!("head {}<br>{}", Self::title(panel), hover::in_two_lines(data, query, key));
+                    format!("head {}<br>{}", panel.name(), hover::in_two_lines(data, query, key));
             }
         }
         Some(texts)
@@ -129,7 +125,7 @@ impl Content for Grid {
             .y_axis(axis().range(range(height, 0)).scale_anchor("x"));
         for (panel, row, column) in self.places() {
             let middle = column as f64 + (self.pos as f64 - 1.0) / 2.0;
-            let title = label(&Self::title(panel), TITLE_SIZE, look.theme.text()).x_ref("x").y_ref("y");
+            let title = label(&panel.name(), TITLE_SIZE, look.theme.text()).x_ref("x").y_ref("y");
             layout.add_annotation(title.x(middle).y(row as f64 - 0.5).y_anchor(Anchor::Bottom));
         }
         plot.set_layout(layout);
@@ -146,7 +142,7 @@ impl Content for Grid {
             let (x, y) = (area.x + cell * column as f64, area.y + cell * row as f64);
             let side = cell * self.pos as f64;
             picture.cells(panel, Area { x, y, width: side, height: side });
-            picture.line(x + side / 2.0, y - TITLE_SIZE as f64, TITLE_SIZE, &Self::title(panel));
+            picture.line(x + side / 2.0, y - TITLE_SIZE as f64, TITLE_SIZE, &panel.name());
         }
         Some(picture.finish())
     }

@@ -71,7 +71,7 @@ fn token(data: &PromptHeadData, token: u32) -> String {
 }
 
 /// A number with four significant digits.
-pub(crate) fn significant(x: f32) -> String {
+fn significant(x: f32) -> String {
     let whole_digits = x.abs().log10().floor() + 1.0; // −∞ for 0
     format!("{x:.*}", (4.0 - whole_digits).clamp(0.0, 6.0) as usize)
 }

@@ -52,10 +52,14 @@ impl Panel {
         rows.max(columns) > FULL_FORM
     }
 
+    /// Which head it is; nothing where that is not known.
+    pub(super) fn name(&self) -> String {
+        self.data.as_ref().map_or(String::new(), |data| data.name())
+    }
+
     /// Which head it is, and how its tokens were decoded.
     pub(super) fn caption(&self) -> Option<String> {
-        let data = self.data.as_ref()?;
-        Some(format!("head {}.{}, projection {}", data.layer, data.head, data.projection.name()))
+        self.data.as_ref().map(|data| data.caption())
     }
 
     /// What the panel shows, in words.

@@ -23,7 +23,7 @@ impl AttentionTable {
         let label = |token: u32| data.token_label(token);
         let rows = data.attention_tokens();
         Self {
-            caption: format!("head {}.{}, projection {}", data.layer, data.head, data.projection.name()),
+            caption: data.caption(),
             input: data.input.iter().map(|&token| label(token)).collect(),
             rows: rows.outer_iter().map(|row| row.iter().flatten().map(|&token| label(token)).collect()).collect(),
         }
