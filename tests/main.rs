@@ -3,6 +3,8 @@
 /// The notebook in JupyterLab, and its page, in a real browser. Needs Jupyter, Chromium and chromedriver.
 #[cfg(unix)]
 mod browser;
+/// The experiments: against TransformerLens, by hand, and their figures.
+mod experiments;
 /// Many heads at once, long prompts, other looks, tables and files.
 mod exploring;
 /// Figures as plotly's JSON.

@@ -32,8 +32,7 @@ fn main() -> ExitCode {
 }
 
 fn heads(name: &str, prompt: &str, projection: &str) -> Result<(), Box<dyn Error>> {
-    let projections = [Projection::Notebook, Projection::Output, Projection::Ov];
-    let projection = projections.into_iter().find(|known| known.name() == projection);
+    let projection = Projection::ALL.into_iter().find(|known| known.name() == projection);
     let projection = projection.ok_or("the projection is one of notebook, output, ov")?;
 
     let (model, load) = timed(|| Gpt2::from_pretrained(name, LoadOptions::default()))?;

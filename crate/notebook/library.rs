@@ -36,6 +36,8 @@ const NOT_INHERITED: [&str; 20] = [
 pub(crate) fn compile(cargo: &OsStr, root: &Path) -> Command {
     let mut command = Command::new(cargo);
     command.args(["rustc", "--release", "--locked", "--package", "attention-tokens", "--lib", "--crate-type", "dylib"]);
+    // What is heavy is compiled once here, and costs a notebook nothing.
+    command.args(["--features", "full"]);
     command.arg("--target-dir").arg(root.join("target")).current_dir(root);
     inherit_no_build(&mut command);
     command

@@ -20,7 +20,7 @@ use crate::backend::TopTokens;
 use crate::error::{Error, Result, check_index};
 use crate::model::Gpt2;
 use crate::projection::Projection;
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{self, Tokenizer};
 
 /// How to decode a head. [`Projection::Notebook`] and the best token alone by default.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -195,18 +195,13 @@ impl PromptHeadData {
 
     /// A token's text as it is, or `#` and its id where it has none.
     pub(crate) fn token_text(&self, token: u32) -> String {
-        let text = self.tokenizer.as_ref().and_then(|tokenizer| tokenizer.to_single_str_token(token).ok());
-        text.unwrap_or_else(|| format!("#{token}"))
+        tokenizer::text(self.tokenizer.as_ref(), token)
     }
 
     /// How a figure shows a token: its text, with `<nl>` for a newline, `<sp>` for a lone space, `<tab>` for a tab and
     /// `EOS` for `<|endoftext|>`. A token that has no text (no tokenizer, or an id beyond it) shows as `#` and its id.
     pub fn token_label(&self, token: u32) -> String {
-        match &*self.token_text(token) {
-            "<|endoftext|>" => "EOS".into(),
-            " " => "<sp>".into(),
-            text => text.replace('\n', "<nl>").replace('\t', "<tab>"),
-        }
+        tokenizer::label(self.tokenizer.as_ref(), token)
     }
 }
 
@@ -307,6 +302,26 @@ fn heads_data(
         Ok(HeadData { layer, head, projection, prompts: prompts.collect::<Result<_>>()? })
     };
     heads.iter().zip(top).map(data_of_head).collect()
+}
+
+/// The best token of every cell of a head with key ≤ query, prompt by prompt and query by query, through any matrix `p` in place
+/// of a projection's. Shape: `[d_head, d_model]` → `[cells of all prompts]`.
+pub(crate) fn tokens_through(
+    model: &Gpt2,
+    cache: &ActivationCache,
+    [layer, head]: [usize; 2],
+    p: Array2<f32>,
+) -> Result<Vec<u32>> {
+    let vectors = vectors_of_head(model, cache, layer, head)?;
+    let top = model.engine().decode_through(p, vectors.view(), 1)?;
+    let mut start = 0;
+    let mut tokens = Vec::new();
+    for prompt in cache.tokens() {
+        let end = start + n_cells(prompt.len());
+        tokens.extend(top.tokens.slice(s![start..end, 0]));
+        start = end + 3 * prompt.len(); // behind the cells come q, k and v
+    }
+    Ok(tokens)
 }
 
 /// How many cells of a prompt have key ≤ query.

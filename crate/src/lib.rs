@@ -15,7 +15,8 @@
 //! | read its weights | [`Gpt2::weights`], [`Gpt2::w_v`], [`Gpt2::w_o`], [`Weights`], [`Gpt2Config`] |
 //! | decode a head | [`head_data`], [`layer_data`], [`all_heads_data`], [`Projection`], [`unique_index_pattern`] |
 //! | draw it | [`mod@notebook`]: the functions of the original notebook, and more; [`Figure`], [`Theme`], [`ColorScale`] |
-//! | take it elsewhere | [`HeadData::write_csv`], [`HeadData::write_npz`], [`AttentionTable`], [`Figure::to_svg`] |
+//! | ask about all heads | [`mod@experiments`]: the original's claims, with controls |
+//! | take it elsewhere | [`HeadData::write_csv`], [`HeadData::write_npz`], [`Table`], [`Figure::to_svg`] |
 //!
 //! ```
 //! use attention_tokens::{notebook::*, prelude::*};
@@ -36,6 +37,7 @@ mod checkpoint;
 mod config;
 mod error;
 mod evcxr;
+pub mod experiments;
 mod export;
 mod kept_projections;
 mod memory;
@@ -59,7 +61,7 @@ pub use backend::{Device, TopTokens};
 pub use config::{ActFn, Gpt2Config};
 pub use error::{Error, Result};
 pub use model::{Gpt2, RunOptions};
-pub use plot::{AttentionTable, ColorScale, Figure, Theme};
+pub use plot::{ColorScale, Figure, Table, Theme};
 pub use pretrained::LoadOptions;
 pub use projection::Projection;
 pub use prompts::Prompts;
@@ -72,8 +74,8 @@ pub use weights::{BlockWeights, LayerNormWeights, Processing, Weights};
 /// What a notebook needs in one line: `use attention_tokens::prelude::*;`.
 pub mod prelude {
     pub use crate::{
-        Activation, ActivationCache, AttentionTable, ColorScale, DecodeOptions, Device, Error, Feature, Figure, Gpt2,
-        HeadData, LoadOptions, Processing, Projection, PromptHeadData, RunOptions, Theme, all_heads_data, head_data,
+        Activation, ActivationCache, ColorScale, DecodeOptions, Device, Error, Feature, Figure, Gpt2, HeadData,
+        LoadOptions, Processing, Projection, PromptHeadData, RunOptions, Table, Theme, all_heads_data, head_data,
         layer_data, unique_index_pattern,
     };
 }

@@ -16,7 +16,7 @@ use crate::prompts::{Prompt, Prompts};
 use crate::slow_build;
 use crate::tokenizer::Tokenizer;
 use crate::transformer::{Engine, Transformer, Wanted};
-use crate::weights::{Processing, Weights};
+use crate::weights::{BlockWeights, Processing, Weights};
 
 /// A GPT-2 on a device, ready to run. Cloning is cheap: the weights are shared.
 ///
@@ -171,6 +171,31 @@ impl Gpt2 {
     /// [`Error::OutOfRange`] for a layer or head that the model does not have, [`Error::Device`].
     pub fn w_o(&self, layer: usize, head: usize) -> Result<Array2<f32>> {
         self.of_head(layer, head, |engine| engine.w_o(layer))
+    }
+
+    /// `W_E`, the token embedding: `model.W_E` in TransformerLens. A copy. Shape: → `[d_vocab, d_model]`.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if the device fails.
+    pub fn w_e(&self) -> Result<Array2<f32>> {
+        self.engine().w_e()
+    }
+
+    /// `W_U`, the unembedding: `model.W_U` in TransformerLens. A copy. Shape: → `[d_model, d_vocab]`.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if the device fails.
+    pub fn w_u(&self) -> Result<Array2<f32>> {
+        self.engine().w_u()
+    }
+
+    /// The weights of one transformer block, as in [`weights`](Self::weights).
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`] for a layer that the model does not have, [`Error::Device`].
+    pub fn block_weights(&self, layer: usize) -> Result<BlockWeights> {
+        check_index("layer", layer, "the model", self.0.config.n_layers)?;
+        self.engine().block_weights(layer)
     }
 
     fn of_head(

@@ -29,7 +29,7 @@ use crate::attention_tokens::{
 use crate::backend::TopTokens;
 use crate::error::{Error, Result};
 use crate::model::Gpt2;
-use crate::plot::{AttentionTable, AxisLabels, Figure, Look, Panel};
+use crate::plot::{AxisLabels, Figure, Look, Panel, Table};
 use crate::prompts::Prompts;
 
 /// The attention above which [`add_attn_overlay`] frames a cell in the original.
@@ -174,8 +174,8 @@ pub fn browse_heads(heads: &[HeadData], prompt: usize) -> Result<Figure> {
 }
 
 /// The attention tokens of a head as a table, to read and to copy: a row for each query position.
-pub fn attention_table(data: &PromptHeadData) -> AttentionTable {
-    AttentionTable::new(data)
+pub fn attention_table(data: &PromptHeadData) -> Table {
+    Table::of_attention_tokens(data)
 }
 
 /// The pattern of a head's attention tokens, without labels.

@@ -20,6 +20,9 @@ pub enum Projection {
 }
 
 impl Projection {
+    /// All three.
+    pub const ALL: [Projection; 3] = [Projection::Notebook, Projection::Output, Projection::Ov];
+
     /// `"notebook"`, `"output"` or `"ov"`.
     pub fn name(self) -> &'static str {
         match self {

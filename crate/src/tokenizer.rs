@@ -140,6 +140,22 @@ impl Tokenizer {
     }
 }
 
+/// A token's text as it is, or `#` and its id where it has none (no tokenizer, or an id beyond it).
+pub(crate) fn text(tokenizer: Option<&Tokenizer>, token: u32) -> String {
+    let text = tokenizer.and_then(|tokenizer| tokenizer.to_single_str_token(token).ok());
+    text.unwrap_or_else(|| format!("#{token}"))
+}
+
+/// How figures and tables show a token: its text, with `<nl>` for a newline, `<sp>` for a lone space, `<tab>` for a tab and `EOS`
+/// for `<|endoftext|>`.
+pub(crate) fn label(tokenizer: Option<&Tokenizer>, token: u32) -> String {
+    match &*text(tokenizer, token) {
+        "<|endoftext|>" => "EOS".into(),
+        " " => "<sp>".into(),
+        text => text.replace('\n', "<nl>").replace('\t', "<tab>"),
+    }
+}
+
 impl std::fmt::Debug for Tokenizer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Tokenizer").field("vocab_size", &self.vocab_size()).field("bos", &self.bos).finish()

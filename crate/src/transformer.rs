@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use ndarray::{ArcArray, ArcArray2, Array1, Array2, Array3, Axis, Ix3, IxDyn, s};
+use ndarray::{ArcArray, ArcArray2, Array1, Array2, Array3, ArrayView2, Axis, Ix3, IxDyn, s};
 use rayon::prelude::*;
 
 use crate::activation_cache::{Activation, ActivationCache};
@@ -52,8 +52,17 @@ pub(crate) trait Engine: Send + Sync {
         k: usize,
         vectors: &dyn Fn(usize) -> Result<Array2<f32>>,
     ) -> Result<Vec<TopTokens>>;
+    /// The `k` most likely tokens of vectors through a matrix that is not a projection of the model's, and is not kept.
+    /// Shape: `p [d_head, d_model]`, `vectors [n, d_head]`.
+    fn decode_through(&self, p: Array2<f32>, vectors: ArrayView2<f32>, k: usize) -> Result<TopTokens>;
     /// Copies the weights to the host.
     fn weights(&self) -> Result<Weights>;
+    /// Copies the token embedding to the host. Shape: → `[d_vocab, d_model]`.
+    fn w_e(&self) -> Result<Array2<f32>>;
+    /// Copies the unembedding to the host. Shape: → `[d_model, d_vocab]`.
+    fn w_u(&self) -> Result<Array2<f32>>;
+    /// Copies the weights of a block to the host.
+    fn block_weights(&self, layer: usize) -> Result<BlockWeights>;
     /// Copies `W_V` or `W_O` of a layer to the host. Shape: → `[n_heads, d_model, d_head]`, `[n_heads, d_head, d_model]`.
     fn w_v(&self, layer: usize) -> Result<Array3<f32>>;
     /// See [`w_v`](Self::w_v).
@@ -178,11 +187,27 @@ impl<B: Backend> Engine for Transformer<B> {
         heads.iter().zip(projections.iter().map(AsRef::as_ref)).map(decode).collect()
     }
 
+    fn decode_through(&self, p: Array2<f32>, vectors: ArrayView2<f32>, k: usize) -> Result<TopTokens> {
+        self.backend.decode(vectors, &self.backend.projected(p)?, &self.unembed, k)
+    }
+
     fn weights(&self) -> Result<Weights> {
         let (w_e, w_pos) = self.backend.embedding_weights(&self.embedding)?;
         let (w_u, b_u) = self.backend.unembed_weights(&self.unembed)?;
         let blocks = self.blocks.iter().map(|block| block.weights(&self.backend)).collect::<Result<_>>()?;
         Ok(Weights { w_e, w_pos, blocks, ln_final: self.ln_final.weights.clone(), w_u, b_u })
+    }
+
+    fn w_e(&self) -> Result<Array2<f32>> {
+        Ok(self.backend.embedding_weights(&self.embedding)?.0)
+    }
+
+    fn w_u(&self) -> Result<Array2<f32>> {
+        Ok(self.backend.unembed_weights(&self.unembed)?.0)
+    }
+
+    fn block_weights(&self, layer: usize) -> Result<BlockWeights> {
+        self.blocks[layer].weights(&self.backend)
     }
 
     fn w_v(&self, layer: usize) -> Result<Array3<f32>> {

@@ -6,6 +6,9 @@ use std::time::Instant;
 use crate::tool::{Result, run, works};
 use crate::{notebooks, prerequisites, root, setup};
 
+/// All but the notebook with the plain dependency is checked with everything that there is.
+const FEATURES: [&str; 2] = ["--features", "attention-tokens/full"];
+
 /// Runs every stage and prints the seconds of each.
 pub(crate) fn all() -> Result<()> {
     let mut stages = Stages(Vec::new());
@@ -17,11 +20,22 @@ pub(crate) fn all() -> Result<()> {
         rustfmt.args(["--check", "--edition", "2024"]).arg(package.join("build.rs")).arg(package.join("src/lib.rs"));
         run("rustfmt", &mut rustfmt)
     })?;
-    stages
-        .run("clippy", || cargo(&["clippy", "--locked", "--workspace", "--all-targets", "--", "--deny", "warnings"]))?;
+    stages.run("clippy", || {
+        cargo(&[
+            "clippy",
+            "--locked",
+            "--workspace",
+            "--all-targets",
+            FEATURES[0],
+            FEATURES[1],
+            "--",
+            "--deny",
+            "warnings",
+        ])
+    })?;
     stages.run("documentation", || {
         let mut doc = Command::new("cargo");
-        doc.args(["doc", "--locked", "--workspace", "--no-deps", "--document-private-items"]);
+        doc.args(["doc", "--locked", "--workspace", "--no-deps", "--document-private-items"]).args(FEATURES);
         run("cargo doc", doc.env("RUSTDOCFLAGS", "--deny warnings").current_dir(root()))
     })?;
     let jupyter = stages.run("set-up of Jupyter", || {
@@ -36,13 +50,34 @@ pub(crate) fn all() -> Result<()> {
         notebooks::execute_plainly(&jupyter, &root().join("tests/notebooks/types.ipynb"))
     })?;
     stages.run("kernels", || notebooks::kernels(&jupyter))?;
-    stages.run("doctests", || cargo(&["test", "--locked", "--workspace", "--doc"]))?;
-    stages.run("compiling the tests", || cargo(&["test", "--locked", "--workspace", "--no-run"]))?;
+    stages.run("doctests", || cargo(&["test", "--locked", "--workspace", FEATURES[0], FEATURES[1], "--doc"]))?;
+    stages.run("compiling the tests", || {
+        cargo(&["test", "--locked", "--workspace", FEATURES[0], FEATURES[1], "--no-run"])
+    })?;
     stages.print();
     // Last, so that the runner's own closing lines end the run: all tests, also those ignored elsewhere.
     match works(Command::new("cargo").args(["nextest", "--version"])) {
-        true => cargo(&["nextest", "run", "--locked", "--workspace", "--run-ignored", "all", "--no-fail-fast"]),
-        false => cargo(&["test", "--locked", "--workspace", "--all-targets", "--", "--include-ignored"]),
+        true => cargo(&[
+            "nextest",
+            "run",
+            "--locked",
+            "--workspace",
+            FEATURES[0],
+            FEATURES[1],
+            "--run-ignored",
+            "all",
+            "--no-fail-fast",
+        ]),
+        false => cargo(&[
+            "test",
+            "--locked",
+            "--workspace",
+            FEATURES[0],
+            FEATURES[1],
+            "--all-targets",
+            "--",
+            "--include-ignored",
+        ]),
     }
 }
 

@@ -27,6 +27,7 @@ use crate::weights::LayerNormWeights;
 pub use device::Device;
 pub(crate) use device::DeviceKind;
 pub use top_tokens::TopTokens;
+pub(crate) use top_tokens::TopTokensBuilder;
 
 /// Attention scores that may be computed when they are looked at. Shape: → `[n_heads, query_pos, key_pos]`.
 pub(crate) type AttnScores = Box<dyn FnOnce() -> HostArray<Ix3> + Send>;

@@ -3,13 +3,20 @@
 use plotly::Plot;
 use serde_json::{Value, json};
 
-/// The plot as plotly's JSON, with a dark edge around the white texts in cells: on light cells nobody could read them.
+/// The plot as plotly's JSON, with a dark edge around the white texts in cells, which on light cells nobody could read, and with the
+/// titles of axes beyond the names along them.
 pub(super) fn json(plot: &Plot) -> String {
     let mut layout = serde_json::to_value(plot.layout()).expect("a layout has no keys but strings");
     let annotations = layout.pointer_mut("/annotations").and_then(Value::as_array_mut);
     for font in annotations.into_iter().flatten().filter_map(|annotation| annotation.get_mut("font")) {
         if font["color"] == "white" {
             font["shadow"] = json!("auto");
+        }
+    }
+    for axis in ["xaxis", "yaxis"] {
+        let named = layout.get_mut(axis).filter(|axis| axis.get("ticktext").is_some());
+        if let Some(title) = named.and_then(|axis| axis.get_mut("title")) {
+            title["standoff"] = json!(10);
         }
     }
     // The rest as it is: numbers of traces are `f32`, which a `Value` would write with the digits of an `f64`.

@@ -141,7 +141,7 @@ impl Content for Grid {
         for (panel, row, column) in self.places() {
             let (x, y) = (area.x + cell * column as f64, area.y + cell * row as f64);
             let side = cell * self.pos as f64;
-            picture.cells(panel, Area { x, y, width: side, height: side });
+            picture.cells(&panel.pattern, panel.color_share(), Area { x, y, width: side, height: side });
             picture.line(x + side / 2.0, y - TITLE_SIZE as f64, TITLE_SIZE, &panel.name());
         }
         Some(picture.finish())

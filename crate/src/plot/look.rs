@@ -27,6 +27,14 @@ impl Theme {
         }
     }
 
+    /// For lines that guide the eye.
+    pub(super) fn line(self) -> &'static str {
+        match self {
+            Self::Light => "#ddd",
+            Self::Dark => "#333",
+        }
+    }
+
     /// For what is said in passing.
     pub(super) fn faint(self) -> &'static str {
         match self {

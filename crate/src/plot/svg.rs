@@ -5,6 +5,8 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
+use ndarray::Array2;
+
 use super::hover;
 use super::look::Look;
 use super::panel::{CAPTION_DISTANCE, LABEL_DISTANCE, LABEL_SIZE, Panel, TOKEN_SIZE};
@@ -22,12 +24,12 @@ pub(super) struct Picture {
 
 /// How texts lie: each has its anchor at a point, and is turned around it.
 #[derive(Clone, Copy)]
-struct Style<'a> {
-    size: usize,
-    color: &'a str,
+pub(super) struct Style<'a> {
+    pub(super) size: usize,
+    pub(super) color: &'a str,
     /// SVG's names: `start`, `middle`, `end`.
-    anchor: &'a str,
-    degrees: i32,
+    pub(super) anchor: &'a str,
+    pub(super) degrees: i32,
 }
 
 /// A part of the picture.
@@ -81,7 +83,7 @@ impl Picture {
         let (right, bottom) = (left + width, top + height);
         let cell = width / panel.pattern.ncols().max(1) as f64;
         let middle = |index: usize| cell * (index as f64 + 0.5);
-        self.cells(panel, cells);
+        self.cells(&panel.pattern, panel.color_share(), cells);
         self.frames(panel, cells);
 
         let color = self.look.theme.text();
@@ -109,10 +111,7 @@ impl Picture {
         }
         if !panel.light() {
             let tokens = panel.token_labels.iter().map(|(query, key, text)| (x(*key), y(*query), text.as_str()));
-            // With a dark edge: on light cells nobody could read them.
-            self.svg += "<g stroke='#000' stroke-opacity='.5' stroke-width='1.5' paint-order='stroke'>";
-            self.texts(Style { size: TOKEN_SIZE, color: "#fff", anchor: "middle", degrees: -45 }, tokens);
-            self.svg += "</g>";
+            self.white_texts(TOKEN_SIZE, -45, tokens);
         }
         if let Some(caption) = panel.caption() {
             let y = area.y + area.height + CAPTION_DISTANCE + TOKEN_SIZE as f64 / 2.0;
@@ -121,22 +120,82 @@ impl Picture {
         }
     }
 
-    /// The colours of a panel, filling an area.
-    pub(super) fn cells(&mut self, panel: &Panel, area: Area) {
-        let (share, color) = (panel.color_share(), self.look.color_scale.colors());
+    /// Texts in cells, with a dark edge: on light cells nobody could read them without one.
+    pub(super) fn white_texts<'a>(
+        &mut self,
+        size: usize,
+        degrees: i32,
+        texts: impl Iterator<Item = (f64, f64, &'a str)>,
+    ) {
+        self.svg += "<g stroke='#000' stroke-opacity='.5' stroke-width='1.5' paint-order='stroke'>";
+        self.texts(Style { size, color: "#fff", anchor: "middle", degrees }, texts);
+        self.svg += "</g>";
+    }
+
+    /// Lines of one colour and width, each from point to point.
+    pub(super) fn lines<L: AsRef<[[f64; 2]]>>(&mut self, lines: impl IntoIterator<Item = L>, color: &str, width: f64) {
+        let mut path = String::new();
+        for line in lines {
+            for (index, [x, y]) in line.as_ref().iter().enumerate() {
+                let _ = write!(path, "{}{} {}", if index == 0 { 'M' } else { 'L' }, px(*x), px(*y));
+            }
+        }
+        if !path.is_empty() {
+            let _ = write!(self.svg, "<path fill='none' stroke='{color}' stroke-width='{width}' d='{path}'/>");
+        }
+    }
+
+    /// Small shapes of one colour around points: circle, square, diamond, triangle, plus, cross.
+    pub(super) fn markers(&mut self, symbol: usize, width: f64, color: &str, points: impl Iterator<Item = [f64; 2]>) {
+        let (r, arm) = (width / 2.0, width / 6.0);
+        let shape = match symbol {
+            0 => format!("m-{r} 0a{r} {r} 0 1 0 {width} 0a{r} {r} 0 1 0-{width} 0z"),
+            1 => format!("m-{r}-{r}h{width}v{width}h-{width}z"),
+            2 => format!("m0-{r}l{r} {r}l-{r} {r}l-{r}-{r}z"),
+            3 => format!("m0-{r}l{r} {width}h-{width}z"),
+            4 => format!("m-{arm}-{r}h{w}v{l}h{l}v{w}h-{l}v{l}h-{w}v-{l}h-{l}v-{w}h{l}z", w = 2.0 * arm, l = r - arm),
+            _ => format!(
+                "m-{r}-{r}h{w}l{d} {width}h-{w}zm{d} 0h{w}l-{d} {width}h-{w}z",
+                w = 2.0 * arm,
+                d = width - 2.0 * arm
+            ),
+        };
+        let path: String = points.map(|[x, y]| format!("M{} {}{shape}", px(x), px(y))).collect();
+        if !path.is_empty() {
+            let _ = write!(self.svg, "<path fill='{color}' d='{path}'/>");
+        }
+    }
+
+    /// How the picture looks.
+    pub(super) fn look(&self) -> Look {
+        self.look
+    }
+
+    /// The colours of values, filling an area; `share` says where on the colour scale a value lies. What is not a number
+    /// is left out.
+    pub(super) fn cells(&mut self, values: &Array2<f32>, share: impl Fn(f32) -> f64, area: Area) {
+        let color = self.look.color_scale.colors();
         // Every colour is one path, and neighbours in a row are one rectangle of it.
         let mut paths: BTreeMap<[u8; 3], String> = BTreeMap::new();
-        for (row, values) in panel.pattern.outer_iter().enumerate() {
-            let colors: Vec<[u8; 3]> = values.iter().map(|&value| color(share(value))).collect();
+        for (row, values) in values.outer_iter().enumerate() {
+            let color = |&value: &f32| (!value.is_nan()).then(|| color(share(value)));
+            let colors: Vec<Option<[u8; 3]>> = values.iter().map(color).collect();
             let mut column = 0;
             for run in colors.chunk_by(|a, b| a == b) {
-                let path = paths.entry(run[0]).or_default();
-                let _ = write!(path, "M{column} {row}h{n}v1h-{n}z", n = run.len());
+                if let Some(color) = run[0] {
+                    let path = paths.entry(color).or_default();
+                    let _ = write!(path, "M{column} {row}h{n}v1h-{n}z", n = run.len());
+                }
                 column += run.len();
             }
         }
-        let (x, y, cell) = (px(area.x), px(area.y), area.width / panel.pattern.ncols().max(1) as f64);
-        let _ = write!(self.svg, "<g transform='translate({x} {y})scale({cell})' shape-rendering='crispEdges'>");
+        let (rows, columns) = values.dim();
+        let (x, y) = (px(area.x), px(area.y));
+        let scale = match (area.width / columns.max(1) as f64, area.height / rows.max(1) as f64) {
+            (width, height) if (width - height).abs() < 1e-9 * width => width.to_string(),
+            (width, height) => format!("{width} {height}"),
+        };
+        let _ = write!(self.svg, "<g transform='translate({x} {y})scale({scale})' shape-rendering='crispEdges'>");
         for ([red, green, blue], path) in paths {
             let _ = write!(self.svg, "<path fill='#{red:02x}{green:02x}{blue:02x}' d='{path}'/>");
         }
@@ -157,7 +216,7 @@ impl Picture {
     }
 
     /// Texts of one style, each with its point.
-    fn texts<'a>(&mut self, style: Style, texts: impl Iterator<Item = (f64, f64, &'a str)>) {
+    pub(super) fn texts<'a>(&mut self, style: Style, texts: impl Iterator<Item = (f64, f64, &'a str)>) {
         let Style { size, color, anchor, degrees } = style;
         let _ = write!(
             self.svg,
@@ -175,7 +234,7 @@ impl Picture {
 }
 
 /// Each text with its position; of many, only every so many-th.
-fn thinned(texts: &[String]) -> impl Iterator<Item = (usize, &str)> {
+pub(super) fn thinned(texts: &[String]) -> impl Iterator<Item = (usize, &str)> {
     texts.iter().map(String::as_str).enumerate().step_by(texts.len().div_ceil(MOST_LABELS).max(1))
 }
 

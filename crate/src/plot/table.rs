@@ -1,4 +1,4 @@
-//! A head's attention tokens as a table, to read and to copy.
+//! Tables of tokens and numbers, to read and to copy.
 
 use std::fmt;
 
@@ -6,40 +6,47 @@ use super::svg::escape;
 use crate::attention_tokens::PromptHeadData;
 use crate::evcxr;
 
-/// The attention tokens of a head on a prompt: a row for each query position, a column for each key position. It shows itself
-/// as the last expression of a cell: as HTML, and as text.
+/// A table of texts. It shows itself as the last expression of a cell: as HTML, and as text.
 #[derive(Clone, Debug)]
-pub struct AttentionTable {
-    /// Which head, and how its tokens were decoded.
+pub struct Table {
+    /// What it is a table of.
     caption: String,
-    /// The input tokens, by position.
-    input: Vec<String>,
-    /// The attention tokens of each query position, for key ≤ query.
+    header: Vec<String>,
+    /// The first text of a row says what the row is of. Rows may be shorter than the header.
     rows: Vec<Vec<String>>,
 }
 
-impl AttentionTable {
-    pub(crate) fn new(data: &PromptHeadData) -> Self {
+impl Table {
+    pub(crate) fn new(caption: impl Into<String>, header: &[&str], rows: Vec<Vec<String>>) -> Self {
+        Self { caption: caption.into(), header: header.iter().map(|&name| name.into()).collect(), rows }
+    }
+
+    /// The attention tokens of a head on a prompt: a row for each query position, a column for each key position.
+    pub(crate) fn of_attention_tokens(data: &PromptHeadData) -> Self {
         let label = |token: u32| data.token_label(token);
-        let rows = data.attention_tokens();
+        let input: Vec<String> = data.input.iter().map(|&token| label(token)).collect();
+        let tokens = data.attention_tokens();
+        let row = |(query, tokens): (&String, ndarray::ArrayView1<Option<u32>>)| {
+            std::iter::once(query.clone()).chain(tokens.iter().flatten().map(|&token| label(token))).collect()
+        };
         Self {
             caption: data.caption(),
-            input: data.input.iter().map(|&token| label(token)).collect(),
-            rows: rows.outer_iter().map(|row| row.iter().flatten().map(|&token| label(token)).collect()).collect(),
+            rows: input.iter().zip(tokens.outer_iter()).map(row).collect(),
+            header: std::iter::once("query \\ key".to_owned()).chain(input).collect(),
         }
     }
 
-    /// The table as text: columns in line, keys above, queries to the left.
+    /// What stands in the table, row by row, without the header.
+    pub fn rows(&self) -> &[Vec<String>] {
+        &self.rows
+    }
+
+    /// The table as text, columns in line.
     pub fn to_text(&self) -> String {
-        let head = std::iter::once("query \\ key".to_owned()).chain(self.input.iter().cloned()).collect();
-        let body = self.input.iter().zip(&self.rows).map(|(query, tokens)| {
-            let row: Vec<String> = std::iter::once(query.clone()).chain(tokens.iter().cloned()).collect();
-            row
-        });
-        let rows: Vec<Vec<String>> = std::iter::once(head).chain(body).collect();
+        let rows: Vec<&Vec<String>> = std::iter::once(&self.header).chain(&self.rows).collect();
         let wide = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|text| text.chars().count()).max();
-        let widths: Vec<usize> = (0..=self.input.len()).map(|column| wide(column).unwrap_or(0)).collect();
-        let line = |row: &Vec<String>| {
+        let widths: Vec<usize> = (0..self.header.len()).map(|column| wide(column).unwrap_or(0)).collect();
+        let line = |row: &&Vec<String>| {
             let cells: Vec<String> = row.iter().zip(&widths).map(|(text, &width)| format!("{text:width$}")).collect();
             format!("{}\n", cells.join(" │ ").trim_end())
         };
@@ -48,16 +55,16 @@ impl AttentionTable {
 
     /// The table as HTML; copied from a browser, it falls into the cells of a spreadsheet.
     pub fn to_html(&self) -> String {
-        let cells = |tag: &str, texts: &[String]| -> String {
-            texts.iter().map(|text| format!("<{tag} style='white-space:pre'>{}</{tag}>", escape(text))).collect()
-        };
-        let rows = self.input.iter().zip(&self.rows).map(|(query, tokens)| {
-            format!("<tr>{}{}</tr>\n", cells("th", std::slice::from_ref(query)), cells("td", tokens))
+        let cell = |tag: &str, text: &String| format!("<{tag} style='white-space:pre'>{}</{tag}>", escape(text));
+        let rows = self.rows.iter().map(|row| {
+            let tag = |column: usize| if column == 0 { "th" } else { "td" };
+            let cells = row.iter().enumerate().map(|(column, text)| cell(tag(column), text));
+            format!("<tr>{}</tr>\n", cells.collect::<String>())
         });
         format!(
-            "<table class='dataframe'><caption>{}</caption>\n<thead><tr><th>query \\ key</th>{}</tr></thead>\n<tbody>{}</tbody></table>",
+            "<table class='dataframe'><caption>{}</caption>\n<thead><tr>{}</tr></thead>\n<tbody>{}</tbody></table>",
             escape(&self.caption),
-            cells("th", &self.input),
+            self.header.iter().map(|text| cell("th", text)).collect::<String>(),
             rows.collect::<String>()
         )
     }
@@ -68,7 +75,7 @@ impl AttentionTable {
     }
 }
 
-impl fmt::Display for AttentionTable {
+impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.to_text())
     }

@@ -6,6 +6,7 @@ mod svd;
 use ndarray::{Array1, Array2, Array3};
 
 pub use process::Processing;
+pub(crate) use svd::svd_of_product;
 
 /// The weights of a model, processed as the model was loaded.
 #[derive(Clone, Debug)]

@@ -1,0 +1,106 @@
+//! Counts the words of every head over a text file of prompts, a line each; stops and goes on, and adds up shards.
+//!
+//!     cargo run --release --features full --example vocabulary -- MODEL PROMPTS.txt COUNTS [--shard I/N] [--tokens N]
+//!                                                                 [--stop-after N]
+//!     cargo run --release --example vocabulary -- MODEL --estimate N PROMPTS.txt
+//!     cargo run --release --example vocabulary -- MODEL --merge COUNTS SHARD...
+//!
+//! MODEL is whatever `Gpt2::from_pretrained` takes: `demo`, a folder, `gpt2-small`, … COUNTS keeps the counts and the place in the
+//! file: the same command again goes on from there. When it has come to the end, COUNTS.csv has a row for each head, component
+//! and token (and, with the feature `parquet`, COUNTS.parquet too). `--tokens` cuts prompts (30, as in the original); `--shard I/N`
+//! takes every N-th prompt, from the I-th (0 to N − 1), so that a cluster can share a file; `--merge` adds up what its machines
+//! found. `--estimate` measures the rate on the first N prompts and says how long all would take.
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use attention_tokens::experiments::{Component, SweepOptions, VocabularyCounts, count_file, estimate_sweep};
+use attention_tokens::prelude::*;
+
+const USAGE: &str = "usage: vocabulary MODEL PROMPTS.txt COUNTS [--shard I/N] [--tokens N] [--stop-after N]\n       \
+                     vocabulary MODEL --estimate N PROMPTS.txt\n       vocabulary MODEL --merge COUNTS SHARD...";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    match vocabulary(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("vocabulary: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn vocabulary(args: &[&str]) -> Result<(), Box<dyn Error>> {
+    let [model, rest @ ..] = args else { return Err(USAGE.into()) };
+    let load = || Gpt2::from_pretrained(model, LoadOptions::default());
+    match rest {
+        ["--estimate", sample, prompts] => {
+            println!("{}", estimate_sweep(&load()?, prompts, &SweepOptions::default(), sample.parse()?)?);
+            Ok(())
+        }
+        ["--merge", merged, shards @ ..] if !shards.is_empty() => {
+            let mut counts = VocabularyCounts::new(&load()?, Projection::default())?;
+            for shard in shards {
+                counts.merge(&VocabularyCounts::load(shard, &counts)?)?;
+            }
+            counts.save(merged)?;
+            write(&counts, merged)
+        }
+        [prompts, state, options @ ..] if !prompts.starts_with("--") => {
+            let mut sweep = SweepOptions { state: Some(state.into()), ..Default::default() };
+            for option in options.chunks(2) {
+                match option {
+                    ["--shard", value] => {
+                        let (shard, shards) = value.split_once('/').ok_or(USAGE)?;
+                        sweep.shard = (shard.parse()?, shards.parse()?);
+                    }
+                    ["--tokens", value] => sweep.max_tokens = value.parse()?,
+                    ["--stop-after", value] => sweep.stop_after = Some(value.parse()?),
+                    _ => return Err(USAGE.into()),
+                }
+            }
+            let mut whole = false;
+            let counts = count_file(&load()?, prompts, &sweep, &mut |progress| {
+                println!("{progress}");
+                whole = progress.bytes.0 == progress.bytes.1;
+            })?;
+            if whole {
+                return write(&counts, state);
+            }
+            println!("stopped; the same command goes on");
+            Ok(())
+        }
+        _ => Err(USAGE.into()),
+    }
+}
+
+/// Writes the tables, and says what is in them.
+fn write(counts: &VocabularyCounts, state: &str) -> Result<(), Box<dyn Error>> {
+    let beside = |extension: &str| PathBuf::from(format!("{state}.{extension}"));
+    counts.write_csv(beside("csv"))?;
+    #[cfg(feature = "parquet")]
+    counts.write_parquet(beside("parquet"))?;
+    for component in Component::ALL {
+        let common = counts.common_tokens(&[component]);
+        let shown: Vec<String> = common.iter().take(12).map(|&token| format!("{:?}", counts.label(token))).collect();
+        let (name, n) = (component.name(), common.len());
+        println!("{name}: {n} tokens common to every head: {}", shown.join(" "));
+    }
+    println!("{} prompts, in {}", counts.n_prompts(), beside("csv").display());
+    #[cfg(target_os = "linux")]
+    if let Some(peak) = peak_memory() {
+        println!("most memory at once: {peak}");
+    }
+    Ok(())
+}
+
+/// The process' peak resident memory, as Linux has it.
+#[cfg(target_os = "linux")]
+fn peak_memory() -> Option<String> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    Some(line.trim().to_owned())
+}

@@ -1,0 +1,74 @@
+//! The claims that the original notebook makes in words, each as an experiment that can be run.
+//!
+//! | claim | see |
+//! |---|---|
+//! | heads learn vocabularies of their own, and share some tokens | [`VocabularyCounts`], [`count_file`], [`SharedTokens`], [`EmbeddingMap`] |
+//! | inputs alike in structure or meaning give alike patterns | [`similarity_test`] |
+//! | some heads contract a prompt, some expand it | [`contraction()`], [`ContractionByHead`] |
+//! | appending a token acts like the operation of a group | [`appending()`], [`TokenMap`], [`Monoid`] |
+//! | what the figures show depends on choices that they do not mention | [`KeptTokens`] |
+//! | a head's weights can be read as tokens | [`singular_vectors`] |
+//!
+//! Each has a notebook. They take what a run gives ([`HeadData`](crate::HeadData) of all heads) and give plain numbers, with a
+//! [`Figure`](crate::Figure) of them.
+
+mod action;
+mod basis;
+mod contraction;
+mod embedding_map;
+mod graph_layout;
+mod monoid;
+mod prompt_sets;
+mod resampling;
+mod shared_tokens;
+mod similarity;
+mod similarity_test;
+mod singular_vectors;
+mod sweep;
+mod vocabulary;
+mod vocabulary_files;
+
+pub use action::{Appending, TokenMap, appending};
+pub use basis::{AttentionScoreCheck, KeptTokens, kept_table};
+pub use contraction::{Contraction, ContractionByHead, contraction};
+pub use embedding_map::{EmbeddingMap, MapMethod};
+pub use monoid::{Group, Monoid};
+pub use prompt_sets::{one_token_repeated, random_tokens, three_token_cycle, varied_prompts};
+pub use shared_tokens::SharedTokens;
+pub use similarity::PatternMeasure;
+pub use similarity_test::{Controls, HeadSimilarity, PromptPair, SimilarityOptions, SimilarityTest, similarity_test};
+pub use singular_vectors::{SingularVectors, WeightMatrix, singular_vectors};
+pub use sweep::{SweepEstimate, SweepOptions, SweepProgress, count_file, estimate_sweep};
+pub use vocabulary::{Component, VocabularyCounts};
+
+use crate::attention_tokens::HeadData;
+use crate::error::{Error, Result};
+
+/// How many layers and heads a list of heads has, if it has all heads of a model in their order.
+fn layers_and_heads(heads: &[HeadData], what: &'static str) -> Result<(usize, usize)> {
+    let n_layers = heads.last().map_or(0, |head| head.layer + 1);
+    let n_heads = heads.len().checked_div(n_layers).unwrap_or(0);
+    let in_order =
+        |(index, head): (usize, &HeadData)| (head.layer, head.head) == (index / n_heads.max(1), index % n_heads.max(1));
+    match n_heads > 0 && n_layers * n_heads == heads.len() && heads.iter().enumerate().all(in_order) {
+        true => Ok((n_layers, n_heads)),
+        false => Err(Error::Mismatch {
+            what,
+            expected: "every head of a model, layer by layer, as all_heads_data gives them".into(),
+            found: match heads {
+                [] => "none".into(),
+                [head] => format!("head {}.{} alone", head.layer, head.head),
+                [first, .., last] => {
+                    format!(
+                        "{} heads, from {}.{} to {}.{}",
+                        heads.len(),
+                        first.layer,
+                        first.head,
+                        last.layer,
+                        last.head
+                    )
+                }
+            },
+        }),
+    }
+}

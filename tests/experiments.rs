@@ -1,0 +1,166 @@
+mod figures;
+mod similarity;
+mod vocabulary;
+
+use attention_tokens::experiments::*;
+use attention_tokens::prelude::*;
+
+use crate::support::{demo, fixture, floats, read};
+
+const PROMPTS: [&str; 2] =
+    ["The next sentence is false. The previous sentence is true.", "Monday, Tuesday, Wednesday,"];
+
+fn all_heads(model: &Gpt2, projection: Projection) -> Vec<HeadData> {
+    let (_, cache) = model.run_with_cache(PROMPTS).unwrap();
+    all_heads_data(model, &cache, DecodeOptions { projection, ..Default::default() }).unwrap()
+}
+
+/// The same tokens as TransformerLens' SVDInterpreter, up to the sign of a vector, wherever its singular value is not almost that
+/// of another one; scores within what f32 leaves of them.
+#[test]
+fn singular_vectors_are_those_of_transformer_lens() {
+    let golden = read(&fixture("svd_interpreter.safetensors"));
+    let raw = LoadOptions::default().processing(Processing::none());
+    let mut compared = 0;
+    for (level, options) in [("raw", raw), ("notebook", LoadOptions::default())] {
+        let model = Gpt2::from_pretrained("demo", options).unwrap();
+        let layers = 0..4;
+        let heads = layers.clone().flat_map(|layer| (0..8).map(move |head| WeightMatrix::Ov { layer, head }));
+        let matrices: [(&str, Vec<WeightMatrix>); 3] = [
+            ("ov", heads.collect()),
+            ("w_in", layers.clone().map(|layer| WeightMatrix::WIn { layer }).collect()),
+            ("w_out", layers.clone().map(|layer| WeightMatrix::WOut { layer }).collect()),
+        ];
+        for (name, matrices) in matrices {
+            let tensor = |what: &str| &golden[&format!("{level}.{name}.{what}")].2;
+            let tokens: Vec<u32> = floats(tensor("tokens")).into_iter().map(f32::to_bits).collect();
+            let (scores, gaps) = (floats(tensor("scores")), floats(tensor("gap")));
+            assert_eq!(tokens.len(), matrices.len() * 4 * 2 * 5);
+            for (index, of) in matrices.into_iter().enumerate() {
+                let found = singular_vectors(&model, of, 4, 5).unwrap();
+                for vector in 0..4 {
+                    if gaps[4 * index + vector] < 1e-4 {
+                        continue; // turns into its neighbour with the last digit of a weight
+                    }
+                    let end =
+                        |end: usize| 5 * (2 * (4 * index + vector) + end)..5 * (2 * (4 * index + vector) + end + 1);
+                    let ends = [&found.highest, &found.lowest];
+                    // Which of our ends is their first one is free.
+                    let ours =
+                        |end: usize| (ends[end].tokens.row(vector).to_vec(), ends[end].logits.row(vector).to_vec());
+                    let swapped = usize::from(ours(0).0[0] != tokens[end(0)][0]);
+                    for theirs in 0..2 {
+                        let (our_tokens, our_scores) = ours(theirs ^ swapped);
+                        let (their_tokens, their_scores) = (&tokens[end(theirs)], &scores[end(theirs)]);
+                        for rank in 0..5 {
+                            let off = (our_scores[rank] - their_scores[rank]).abs();
+                            assert!(
+                                off < 2e-3 * their_scores[0].abs(),
+                                "{of:?} {vector} {rank}: {our_scores:?} {their_scores:?}"
+                            );
+                        }
+                        // Of scores that are equal but for rounding, either may come first.
+                        let clear = |rank: usize| {
+                            let beside = |other: usize| {
+                                (their_scores[rank] - their_scores[other]).abs() > 1e-3 * their_scores[0]
+                            };
+                            (rank == 0 || beside(rank - 1)) && rank < 4 && beside(rank + 1)
+                        };
+                        for rank in (0..5).filter(|&rank| clear(rank)) {
+                            assert_eq!(our_tokens[rank], their_tokens[rank], "{of:?} {vector} {rank}");
+                            compared += 1;
+                        }
+                    }
+                }
+            }
+        }
+    }
+    assert!(compared > 1500, "{compared}");
+}
+
+#[test]
+fn singular_vectors_say_what_they_cannot_do() {
+    let model = demo();
+    let error = |of, vectors| singular_vectors(&model, of, vectors, 5).unwrap_err().to_string();
+    assert!(error(WeightMatrix::WIn { layer: 4 }, 1).contains("layer 4 out of range"));
+    assert!(error(WeightMatrix::Ov { layer: 0, head: 8 }, 1).contains("head 8 out of range"));
+    assert!(error(WeightMatrix::WOut { layer: 0 }, 0).contains("at least 1 of each"));
+    // More than there are gives all: the rank of an OV circuit is d_head.
+    let all = singular_vectors(&model, WeightMatrix::Ov { layer: 0, head: 0 }, 1000, 1).unwrap();
+    assert_eq!((all.vectors.dim(), all.singular_values.len()), ((16, 128), 16));
+}
+
+/// Without a change every token is kept; of the other changes, what must hold of them.
+#[test]
+fn tokens_are_kept_as_the_mathematics_says() {
+    let model = demo();
+    let (_, cache) = model.run_with_cache("Monday, Tuesday,").unwrap();
+    let notebook = all_heads(&model, Projection::Notebook);
+    let same = KeptTokens::between("nothing", &notebook, &notebook).unwrap();
+    assert!(same.share.iter().all(|&share| share == 1.0));
+    assert!(same.chance.iter().all(|&chance| chance > 0.0 && chance <= 1.0));
+
+    // By hand, for a head: the tokens of two projections, cell by cell.
+    let output = all_heads(&model, Projection::Output);
+    let kept = KeptTokens::between("output", &notebook, &output).unwrap();
+    let tokens = |heads: &[HeadData]| -> Vec<u32> {
+        heads[11].prompts.iter().flat_map(|data| data.qk.tokens.column(0).to_vec()).collect()
+    };
+    let (a, b) = (tokens(&notebook), tokens(&output));
+    let equal = a.iter().zip(&b).filter(|(a, b)| a == b).count();
+    assert!((kept.share[[1, 3]] - equal as f32 / a.len() as f32).abs() < 1e-6);
+
+    // The same seed gives the same draws, another one others.
+    let flips = |seed| KeptTokens::under_sign_flips(&model, &cache, Projection::Ov, 2, seed).unwrap().share;
+    assert_eq!(flips(1), flips(1));
+    assert_ne!(flips(1), flips(2));
+    let reordered = KeptTokens::under_reordering(&model, &cache, Projection::Notebook, 2, 1).unwrap();
+    assert!(reordered.share.mean().unwrap() < 0.9);
+    assert!(KeptTokens::under_sign_flips(&model, &cache, Projection::Ov, 0, 1).is_err());
+}
+
+/// Flipping a sign of `W_V`'s column and `W_O`'s row is, for the `Output` and `Ov` projections, flipping an entry of `q ⊙ k`.
+#[test]
+fn a_flipped_basis_is_a_flipped_vector() {
+    let model = demo();
+    let (w_v, w_o) = (model.w_v(2, 5).unwrap(), model.w_o(2, 5).unwrap());
+    let (mut flipped_v, mut flipped_o) = (w_v.clone(), w_o.clone());
+    flipped_v.column_mut(3).mapv_inplace(|x| -x);
+    flipped_o.row_mut(3).mapv_inplace(|x| -x);
+    for projection in [Projection::Output, Projection::Ov] {
+        let mut expected = projection.matrix(&w_v, &w_o);
+        expected.row_mut(3).mapv_inplace(|x| -x);
+        let off = &projection.matrix(&flipped_v, &flipped_o) - &expected;
+        assert!(off.iter().all(|x| x.abs() < 1e-6));
+    }
+}
+
+/// `Σ (q ⊙ k) / √d_head` is the attention score, with refactored weights and without.
+#[test]
+fn products_of_queries_and_keys_sum_to_attention_scores() {
+    for refactor in [true, false] {
+        let options = LoadOptions::default().refactor_factored_attn_matrices(refactor);
+        let model = Gpt2::from_pretrained("demo", options).unwrap();
+        let (_, cache) = model.run_with_cache(PROMPTS).unwrap();
+        let check = AttentionScoreCheck::new(&cache, 4).unwrap();
+        assert!(check.largest_score > 1.0 && check.largest_difference < 1e-5 * check.largest_score, "{check:?}");
+    }
+}
+
+#[test]
+fn contraction_of_the_demo_model() {
+    let model = demo();
+    let heads = all_heads(&model, Projection::Notebook);
+    let all = ContractionByHead::new(&heads).unwrap();
+    assert_eq!(all.distinct_ratio.dim(), (4, 8));
+    // By hand, for a head: both prompts, counted with a set.
+    let ratio = |data: &PromptHeadData| {
+        let distinct = |tokens: &[u32]| tokens.iter().collect::<std::collections::BTreeSet<_>>().len() as f32;
+        distinct(&data.qk.tokens.column(0).to_vec()) / distinct(&data.input)
+    };
+    let mean = heads[9].prompts.iter().map(ratio).sum::<f32>() / 2.0;
+    assert!((all.distinct_ratio[[1, 1]] - mean).abs() < 1e-6);
+    let (low, high) = (all.most_contracting(), all.most_expanding());
+    assert!(all.distinct_ratio.iter().all(|&x| all.distinct_ratio[low] <= x && x <= all.distinct_ratio[high]));
+    assert!(ContractionByHead::new(&heads[1..]).unwrap_err().to_string().contains("every head of a model"));
+}

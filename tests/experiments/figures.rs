@@ -1,0 +1,73 @@
+//! Figures and tables of the experiments.
+
+use attention_tokens::experiments::*;
+use attention_tokens::prelude::*;
+
+use super::{PROMPTS, all_heads};
+use crate::support::demo;
+
+fn counts(model: &Gpt2) -> VocabularyCounts {
+    let mut counts = VocabularyCounts::new(model, Projection::Notebook).unwrap();
+    counts.add(model, PROMPTS).unwrap();
+    counts
+}
+
+/// Each figure as plotly's JSON and as a picture: well-formed, of a size, with a title, in both themes.
+#[test]
+fn experiments_have_figures() {
+    let model = demo();
+    let heads = all_heads(&model, Projection::Notebook);
+    let contraction = ContractionByHead::new(&heads).unwrap();
+    let kept = KeptTokens::between("nothing", &heads, &heads).unwrap();
+    let vectors = singular_vectors(&model, WeightMatrix::Ov { layer: 0, head: 0 }, 4, 6).unwrap();
+    let figures = [
+        contraction.plot_distinct_ratio(),
+        contraction.plot_runs_ratio(),
+        contraction.plot_by_length(),
+        kept.plot(),
+        vectors.plot(),
+    ];
+    let pairs: Vec<PromptPair> = PromptPair::shipped().into_iter().skip(21).collect();
+    let options =
+        SimilarityOptions { controls: Controls::Shuffled, n_controls: 2, resamples: 99, ..Default::default() };
+    let similarity = similarity_test(&model, &pairs, "meaning", options).unwrap();
+    let tokens = [" and", "."].map(|token| model.to_single_token(token).unwrap());
+    let appended = appending(&model, 0, 1, &PROMPTS, &tokens, Projection::Notebook).unwrap();
+    let monoid = appended.monoid(6, 50).unwrap();
+    let counts = counts(&model);
+    let shared = counts.shared_tokens(Component::K);
+    let map = counts.embedding_map(&model, Component::V, 100, MapMethod::Pca).unwrap();
+    let figures = figures.into_iter().chain([
+        similarity.plot(),
+        appended.plot_transitions(6),
+        appended.plot_commuting(),
+        monoid.plot(),
+        counts.plot_rank_frequency(Component::Qk),
+        shared.plot(),
+        shared.clustered().plot(),
+        map.plot(),
+    ]);
+    let figures: Vec<Figure> = figures.collect();
+    figures.iter().for_each(check_figure);
+    assert!(
+        figures[0]
+            .describe()
+            .starts_with("matrix: Distinct attention tokens to distinct input tokens, mean of 2 prompts")
+    );
+    assert_eq!(kept_table(&[kept]).rows()[0][..2], ["nothing", "1.000"]);
+    assert_eq!(vectors.table().rows().len(), 4);
+}
+
+fn check_figure(figure: &Figure) {
+    for figure in [figure.clone(), figure.with_theme(Theme::Dark).unwrap()] {
+        let json: serde_json::Value = serde_json::from_str(&figure.to_json()).unwrap();
+        assert!(json["layout"]["width"].is_number() && json["layout"]["height"].is_number());
+        assert!(json["layout"]["title"]["text"].is_string(), "{}", figure.describe());
+        assert!(!json["data"].as_array().unwrap().is_empty());
+        let svg = figure.to_svg().unwrap();
+        let picture = roxmltree::Document::parse(&svg).unwrap();
+        assert!(!svg.contains("NaN") && !svg.contains("inf"), "{}", figure.describe());
+        assert!(picture.descendants().filter(|node| node.has_tag_name("text")).count() > 3);
+        assert!(figure.to_json().len() + svg.len() < 150_000, "{}: {}", figure.describe(), figure.to_json().len());
+    }
+}

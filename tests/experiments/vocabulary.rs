@@ -1,0 +1,210 @@
+//! Counting words over files: streamed, stopped, in shards.
+
+use std::path::Path;
+use std::time::Duration;
+
+use attention_tokens::experiments::*;
+use attention_tokens::prelude::*;
+
+use crate::support::{demo, example};
+
+fn prompts_file(folder: &Path) -> std::path::PathBuf {
+    let path = folder.join("prompts.txt");
+    let lines: Vec<String> = varied_prompts().into_iter().take(9).collect();
+    std::fs::write(&path, lines.join("\n\n") + "\r\n").unwrap(); // empty lines and another end of line do not count
+    path
+}
+
+fn quietly(_: SweepProgress) {}
+
+fn options() -> SweepOptions {
+    SweepOptions { max_tokens: 8, batch_tokens: 20, save_every: Duration::ZERO, ..Default::default() }
+}
+
+fn of_all(counts: &VocabularyCounts) -> Vec<std::collections::BTreeMap<u32, u64>> {
+    let heads = (0..4).flat_map(|layer| (0..8).map(move |head| (layer, head)));
+    heads
+        .flat_map(|(layer, head)| Component::ALL.map(|component| counts.of(layer, head, component).unwrap().clone()))
+        .collect()
+}
+
+/// A file, its shards, the same prompts in one batch, and a sweep that is stopped again and again all give the same counts.
+#[test]
+fn however_a_file_is_counted_the_counts_are_the_same() {
+    let (model, folder) = (demo(), tempfile::tempdir().unwrap());
+    let file = prompts_file(folder.path());
+    let mut told = Vec::new();
+    let whole = count_file(&model, &file, &options(), &mut |progress| told.push(progress)).unwrap();
+    assert_eq!(whole.n_prompts(), 9);
+    let last = told.last().unwrap();
+    assert_eq!((last.prompts, last.bytes.0, last.remaining), (9, last.bytes.1, Duration::ZERO));
+    assert!(told.len() > 2 && told.is_sorted_by_key(|progress| progress.prompts));
+    assert!(told[0].to_string().ends_with("to go (an estimate)"));
+
+    let cut = |text: &String| model.to_tokens(text).unwrap().into_iter().take(8).collect::<Vec<u32>>();
+    let batch: Vec<Vec<u32>> = varied_prompts().iter().take(9).map(cut).collect();
+    let mut at_once = VocabularyCounts::new(&model, Projection::Notebook).unwrap();
+    at_once.add(&model, batch).unwrap();
+    assert_eq!(of_all(&whole), of_all(&at_once));
+
+    let mut merged = VocabularyCounts::new(&model, Projection::Notebook).unwrap();
+    for shard in 0..2 {
+        let options = SweepOptions { shard: (shard, 2), ..options() };
+        let counts = count_file(&model, &file, &options, &mut quietly).unwrap();
+        assert_eq!(counts.n_prompts(), if shard == 0 { 5 } else { 4 });
+        merged.merge(&counts).unwrap();
+    }
+    assert_eq!((of_all(&merged), merged.n_prompts()), (of_all(&whole), 9));
+
+    let stopped = SweepOptions { state: Some(folder.path().join("state")), stop_after: Some(3), ..options() };
+    let mut calls = 0;
+    let resumed = loop {
+        let counts = count_file(&model, &file, &stopped, &mut quietly).unwrap();
+        calls += 1;
+        if counts.n_prompts() == 9 {
+            break counts;
+        }
+    };
+    assert!(calls > 2, "{calls}");
+    assert_eq!(of_all(&resumed), of_all(&whole));
+    // One that is done gives its counts, and runs nothing.
+    assert_eq!(of_all(&count_file(&model, &file, &stopped, &mut quietly).unwrap()), of_all(&whole));
+    let loaded = VocabularyCounts::load(folder.path().join("state"), &whole).unwrap();
+    assert_eq!(of_all(&loaded), of_all(&whole));
+}
+
+#[test]
+fn a_state_or_a_file_that_does_not_fit_is_an_error_that_names_it() {
+    let (model, folder) = (demo(), tempfile::tempdir().unwrap());
+    let file = prompts_file(folder.path());
+    let state = folder.path().join("state");
+    let with_state = SweepOptions { state: Some(state.clone()), ..options() };
+    count_file(&model, &file, &with_state, &mut quietly).unwrap();
+    let error =
+        |file: &Path, options: &SweepOptions| count_file(&model, file, options, &mut quietly).unwrap_err().to_string();
+
+    let other_length = error(&file, &SweepOptions { max_tokens: 9, ..with_state.clone() });
+    assert!(
+        other_length.contains("8 tokens a prompt") && other_length.contains("remove it to begin anew"),
+        "{other_length}"
+    );
+    let other_projection = error(&file, &SweepOptions { projection: Projection::Ov, ..with_state.clone() });
+    assert!(other_projection.contains("projection notebook"), "{other_projection}");
+
+    let saved = std::fs::read(&state).unwrap();
+    for broken in [&saved[..saved.len() / 2], b"nonsense", b""] {
+        std::fs::write(&state, broken).unwrap();
+        let text = error(&file, &with_state);
+        assert!(text.contains("state") && text.contains("expected counts of attention tokens"), "{text}");
+    }
+    // A token beyond the vocabulary.
+    let mut wrong = saved.clone();
+    let header = u64::from_le_bytes(saved[..8].try_into().unwrap()) as usize;
+    wrong[8 + header..].fill(0xff);
+    std::fs::write(&state, wrong).unwrap();
+    assert!(error(&file, &with_state).contains("in row 0"));
+
+    assert!(error(&folder.path().join("none.txt"), &options()).contains("none.txt"));
+    let text = folder.path().join("latin.txt");
+    std::fs::write(&text, b"fine\nna\xefve\n").unwrap();
+    let latin = error(&text, &options());
+    assert!(latin.contains("latin.txt") && latin.contains("UTF-8") && latin.contains("prompt 2"), "{latin}");
+    std::fs::write(&text, vec![b'a'; (1 << 20) + 1]).unwrap();
+    assert!(error(&text, &options()).contains("a longer line at byte 0"));
+    for wrong in [
+        SweepOptions { max_tokens: 0, ..options() },
+        SweepOptions { max_tokens: 257, ..options() },
+        SweepOptions { shard: (2, 2), ..options() },
+        SweepOptions { batch_tokens: 0, ..options() },
+    ] {
+        assert!(error(&file, &wrong).starts_with("count_file: expected"));
+    }
+}
+
+#[test]
+fn counts_are_written_for_dataframes() {
+    let (model, folder) = (demo(), tempfile::tempdir().unwrap());
+    let mut counts = VocabularyCounts::new(&model, Projection::Notebook).unwrap();
+    counts.add(&model, ["Tom said \"no, thanks\",\nand left."]).unwrap();
+    let path = folder.path().join("counts.csv");
+    counts.write_csv(&path).unwrap();
+    let mut csv = csv::Reader::from_path(&path).unwrap();
+    assert_eq!(csv.headers().unwrap(), vec!["layer", "head", "component", "token_id", "token", "count"]);
+    let rows: Vec<csv::StringRecord> = csv.records().map(Result::unwrap).collect();
+    let expected: usize = of_all(&counts).iter().map(|counts| counts.len()).sum();
+    assert_eq!(rows.len(), expected);
+    let row = rows.iter().find(|row| &row[0] == "3" && &row[1] == "5" && &row[2] == "k").unwrap();
+    let token = row[3].parse::<u32>().unwrap();
+    assert_eq!(row[4], model.to_single_str_token(token).unwrap());
+    assert_eq!(row[5], counts.of(3, 5, Component::K).unwrap()[&token].to_string());
+
+    #[cfg(feature = "parquet")]
+    {
+        use parquet::file::reader::{FileReader, SerializedFileReader};
+        let path = folder.path().join("counts.parquet");
+        counts.write_parquet(&path).unwrap();
+        let reader = SerializedFileReader::try_from(path.as_path()).unwrap();
+        let of_parquet: Vec<String> = reader.get_row_iter(None).unwrap().map(|row| row.unwrap().to_string()).collect();
+        assert_eq!((of_parquet.len(), reader.metadata().num_row_groups()), (expected, 1));
+        let same =
+            format!("layer: 3, head: 5, component: \"k\", token_id: {token}, token: {:?}, count: {}", &row[4], &row[5]);
+        assert!(of_parquet.iter().any(|row| row.contains(&same)), "{same}; {:?}", of_parquet.last());
+    }
+}
+
+#[test]
+fn prompts_are_varied_or_hold_something_still() {
+    let model = demo();
+    let varied = varied_prompts();
+    let distinct: std::collections::BTreeSet<&String> = varied.iter().collect();
+    assert_eq!((varied.len(), distinct.len()), (100, 100));
+    assert!(varied.iter().all(|prompt| (3..=30).contains(&model.to_tokens(prompt).unwrap().len())));
+    let random = random_tokens(model.config(), 9, 1);
+    assert_eq!((random.len(), random[0]), (10, 50256));
+    assert_eq!(random, random_tokens(model.config(), 9, 1));
+    assert_ne!(random, random_tokens(model.config(), 9, 2));
+    let set = [one_token_repeated(model.config(), 262, 9), three_token_cycle(model.config(), [1, 2, 3], 9), random];
+    let mut counts = VocabularyCounts::new(&model, Projection::Notebook).unwrap();
+    counts.add(&model, set.to_vec()).unwrap();
+    assert_eq!(counts.n_prompts(), 3);
+}
+
+#[test]
+fn a_map_needs_enough_tokens_of_the_same_model() {
+    let model = demo();
+    let mut counts = VocabularyCounts::new(&model, Projection::Notebook).unwrap();
+    counts.add(&model, ["The next bus is late."]).unwrap();
+    let map = |n| counts.embedding_map(&model, Component::Qk, n, MapMethod::Pca);
+    let of_twenty = map(20).unwrap();
+    assert_eq!((of_twenty.tokens.len(), of_twenty.places.dim()), (20, (20, 2)));
+    assert!(of_twenty.variance[0] >= of_twenty.variance[1] && of_twenty.variance[1] > 0.0);
+    assert!(map(2).unwrap_err().to_string().contains("at least 3 tokens"));
+    let other = Gpt2::from_pretrained("demo", LoadOptions::default().processing(Processing::none())).unwrap();
+    assert!(counts.embedding_map(&other, Component::Qk, 20, MapMethod::Pca).is_err());
+    assert!(counts.add(&other, ["x"]).is_err());
+}
+
+/// The program: two shards and a sweep that is stopped, as a cluster would run them.
+#[test]
+fn the_program_goes_on_and_merges() {
+    let folder = tempfile::tempdir().unwrap();
+    prompts_file(folder.path());
+    let run = |args: &[&str]| {
+        let output = example("vocabulary").arg("demo").args(args).current_dir(folder.path()).output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (output.status.success(), text(output.stdout), text(output.stderr))
+    };
+    let (passed, printed, problem) = run(&["prompts.txt", "whole", "--stop-after", "0", "--tokens", "8"]);
+    assert!(passed && printed.contains("the same command goes on"), "{printed} {problem}");
+    assert!(run(&["prompts.txt", "whole", "--tokens", "8"]).1.contains("9 prompts, in whole.csv"));
+    for shard in ["0/2", "1/2"] {
+        assert!(run(&["prompts.txt", &shard.replace('/', "-"), "--shard", shard, "--tokens", "8"]).0);
+    }
+    let (passed, printed, _) = run(&["--merge", "merged", "0-2", "1-2"]);
+    assert!(passed && printed.contains("tokens common to every head"), "{printed}");
+    let file = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();
+    assert_eq!(file("merged.csv"), file("whole.csv"));
+    let (passed, printed, _) = run(&["--estimate", "4", "prompts.txt"]);
+    assert!(passed && printed.contains("an estimate for all 9"), "{printed}");
+    assert!(run(&["prompts.txt"]).2.contains("usage"));
+}
