@@ -113,6 +113,20 @@ fn outputs_are_stored(name: &str) {
     }
 }
 
+/// The picture of `docs/` is the one that its notebook shows.
+#[test]
+fn the_picture_of_two_heads_is_the_notebooks() {
+    let outputs = outputs(&notebook(root().join("notebooks/04_contracting_expanding.ipynb")));
+    let pictures = outputs.iter().map(|output| text(&output["data"]["image/svg+xml"]));
+    let shown = pictures.filter(|svg| svg.contains("The most contracting and the most expanding head")).last().unwrap();
+    let committed = root().join("docs/contracting-and-expanding.svg");
+    if std::fs::read_to_string(&committed).unwrap() != shown {
+        let fresh = target().join("contracting-and-expanding.svg");
+        std::fs::write(&fresh, shown).unwrap();
+        panic!("{} is not what the notebook shows: copy {} over it", committed.display(), fresh.display());
+    }
+}
+
 /// The crate's types are the same ones in cells, whether they come with the compiled library or with the crate itself.
 #[test]
 #[ignore = "needs the notebooks executed by Jupyter: cargo xtask test"]
@@ -126,6 +140,8 @@ fn types_work_with_the_compiled_library_and_with_the_crate() {
         "true",
         "((6, 6), (16, 16), (21, 2), 8, (6, 50257), 1)",
         "plotly figure with 1 traces",
+        "(6, (4, 8), (4, 8), true, true, 9, true, 32)",
+        "((4, 8), 2, 2, (2, 128), true)",
         "(1, 6, true, 6, [1, 6, 6, 6], 3, 1)",
     ];
     assert_eq!(texts, expected);

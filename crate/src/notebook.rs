@@ -164,13 +164,24 @@ pub fn layer_grid(heads: &[HeadData], prompt: usize) -> Result<Figure> {
 /// # Errors
 /// As for [`layer_grid`].
 pub fn browse_heads(heads: &[HeadData], prompt: usize) -> Result<Figure> {
-    let panel = |data: PromptHeadData| Panel {
-        frames: frames(&data, MIN_ATTN).collect(),
-        axis_labels: Some(axis_labels(&data)),
-        token_labels: token_labels(&data, Feature::Qk),
-        ..panel_of(data)
-    };
-    Figure::browser(of_prompt(heads, prompt, "browse_heads")?.into_iter().map(panel).collect())
+    Figure::browser(of_prompt(heads, prompt, "browse_heads")?.into_iter().map(labelled_panel_of).collect())
+}
+
+/// A head on a prompt with everything that the original draws: the pattern of its attention tokens, frames above [`MIN_ATTN`], labels
+/// along the sides and tokens in the cells.
+///
+/// ```
+/// use attention_tokens::notebook::*;
+/// use attention_tokens::prelude::*;
+///
+/// let model = Gpt2::from_pretrained("demo", LoadOptions::default())?;
+/// let run = run_prompts(&model, "The next sentence is false.")?;
+/// let figure = plot_head(&calculate_attns(&run, 0, 1)?.prompt(0)?);
+/// assert!(figure.describe().contains("28 labelled"));
+/// # Ok::<(), Error>(())
+/// ```
+pub fn plot_head(data: &PromptHeadData) -> Figure {
+    Figure::from_panel(labelled_panel_of(data.clone()), Look::default())
 }
 
 /// The attention tokens of a head as a table, to read and to copy: a row for each query position.
@@ -182,6 +193,16 @@ pub fn attention_table(data: &PromptHeadData) -> Table {
 fn panel_of(data: PromptHeadData) -> Panel {
     let pattern = unique_index_pattern(&data.feature(Feature::Qk));
     Panel { data: Some(Arc::new(data)), ..Panel::new(pattern) }
+}
+
+/// The same with frames and all labels.
+fn labelled_panel_of(data: PromptHeadData) -> Panel {
+    Panel {
+        frames: frames(&data, MIN_ATTN).collect(),
+        axis_labels: Some(axis_labels(&data)),
+        token_labels: token_labels(&data, Feature::Qk),
+        ..panel_of(data)
+    }
 }
 
 /// The data of one prompt from each head, if there are heads and they saw the same one.

@@ -1,7 +1,6 @@
 //! Alike inputs, alike patterns: what must come out where the answer is known, and what is wrong with a set of pairs.
 
 use attention_tokens::experiments::*;
-use attention_tokens::prelude::*;
 
 use crate::support::demo;
 

@@ -227,9 +227,9 @@ impl Monoid {
         Table::new("The monoid that the maps generate", &["", ""], rows)
     }
 
-    /// The multiplication table: row first, then column. At most 40 elements are shown, those with the shortest words.
+    /// The multiplication table: row first, then column. At most 24 elements are shown, those with the shortest words.
     pub fn plot(&self) -> Figure {
-        const MOST: usize = 40;
+        const MOST: usize = 24;
         let n = self.len().min(MOST);
         let shown = if n < self.len() { format!(", {n} of {} elements", self.len()) } else { String::new() };
         let value = |(a, b)| self.product(a, b).map_or(f32::NAN, |product| product as f32);
