@@ -117,8 +117,8 @@ fn outputs_are_stored(name: &str) {
 #[test]
 fn the_picture_of_two_heads_is_the_notebooks() {
     let outputs = outputs(&notebook(root().join("notebooks/04_contracting_expanding.ipynb")));
-    let pictures = outputs.iter().map(|output| text(&output["data"]["image/svg+xml"]));
-    let shown = pictures.filter(|svg| svg.contains("The most contracting and the most expanding head")).last().unwrap();
+    let mut pictures = outputs.iter().map(|output| text(&output["data"]["image/svg+xml"]));
+    let shown = pictures.rfind(|svg| svg.contains("The most contracting and the most expanding head")).unwrap();
     let committed = root().join("docs/contracting-and-expanding.svg");
     if std::fs::read_to_string(&committed).unwrap() != shown {
         let fresh = target().join("contracting-and-expanding.svg");

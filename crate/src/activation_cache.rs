@@ -135,6 +135,11 @@ impl ActivationCache {
         })
     }
 
+    /// Number of layers of the model that ran, whether their activations were kept or not.
+    pub fn n_layers(&self) -> usize {
+        self.n_layers
+    }
+
     /// An activation of the only prompt, copied. [`Activation`] has the shapes.
     ///
     /// # Errors

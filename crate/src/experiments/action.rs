@@ -7,11 +7,12 @@
 //!
 //! Attention is causal, so one run of the prompt with `x` and `y` appended has all three rows: before, after `x`, after `x` and `y`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use ndarray::Array2;
 
 use super::monoid::Monoid;
+use super::token_map::TokenMap;
 use crate::activation_cache::Activation;
 use crate::attention_tokens::{DecodeOptions, PromptHeadData, head_data};
 use crate::error::{Error, Result};
@@ -20,81 +21,6 @@ use crate::plot::{Chart, ChartAxis, Form, Series, Shade};
 use crate::plot::{Figure, Matrix, Table};
 use crate::projection::Projection;
 use crate::tokenizer::{self, Tokenizer};
-
-/// Steps from IN tokens to OUT tokens, counted.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct TokenMap {
-    /// How often each IN token went to each OUT token.
-    steps: BTreeMap<u32, BTreeMap<u32, u64>>,
-}
-
-impl TokenMap {
-    /// No steps yet.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Counts a step.
-    pub fn observe(&mut self, in_token: u32, out_token: u32) {
-        *self.steps.entry(in_token).or_default().entry(out_token).or_default() += 1;
-    }
-
-    /// Number of steps.
-    pub fn n_observations(&self) -> u64 {
-        self.steps.values().flat_map(BTreeMap::values).sum()
-    }
-
-    /// The share of steps that do not go where most of the same IN token go: 0 if the map is a function of the IN token.
-    pub fn conflict_rate(&self) -> f64 {
-        let kept: u64 = self.steps.values().filter_map(|to| to.values().max()).sum();
-        self.share_of_others(kept)
-    }
-
-    /// The share of steps that do not go where most steps go, whatever their IN token: the conflict rate of a map that does not look
-    /// at it. Only a conflict rate well below says that the IN token matters.
-    pub fn conflict_rate_without_in(&self) -> f64 {
-        let mut to: BTreeMap<u32, u64> = BTreeMap::new();
-        self.steps.values().flatten().for_each(|(&token, count)| *to.entry(token).or_default() += count);
-        self.share_of_others(to.into_values().max().unwrap_or(0))
-    }
-
-    fn share_of_others(&self, kept: u64) -> f64 {
-        match self.n_observations() {
-            0 => 0.0,
-            all => (all - kept) as f64 / all as f64,
-        }
-    }
-
-    /// Whether every IN token always went to the same OUT token.
-    pub fn is_function(&self) -> bool {
-        self.steps.values().all(|to| to.len() == 1)
-    }
-
-    /// Where each IN token went most often; the lower id of equals.
-    pub fn most_frequent(&self) -> BTreeMap<u32, u32> {
-        let most = |to: &BTreeMap<u32, u64>| {
-            let best = to.iter().max_by_key(|&(&token, &count)| (count, std::cmp::Reverse(token)));
-            *best.expect("an IN token went somewhere").0
-        };
-        self.steps.iter().map(|(&token, to)| (token, most(to))).collect()
-    }
-
-    /// Whether no two IN tokens went most often to the same OUT token.
-    pub fn is_injective(&self) -> bool {
-        let to: BTreeSet<u32> = self.most_frequent().into_values().collect();
-        to.len() == self.steps.len()
-    }
-
-    /// The tokens that most often stayed what they were.
-    pub fn fixed_points(&self) -> Vec<u32> {
-        self.most_frequent().into_iter().filter(|(from, to)| from == to).map(|(token, _)| token).collect()
-    }
-
-    /// How often IN tokens appear in steps.
-    fn in_counts(&self) -> impl Iterator<Item = (u32, u64)> {
-        self.steps.iter().map(|(&token, to)| (token, to.values().sum()))
-    }
-}
 
 /// What appending some tokens does to what a head says about some prompts.
 #[derive(Clone, Debug)]
@@ -211,7 +137,7 @@ impl Appending {
             vec![
                 self.label(token),
                 map.n_observations().to_string(),
-                map.steps.len().to_string(),
+                map.in_counts().count().to_string(),
                 format!("{:.3}", map.conflict_rate()),
                 format!("{:.3}", map.conflict_rate_without_in()),
                 if map.is_injective() { "yes" } else { "no" }.into(),
@@ -338,27 +264,6 @@ mod tests {
         let mut map = TokenMap::new();
         steps.iter().for_each(|&(from, to)| map.observe(from, to));
         map
-    }
-
-    #[test]
-    fn a_function_has_no_conflicts() {
-        let turn = map(&[(1, 2), (2, 3), (3, 1), (1, 2)]);
-        assert!(turn.is_function() && turn.is_injective() && turn.fixed_points().is_empty());
-        assert_eq!((turn.n_observations(), turn.conflict_rate(), turn.conflict_rate_without_in()), (4, 0.0, 0.5));
-        let constant = map(&[(1, 7), (2, 7), (7, 7)]);
-        assert!(constant.is_function() && !constant.is_injective());
-        assert_eq!((constant.fixed_points(), constant.conflict_rate_without_in()), (vec![7], 0.0));
-    }
-
-    #[test]
-    fn conflicts_are_counted_and_the_majority_decides() {
-        let mixed = map(&[(1, 2), (1, 2), (1, 3), (4, 4), (5, 9), (5, 8)]);
-        assert!(!mixed.is_function());
-        assert_eq!(mixed.conflict_rate(), 2.0 / 6.0);
-        assert_eq!(mixed.most_frequent(), BTreeMap::from([(1, 2), (4, 4), (5, 8)])); // of equals, the lower id
-        assert_eq!((mixed.fixed_points(), mixed.is_injective()), (vec![4], true));
-        let nothing = TokenMap::new();
-        assert_eq!((nothing.conflict_rate(), nothing.is_function(), nothing.is_injective()), (0.0, true, true));
     }
 
     /// Steps of constructed actions, through the same way as a model's: states, functions, monoid.

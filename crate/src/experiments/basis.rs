@@ -227,9 +227,10 @@ impl AttentionScoreCheck {
     ///
     /// # Errors
     /// [`Error::NotCached`] if an activation is not in the cache.
-    pub fn new(cache: &ActivationCache, n_layers: usize) -> Result<Self> {
+    pub fn new(cache: &ActivationCache) -> Result<Self> {
         let mut check = Self { largest_difference: 0.0, largest_score: 0.0 };
-        for (prompt, layer) in (0..cache.n_prompts()).flat_map(|prompt| (0..n_layers).map(move |layer| (prompt, layer)))
+        for (prompt, layer) in
+            (0..cache.n_prompts()).flat_map(|prompt| (0..cache.n_layers()).map(move |layer| (prompt, layer)))
         {
             let of = |activation| -> Result<_> {
                 let view = cache.view_of_prompt(prompt, activation, layer)?;

@@ -3,13 +3,13 @@
 //! | claim | see |
 //! |---|---|
 //! | heads learn vocabularies of their own, and share some tokens | [`VocabularyCounts`], [`count_file`], [`SharedTokens`], [`EmbeddingMap`] |
-//! | inputs alike in structure or meaning give alike patterns | [`similarity_test`] |
+//! | inputs alike in structure or meaning give alike patterns | [`similarity_test()`] |
 //! | some heads contract a prompt, some expand it | [`contraction()`], [`ContractionByHead`] |
 //! | appending a token acts like the operation of a group | [`appending()`], [`TokenMap`], [`Monoid`] |
 //! | what the figures show depends on choices that they do not mention | [`KeptTokens`] |
-//! | a head's weights can be read as tokens | [`singular_vectors`] |
+//! | a head's weights can be read as tokens | [`singular_vectors()`] |
 //!
-//! Each has a notebook. They take what a run gives ([`HeadData`](crate::HeadData) of all heads) and give plain numbers, with a
+//! Each has a notebook. They take what a run gives ([`HeadData`] of all heads) and give plain numbers, with a
 //! [`Figure`](crate::Figure) of them.
 
 mod action;
@@ -25,10 +25,11 @@ mod similarity;
 mod similarity_test;
 mod singular_vectors;
 mod sweep;
+mod token_map;
 mod vocabulary;
 mod vocabulary_files;
 
-pub use action::{Appending, TokenMap, appending};
+pub use action::{Appending, appending};
 pub use basis::{AttentionScoreCheck, KeptTokens, kept_table};
 pub use contraction::{Contraction, ContractionByHead, contraction};
 pub use embedding_map::{EmbeddingMap, MapMethod};
@@ -39,6 +40,7 @@ pub use similarity::PatternMeasure;
 pub use similarity_test::{Controls, HeadSimilarity, PromptPair, SimilarityOptions, SimilarityTest, similarity_test};
 pub use singular_vectors::{SingularVectors, WeightMatrix, singular_vectors};
 pub use sweep::{SweepEstimate, SweepOptions, SweepProgress, count_file, estimate_sweep};
+pub use token_map::TokenMap;
 pub use vocabulary::{Component, VocabularyCounts};
 
 use crate::attention_tokens::HeadData;
