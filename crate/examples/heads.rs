@@ -36,8 +36,7 @@ fn heads(name: &str, prompt: &str, projection: &str) -> Result<(), Box<dyn Error
     let projection = projection.ok_or("the projection is one of notebook, output, ov")?;
 
     let (model, load) = timed(|| Gpt2::from_pretrained(name, LoadOptions::default()))?;
-    let keep = [Activation::Q, Activation::K, Activation::V, Activation::Pattern];
-    let options = RunOptions::default().activations(keep).no_logits();
+    let options = RunOptions::for_head_data();
     let ((_, cache), run) = timed(|| model.run_with_cache_options(prompt, options.clone()))?;
     let options = DecodeOptions { projection, ..Default::default() };
     let (data, first) = timed(|| all_heads_data(&model, &cache, options))?;

@@ -165,6 +165,10 @@ pub enum Error {
 }
 
 impl Error {
+    pub(crate) fn write(path: impl Into<PathBuf>, problem: &dyn std::fmt::Display) -> Self {
+        Self::Write { path: path.into(), problem: problem.to_string() }
+    }
+
     pub(crate) fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io { path, source }

@@ -53,6 +53,12 @@ pub struct RunOptions {
 }
 
 impl RunOptions {
+    /// What [`head_data`](crate::head_data) needs, of every layer, and nothing else: queries, keys, values and patterns, no logits.
+    pub fn for_head_data() -> Self {
+        use Activation::{K, Pattern, Q, V};
+        Self::default().activations([Q, K, V, Pattern]).no_logits()
+    }
+
     /// Keep only these activations.
     pub fn activations(mut self, activations: impl IntoIterator<Item = Activation>) -> Self {
         self.activations = Some(activations.into_iter().collect());

@@ -13,7 +13,6 @@ use ndarray::Array2;
 
 use super::monoid::Monoid;
 use super::token_map::TokenMap;
-use crate::activation_cache::Activation;
 use crate::attention_tokens::{DecodeOptions, PromptHeadData, head_data};
 use crate::error::{Error, Result};
 use crate::model::{Gpt2, RunOptions};
@@ -76,13 +75,12 @@ pub fn appending(
     let mut maps = vec![TokenMap::new(); n];
     let (mut same, mut by_chance) = (Array2::<f32>::zeros((n, n)), Array2::<f32>::zeros((n, n)));
     let mut positions = 0;
-    let kept = [Activation::Q, Activation::K, Activation::V, Activation::Pattern];
     for prompt in prompts {
         let prompt = model.to_tokens(prompt)?;
         let pos = prompt.len();
         let longer = tokens.iter().flat_map(|&x| tokens.iter().map(move |&y| [x, y]));
         let batch: Vec<Vec<u32>> = longer.map(|pair| [prompt.as_slice(), &pair].concat()).collect();
-        let options = RunOptions::default().activations(kept).layers([layer]).no_logits();
+        let options = RunOptions::for_head_data().layers([layer]);
         let (_, cache) = model.run_with_cache_options(batch, options)?;
         let data = head_data(model, &cache, layer, head, DecodeOptions { projection, top_k: 1 })?;
         // After x, then y, at [x][y]: what is said of the prompt's positions.

@@ -267,9 +267,7 @@ impl Design {
     }
 
     fn run(&self, model: &Gpt2) -> Result<ActivationCache> {
-        use crate::activation_cache::Activation::{K, Pattern, Q, V};
-        let options = RunOptions::default().activations([Q, K, V, Pattern]).no_logits();
-        Ok(model.run_with_cache_options(self.prompts.clone(), options)?.1)
+        Ok(model.run_with_cache_options(self.prompts.clone(), RunOptions::for_head_data())?.1)
     }
 
     /// For each pair, the similarity of the pair and those to its controls.

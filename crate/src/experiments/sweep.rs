@@ -146,10 +146,8 @@ fn sweep(
                 break;
             };
             if index % options.shard.1 == options.shard.0 {
-                let mut prompt = model.to_tokens(&line)?;
-                prompt.truncate(options.max_tokens);
-                tokens += prompt.len();
-                batch.push(prompt);
+                batch.push(cut(model, &line, options)?);
+                tokens += batch.last().map_or(0, Vec::len);
             }
         }
         if !batch.is_empty() {
@@ -178,6 +176,13 @@ fn check(model: &Gpt2, options: &SweepOptions) -> Result<()> {
         return mismatch("at least 1 token a batch, and a shard below the number of shards".into(), found);
     }
     Ok(())
+}
+
+/// A prompt's tokens, as many as are wanted.
+fn cut(model: &Gpt2, text: &str, options: &SweepOptions) -> Result<Vec<u32>> {
+    let mut prompt = model.to_tokens(text)?;
+    prompt.truncate(options.max_tokens);
+    Ok(prompt)
 }
 
 /// A text file, read line by line.
@@ -300,9 +305,7 @@ fn estimate(model: &Gpt2, path: &Path, options: &SweepOptions, sample: u64) -> R
         let started = Instant::now();
         let mut batch: Vec<Vec<u32>> = Vec::new();
         for text in texts {
-            let mut prompt = model.to_tokens(text)?;
-            prompt.truncate(options.max_tokens);
-            batch.push(prompt);
+            batch.push(cut(model, text, options)?);
             if batch.iter().map(Vec::len).sum::<usize>() >= options.batch_tokens {
                 counts.add_checked(model, std::mem::take(&mut batch).into())?;
             }

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::activation_cache::Activation;
 use crate::attention_tokens::{DecodeOptions, PromptHeadData, layer_data};
 use crate::backend::TopTokens;
 use crate::error::{Error, Result, check_index};
@@ -126,9 +125,7 @@ impl VocabularyCounts {
 
     /// As [`add`](Self::add), of a model that is known to be the one.
     pub(super) fn add_checked(&mut self, model: &Gpt2, prompts: Prompts) -> Result<()> {
-        use Activation::{K, Pattern, Q, V};
-        let options = RunOptions::default().activations([Q, K, V, Pattern]).no_logits();
-        let (_, cache) = model.run_with_cache_options(prompts, options)?;
+        let (_, cache) = model.run_with_cache_options(prompts, RunOptions::for_head_data())?;
         let decode = DecodeOptions { projection: self.source.projection, top_k: 1 };
         for layer in 0..self.source.n_layers {
             for head in layer_data(model, &cache, layer, decode)? {

@@ -32,7 +32,7 @@ impl VocabularyCounts {
     /// [`Error::Write`], naming the file.
     pub fn write_csv(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
-        self.csv(path).map_err(|error| failed(path, &error))
+        self.csv(path).map_err(|error| Error::write(path, &error))
     }
 
     fn csv(&self, path: &Path) -> Result<(), csv::Error> {
@@ -53,7 +53,7 @@ impl VocabularyCounts {
     #[cfg(feature = "parquet")]
     pub fn write_parquet(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
-        self.parquet(path).map_err(|error| failed(path, &error))
+        self.parquet(path).map_err(|error| Error::write(path, &error))
     }
 
     #[cfg(feature = "parquet")]
@@ -145,10 +145,10 @@ impl VocabularyCounts {
             ("n_read", n_read.to_string()),
         ];
         let metadata = metadata.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-        let bytes = safetensors::serialize(tensors, Some(metadata)).map_err(|error| failed(path, &error))?;
+        let bytes = safetensors::serialize(tensors, Some(metadata)).map_err(|error| Error::write(path, &error))?;
         let beside = path.with_extension("writing");
-        std::fs::write(&beside, bytes).map_err(|error| failed(&beside, &error))?;
-        std::fs::rename(&beside, path).map_err(|error| failed(path, &error))
+        std::fs::write(&beside, bytes).map_err(|error| Error::write(&beside, &error))?;
+        std::fs::rename(&beside, path).map_err(|error| Error::write(path, &error))
     }
 
     /// What a sweep wrote, with the place in the file and the prompts before it, if it was one with the same key.
@@ -225,7 +225,3 @@ struct SavedCounts {
 }
 
 const FORMAT: &str = "counts of attention tokens, version 1";
-
-fn failed(path: &Path, error: &dyn std::fmt::Display) -> Error {
-    Error::Write { path: path.into(), problem: error.to_string() }
-}

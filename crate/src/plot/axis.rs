@@ -5,11 +5,13 @@ use plotly::layout::{Axis, AxisRange, AxisType};
 
 use super::look::Look;
 use super::panel::LABEL_SIZE;
-use super::svg::{Area, Picture, Style};
+use super::svg::{Area, MOST_LABELS, Picture, Style, thinned};
 use super::text::escape;
 
 /// Pixels between an axis and the names of its values.
 const TICK_DISTANCE: f64 = 6.0;
+/// As many names as plotly is given to write along an axis; the pointer knows the others.
+const MOST_NAMES: usize = 60;
 /// So much of an axis is left free at either end.
 const FREE: f64 = 0.04;
 
@@ -137,9 +139,10 @@ impl Ruler<'_> {
             Scale::Linear => shown,
             Scale::Log => shown.type_(AxisType::Log),
             Scale::Names(names) => {
-                let axis =
-                    axis.auto_margin(true).tick_values((0..names.len()).map(|at| at as f64).collect()).show_grid(false);
-                axis.tick_text(names.iter().map(|name| escape(name)).collect()).tick_length(0)
+                let (at, names): (Vec<f64>, Vec<String>) =
+                    thinned(names, MOST_NAMES).map(|(at, name)| (at as f64, escape(name))).unzip();
+                let axis = axis.auto_margin(true).tick_values(at).tick_text(names);
+                axis.show_grid(false).tick_length(0)
             }
             Scale::Hidden => axis.show_tick_labels(false).show_grid(false),
         }
@@ -170,7 +173,7 @@ impl Ruler<'_> {
         };
         let style = Style { size: LABEL_SIZE, color: theme.text(), anchor, degrees };
         let down = if turned { TICK_DISTANCE } else { TICK_DISTANCE + LABEL_SIZE as f64 / 2.0 };
-        let texts = super::svg::thinned(&names).map(|(index, name)| {
+        let texts = thinned(&names, MOST_LABELS).map(|(index, name)| {
             let at = self.pixel(ticks[index].0, area);
             match self.side {
                 Side::Bottom => (at, area.y + area.height + down, name),

@@ -10,7 +10,7 @@ use super::heat_map::{between, layout};
 use super::look::Look;
 use super::panel::{LABEL_SIZE, Panel, TOKEN_SIZE};
 use super::svg::{Area, Picture, Style};
-use super::text::{escape, rounded};
+use super::text::{escape, escaped, rounded};
 
 const SIZE: [usize; 2] = [1000, 600];
 /// Left, right, above, below.
@@ -290,9 +290,4 @@ impl Content for Chart {
 pub(super) fn titled(title: &str, size: [usize; 2], margins: [usize; 4], look: Look) -> Layout {
     let font = Font::new().size(TITLE_SIZE).color(look.theme.text());
     layout(size, margins, look).title(Title::with_text(escape(title)).font(font))
-}
-
-/// Texts of several lines, as plotly takes them.
-fn escaped(texts: &[String]) -> Vec<String> {
-    texts.iter().map(|text| escape(text).replace('\n', "<br>")).collect()
 }

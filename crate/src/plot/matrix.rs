@@ -12,7 +12,7 @@ use super::heat_map::between;
 use super::look::Look;
 use super::panel::{LABEL_SIZE, Panel, TOKEN_SIZE};
 use super::svg::{Area, Picture, Style};
-use super::text::{escape, rounded};
+use super::text::{escape, escaped, rounded};
 
 /// Pixels on the right, for the colour bar, and above, for the title.
 const RIGHT: usize = 120;
@@ -120,8 +120,7 @@ impl Content for Matrix {
         plot.add_trace(match self.texts.is_empty() || self.values.len() > MOST_HOVER_TEXTS {
             true => heat_map.hover_template("%{y}, %{x}: %{z}<extra></extra>"),
             false => {
-                let texts: Vec<String> = self.texts.iter().map(|text| escape(text).replace('\n', "<br>")).collect();
-                let rows = texts.chunks(self.values.ncols().max(1)).map(<[String]>::to_vec).collect();
+                let rows = escaped(&self.texts).chunks(self.values.ncols().max(1)).map(<[String]>::to_vec).collect();
                 heat_map.hover_text_matrix(rows).hover_info(HoverInfo::Text)
             }
         });

@@ -14,7 +14,7 @@ use super::panel::{CAPTION_DISTANCE, LABEL_DISTANCE, LABEL_SIZE, Panel, TOKEN_SI
 const FONT: &str = "Open Sans, Verdana, Arial, sans-serif";
 
 /// As many labels along a side as can be read.
-const MOST_LABELS: usize = 40;
+pub(super) const MOST_LABELS: usize = 40;
 
 /// A picture that things are added to, in pixels from the upper left corner.
 pub(super) struct Picture {
@@ -89,10 +89,10 @@ impl Picture {
         let color = self.look.theme.text();
         let side = |size, anchor, degrees| Style { size, color, anchor, degrees };
         fn down(texts: &[String], y: impl Fn(usize) -> f64, x: f64) -> impl Iterator<Item = (f64, f64, &str)> {
-            thinned(texts).map(move |(row, text)| (x, y(row), text))
+            thinned(texts, MOST_LABELS).map(move |(row, text)| (x, y(row), text))
         }
         fn along(texts: &[String], x: impl Fn(usize) -> f64, y: f64) -> impl Iterator<Item = (f64, f64, &str)> {
-            thinned(texts).map(move |(column, text)| (x(column), y, text))
+            thinned(texts, MOST_LABELS).map(move |(column, text)| (x(column), y, text))
         }
         let (x, y) = (|column| left + middle(column), |row| top + middle(row));
         match (&panel.axis_labels, &panel.data) {
@@ -233,9 +233,9 @@ impl Picture {
     }
 }
 
-/// Each text with its position; of many, only every so many-th.
-pub(super) fn thinned(texts: &[String]) -> impl Iterator<Item = (usize, &str)> {
-    texts.iter().map(String::as_str).enumerate().step_by(texts.len().div_ceil(MOST_LABELS).max(1))
+/// Each text with its position; of more than `most`, only every so many-th.
+pub(super) fn thinned(texts: &[String], most: usize) -> impl Iterator<Item = (usize, &str)> {
+    texts.iter().map(String::as_str).enumerate().step_by(texts.len().div_ceil(most).max(1))
 }
 
 /// Pixels, with as many decimals as one can see.

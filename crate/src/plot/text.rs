@@ -14,6 +14,11 @@ pub(crate) fn escape(text: &str) -> String {
     })
 }
 
+/// Texts of several lines, as plotly takes them.
+pub(super) fn escaped(texts: &[String]) -> Vec<String> {
+    texts.iter().map(|text| escape(text).replace('\n', "<br>")).collect()
+}
+
 /// A number with four significant digits: more of them only make a notebook larger.
 pub(super) fn rounded(x: f64) -> f64 {
     match x.is_finite() {
