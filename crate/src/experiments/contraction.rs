@@ -60,7 +60,7 @@ impl Contraction {
 /// let run = run_prompts(&model, "The next sentence is false. The previous sentence is true.")?;
 /// let data = calculate_attns(&run, 0, 1)?.prompt(0)?;
 /// let whole = contraction(&data).pop().unwrap();
-/// assert_eq!((whole.distinct, whole.distinct_inputs), (10, 9)); // "sentence", "is" and "." come twice, and there is EOS
+/// assert_eq!((whole.distinct, whole.distinct_inputs), (10, 10)); // of 13 positions: "sentence", "is" and "." come twice
 /// # Ok::<(), Error>(())
 /// ```
 pub fn contraction(data: &PromptHeadData) -> Vec<Contraction> {
