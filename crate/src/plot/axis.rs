@@ -1,5 +1,7 @@
 //! The axes of charts and matrices, alike for plotly and for static pictures.
 
+use std::collections::HashSet;
+
 use plotly::common::{Font, Title};
 use plotly::layout::{Axis, AxisRange, AxisType};
 
@@ -70,6 +72,13 @@ impl ChartAxis {
         &self.title
     }
 
+    /// The names along the axis, if it has names, and each of them once.
+    pub(super) fn distinct_names(&self) -> Option<Vec<String>> {
+        let Scale::Names(names) = &self.scale else { return None };
+        let distinct: HashSet<&String> = names.iter().collect();
+        (distinct.len() == names.len()).then(|| names.iter().map(|name| escape(name)).collect())
+    }
+
     /// Pixels that names and title take beside the axis, on the left or, turned, at the bottom.
     pub(super) fn depth(&self) -> usize {
         let longest = match &self.scale {
@@ -129,11 +138,13 @@ impl Ruler<'_> {
         }
     }
 
+    /// The axis of values that are themselves called by the names along it: plotly writes as many as there is room for.
+    pub(super) fn plotly_of_names(&self, look: Look) -> Axis {
+        self.without_ticks(look).type_(AxisType::Category).auto_margin(true).show_grid(false).tick_length(0)
+    }
+
     pub(super) fn plotly(&self, look: Look) -> Axis {
-        let font = || Font::new().size(LABEL_SIZE).color(look.theme.text());
-        let axis = Axis::new().range(AxisRange::new(self.range[0], self.range[1])).zero_line(false).tick_font(font());
-        let title = Title::with_text(escape(&self.axis.title)).font(font());
-        let axis = if self.axis.title.is_empty() { axis } else { axis.title(title) };
+        let axis = self.without_ticks(look);
         let shown = axis.clone().show_line(true).line_color(look.theme.faint()).grid_color(look.theme.line());
         match &self.axis.scale {
             Scale::Linear => shown,
@@ -148,7 +159,16 @@ impl Ruler<'_> {
         }
     }
 
-    /// Draws the axis in a picture whose area has a margin of `depth` beside it.
+    /// Range and title, and how names are written.
+    fn without_ticks(&self, look: Look) -> Axis {
+        let font = || Font::new().size(LABEL_SIZE).color(look.theme.text());
+        let axis = Axis::new().range(AxisRange::new(self.range[0], self.range[1])).zero_line(false).tick_font(font());
+        match self.axis.title.as_str() {
+            "" => axis,
+            title => axis.title(Title::with_text(escape(title)).font(font())),
+        }
+    }
+
     pub(super) fn svg(&self, picture: &mut Picture, area: Area, depth: usize) {
         let theme = picture.look().theme;
         let ticks = self.ticks();

@@ -2,9 +2,10 @@
 
 use ndarray::Array2;
 use plotly::common::{Anchor, ColorBar, ColorScale, Font, HoverInfo, Title};
-use plotly::{HeatMap, Plot};
+use plotly::{HeatMap, Plot, Trace};
+use serde::Serialize;
 
-use super::axis::{ChartAxis, Side};
+use super::axis::{ChartAxis, Ruler, Side};
 use super::chart::titled;
 use super::draw::label;
 use super::figure::{Content, Figure};
@@ -103,31 +104,44 @@ impl Matrix {
     }
 }
 
-impl Content for Matrix {
-    fn plot(&self, look: Look) -> Plot {
-        let z: Vec<Vec<f64>> =
-            self.values.outer_iter().map(|row| row.iter().map(|&value| rounded(value.into())).collect()).collect();
+impl Matrix {
+    fn heat_map<X, Z>(&self, heat_map: Box<HeatMap<X, X, Z>>, bar: ColorBar, look: Look) -> Box<dyn Trace>
+    where
+        X: Serialize + Clone + 'static,
+        Z: Serialize + Clone + 'static,
+    {
         let [low, high] = self.scale.1.map(f64::from);
-        let font = || Font::new().size(LABEL_SIZE).color(look.theme.text());
-        let bar = ColorBar::new().title(Title::with_text(escape(&self.scale.0)).font(font())).tick_font(font());
-        let heat_map = HeatMap::new_z(z)
-            .color_scale(ColorScale::Palette(look.color_scale.palette()))
-            .zmin(low)
-            .zmax(high)
-            .color_bar(bar)
-            .hover_on_gaps(false);
-        let mut plot = Plot::new();
-        plot.add_trace(match self.texts.is_empty() || self.values.len() > MOST_HOVER_TEXTS {
+        let colors = ColorScale::Palette(look.color_scale.palette());
+        let heat_map = heat_map.color_scale(colors).zmin(low).zmax(high).color_bar(bar).hover_on_gaps(false);
+        match self.texts.is_empty() || self.values.len() > MOST_HOVER_TEXTS {
             true => heat_map.hover_template("%{y}, %{x}: %{z}<extra></extra>"),
             false => {
                 let rows = escaped(&self.texts).chunks(self.values.ncols().max(1)).map(<[String]>::to_vec).collect();
                 heat_map.hover_text_matrix(rows).hover_info(HoverInfo::Text)
             }
+        }
+    }
+}
+
+impl Content for Matrix {
+    fn plot(&self, look: Look) -> Plot {
+        let z: Vec<Vec<f64>> =
+            self.values.outer_iter().map(|row| row.iter().map(|&value| rounded(value.into())).collect()).collect();
+        let font = || Font::new().size(LABEL_SIZE).color(look.theme.text());
+        let bar = ColorBar::new().title(Title::with_text(escape(&self.scale.0)).font(font())).tick_font(font());
+        // Where there are too many cells to say something of each, plotly has to know them by their names.
+        let large = self.values.len() > MOST_HOVER_TEXTS;
+        let names = if large { self.columns.distinct_names().zip(self.rows.distinct_names()) } else { None };
+        let named = names.is_some();
+        let mut plot = Plot::new();
+        plot.add_trace(match names {
+            Some((columns, rows)) => self.heat_map(HeatMap::new(columns, rows, z), bar, look),
+            None => self.heat_map(HeatMap::new_z(z), bar, look),
         });
         let x = self.columns.ruler(Side::Bottom, std::iter::empty());
         let y = self.rows.ruler(Side::Left, std::iter::empty());
-        let mut layout =
-            titled(&self.title, self.size(), self.margins(), look).x_axis(x.plotly(look)).y_axis(y.plotly(look));
+        let axis = |ruler: &Ruler| if named { ruler.plotly_of_names(look) } else { ruler.plotly(look) };
+        let mut layout = titled(&self.title, self.size(), self.margins(), look).x_axis(axis(&x)).y_axis(axis(&y));
         let ink = self.ink(look);
         for (row, column, text) in self.labels() {
             let label = label(&text, TOKEN_SIZE, ink(self.values[[row, column]])).x_ref("x").y_ref("y");
@@ -192,5 +206,41 @@ impl Content for Matrix {
 
     fn panel(&self) -> Result<&Panel, &'static str> {
         Err("a matrix")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_matrices_know_their_cells_by_name() {
+        let matrix = |n: usize| {
+            let names = || ChartAxis::names("head", (0..n).map(|head| format!("{}.{}", head / 12, head % 12)));
+            Matrix {
+                title: "overlap".into(),
+                rows: names(),
+                columns: names(),
+                values: Array2::zeros((n, n)),
+                scale: ("share".into(), [0.0, 1.0]),
+                labels: Vec::new(),
+                texts: vec!["said".into(); n * n],
+            }
+        };
+        let json = |n| serde_json::from_str::<serde_json::Value>(&matrix(n).figure().to_json()).unwrap();
+        let (large, small) = (json(144), json(30));
+        assert_eq!(
+            (&large["data"][0]["x"][143], &large["layout"]["xaxis"]["type"]),
+            (&"11.11".into(), &"category".into())
+        );
+        assert_eq!(large["data"][0]["hovertemplate"], "%{y}, %{x}: %{z}<extra></extra>");
+        assert_eq!(
+            (&small["data"][0]["hovertext"][3][4], &small["data"][0]["x"]),
+            (&"said".into(), &serde_json::Value::Null)
+        );
+        // Names that come twice would be one row to plotly.
+        let twice = Matrix { rows: ChartAxis::names("", vec!["a".to_owned(); 144]), ..matrix(144) };
+        let twice: serde_json::Value = serde_json::from_str(&twice.figure().to_json()).unwrap();
+        assert_eq!(twice["data"][0]["x"], serde_json::Value::Null);
     }
 }
