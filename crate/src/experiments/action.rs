@@ -259,9 +259,7 @@ mod tests {
     use super::*;
 
     fn map(steps: &[(u32, u32)]) -> TokenMap {
-        let mut map = TokenMap::new();
-        steps.iter().for_each(|&(from, to)| map.observe(from, to));
-        map
+        steps.iter().copied().collect()
     }
 
     /// Steps of constructed actions, through the same way as a model's: states, functions, monoid.

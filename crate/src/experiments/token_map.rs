@@ -77,14 +77,21 @@ impl TokenMap {
     }
 }
 
+/// Counts steps from IN tokens to OUT tokens.
+impl FromIterator<(u32, u32)> for TokenMap {
+    fn from_iter<I: IntoIterator<Item = (u32, u32)>>(steps: I) -> Self {
+        let mut map = Self::new();
+        steps.into_iter().for_each(|(from, to)| map.observe(from, to));
+        map
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn map(steps: &[(u32, u32)]) -> TokenMap {
-        let mut map = TokenMap::new();
-        steps.iter().for_each(|&(from, to)| map.observe(from, to));
-        map
+        steps.iter().copied().collect()
     }
 
     #[test]
