@@ -187,6 +187,12 @@ impl PromptHeadData {
         })
     }
 
+    /// The attention tokens of a query, from the first key to its own position.
+    pub(crate) fn tokens_of_query(&self, query: usize) -> Vec<u32> {
+        let first = n_cells(query);
+        self.qk.tokens.slice(s![first..=first + query, 0]).to_vec()
+    }
+
     /// The attention token of every cell with key ≤ query, `None` elsewhere. Shape: → `[query_pos, key_pos]`.
     pub fn attention_tokens(&self) -> Array2<Option<u32>> {
         let pos = self.n_pos();

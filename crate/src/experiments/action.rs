@@ -13,7 +13,7 @@ use ndarray::Array2;
 
 use super::monoid::Monoid;
 use super::token_map::TokenMap;
-use crate::attention_tokens::{DecodeOptions, PromptHeadData, head_data};
+use crate::attention_tokens::{DecodeOptions, head_data};
 use crate::error::{Error, Result};
 use crate::model::{Gpt2, RunOptions};
 use crate::plot::{Chart, ChartAxis, Form, Series, Shade};
@@ -87,7 +87,7 @@ pub fn appending(
         let mut last: Vec<Vec<Vec<u32>>> = vec![Vec::with_capacity(n); n];
         for (index, data) in data.prompts().iter().enumerate() {
             let (x, y) = (index / n, index % n);
-            let [before, after_x, after_y] = [pos - 1, pos, pos + 1].map(|query| row(data, query));
+            let [before, after_x, after_y] = [pos - 1, pos, pos + 1].map(|query| data.tokens_of_query(query));
             // Each first step is in n of the runs: it is counted once.
             if y == 0 {
                 before.iter().zip(&after_x).for_each(|(&from, &to)| maps[x].observe(from, to));
@@ -114,11 +114,6 @@ pub fn appending(
         n_prompts: prompts.len(),
         tokenizer: model.tokenizer_if_any(),
     })
-}
-
-/// What a head says at a query.
-fn row(data: &PromptHeadData, query: usize) -> Vec<u32> {
-    (0..=query).map(|key| data.qk.tokens[[data.cell(query, key).expect("key ≤ query"), 0]]).collect()
 }
 
 impl Appending {

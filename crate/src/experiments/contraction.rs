@@ -64,9 +64,7 @@ impl Contraction {
 /// # Ok::<(), Error>(())
 /// ```
 pub fn contraction(data: &PromptHeadData) -> Vec<Contraction> {
-    let tokens = data.attention_tokens();
-    let rows = tokens.outer_iter().map(|row| row.iter().flatten().copied().collect::<Vec<u32>>());
-    of_rows(&data.input, rows)
+    of_rows(&data.input, (0..data.n_pos()).map(|query| data.tokens_of_query(query)))
 }
 
 /// As for [`contraction`], of rows of tokens.

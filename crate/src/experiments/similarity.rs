@@ -37,8 +37,7 @@ impl PatternMeasure {
             Self::AdjustedRand => (a.n_pos() == b.n_pos()).then(|| adjusted_rand(&cells(a), &cells(b))),
             Self::RowEdits => {
                 let rows = |data: &PromptHeadData| {
-                    let rows = data.attention_tokens();
-                    rows.outer_iter().map(|row| row.iter().flatten().copied().collect()).collect::<Vec<Vec<u32>>>()
+                    (0..data.n_pos()).map(|query| data.tokens_of_query(query)).collect::<Vec<_>>()
                 };
                 Some(row_edit_similarity(&rows(a), &rows(b)))
             }

@@ -6,7 +6,7 @@ use plotly::{Layout, Plot, Scatter};
 
 use super::axis::{ChartAxis, Ruler, Side};
 use super::figure::{Content, Figure};
-use super::heat_map::{between, layout};
+use super::heat_map::{TITLE_SIZE, between, layout};
 use super::look::Look;
 use super::panel::{LABEL_SIZE, Panel, TOKEN_SIZE};
 use super::svg::{Area, Picture, Style};
@@ -15,7 +15,6 @@ use super::text::{escape, escaped, rounded};
 const SIZE: [usize; 2] = [1000, 600];
 /// Left, right, above, below.
 const MARGINS: [usize; 4] = [90, 150, 70, 100];
-const TITLE_SIZE: usize = 17;
 /// Width of a marker in pixels.
 const MARKER: f64 = 7.0;
 /// Length of an arrow's head, as a share of the width of the chart.

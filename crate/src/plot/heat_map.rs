@@ -20,7 +20,7 @@ const PAIR: [usize; 2] = [2 * 600, 60 + 400 + 60];
 const PAIR_MARGINS: [usize; 4] = [90, 90, 80 + 60, 90 + 60];
 /// The shares of the width, between the margins, of two panels.
 const DOMAINS: [[f64; 2]; 2] = [[0.0, 0.42], [0.58, 1.0]];
-const TITLE_SIZE: usize = 17;
+pub(super) const TITLE_SIZE: usize = 17;
 const DESCRIPTION_SIZE: usize = 14;
 /// Pixels between two panels and the description below.
 const DESCRIPTION_DISTANCE: f64 = 125.0;

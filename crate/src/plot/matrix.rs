@@ -9,7 +9,7 @@ use super::axis::{ChartAxis, Ruler, Side};
 use super::chart::titled;
 use super::draw::label;
 use super::figure::{Content, Figure};
-use super::heat_map::between;
+use super::heat_map::{TITLE_SIZE, between};
 use super::look::Look;
 use super::panel::{LABEL_SIZE, Panel, TOKEN_SIZE};
 use super::svg::{Area, Picture, Style};
@@ -18,7 +18,6 @@ use super::text::{escape, escaped, rounded};
 /// Pixels on the right, for the colour bar, and above, for the title.
 const RIGHT: usize = 120;
 const ABOVE: usize = 70;
-const TITLE_SIZE: usize = 17;
 /// Up to this many cells, each has its number or text in it.
 const MOST_TEXTS: usize = 400;
 /// Up to this many cells, everything is said of each under the pointer; beyond, what the axes and the colours say.
