@@ -152,11 +152,19 @@ pub enum Error {
         /// What was given.
         found: String,
     },
+    /// Something is missing that a CUDA GPU needs: the feature `cuda` of this build, the driver, a library, the GPU.
+    #[error("CUDA needs {missing}; {hint}")]
+    Cuda {
+        /// What is missing.
+        missing: String,
+        /// What to do about it.
+        hint: String,
+    },
     /// The device failed (out of memory, driver).
     #[error("{device}: {operation} failed: {problem}")]
     Device {
         /// The device.
-        device: &'static str,
+        device: String,
         /// What it was asked to do.
         operation: &'static str,
         /// What it said.

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use ndarray::{Array2, Array3, Axis};
 
 use crate::activation_cache::{Activation, ActivationCache};
+#[cfg(feature = "cuda")]
+use crate::backend::Cuda;
 use crate::backend::{Device, DeviceKind, Dfdx, Fused};
 use crate::checkpoint::Checkpoint;
 use crate::config::Gpt2Config;
@@ -133,13 +135,7 @@ impl Gpt2 {
         let LoadOptions { processing, device, folded_bytes, .. } = options;
         let checkpoint = Checkpoint::open(&files.weights, &config)?;
         let weights = ProcessedCheckpoint { checkpoint, steps: processing };
-        let engine: Box<dyn Engine> = match device.kind() {
-            DeviceKind::Cpu => Box::new(Transformer::new(Fused::new(), &config, &weights, folded_bytes)?),
-            DeviceKind::DfdxCpu => {
-                let backend = Dfdx { device: ::dfdx::tensor::Cpu::default(), name: "dfdx on the CPU" };
-                Box::new(Transformer::new(backend, &config, &weights, folded_bytes)?)
-            }
-        };
+        let engine = engine_on(device, &config, &weights, folded_bytes)?;
         Ok(Self(Arc::new(Inner { name: name.into(), config, processing, device, tokenizer, engine })))
     }
 
@@ -371,6 +367,34 @@ impl Gpt2 {
     pub(crate) fn tokenizer_if_any(&self) -> Option<Tokenizer> {
         self.0.tokenizer.clone()
     }
+}
+
+/// The model on its device.
+fn engine_on(
+    device: Device,
+    config: &Gpt2Config,
+    weights: &ProcessedCheckpoint,
+    folded_bytes: usize,
+) -> Result<Box<dyn Engine>> {
+    Ok(match device.kind() {
+        DeviceKind::Cpu => Box::new(Transformer::new(Fused::new(), config, weights, folded_bytes)?),
+        DeviceKind::DfdxCpu => Box::new(Transformer::new(Dfdx::cpu(), config, weights, folded_bytes)?),
+        #[cfg(feature = "cuda")]
+        DeviceKind::Cuda(ordinal) => Box::new(Transformer::new(Cuda::open(ordinal)?, config, weights, folded_bytes)?),
+        #[cfg(feature = "cuda")]
+        DeviceKind::DfdxCuda(ordinal) => {
+            Box::new(Transformer::new(Dfdx::cuda(ordinal)?, config, weights, folded_bytes)?)
+        }
+        #[cfg(not(feature = "cuda"))]
+        DeviceKind::Cuda(_) | DeviceKind::DfdxCuda(_) => {
+            return Err(Error::Cuda {
+                missing: "the feature `cuda` of attention-tokens, which this build lacks".into(),
+                hint: "add features = [\"cuda\"] to the dependency (compiling it takes NVIDIA's nvcc, see the README), or load \
+                       the model with Device::cpu()"
+                    .into(),
+            });
+        }
+    })
 }
 
 impl std::fmt::Debug for Gpt2 {

@@ -2,6 +2,8 @@
 
 /// Where a model computes. A value of the model, as `device="cuda"` is in Python, and no type that a notebook has to
 /// spell out.
+///
+/// The feature `cuda` brings [`Device::cuda`]; without it, loading a model there is an error that says so.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Device(DeviceKind);
 
@@ -10,6 +12,8 @@ pub(crate) enum DeviceKind {
     #[default]
     Cpu,
     DfdxCpu,
+    Cuda(usize),
+    DfdxCuda(usize),
 }
 
 impl Device {
@@ -22,6 +26,31 @@ impl Device {
     /// dfdx on this machine's processors: the plain implementation, which every faster one is held against.
     pub fn dfdx_cpu() -> Self {
         Self(DeviceKind::DfdxCpu)
+    }
+
+    /// A CUDA GPU by its number, from 0, as in `device="cuda:0"`: cuBLAS and the project's own kernels, in single precision
+    /// (no TF32). Needs the feature `cuda`, NVIDIA's driver, cuBLAS and NVRTC; loading a model says what is missing.
+    ///
+    /// Activations come to the host as they are computed, and nothing of a run stays on the GPU but half a gigabyte of
+    /// memory at most, for the next one. Decoding takes 64 MiB there, the vectors of a head, and what
+    /// [`LoadOptions::folded_bytes`](crate::LoadOptions::folded_bytes) allows.
+    pub fn cuda(ordinal: usize) -> Self {
+        Self(DeviceKind::Cuda(ordinal))
+    }
+
+    /// dfdx on a CUDA GPU: the plain implementation there, which [`Device::cuda`] is held against. Needs the feature `cuda`
+    /// too.
+    pub fn dfdx_cuda(ordinal: usize) -> Self {
+        Self(DeviceKind::DfdxCuda(ordinal))
+    }
+
+    /// `cuda(0)` if it can be used here, else `cpu()`: Python's `"cuda" if torch.cuda.is_available() else "cpu"`.
+    /// [`Gpt2::device`](crate::Gpt2::device) tells which it is, and loading with [`Device::cuda`] why it is not.
+    pub fn auto() -> Self {
+        match super::cuda_is_available() {
+            true => Self::cuda(0),
+            false => Self::cpu(),
+        }
     }
 
     pub(crate) fn kind(self) -> DeviceKind {

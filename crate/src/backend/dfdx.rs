@@ -27,9 +27,64 @@ const DECODE_BYTES: usize = 64 << 20;
 
 /// dfdx on the device `D`.
 pub(crate) struct Dfdx<D> {
-    pub(crate) device: D,
-    pub(crate) name: &'static str,
+    device: D,
+    name: String,
 }
+
+/// A dfdx device that any thread may use, and the tensors on it.
+///
+/// # Safety
+/// Neither the device nor its tensors may depend on the thread that they are used in.
+#[allow(unsafe_code)]
+pub(crate) unsafe trait AnyThread: ::dfdx::tensor_ops::Device<f32> {}
+
+// SAFETY: the CPU device and its tensors are `Send` and `Sync` by themselves.
+#[allow(unsafe_code)]
+unsafe impl AnyThread for Cpu {}
+
+// SAFETY: what is not `Send` and `Sync` by itself is the address of a stream, which the driver takes from any thread, and which
+// dfdx uses for gradients alone. Its memory, its cuBLAS and its kernels are bound to the calling thread when they are used.
+#[cfg(feature = "cuda")]
+#[allow(unsafe_code)]
+unsafe impl AnyThread for ::dfdx::tensor::Cuda {}
+
+macro_rules! any_thread {
+    ($($owner:ident)*) => {
+        $(
+            // SAFETY: it is a device, or tensors on one, and else values that are `Send` and `Sync`.
+            #[allow(unsafe_code)]
+            unsafe impl<D: AnyThread> Send for $owner<D> {}
+            // SAFETY: as above.
+            #[allow(unsafe_code)]
+            unsafe impl<D: AnyThread> Sync for $owner<D> {}
+        )*
+    };
+}
+
+any_thread!(Dfdx DfdxEmbedding DfdxLayerNorm DfdxLinear DfdxProjected);
+
+impl Dfdx<Cpu> {
+    pub(crate) fn cpu() -> Self {
+        Self { device: Cpu::default(), name: "dfdx on the CPU".into() }
+    }
+}
+
+#[cfg(feature = "cuda")]
+impl Dfdx<::dfdx::tensor::Cuda> {
+    /// # Errors
+    /// As for [`Cuda::open`](super::Cuda::open).
+    pub(crate) fn cuda(ordinal: usize) -> Result<Self> {
+        super::cuda::check(ordinal)?;
+        let name = format!("dfdx on CUDA device {ordinal}");
+        match ::dfdx::tensor::Cuda::try_build(ordinal, 0) {
+            Ok(device) => Ok(Self { device, name }),
+            Err(error) => Err(Error::Device { device: name, operation: "opening it", problem: format!("{error:?}") }),
+        }
+    }
+}
+
+/// The projection as it is: decoding goes the plain way, by the residual stream. Shape: `[d_head, d_model]`.
+pub(crate) struct DfdxProjected<D: Storage<f32>>(Matrix<D>);
 
 pub(crate) struct DfdxEmbedding<D: Storage<f32>> {
     w_e: Matrix<D>,
@@ -50,8 +105,7 @@ pub(crate) struct DfdxLinear<D: Storage<f32>> {
 
 impl<D: ::dfdx::tensor_ops::Device<f32>> Dfdx<D> {
     fn failed<E: std::fmt::Debug>(&self, operation: &'static str) -> impl Fn(E) -> Error {
-        let device = self.name;
-        move |problem| Error::Device { device, operation, problem: format!("{problem:?}") }
+        move |problem| Error::Device { device: self.name.clone(), operation, problem: format!("{problem:?}") }
     }
 
     fn vector(&self, x: Vec<f32>) -> Result<Vector<D>> {
@@ -110,19 +164,13 @@ impl<D: ::dfdx::tensor_ops::Device<f32>> Dfdx<D> {
     }
 }
 
-impl<D> Backend for Dfdx<D>
-where
-    D: ::dfdx::tensor_ops::Device<f32> + Send + Sync,
-    Matrix<D>: Send + Sync,
-    Vector<D>: Send + Sync,
-{
+impl<D: AnyThread> Backend for Dfdx<D> {
     type Tensor = Matrix<D>;
     type Embedding = DfdxEmbedding<D>;
     type LayerNorm = DfdxLayerNorm<D>;
     type Linear = DfdxLinear<D>;
     type Unembed = DfdxLinear<D>;
-    /// The projection as it is: decoding goes the plain way, by the residual stream.
-    type Projected = Matrix<D>;
+    type Projected = DfdxProjected<D>;
 
     fn embedding(&self, w_e: Array2<f32>, w_pos: Array2<f32>) -> Result<Self::Embedding> {
         Ok(DfdxEmbedding { w_e: self.matrix(w_e)?, w_pos: self.matrix(w_pos)? })
@@ -235,18 +283,18 @@ where
         self.apply(unembed, x)
     }
 
-    fn projected(&self, p: Array2<f32>) -> Result<Matrix<D>> {
-        self.matrix(p)
+    fn projected(&self, p: Array2<f32>) -> Result<DfdxProjected<D>> {
+        self.matrix(p).map(DfdxProjected)
     }
 
-    fn projected_bytes(projected: &Matrix<D>, _: &DfdxLinear<D>) -> usize {
-        size_of::<f32>() * projected.shape().0 * projected.shape().1
+    fn projected_bytes(DfdxProjected(p): &DfdxProjected<D>, _: &DfdxLinear<D>) -> usize {
+        size_of::<f32>() * p.shape().0 * p.shape().1
     }
 
     fn decode(
         &self,
         c: ArrayView2<f32>,
-        projection: &Matrix<D>,
+        DfdxProjected(projection): &DfdxProjected<D>,
         unembed: &DfdxLinear<D>,
         k: usize,
     ) -> Result<TopTokens> {

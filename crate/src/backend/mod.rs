@@ -7,6 +7,8 @@
 //! Activations are matrices of `[rows, columns]`. The prompts of a batch lie below each other, row by row, without
 //! padding; only attention looks at where one ends and the next begins.
 
+#[cfg(feature = "cuda")]
+mod cuda;
 mod device;
 mod dfdx;
 mod fused;
@@ -18,6 +20,8 @@ use std::ops::Range;
 
 use ndarray::{Array1, Array2, ArrayView2, Ix2, Ix3};
 
+#[cfg(feature = "cuda")]
+pub(crate) use self::cuda::Cuda;
 pub(crate) use self::dfdx::Dfdx;
 pub(crate) use self::fused::Fused;
 use crate::config::ActFn;
@@ -28,6 +32,15 @@ pub use device::Device;
 pub(crate) use device::DeviceKind;
 pub use top_tokens::TopTokens;
 pub(crate) use top_tokens::TopTokensBuilder;
+
+/// Whether [`Device::cuda`] is in this build, and a GPU can be used.
+fn cuda_is_available() -> bool {
+    #[cfg(feature = "cuda")]
+    let available = Cuda::open(0).is_ok();
+    #[cfg(not(feature = "cuda"))]
+    let available = false;
+    available
+}
 
 /// Attention scores that may be computed when they are looked at. Shape: → `[n_heads, query_pos, key_pos]`.
 pub(crate) type AttnScores = Box<dyn FnOnce() -> HostArray<Ix3> + Send>;
@@ -43,7 +56,7 @@ pub(crate) struct Attention<T> {
 /// A place to compute. Shapes are the caller's responsibility: they are checked before a backend is called.
 pub(crate) trait Backend: Send + Sync + 'static {
     /// A matrix `[rows, columns]` on the device.
-    type Tensor: Send + Sync;
+    type Tensor;
     /// The token and position embeddings on the device.
     type Embedding: Send + Sync;
     /// A layer norm on the device.

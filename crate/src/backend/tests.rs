@@ -1,4 +1,5 @@
-//! `Fused` against `Dfdx<Cpu>`, operation by operation, on fresh random input of odd shapes.
+//! `Fused`, and with the feature `cuda` also `Cuda`, against `Dfdx<Cpu>`, operation by operation, on fresh random input of odd
+//! shapes.
 
 use std::ops::Range;
 use std::slice;
@@ -13,7 +14,7 @@ use crate::weights::LayerNormWeights;
 type Oracle = Dfdx<::dfdx::tensor::Cpu>;
 
 fn oracle() -> Oracle {
-    Dfdx { device: ::dfdx::tensor::Cpu::default(), name: "dfdx on the CPU" }
+    Dfdx::cpu()
 }
 
 /// Another one in every run; a failing test prints its seed, and takes it from the environment.
@@ -63,13 +64,20 @@ fn on_any_threads<T: PartialEq + Send>(run: impl Fn() -> T + Sync) -> T {
     one
 }
 
-/// One operation on both backends: `run` gets each as `Backend`.
-macro_rules! both {
+/// One operation on every backend: `run` gets each as `Backend`. Gives what each of the fast ones made of it, and what it should
+/// be.
+macro_rules! all {
     (|$backend:ident| $run:expr) => {{
-        let got = on_any_threads(|| {
+        #[allow(unused_mut)]
+        let mut got = vec![on_any_threads(|| {
             let $backend = &Fused::new();
             $run
-        });
+        })];
+        #[cfg(feature = "cuda")]
+        {
+            let $backend = &super::Cuda::open(0).unwrap();
+            got.push($run);
+        }
         let oracle = oracle();
         let $backend = &oracle;
         (got, $run)
@@ -84,7 +92,7 @@ fn products_and_activation_functions() {
             let what = format!("[{rows}, {inner}] times [{inner}, {columns}]");
             let (x, w) = (matrix(random, rows, inner), matrix(random, inner, columns));
             let b = vector(random, columns);
-            let (got, want) = both!(|backend| {
+            let (got, want) = all!(|backend| {
                 let linear = backend.linear(w.clone(), b.clone()).unwrap();
                 assert_eq!(backend.linear_weights(&linear).unwrap(), (w.clone(), b.clone()), "{what}");
                 let x = upload(backend, &x);
@@ -93,7 +101,7 @@ fn products_and_activation_functions() {
                 let all = [backend.apply(&linear, &x).unwrap()].into_iter().chain(act_fns);
                 all.map(|y| backend.download(&y).unwrap().into_owned()).collect::<Vec<_>>()
             });
-            for (got, want) in got.iter().zip(&want) {
+            for (got, want) in got.iter().flat_map(|got| got.iter().zip(&want)) {
                 assert_close(got.view(), want.view(), typical(inner, 2), &what);
             }
         }
@@ -116,7 +124,7 @@ fn embeddings_sums_and_layer_norms() {
         let tokens: Vec<u32> = (0..rows).map(|_| random.u32(0..97)).collect();
         let positions: Vec<usize> = (0..rows).map(|_| random.usize(0..50)).collect();
         let ln = LayerNormWeights { w: vector(random, d_model), b: vector(random, d_model) };
-        let (got, want) = both!(|backend| {
+        let (got, want) = all!(|backend| {
             let embedding = backend.embedding(w_e.clone(), w_pos.clone()).unwrap();
             assert_eq!(backend.embedding_weights(&embedding).unwrap(), (w_e.clone(), w_pos.clone()));
             let x = backend.embed(&embedding, &tokens, &positions).unwrap();
@@ -125,9 +133,11 @@ fn embeddings_sums_and_layer_norms() {
             let sum = backend.add(&plain, &scaled).unwrap();
             [x, plain, scaled, sum].map(|x| backend.download(&x).unwrap().into_owned())
         });
-        assert_eq!(got[0], want[0], "an embedding is one sum");
-        for (got, want) in got.iter().zip(&want) {
-            assert_close(got.view(), want.view(), 1.0, &format!("d_model {d_model}"));
+        for got in got {
+            assert_eq!(got[0], want[0], "an embedding is one sum");
+            for (got, want) in got.iter().zip(&want) {
+                assert_close(got.view(), want.view(), 1.0, &format!("d_model {d_model}"));
+            }
         }
     }
 }
@@ -146,7 +156,7 @@ fn attention_of_ragged_batches() {
             let rows = lengths.iter().sum();
             let qkv = [(); 3].map(|()| 4.0 * matrix(random, rows, n_heads * d_head));
             for keep_pattern in [true, false] {
-                let (got, want) = both!(|backend| {
+                let (got, want) = all!(|backend| {
                     let [q, k, v] = [0, 1, 2].map(|index| upload(backend, &qkv[index]));
                     let attention = backend.attention([&q, &k, &v], n_heads, &prompts, keep_pattern).unwrap();
                     let scores = |rows: &Range<usize>| backend.attn_scores(&q, &k, n_heads, rows.clone()).unwrap()();
@@ -154,14 +164,16 @@ fn attention_of_ragged_batches() {
                     let pattern: Vec<Array3<f32>> = attention.pattern.into_iter().map(HostArray::into_owned).collect();
                     (backend.download(&attention.z).unwrap().into_owned(), scores, pattern)
                 });
-                assert_close(got.0.view(), want.0.view(), 1.0, &what);
-                assert_eq!(got.2.len(), if keep_pattern { prompts.len() } else { 0 });
-                assert_eq!(got.2.len(), want.2.len());
-                for (got, want) in got.1.iter().zip(&want.1) {
-                    assert_close(got.view(), want.view(), 16.0 * typical(1, 2), &what); // numbers between −4 and 4
-                }
-                for (got, want) in got.2.iter().zip(&want.2) {
-                    assert_close(got.view(), want.view(), 1.0, &what);
+                for got in got {
+                    assert_close(got.0.view(), want.0.view(), 1.0, &what);
+                    assert_eq!(got.2.len(), if keep_pattern { prompts.len() } else { 0 });
+                    assert_eq!(got.2.len(), want.2.len());
+                    for (got, want) in got.1.iter().zip(&want.1) {
+                        assert_close(got.view(), want.view(), 16.0 * typical(1, 2), &what); // numbers between −4 and 4
+                    }
+                    for (got, want) in got.2.iter().zip(&want.2) {
+                        assert_close(got.view(), want.view(), 1.0, &what);
+                    }
                 }
             }
         }
@@ -207,9 +219,9 @@ fn decoding() {
             let c = matrix(random, n, d_head);
             let projections: Vec<_> = (0..random.usize(1..=3)).map(|_| matrix(random, d_head, d_model)).collect();
             let k = random.usize(1..=4);
-            let (got, want) = both!(|backend| decode(backend, &projections, (&w_u, &b_u), &c, k));
+            let (got, want) = all!(|backend| decode(backend, &projections, (&w_u, &b_u), &c, k));
             let what = format!("{n} vectors of {d_head}, vocabulary {d_vocab}, the best {k}");
-            for (got, want) in got.iter().zip(&want) {
+            for (got, want) in got.iter().flat_map(|got| got.iter().zip(&want)) {
                 let typical = typical(d_head * d_model, 3);
                 assert_close(got.logits.view(), want.logits.view(), typical, &what);
                 let largest = want.logits.iter().fold(typical, |largest, x| largest.max(x.abs()));
@@ -238,8 +250,8 @@ fn what_is_not_a_number_decodes_as_in_the_plain_way() {
     broken[[2, 500]] = f32::NAN;
     for w_u in [whole, broken] {
         let (got, want) =
-            both!(|backend| decode(backend, slice::from_ref(&projection), (&w_u, &b_u), &c, 3).remove(0).tokens);
-        for row in 0..c.nrows() {
+            all!(|backend| decode(backend, slice::from_ref(&projection), (&w_u, &b_u), &c, 3).remove(0).tokens);
+        for (got, row) in got.iter().flat_map(|got| (0..c.nrows()).map(move |row| (got, row))) {
             assert_eq!(got.row(row), want.row(row), "vector {row}");
         }
     }
@@ -258,9 +270,11 @@ fn ties_of_decoding_go_to_the_lowest_id() {
             let logits = c.dot(&projection).dot(&w_u) + &b_u; // exact
             let k = random.usize(1..=5);
             let (got, want) =
-                both!(|backend| decode(backend, slice::from_ref(&projection), (&w_u, &b_u), &c, k).remove(0));
-            assert_eq!(got, want);
-            for (logits, tokens) in logits.outer_iter().zip(got.tokens.outer_iter()) {
+                all!(|backend| decode(backend, slice::from_ref(&projection), (&w_u, &b_u), &c, k).remove(0));
+            for got in got {
+                assert_eq!(got, want);
+            }
+            for (logits, tokens) in logits.outer_iter().zip(want.tokens.outer_iter()) {
                 let mut sorted: Vec<u32> = (0..d_vocab as u32).collect();
                 sorted.sort_by(|&a, &b| logits[b as usize].total_cmp(&(logits[a as usize] + 0.0)));
                 assert_eq!(tokens.to_vec(), sorted[..k.min(d_vocab)]);

@@ -57,7 +57,7 @@ impl TopTokensBuilder {
         self.arch.dispatch(Push { best, wanted: self.wanted, first, product, bias });
     }
 
-    /// Takes the logit of a token, which must come after those of lower ids.
+    /// Takes the logit of a token. Of two that are equal, that of the lower id must come first.
     pub(crate) fn push_token(&mut self, row: usize, token: u32, logit: f32) {
         insert(&mut self.best[row], self.wanted, logit, token);
     }

@@ -42,7 +42,7 @@ pub(super) fn attention(
 
 /// See [`Backend::attn_scores`](crate::backend::Backend::attn_scores). The same numbers, bit by bit, as those that
 /// [`attention`] works with.
-pub(super) fn attn_scores(
+pub(crate) fn attn_scores(
     q: ArrayView2<f32>,
     k: ArrayView2<f32>,
     n_heads: usize,

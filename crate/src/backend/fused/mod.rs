@@ -19,6 +19,8 @@ use rayon::prelude::*;
 use rten_simd::{SimdOp, SimdUnaryOp};
 use rten_vecmath::{ApproxGelu, Gelu, Normalize, NormalizeOptions, Silu, Sum, SumSquareSub, Tanh};
 
+#[cfg(feature = "cuda")]
+pub(super) use self::attention::attn_scores;
 use self::decode::{FusedUnembed, Projected};
 use self::panels::Panels;
 use super::{Attention, AttnScores, Backend, TopTokens};

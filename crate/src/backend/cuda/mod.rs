@@ -1,0 +1,294 @@
+//! Every operation on a CUDA card: products by cuBLAS, everything around them by a few [`kernels`].
+//!
+//! [`Dfdx`](super::Dfdx) has every operation there too, and is the plain implementation. But it spends more on a layer norm
+//! than on the products around it (`docs/performance.md` counts the calls), its tensors lend their memory to nobody, so that
+//! no single operation can be replaced, and they keep a copy of what is uploaded on the host.
+//!
+//! Work on a card is done in the order in which it is asked for, and nothing waits for it but [`Memory::download`].
+
+mod card;
+mod decode;
+mod kernels;
+mod libraries;
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use cudarc::driver::LaunchAsync;
+use ndarray::{Array1, Array2, ArrayView2, Dim, Ix2};
+
+pub(super) use self::card::check;
+use self::card::{Card, Memory, Operand, Problem, Shape};
+use self::decode::Projected;
+use self::kernels::{Function, a_block_each, a_thread_each};
+use super::{Attention, AttnScores, Backend, TopTokens, fused};
+use crate::config::ActFn;
+use crate::error::{Error, Result};
+use crate::memory::HostArray;
+use crate::weights::LayerNormWeights;
+
+/// A CUDA card.
+pub(crate) struct Cuda {
+    card: Arc<Card>,
+}
+
+impl Cuda {
+    /// # Errors
+    /// [`Error::Cuda`] if the driver, a library or a GPU is missing, [`Error::OutOfRange`] if this one is,
+    /// [`Error::Device`] if it cannot be opened.
+    pub(crate) fn open(ordinal: usize) -> Result<Self> {
+        Ok(Self { card: Card::open(ordinal)? })
+    }
+}
+
+/// A matrix on the card, row by row.
+pub(crate) struct Matrix {
+    memory: Memory,
+    rows: usize,
+    columns: usize,
+}
+
+impl Matrix {
+    fn unset(card: &Arc<Card>, rows: usize, columns: usize) -> Result<Self, Problem> {
+        Ok(Self { memory: Memory::unset::<f32>(card, rows * columns)?, rows, columns })
+    }
+
+    fn upload(card: &Arc<Card>, x: ArrayView2<f32>) -> Result<Self, Problem> {
+        let x = x.as_standard_layout();
+        let values = x.as_slice().expect("it is in standard layout");
+        Ok(Self { memory: Memory::upload(card, values)?, rows: x.nrows(), columns: x.ncols() })
+    }
+
+    fn download(&self) -> Result<HostArray<Ix2>, Problem> {
+        self.download_rows(0..self.rows)
+    }
+
+    fn download_rows(&self, rows: Range<usize>) -> Result<HostArray<Ix2>, Problem> {
+        let mut x = HostArray::unset(Dim((rows.len(), self.columns)));
+        self.memory.download(rows.start * self.columns, x.as_slice_mut().expect("a new matrix is contiguous"))?;
+        Ok(x)
+    }
+
+    fn operand(&self) -> Operand<'_> {
+        Operand { memory: &self.memory, first: 0, row: self.columns, next: 0, transposed: false }
+    }
+
+    /// The part of each head in some rows of `[rows, n_heads d_head]`.
+    fn heads(&self, rows: &Range<usize>, n_heads: usize) -> Operand<'_> {
+        Operand { first: rows.start * self.columns, next: self.columns / n_heads, ..self.operand() }
+    }
+
+    /// `self other`.
+    fn product(&self, card: &Arc<Card>, other: &Self) -> Result<Self, Problem> {
+        let y = Self::unset(card, self.rows, other.columns)?;
+        let shape = Shape { rows: self.rows, inner: self.columns, columns: other.columns, count: 1 };
+        card.products(1.0, self.operand(), other.operand(), y.operand(), shape)?;
+        Ok(y)
+    }
+}
+
+pub(crate) struct CudaEmbedding {
+    w_e: Matrix,
+    w_pos: Matrix,
+}
+
+pub(crate) struct CudaLayerNorm {
+    /// Scale and shift.
+    weights: Option<(Memory, Memory)>,
+    eps: f32,
+}
+
+pub(crate) struct CudaLinear {
+    w: Matrix,
+    b: Memory,
+}
+
+impl Cuda {
+    fn failed(&self, operation: &'static str) -> impl Fn(Problem) -> Error {
+        self.card.failed(operation)
+    }
+
+    fn vector(&self, x: &Array1<f32>) -> Result<Memory, Problem> {
+        Memory::upload(&self.card, x.as_standard_layout().as_slice().expect("it is in standard layout"))
+    }
+
+    #[allow(unsafe_code)]
+    fn apply_with(&self, linear: &CudaLinear, function: Function, x: &Matrix) -> Result<Matrix, Problem> {
+        let y = x.product(&self.card, &linear.w)?;
+        let n = y.rows * y.columns;
+        let parameters = (&y.memory, &linear.b, n as u64, y.columns as u32, function as u32);
+        // SAFETY: the parameters are those of the kernel; `y` has n numbers, `b` one for each column.
+        unsafe { self.card.kernels.add_bias.clone().launch(a_thread_each(n), parameters) }?;
+        Ok(y)
+    }
+
+    /// The pattern of one prompt, and the part of `z` that is its own. Shape: → `[n_heads, query_pos, key_pos]`.
+    #[allow(unsafe_code)]
+    fn attend(
+        &self,
+        [q, k, v]: [&Matrix; 3],
+        n_heads: usize,
+        rows: &Range<usize>,
+        z: &Matrix,
+    ) -> Result<Memory, Problem> {
+        let (pos, d_head) = (rows.len(), q.columns / n_heads);
+        let pattern = Memory::unset::<f32>(&self.card, n_heads * pos * pos)?;
+        let of_pattern = || Operand { memory: &pattern, first: 0, row: pos, next: pos * pos, transposed: false };
+        let k = Operand { transposed: true, ..k.heads(rows, n_heads) };
+        let scores = Shape { rows: pos, inner: d_head, columns: pos, count: n_heads };
+        self.card.products(1.0 / (d_head as f32).sqrt(), q.heads(rows, n_heads), k, of_pattern(), scores)?;
+        // SAFETY: the parameters are those of the kernel, which has a block for each row of the scores.
+        unsafe {
+            self.card.kernels.causal_softmax.clone().launch(a_block_each(n_heads * pos), (&pattern, pos as u32))
+        }?;
+        let shape = Shape { rows: pos, inner: pos, columns: d_head, count: n_heads };
+        self.card.products(1.0, of_pattern(), v.heads(rows, n_heads), z.heads(rows, n_heads), shape)?;
+        Ok(pattern)
+    }
+}
+
+#[allow(unsafe_code)]
+impl Backend for Cuda {
+    type Tensor = Matrix;
+    type Embedding = CudaEmbedding;
+    type LayerNorm = CudaLayerNorm;
+    type Linear = CudaLinear;
+    type Unembed = CudaLinear;
+    type Projected = Projected;
+
+    fn embedding(&self, w_e: Array2<f32>, w_pos: Array2<f32>) -> Result<CudaEmbedding> {
+        let upload = |w: Array2<f32>| Matrix::upload(&self.card, w.view()).map_err(self.failed("an upload"));
+        Ok(CudaEmbedding { w_e: upload(w_e)?, w_pos: upload(w_pos)? })
+    }
+
+    fn layer_norm(&self, weights: Option<&LayerNormWeights>, eps: f64) -> Result<CudaLayerNorm> {
+        let upload = |ln: &LayerNormWeights| Ok((self.vector(&ln.w)?, self.vector(&ln.b)?));
+        let weights = weights.map(upload).transpose().map_err(self.failed("an upload"))?;
+        Ok(CudaLayerNorm { weights, eps: eps as f32 })
+    }
+
+    fn linear(&self, w: Array2<f32>, b: Array1<f32>) -> Result<CudaLinear> {
+        let upload = || Ok(CudaLinear { w: Matrix::upload(&self.card, w.view())?, b: self.vector(&b)? });
+        upload().map_err(self.failed("an upload"))
+    }
+
+    fn embedding_weights(&self, embedding: &CudaEmbedding) -> Result<(Array2<f32>, Array2<f32>)> {
+        let download = |w: &Matrix| Ok(w.download().map_err(self.failed("a download"))?.into_owned());
+        Ok((download(&embedding.w_e)?, download(&embedding.w_pos)?))
+    }
+
+    fn linear_weights(&self, linear: &CudaLinear) -> Result<(Array2<f32>, Array1<f32>)> {
+        let mut b = vec![0.0; linear.w.columns];
+        linear.b.download(0, &mut b).map_err(self.failed("a download"))?;
+        let w = linear.w.download().map_err(self.failed("a download"))?;
+        Ok((w.into_owned(), b.into()))
+    }
+
+    fn embed(&self, embedding: &CudaEmbedding, tokens: &[u32], positions: &[usize]) -> Result<Matrix> {
+        let run = || {
+            let CudaEmbedding { w_e, w_pos } = embedding;
+            let positions: Vec<u32> = positions.iter().map(|&position| position as u32).collect();
+            let y = Matrix::unset(&self.card, tokens.len(), w_e.columns)?;
+            let (tokens, positions) = (Memory::upload(&self.card, tokens)?, Memory::upload(&self.card, &positions)?);
+            let parameters = (&tokens, &positions, &w_e.memory, &w_pos.memory, &y.memory, y.columns as u32);
+            // SAFETY: the parameters are those of the kernel, which has a block for each row of `y`; the caller has checked
+            // that there are such tokens and positions.
+            unsafe { self.card.kernels.embed.clone().launch(a_block_each(y.rows), parameters) }?;
+            Ok(y)
+        };
+        run().map_err(self.failed("the embedding"))
+    }
+
+    fn normalize(&self, norm: &CudaLayerNorm, x: &Matrix) -> Result<Matrix> {
+        let run = || {
+            let y = Matrix::unset(&self.card, x.rows, x.columns)?;
+            // Without weights the kernel reads none, whatever their address.
+            let (w, b) = norm.weights.as_ref().map_or((&x.memory, &x.memory), |(w, b)| (w, b));
+            let has_weights = u32::from(norm.weights.is_some());
+            let parameters = (&x.memory, w, b, &y.memory, x.columns as u32, norm.eps, has_weights);
+            // SAFETY: the parameters are those of the kernel, which has a block for each row of `x` and `y`.
+            unsafe { self.card.kernels.layer_norm.clone().launch(a_block_each(x.rows), parameters) }?;
+            Ok(y)
+        };
+        run().map_err(self.failed("a layer norm"))
+    }
+
+    fn apply(&self, linear: &CudaLinear, x: &Matrix) -> Result<Matrix> {
+        self.apply_with(linear, Function::None, x).map_err(self.failed("a matrix product"))
+    }
+
+    fn apply_with_activation(&self, linear: &CudaLinear, act_fn: ActFn, x: &Matrix) -> Result<Matrix> {
+        self.apply_with(linear, act_fn.into(), x).map_err(self.failed("a matrix product"))
+    }
+
+    fn add(&self, a: &Matrix, b: &Matrix) -> Result<Matrix> {
+        let run = || {
+            let y = Matrix::unset(&self.card, a.rows, a.columns)?;
+            let n = y.rows * y.columns;
+            let parameters = (&a.memory, &b.memory, &y.memory, n as u64);
+            // SAFETY: the parameters are those of the kernel, and all three matrices have n numbers.
+            unsafe { self.card.kernels.add.clone().launch(a_thread_each(n), parameters) }?;
+            Ok(y)
+        };
+        run().map_err(self.failed("an addition"))
+    }
+
+    fn attention(
+        &self,
+        qkv: [&Matrix; 3],
+        n_heads: usize,
+        prompts: &[Range<usize>],
+        keep_pattern: bool,
+    ) -> Result<Attention<Matrix>> {
+        let run = || {
+            let z = Matrix::unset(&self.card, qkv[0].rows, qkv[0].columns)?;
+            let mut kept = Vec::new();
+            for rows in prompts {
+                let pattern = self.attend(qkv, n_heads, rows, &z)?;
+                if keep_pattern {
+                    let mut host = HostArray::unset(Dim((n_heads, rows.len(), rows.len())));
+                    pattern.download(0, host.as_slice_mut().expect("a new array is contiguous"))?;
+                    kept.push(host);
+                }
+            }
+            Ok(Attention { z, pattern: kept })
+        };
+        run().map_err(self.failed("attention"))
+    }
+
+    /// They are as large as the pattern, and few look at them: the few queries and keys come to the host, and give them when
+    /// asked.
+    fn attn_scores(&self, q: &Matrix, k: &Matrix, n_heads: usize, rows: Range<usize>) -> Result<AttnScores> {
+        let download = |x: &Matrix| x.download_rows(rows.clone()).map_err(self.failed("attention scores"));
+        let (q, k) = (download(q)?, download(k)?);
+        Ok(Box::new(move || fused::attn_scores(q.view(), k.view(), n_heads, 0..q.nrows())))
+    }
+
+    fn download(&self, x: &Matrix) -> Result<HostArray<Ix2>> {
+        x.download().map_err(self.failed("a download"))
+    }
+
+    fn unembed(&self, w_u: Array2<f32>, b_u: Array1<f32>) -> Result<CudaLinear> {
+        self.linear(w_u, b_u)
+    }
+
+    fn unembed_weights(&self, unembed: &CudaLinear) -> Result<(Array2<f32>, Array1<f32>)> {
+        self.linear_weights(unembed)
+    }
+
+    fn logits(&self, unembed: &CudaLinear, x: &Matrix) -> Result<Matrix> {
+        self.apply(unembed, x)
+    }
+
+    fn projected(&self, p: Array2<f32>) -> Result<Projected> {
+        Projected::upload(&self.card, p.view()).map_err(self.failed("an upload"))
+    }
+
+    fn projected_bytes(projected: &Projected, unembed: &CudaLinear) -> usize {
+        projected.bytes(unembed.w.columns)
+    }
+
+    fn decode(&self, c: ArrayView2<f32>, projected: &Projected, unembed: &CudaLinear, k: usize) -> Result<TopTokens> {
+        decode::decode(&self.card, c, projected, unembed, k).map_err(self.failed("decoding"))
+    }
+}
