@@ -50,7 +50,7 @@ pub(crate) trait Engine: Send + Sync {
         heads: &[usize],
         projection: Projection,
         k: usize,
-        vectors: &dyn Fn(usize) -> Result<Array2<f32>>,
+        vectors: &(dyn Fn(usize) -> Result<Array2<f32>> + Sync),
     ) -> Result<Vec<TopTokens>>;
     /// The `k` most likely tokens of vectors through a matrix that is not a projection of the model's, and is not kept.
     /// Shape: `p [d_head, d_model]`, `vectors [n, d_head]`.
@@ -166,7 +166,7 @@ impl<B: Backend> Engine for Transformer<B> {
         heads: &[usize],
         projection: Projection,
         k: usize,
-        vectors: &dyn Fn(usize) -> Result<Array2<f32>>,
+        vectors: &(dyn Fn(usize) -> Result<Array2<f32>> + Sync),
     ) -> Result<Vec<TopTokens>> {
         let ids: Vec<HeadId> = heads.iter().map(|&head| HeadId { layer, head, projection }).collect();
         let make = |missing: &[HeadId]| {
@@ -180,11 +180,19 @@ impl<B: Backend> Engine for Transformer<B> {
             missing.iter().map(make).collect()
         };
         let projections = self.projections.get(&ids, make)?;
-        let decode = |(&head, projected): (&usize, _)| {
-            let c = vectors(head)?;
-            self.backend.decode(c.view(), projected, &self.unembed, k)
-        };
-        heads.iter().zip(projections.iter().map(AsRef::as_ref)).map(decode).collect()
+        // While a head is decoded, which may be done by a card, the next one's vectors are made.
+        let mut next = heads.first().map(|&head| vectors(head));
+        let mut all = Vec::with_capacity(heads.len());
+        for (index, projected) in projections.iter().enumerate() {
+            let c = next.take().expect("there are as many projections as heads")?;
+            let (top, following) = rayon::join(
+                || self.backend.decode(c.view(), projected, &self.unembed, k),
+                || heads.get(index + 1).map(|&head| vectors(head)),
+            );
+            all.push(top?);
+            next = following;
+        }
+        Ok(all)
     }
 
     fn decode_through(&self, p: Array2<f32>, vectors: ArrayView2<f32>, k: usize) -> Result<TopTokens> {

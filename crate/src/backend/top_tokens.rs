@@ -18,6 +18,17 @@ pub struct TopTokens {
 }
 
 impl TopTokens {
+    /// The first `k`, or all, of the best tokens of each vector. Shape: `[n, wanted]`, `[n, wanted]`.
+    pub(crate) fn of_best(mut tokens: Array2<u32>, mut logits: Array2<f32>, k: usize) -> Self {
+        let margin = logits.rows().into_iter().map(|row| if row.len() < 2 { f32::INFINITY } else { row[0] - row[1] });
+        let margin = margin.collect();
+        if k < tokens.ncols() {
+            tokens = tokens.slice(s![.., ..k]).to_owned();
+            logits = logits.slice(s![.., ..k]).to_owned();
+        }
+        Self { tokens, logits, margin }
+    }
+
     /// Some of the vectors.
     pub(crate) fn rows(&self, rows: Range<usize>) -> Self {
         Self {
@@ -46,7 +57,7 @@ pub(crate) struct TopTokensBuilder {
 
 impl TopTokensBuilder {
     pub(crate) fn new(n: usize, k: usize, d_vocab: usize) -> Self {
-        let wanted = k.max(2).min(d_vocab);
+        let wanted = wanted(k, d_vocab);
         let best = (0..n).map(|_| Vec::with_capacity(wanted)).collect();
         Self { wanted, k: k.min(d_vocab), best, arch: pulp::Arch::new() }
     }
@@ -73,16 +84,18 @@ impl TopTokensBuilder {
     }
 
     pub(crate) fn finish(self) -> TopTokens {
-        let (n, k) = (self.best.len(), self.k);
-        let kept = || self.best.iter().flat_map(|best| &best[..k]);
-        let margin = |best: &Vec<(f32, u32)>| best.get(1).map_or(f32::INFINITY, |runner_up| best[0].0 - runner_up.0);
+        let shape = (self.best.len(), self.wanted);
+        let flat = || self.best.iter().flatten();
         let matrix = "every row has seen the whole vocabulary";
-        TopTokens {
-            tokens: Array2::from_shape_vec((n, k), kept().map(|&(_, token)| token).collect()).expect(matrix),
-            logits: Array2::from_shape_vec((n, k), kept().map(|&(logit, _)| logit).collect()).expect(matrix),
-            margin: self.best.iter().map(margin).collect(),
-        }
+        let tokens = Array2::from_shape_vec(shape, flat().map(|&(_, token)| token).collect()).expect(matrix);
+        let logits = Array2::from_shape_vec(shape, flat().map(|&(logit, _)| logit).collect()).expect(matrix);
+        TopTokens::of_best(tokens, logits, self.k)
     }
+}
+
+/// The best tokens that are to be found of each vector: one more than `k` where the margin needs a runner-up.
+pub(crate) fn wanted(k: usize, d_vocab: usize) -> usize {
+    k.max(2).min(d_vocab)
 }
 
 /// Puts the logits in their places that are among the best, and passes quickly over all the others.

@@ -3,13 +3,13 @@
 use std::sync::{Arc, OnceLock};
 
 use cudarc::driver::LaunchAsync;
-use ndarray::ArrayView2;
+use ndarray::{Array2, ArrayView2};
 
 use super::card::{Card, Memory, Operand, Problem, Shape};
 use super::kernels::a_block_each;
 use super::{CudaLinear, Matrix};
 use crate::backend::TopTokens;
-use crate::backend::top_tokens::TopTokensBuilder;
+use crate::backend::top_tokens::wanted;
 
 /// Logits of this many bytes are on the card at a time.
 const LOGITS_BYTES: usize = 64 << 20;
@@ -55,10 +55,10 @@ pub(super) fn decode(
     k: usize,
 ) -> Result<TopTokens, Problem> {
     let (n, d_vocab) = (c.nrows(), unembed.w.columns);
-    let mut top = TopTokensBuilder::new(n, k, d_vocab);
-    let wanted = top.wanted();
+    let wanted = wanted(k, d_vocab);
+    let (mut found, mut their_logits) = (Array2::zeros((n, wanted)), Array2::zeros((n, wanted)));
     if n == 0 {
-        return Ok(top.finish());
+        return Ok(TopTokens::of_best(found, their_logits, k));
     }
     let fits = c.iter().all(|x| x.abs() < LARGEST);
     let c = Matrix::upload(card, c)?;
@@ -80,11 +80,7 @@ pub(super) fn decode(
         unsafe { card.kernels.top_tokens.clone().launch(a_block_each(rows), parameters) }?;
     }
     // Only now, so that the card has all its work before anything waits for it.
-    let (mut token_of, mut logit_of) = (vec![0_u32; n * wanted], vec![0.0_f32; n * wanted]);
-    tokens.download(0, &mut token_of)?;
-    best.download(0, &mut logit_of)?;
-    for (index, (&token, &logit)) in token_of.iter().zip(&logit_of).enumerate() {
-        top.push_token(index / wanted, token, logit);
-    }
-    Ok(top.finish())
+    tokens.download(0, found.as_slice_mut().expect("a new array is contiguous"))?;
+    best.download(0, their_logits.as_slice_mut().expect("a new array is contiguous"))?;
+    Ok(TopTokens::of_best(found, their_logits, k))
 }

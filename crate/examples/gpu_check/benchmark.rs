@@ -1,0 +1,273 @@
+//! How fast the card is, and how much of what it can do that is.
+
+use std::collections::BTreeMap;
+use std::hint::black_box;
+use std::path::Path;
+use std::process::Command;
+use std::time::Instant;
+
+use attention_tokens::prelude::*;
+use cudarc::cublas::sys::cublasOperation_t::CUBLAS_OP_N;
+use cudarc::cublas::{CudaBlas, Gemm, GemmConfig};
+use cudarc::driver::CudaDevice;
+use serde_json::Value;
+
+use super::against_cpu::parameter_bytes;
+use super::random_weights::{Sizes, prompts};
+use super::{Options, Result};
+
+/// Decoding all heads is measured once if it takes longer than this, and a layer of them instead if it would take longer than
+/// ten times this. In seconds.
+const LONG: f64 = 2.0;
+
+/// What the card does at best.
+struct Rates {
+    /// Operations a second in a product of two large matrices of float32.
+    product: f64,
+    /// Bytes a second, read and written, in a copy.
+    memory: f64,
+}
+
+/// One row of the table.
+struct Row {
+    batch: usize,
+    length: usize,
+    blocks_s: f64,
+    forward_s: f64,
+    /// And whether it was measured on one layer.
+    heads: (f64, bool),
+}
+
+pub(crate) fn run(folder: &Path, sizes: Sizes, card: Device, options: &Options) -> Result<()> {
+    let name = folder.to_string_lossy().into_owned();
+    let model = Gpt2::from_pretrained(&name, LoadOptions::default().device(card))?;
+    let rates = rates(options)?;
+    println!(
+        "The card does {:.1} TFLOP/s in a large product of float32 (no TF32), and copies {:.0} GB/s, read and written together.\n",
+        rates.product / 1e12,
+        rates.memory / 1e9
+    );
+    let (lengths, batches): (&[usize], &[usize]) =
+        if options.small { (&[5, 13], &[1, 2]) } else { (&[13, 128, 512, 1024], &[1, 16]) };
+    let mut rows = Vec::new();
+    for (&batch, &length) in batches.iter().flat_map(|batch| lengths.iter().map(move |length| (batch, length))) {
+        rows.push(measure(&model, sizes, batch, length)?);
+    }
+    println!(
+        "Milliseconds, median of 5 after 2, everything copied to the host. `blocks`: all layers, the last `resid_post` kept."
+    );
+    println!("`forward`: and the logits of every position. `heads`: every cell and vector of all heads decoded.\n");
+    println!(
+        "| batch × S | blocks | % of the product rate | % of the memory rate | forward | heads | % of the product rate |"
+    );
+    println!("|---|---:|---:|---:|---:|---:|---:|");
+    for row in &rows {
+        print(row, sizes, &rates);
+    }
+    drop(model);
+
+    if options.dfdx {
+        println!("\n### dfdx's own operations\n");
+        let model = Gpt2::from_pretrained(&name, LoadOptions::default().device(Device::dfdx_cuda(options.device)))?;
+        for &length in &lengths[..2] {
+            let Row { blocks_s, forward_s, .. } = measure_forward(&model, sizes, 1, length)?;
+            println!("- S = {length}: blocks {:.2} ms, forward {:.2} ms", 1e3 * blocks_s, 1e3 * forward_s);
+        }
+    }
+
+    println!("\n### PyTorch, eager, the plain mathematics, on the same card\n");
+    match torch(folder, lengths, batches, options) {
+        Err(problem) => println!("Not compared: {problem}."),
+        Ok(reports) => compare(&rows, &reports, sizes),
+    }
+    targets(&rows);
+    Ok(())
+}
+
+fn measure(model: &Gpt2, sizes: Sizes, batch: usize, length: usize) -> Result<Row> {
+    let row = measure_forward(model, sizes, batch, length)?;
+    let (_, cache) =
+        model.run_with_cache_options(prompts(batch, length, sizes.d_vocab), RunOptions::for_head_data())?;
+    let layer = |layer: usize| -> Result<f64> {
+        let start = Instant::now();
+        black_box(layer_data(model, &cache, layer, DecodeOptions::default())?);
+        Ok(start.elapsed().as_secs_f64())
+    };
+    layer(0)?; // folds
+    let first = layer(0)? * sizes.n_layers as f64;
+    if first > 10.0 * LONG {
+        return Ok(Row { heads: (first, true), ..row });
+    }
+    // A layer at a time, as a person who has many prompts would: the data of all heads takes much memory on the host.
+    let all = || (0..sizes.n_layers).map(&layer).sum::<Result<f64>>();
+    all()?;
+    let seconds = if first > LONG { all()? } else { median(all)? };
+    Ok(Row { heads: (seconds, false), ..row })
+}
+
+fn measure_forward(model: &Gpt2, sizes: Sizes, batch: usize, length: usize) -> Result<Row> {
+    let prompts = prompts(batch, length, sizes.d_vocab);
+    let last = RunOptions::default().activations([Activation::ResidPost]).layers([sizes.n_layers - 1]).no_logits();
+    let seconds = |run: &dyn Fn() -> Result<()>| {
+        run()?;
+        run()?;
+        median(|| {
+            let start = Instant::now();
+            run()?;
+            Ok(start.elapsed().as_secs_f64())
+        })
+    };
+    let blocks_s = seconds(&|| {
+        black_box(model.run_with_cache_options(prompts.clone(), last.clone())?);
+        Ok(())
+    })?;
+    let forward_s = seconds(&|| {
+        black_box(model.forward(prompts.clone())?);
+        Ok(())
+    })?;
+    Ok(Row { batch, length, blocks_s, forward_s, heads: (f64::NAN, false) })
+}
+
+fn median(mut seconds: impl FnMut() -> Result<f64>) -> Result<f64> {
+    let mut all = (0..5).map(|_| seconds()).collect::<Result<Vec<_>>>()?;
+    all.sort_by(f64::total_cmp);
+    Ok(all[2])
+}
+
+fn print(row: &Row, sizes: Sizes, rates: &Rates) {
+    let Sizes { n_layers, n_heads, d_model, d_vocab, .. } = sizes;
+    let &Row { batch, length, blocks_s, forward_s, heads: (heads_s, of_a_layer) } = row;
+    let rows = (batch * length) as f64;
+    // Each weight once for each row; queries times keys, and the pattern times values, whole squares.
+    let products =
+        2.0 * rows * (n_layers * 12 * d_model * d_model) as f64 + 4.0 * rows * (length * d_model * n_layers) as f64;
+    let weights = (parameter_bytes(sizes) - 8 * d_vocab * d_model) as f64;
+    let vectors = (batch * (length * (length + 1) / 2 + 3 * length)) as f64;
+    let decoding = 2.0 * vectors * (n_layers * n_heads * (d_model / n_heads) * d_vocab) as f64;
+    let percent = |rate: f64, best: f64| 100.0 * rate / best;
+    println!(
+        "| {batch} × {length} | {:.2} | {:.0} | {:.0} | {:.2} | {:.1}{} | {:.0} |",
+        1e3 * blocks_s,
+        percent(products / blocks_s, rates.product),
+        percent(weights / blocks_s, rates.memory),
+        1e3 * forward_s,
+        1e3 * heads_s,
+        if of_a_layer { " (from one layer)" } else { "" },
+        percent(decoding / heads_s, rates.product),
+    );
+}
+
+/// Measured with cuBLAS and the driver alone. (A model is loaded: their addresses are known.)
+fn rates(options: &Options) -> Result<Rates> {
+    let device = CudaDevice::new(options.device)?;
+    let n: usize = if options.small { 256 } else { 8192 };
+    let blas = CudaBlas::new(device.clone())?;
+    let numbers: Vec<f32> = (0..n * n).map(|index| (index % 1000) as f32 / 1000.0 - 0.5).collect();
+    let (a, b) = (device.htod_sync_copy(&numbers)?, device.htod_sync_copy(&numbers)?);
+    let mut c = device.alloc_zeros::<f32>(n * n)?;
+    let (transa, transb, side) = (CUBLAS_OP_N, CUBLAS_OP_N, n as i32);
+    let config = GemmConfig {
+        transa,
+        transb,
+        m: side,
+        n: side,
+        k: side,
+        alpha: 1.0,
+        lda: side,
+        ldb: side,
+        beta: 0.0,
+        ldc: side,
+    };
+    let best = |run: &mut dyn FnMut() -> Result<()>| -> Result<f64> {
+        let mut best = f64::INFINITY;
+        for _ in 0..10 {
+            device.synchronize()?;
+            let start = Instant::now();
+            run()?;
+            device.synchronize()?;
+            best = best.min(start.elapsed().as_secs_f64());
+        }
+        Ok(best)
+    };
+    // SAFETY: three matrices of n × n numbers on the card.
+    #[allow(unsafe_code)]
+    let product_s = best(&mut || Ok(unsafe { blas.gemm(config, &a, &b, &mut c) }?))?;
+    let long: usize = if options.small { 1 << 16 } else { 1 << 30 };
+    let from = device.alloc_zeros::<f32>(long)?;
+    let mut to = device.alloc_zeros::<f32>(long)?;
+    let copy_s = best(&mut || Ok(device.dtod_copy(&from, &mut to)?))?;
+    Ok(Rates { product: 2.0 * (n as f64).powi(3) / product_s, memory: 8.0 * long as f64 / copy_s })
+}
+
+/// What `torch.py` reports, by batch and length.
+fn torch(
+    folder: &Path,
+    lengths: &[usize],
+    batches: &[usize],
+    options: &Options,
+) -> Result<BTreeMap<(usize, usize), Value>> {
+    let script = folder.join("torch.py");
+    std::fs::write(&script, include_str!("torch.py"))?;
+    let has_cuda =
+        Command::new(&options.python).args(["-c", "import torch; assert torch.cuda.is_available()"]).output();
+    if !has_cuda.is_ok_and(|output| output.status.success()) {
+        return Err(format!("{} has no PyTorch that sees the card", options.python).into());
+    }
+    let list = |numbers: &[usize]| numbers.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
+    let output = Command::new(&options.python).arg(script).arg(folder).args([list(lengths), list(batches)]).output()?;
+    if !output.status.success() {
+        return Err(format!("torch.py failed: {}", String::from_utf8_lossy(&output.stderr)).into());
+    }
+    let mut reports = BTreeMap::new();
+    for line in String::from_utf8(output.stdout)?.lines() {
+        let report: Value = serde_json::from_str(line)?;
+        let number = |key: &str| report[key].as_u64().map(|number| number as usize);
+        let key = number("batch").zip(number("length")).ok_or(format!("torch.py printed {line}"))?;
+        reports.insert(key, report);
+    }
+    Ok(reports)
+}
+
+/// Ratios above 1 are in this project's favour.
+fn compare(rows: &[Row], reports: &BTreeMap<(usize, usize), Value>, sizes: Sizes) {
+    let version = reports.values().next().and_then(|report| report["torch"].as_str()).unwrap_or("?");
+    println!("torch {version}. `heads`: PyTorch decodes without folding; one layer, times the number of layers.\n");
+    println!(
+        "| batch × S | blocks | times as fast here | forward | times as fast here | its logits left on the card | heads | times as fast here |"
+    );
+    println!("|---|---:|---:|---:|---:|---:|---:|---:|");
+    for row in rows {
+        let Some(report) = reports.get(&(row.batch, row.length)) else { continue };
+        let seconds = |key: &str| report[key].as_f64().unwrap_or(f64::NAN);
+        let (blocks_s, forward_s) = (seconds("blocks_s"), seconds("forward_s"));
+        let heads_s = seconds("layer_s") * sizes.n_layers as f64;
+        println!(
+            "| {} × {} | {:.2} | {:.2} | {:.2} | {:.2} | {:.2} | {} | {} |",
+            row.batch,
+            row.length,
+            1e3 * blocks_s,
+            blocks_s / row.blocks_s,
+            1e3 * forward_s,
+            forward_s / row.forward_s,
+            1e3 * seconds("forward_on_card_s"),
+            if heads_s.is_nan() { String::new() } else { format!("{:.0}", 1e3 * heads_s) },
+            if heads_s.is_nan() { String::new() } else { format!("{:.1}", heads_s / row.heads.0) },
+        );
+    }
+    for (length, wanted) in [(13, 1.0), (512, 0.9)] {
+        let row = rows.iter().find(|row| (row.batch, row.length) == (1, length));
+        if let Some((row, report)) = row.zip(reports.get(&(1, length))) {
+            let ratio = |key: &str, own: f64| report[key].as_f64().map_or(f64::NAN, |seconds| seconds / own);
+            let (blocks, forward) = (ratio("blocks_s", row.blocks_s), ratio("forward_s", row.forward_s));
+            let met = if blocks >= wanted && forward >= wanted { "met" } else { "**missed**" };
+            println!("\nTarget at S = {length}: {wanted} × PyTorch. Blocks {blocks:.2}, forward {forward:.2}: {met}.");
+        }
+    }
+}
+
+fn targets(rows: &[Row]) {
+    if let Some(row) = rows.iter().find(|row| (row.batch, row.length) == (1, 128)) {
+        let met = if row.heads.0 <= 0.5 { "met" } else { "**missed**" };
+        println!("\nTarget: all heads at S = 128 in 0.5 s. {:.2} s: {met}.", row.heads.0);
+    }
+}

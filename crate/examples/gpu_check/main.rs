@@ -1,0 +1,189 @@
+//! Tries a GPU: golden data, the CPU against it, then how fast it is. One command, at most ten minutes.
+//!
+//!     cargo run --release --features cuda --example gpu_check [-- OPTION …]
+//!
+//! | option | |
+//! |---|---|
+//! | `--device N` | the GPU with this number; 0 if it is not given |
+//! | `--small` | small sizes, to try the program itself |
+//! | `--without-dfdx` | leave out dfdx's own operations |
+//! | `--python PROGRAM` | the Python that may have PyTorch; `python3` if it is not given |
+//!
+//! It needs nothing but itself: the golden data is inside, the weights of GPT-2 small's shape are random, from a seed. So the
+//! program may be copied to a machine that has NVIDIA's driver and the libraries of CUDA 12 or 13 and no Rust. What it prints
+//! is Markdown. It fails if a number is wrong; a target of speed that is missed is printed and is no failure.
+
+mod against_cpu;
+mod benchmark;
+#[path = "../golden/mod.rs"]
+mod golden;
+mod random_weights;
+
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::time::Instant;
+
+use attention_tokens::prelude::*;
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+struct Options {
+    device: usize,
+    small: bool,
+    dfdx: bool,
+    python: String,
+}
+
+fn main() -> ExitCode {
+    match options().and_then(|options| run(&options)) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("gpu_check: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn options() -> Result<Options> {
+    let mut options = Options { device: 0, small: false, dfdx: true, python: "python3".into() };
+    let mut args = std::env::args().skip(1);
+    while let Some(arg) = args.next() {
+        let mut value = || args.next().ok_or(format!("{arg} needs a value"));
+        match arg.as_str() {
+            "--device" => options.device = value()?.parse().map_err(|_| "--device needs a number")?,
+            "--small" => options.small = true,
+            "--without-dfdx" => options.dfdx = false,
+            "--python" => options.python = value()?,
+            _ => {
+                return Err(
+                    format!("{arg} is no option: [--device N] [--small] [--without-dfdx] [--python PROGRAM]").into()
+                );
+            }
+        }
+    }
+    Ok(options)
+}
+
+/// Whether all numbers are right.
+fn run(options: &Options) -> Result<bool> {
+    let started = Instant::now();
+    let card = Device::cuda(options.device);
+    let folder = Temporary::new()?;
+    println!("# gpu_check\n");
+    println!(
+        "{}, {} processors, attention-tokens {}\n",
+        name_of_card(options.device),
+        cores(),
+        env!("CARGO_PKG_VERSION")
+    );
+
+    println!("## Golden data\n");
+    let mut all_right = true;
+    for (name, folder) in golden_folders(folder.path())? {
+        for (device, what) in [(card, "cuda"), (Device::dfdx_cuda(options.device), "dfdx_cuda")] {
+            // dfdx decodes the demo model for minutes.
+            if what == "cuda" || options.dfdx && name != "demo" {
+                let outcome = golden::check(&folder, device, true)?;
+                println!("- {name} on {what}: {} quantities, {} failed", outcome.checked, outcome.failed);
+                all_right &= outcome.failed == 0;
+            }
+        }
+    }
+
+    let sizes = match options.small {
+        false => random_weights::SMALL,
+        true => random_weights::Sizes { n_layers: 2, n_heads: 4, d_model: 64, d_vocab: 1000, n_ctx: 64 },
+    };
+    let weights = folder.path().join("random");
+    std::fs::create_dir(&weights)?;
+    random_weights::write(&weights, sizes, 1)?;
+    println!("\n## The CPU against the card, on random weights of {}\n", describe(sizes));
+    all_right &= against_cpu::check(&weights, sizes, card, options)?;
+    println!("\n## Speed, on the same weights\n");
+    benchmark::run(&weights, sizes, card, options)?;
+    println!(
+        "\nAll of it took {:.0} s. The numbers are {}.",
+        started.elapsed().as_secs_f64(),
+        if all_right { "right" } else { "WRONG" }
+    );
+    Ok(all_right)
+}
+
+fn describe(sizes: random_weights::Sizes) -> String {
+    let random_weights::Sizes { n_layers, n_heads, d_model, d_vocab, .. } = sizes;
+    format!("{n_layers} layers, {n_heads} heads, d_model {d_model}, d_vocab {d_vocab}")
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// The card and its driver as `nvidia-smi` names them.
+fn name_of_card(ordinal: usize) -> String {
+    let mut nvidia_smi = Command::new("nvidia-smi");
+    nvidia_smi.args([
+        "--query-gpu=name,driver_version,memory.total",
+        "--format=csv,noheader",
+        "-i",
+        &ordinal.to_string(),
+    ]);
+    let printed = nvidia_smi.output().ok().filter(|output| output.status.success());
+    let printed = printed.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
+    printed.unwrap_or_else(|| format!("GPU {ordinal} (nvidia-smi does not say which)"))
+}
+
+/// The golden data, as folders: what is inside this program, and the demo model where the sources are at hand.
+fn golden_folders(temporary: &Path) -> Result<Vec<(&'static str, PathBuf)>> {
+    macro_rules! files {
+        ($name:literal) => {
+            (
+                $name,
+                [
+                    files!($name, "config.json"),
+                    files!($name, "model.safetensors"),
+                    files!($name, "expected.safetensors"),
+                ],
+            )
+        };
+        ($name:literal, $file:literal) => {
+            ($file, include_bytes!(concat!("../../../tests/fixtures/", $name, "/", $file)).as_slice())
+        };
+    }
+    let mut folders = Vec::new();
+    for (name, files) in [files!("tiny"), files!("odd")] {
+        let folder = temporary.join(name);
+        std::fs::create_dir(&folder)?;
+        for (file, content) in files {
+            std::fs::write(folder.join(file), content)?;
+        }
+        folders.push((name, folder));
+    }
+    let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("demo-model");
+    if demo.is_dir() {
+        folders.push(("demo", demo));
+    }
+    Ok(folders)
+}
+
+/// A folder that is removed at the end.
+struct Temporary(PathBuf);
+
+impl Temporary {
+    fn new() -> Result<Self> {
+        let folder = std::env::temp_dir().join(format!("gpu_check-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+        Ok(Self(folder))
+    }
+
+    fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
