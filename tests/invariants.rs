@@ -155,6 +155,22 @@ fn results_are_bit_identical_over_thread_counts() {
     }
 }
 
+/// A build without CUDA that is asked for it says so, and does not compute elsewhere.
+#[test]
+#[cfg(not(feature = "cuda"))]
+fn without_the_feature_cuda_is_an_error() {
+    for device in [Device::cuda(0), Device::dfdx_cuda(0)] {
+        let problem = Gpt2::from_pretrained("demo", LoadOptions::default().device(device)).unwrap_err();
+        assert!(matches!(problem, Error::Cuda { .. }));
+        let text = problem.to_string();
+        assert!(
+            text.starts_with("CUDA needs the feature `cuda` of attention-tokens, which this build lacks; add "),
+            "{text}"
+        );
+    }
+    assert_eq!(Device::auto(), Device::cpu());
+}
+
 #[test]
 fn both_devices_agree_on_a_model() {
     let device = |device| Gpt2::from_pretrained("demo", LoadOptions::default().device(device)).unwrap();

@@ -3,6 +3,9 @@
 /// The notebook in JupyterLab, and its page, in a real browser. Needs Jupyter, Chromium and chromedriver.
 #[cfg(unix)]
 mod browser;
+/// A card of CUDA, or the stand-in for one.
+#[cfg(all(feature = "cuda", unix))]
+mod cuda;
 /// The experiments: against TransformerLens, by hand, and their figures.
 mod experiments;
 /// Many heads at once, long prompts, other looks, tables and files.

@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::{env, fs};
 
+#[path = "cuda.rs"]
+mod cuda;
 #[path = "library.rs"]
 mod library;
 
@@ -57,7 +59,11 @@ fn in_kernel() -> bool {
 /// Compiles what has changed; what cargo says of each crate of the library, a line of JSON each.
 fn compile(root: &Path) -> Result<Vec<String>> {
     let cargo = env::var_os("CARGO").ok_or("cargo runs this")?;
-    let mut command = library::compile(&cargo, root);
+    let cuda = env::var_os("CARGO_FEATURE_CUDA").is_some();
+    if cuda {
+        cuda::check()?;
+    }
+    let mut command = library::compile(&cargo, root, cuda);
     command.args(["--quiet", "--message-format", "json-render-diagnostics"]).args(library::FOR_RUSTC);
     let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output();
     let output = output.map_err(|error| format!("{} does not start: {error}", cargo.display()))?;

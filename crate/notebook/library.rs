@@ -31,14 +31,15 @@ const NOT_INHERITED: [&str; 20] = [
     "TARGET",
 ];
 
-/// `cargo` in `root`, the repository, compiling the crate and its dependencies into one dynamic library; [`FOR_RUSTC`] belongs
-/// at the end of its arguments.
-pub(crate) fn compile(cargo: &OsStr, root: &Path) -> Command {
+/// `cargo` in `root`, the repository, compiling the crate and its dependencies into one dynamic library, with CUDA or without;
+/// [`FOR_RUSTC`] belongs at the end of its arguments.
+pub(crate) fn compile(cargo: &OsStr, root: &Path, cuda: bool) -> Command {
     let mut command = Command::new(cargo);
     command.args(["rustc", "--release", "--locked", "--package", "attention-tokens", "--lib", "--crate-type", "dylib"]);
     // What is heavy is compiled once here, and costs a notebook nothing.
-    command.args(["--features", "full"]);
-    command.arg("--target-dir").arg(root.join("target")).current_dir(root);
+    command.args(["--features", if cuda { "full,cuda" } else { "full" }]);
+    // The two have the same file name, so each has a folder of its own.
+    command.arg("--target-dir").arg(root.join(if cuda { "target/cuda" } else { "target" })).current_dir(root);
     inherit_no_build(&mut command);
     command
 }

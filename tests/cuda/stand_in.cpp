@@ -6,9 +6,9 @@
 // that was given out. Kernels are compiled from their source; of a module that is machine code (dfdx's), kernels are counted,
 // and do nothing.
 //
-// STAND_IN_DEVICES: how many cards there are, 1 if it is not set. STAND_IN_MEMORY: the bytes that may be given out; a file,
-// whose number may change while a program runs. STAND_IN_CALLS: a file for the number of calls of each function and kernel,
-// written when the program ends.
+// STAND_IN_DEVICES: how many cards there are, 1 if it is not set; with -1 the driver itself fails. STAND_IN_MEMORY: a file with
+// the number of bytes that may be given out, which may change while a program runs. STAND_IN_CALLS: a file that is written
+// when the program ends: the number of calls of each function and kernel, and the most bytes that were given out at a time.
 
 #include <dlfcn.h>
 #include <setjmp.h>
@@ -61,9 +61,13 @@ long from_environment(const char *name, long otherwise) {
     ENTER(name);            \
     if (!context) return INVALID_CONTEXT
 
+#define ENTER_CUBLAS(name) \
+    ENTER(name);           \
+    if (!context) return 1 // CUBLAS_STATUS_NOT_INITIALIZED
+
 // Memory: address -> bytes.
 std::map<std::uintptr_t, std::size_t> given;
-std::size_t in_use;
+std::size_t in_use, most_in_use;
 
 std::size_t most_memory() {
     const char *path = std::getenv("STAND_IN_MEMORY");
@@ -83,6 +87,7 @@ int allocate(std::uintptr_t *address, std::size_t bytes) {
     std::memset(start, 0xff, room);
     given[*address] = bytes;
     in_use += bytes;
+    most_in_use = std::max(most_in_use, in_use);
     return SUCCESS;
 }
 
@@ -108,7 +113,8 @@ struct Position {
 };
 
 struct Module {
-    void *library = nullptr; // none for machine code
+    void *library = nullptr; // none for PTX
+    std::string ptx;
     Position *thread = nullptr, *block = nullptr, *block_size = nullptr, *grid = nullptr;
 };
 
@@ -424,6 +430,8 @@ int cuModuleLoadData(void **module, const void *image) {
         loaded->block_size = position("blockDim");
         loaded->grid = position("gridDim");
         *static_cast<void (**)()>(dlsym(loaded->library, "synchronize_block")) = wait_for_block;
+    } else {
+        loaded->ptx = path;
     }
     *module = loaded;
     return SUCCESS;
@@ -441,8 +449,9 @@ int cuModuleGetFunction(void **function, void *module, const char *name) {
     if (owner->library) {
         std::string symbol = std::string(name) + "__call";
         call = reinterpret_cast<void (*)(void **)>(dlsym(owner->library, symbol.c_str()));
-        if (!call) return 500; // CUDA_ERROR_NOT_FOUND
     }
+    bool there = owner->library ? call != nullptr : owner->ptx.find(".entry " + std::string(name) + "(") != std::string::npos;
+    if (!there) return 500; // CUDA_ERROR_NOT_FOUND
     *function = new Function{name, owner, call};
     return SUCCESS;
 }
@@ -470,9 +479,9 @@ int cuLaunchKernel(
 
 int cuGetErrorName(int status, const char **name) {
     switch (status) {
-        case OUT_OF_MEMORY: *name = "CUDA_ERROR_OUT_OF_MEMORY"; break;
-        case NO_DEVICE: *name = "CUDA_ERROR_NO_DEVICE"; break;
-        default: *name = "CUDA_ERROR"; break;
+        case OUT_OF_MEMORY: *name = "out of memory"; break;
+        case NO_DEVICE: *name = "no device"; break;
+        default: *name = "an error"; break;
     }
     return SUCCESS;
 }
@@ -484,7 +493,7 @@ int cuGetErrorString(int status, const char **text) {
 // cuBLAS.
 
 int cublasCreate_v2(void **handle) {
-    ENTER_CONTEXT("cublasCreate_v2");
+    ENTER_CUBLAS("cublasCreate_v2");
     *handle = &calls;
     return SUCCESS;
 }
@@ -503,7 +512,7 @@ int cublasSgemm_v2(
     void *, int operation_a, int operation_b, int m, int n, int k, const float *factor, const float *a, int lda, const float *b,
     int ldb, const float *beta, float *c, int ldc
 ) {
-    ENTER_CONTEXT("cublasSgemm_v2");
+    ENTER_CUBLAS("cublasSgemm_v2");
     return product(operation_a, operation_b, m, n, k, factor, a, lda, b, ldb, beta, c, ldc);
 }
 
@@ -511,7 +520,7 @@ int cublasSgemmStridedBatched(
     void *, int operation_a, int operation_b, int m, int n, int k, const float *factor, const float *a, int lda, long long next_a,
     const float *b, int ldb, long long next_b, const float *beta, float *c, int ldc, long long next_c, int products
 ) {
-    ENTER_CONTEXT("cublasSgemmStridedBatched");
+    ENTER_CUBLAS("cublasSgemmStridedBatched");
     for (int index = 0; index < products; index++) {
         int status = product(
             operation_a, operation_b, m, n, k, factor, a + index * next_a, lda, b + index * next_b, ldb, beta, c + index * next_c, ldc
@@ -589,6 +598,7 @@ struct Report {
         if (!path) return;
         std::ofstream file(path);
         for (auto &[name, times] : calls) file << times << " " << name << "\n";
+        file << most_in_use << " bytes\n";
     }
 } report;
 

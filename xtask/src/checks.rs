@@ -1,23 +1,33 @@
 //! All that CI checks, stage by stage. A stage that cannot run fails; none is skipped.
 
 use std::process::Command;
-use std::time::Instant;
 
+use crate::stages::Stages;
 use crate::tool::{Result, run, works};
-use crate::{notebooks, prerequisites, root, setup};
+use crate::{cuda, notebooks, prerequisites, root, setup};
 
 /// All but the notebook with the plain dependency is checked with everything that there is.
 const FEATURES: [&str; 2] = ["--features", "attention-tokens/full"];
 
-/// Runs every stage and prints the seconds of each.
-pub(crate) fn all() -> Result<()> {
-    let mut stages = Stages(Vec::new());
+/// The feature `cuda`, without a GPU.
+pub(crate) fn cuda() -> Result<()> {
+    let mut stages = Stages::default();
+    cuda::check(&mut stages, None)?;
+    stages.print();
+    Ok(())
+}
+
+/// Runs every stage and prints the seconds of each; those of CUDA if they are asked for.
+pub(crate) fn all(cuda: bool) -> Result<()> {
+    let mut stages = Stages::default();
     stages.run("format", || {
         cargo(&["fmt", "--all", "--check"])?;
         // No member of the workspace.
         let package = root().join("crate/notebook");
         let mut rustfmt = Command::new("rustfmt");
-        rustfmt.args(["--check", "--edition", "2024"]).arg(package.join("build.rs")).arg(package.join("src/lib.rs"));
+        rustfmt
+            .args(["--check", "--edition", "2024"])
+            .args(["build.rs", "cuda.rs", "src/lib.rs"].map(|file| package.join(file)));
         run("rustfmt", &mut rustfmt)
     })?;
     stages.run("clippy", || {
@@ -54,6 +64,9 @@ pub(crate) fn all() -> Result<()> {
     stages.run("compiling the tests", || {
         cargo(&["test", "--locked", "--workspace", FEATURES[0], FEATURES[1], "--no-run"])
     })?;
+    if cuda {
+        cuda::check(&mut stages, Some(&jupyter))?;
+    }
     stages.print();
     // Last, so that the runner's own closing lines end the run: all tests, also those ignored elsewhere.
     match works(Command::new("cargo").args(["nextest", "--version"])) {
@@ -78,28 +91,6 @@ pub(crate) fn all() -> Result<()> {
             "--",
             "--include-ignored",
         ]),
-    }
-}
-
-/// The stages so far, and the seconds of each.
-struct Stages(Vec<(&'static str, f64)>);
-
-impl Stages {
-    fn run<T>(&mut self, name: &'static str, work: impl FnOnce() -> Result<T>) -> Result<T> {
-        println!("== {name}");
-        let started = Instant::now();
-        let outcome = work();
-        let seconds = started.elapsed().as_secs_f64();
-        println!("== {name}: {seconds:.0} s");
-        self.0.push((name, seconds));
-        outcome
-    }
-
-    fn print(&self) {
-        println!("== seconds of each stage before the tests");
-        for (name, seconds) in &self.0 {
-            println!("{seconds:7.0}  {name}");
-        }
     }
 }
 

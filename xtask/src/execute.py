@@ -24,8 +24,8 @@ from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbconvert import HTMLExporter
 
 PLOTLY = "application/vnd.plotly.v1+json"
-COMPILED = re.compile(r':dep attention_tokens_notebook = \{ path = "(.*)/notebook" \}')
-PLAIN = r':dep attention-tokens = { path = "\1" }'
+COMPILED = re.compile(r':dep attention_tokens_notebook = \{ path = "(.*)/notebook"(, features = \[.*\])? \}')
+PLAIN = r':dep attention-tokens = { path = "\1"\2 }'
 
 
 class Progress:

@@ -1,12 +1,14 @@
 //! `cargo xtask …`: set-up and chores, for what cargo alone cannot do. It starts tools and re-implements none.
 
 mod checks;
+mod cuda;
 mod environment;
 #[path = "../../crate/notebook/library.rs"]
 mod library;
 mod notebooks;
 mod prerequisites;
 mod setup;
+mod stages;
 mod tool;
 
 use std::path::PathBuf;
@@ -18,7 +20,8 @@ const USAGE: &str = "\
 usage: cargo xtask run [--store] [NOTEBOOK …]  set up, then execute the notebooks headless;
                                                --store keeps the outputs in notebooks/
        cargo xtask lab [ARGUMENT …]            set up, then start JupyterLab on notebooks/
-       cargo xtask test                        all that CI checks
+       cargo xtask test [--cuda]               all that CI checks; --cuda: and what the next one does
+       cargo xtask cuda-check                  compile the feature cuda, and try it without a GPU
        cargo xtask speed FOLDER                time a model in a notebook and in a release program
 
 The Python environment and the Rust kernel lie in .venv (or where ATTENTION_TOKENS_VENV says).";
@@ -33,7 +36,9 @@ fn main() -> ExitCode {
         "run" => run(rest),
         "lab" => lab(rest),
         "speed" if rest.len() == 1 => notebooks::speed(&rest[0]),
-        "test" if rest.is_empty() => checks::all(),
+        "test" if rest.is_empty() => checks::all(false),
+        "test" if rest == ["--cuda"] => checks::all(true),
+        "cuda-check" if rest.is_empty() => checks::cuda(),
         _ => Err(USAGE.into()),
     };
     match outcome {

@@ -1,5 +1,6 @@
 //! Executing notebooks headless, through nbclient and nbconvert.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -48,6 +49,23 @@ pub(crate) fn execute(jupyter: &Jupyter, notebooks: &[PathBuf], store: bool) -> 
 pub(crate) fn execute_plainly(jupyter: &Jupyter, notebook: &Path) -> Result<()> {
     println!("{}, plain", notebook.display());
     run(&notebook.display().to_string(), script(jupyter, notebook).arg("--plain"))
+}
+
+/// Executes a notebook in an environment with other paths in front of the PATH, and other variables.
+pub(crate) fn execute_in(
+    jupyter: &Jupyter,
+    notebook: &Path,
+    path: &OsStr,
+    variables: &[(&str, &Path)],
+    plainly: bool,
+) -> Result<()> {
+    println!("{}{}", notebook.display(), if plainly { ", plain" } else { "" });
+    let mut script = script(jupyter, notebook);
+    script.env("PATH", jupyter.path_in_front_of(path)).envs(variables.iter().copied());
+    if plainly {
+        script.arg("--plain");
+    }
+    run(&notebook.display().to_string(), &mut script)
 }
 
 /// What a kernel must withstand: a crate that changes, a panic, an interrupt.

@@ -1,7 +1,7 @@
 //! The Jupyter side: a virtual environment with the pinned Python packages, and the Rust kernel inside it.
 
 use std::env;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -26,12 +26,15 @@ impl Jupyter {
     /// A program of the environment, started with its programs first on the PATH.
     pub(crate) fn command(&self, program: &str) -> Command {
         let mut command = Command::new(self.program(program));
-        let path = env::var_os("PATH").unwrap_or_default();
-        let paths = std::iter::once(self.bin()).chain(env::split_paths(&path));
-        command.env("PATH", env::join_paths(paths).unwrap_or_else(|_| OsString::from(&path)));
+        command.env("PATH", self.path_in_front_of(&env::var_os("PATH").unwrap_or_default()));
         // A user's own Jupyter settings must not replace this environment's kernel.
         command.env("JUPYTER_PREFER_ENV_PATH", "1");
         command
+    }
+
+    pub(crate) fn path_in_front_of(&self, path: &OsStr) -> OsString {
+        let paths = std::iter::once(self.bin()).chain(env::split_paths(path));
+        env::join_paths(paths).unwrap_or_else(|_| path.to_owned())
     }
 
     fn bin(&self) -> PathBuf {
@@ -62,7 +65,7 @@ pub(crate) fn jupyter() -> Result<Jupyter> {
 /// after that.
 fn library() -> Result<()> {
     let root = crate::root();
-    let mut compile = library::compile("cargo".as_ref(), &root);
+    let mut compile = library::compile("cargo".as_ref(), &root, false);
     run("compiling the library", compile.args(library::FOR_RUSTC))?;
     let mut link = Command::new("cargo");
     link.args(["build", "--quiet", "--manifest-path"]).arg(root.join("crate/notebook/Cargo.toml"));

@@ -159,8 +159,13 @@ impl<D: ::dfdx::tensor_ops::Device<f32>> Dfdx<D> {
     fn attend(&self, [q, k, v]: [&Matrix<D>; 3], n_heads: usize, rows: &Range<usize>) -> Result<Attended<D>, D::Err> {
         let pattern = self.scores(q, k, n_heads, rows)?.try_softmax::<Axis<2>>()?;
         let z: Cube<D> = pattern.clone().try_matmul(self.heads(v, rows, n_heads)?)?; // [n_heads, query_pos, d_head]
-        let z: Cube<D> = z.try_permute::<_, Axes3<1, 0, 2>>()?; // [query_pos, n_heads, d_head]
-        Ok((z.try_reshape_like(&(rows.len(), q.shape().1))?, pattern))
+        // Heads side by side, row by row. (To reshape what is permuted, dfdx compiles a kernel at run time, from sources that
+        // only the machine has on which it was compiled itself, and panics elsewhere.)
+        let (pos, columns) = (rows.len(), q.shape().1);
+        let order = (0..pos).flat_map(|query| (0..n_heads).map(move |head| head * pos + query)).collect();
+        let order: Tensor<(usize,), usize, D> = self.device.try_tensor_from_vec(order, (n_heads * pos,))?;
+        let z: Matrix<D> = z.try_reshape_like(&(n_heads * pos, columns / n_heads))?.try_gather(order)?;
+        Ok((z.try_reshape_like(&(pos, columns))?, pattern))
     }
 }
 
@@ -245,20 +250,23 @@ impl<D: AnyThread> Backend for Dfdx<D> {
         prompts: &[Range<usize>],
         keep_pattern: bool,
     ) -> Result<Attention<Matrix<D>>> {
-        let (mut z, mut pattern) = (None, Vec::new());
-        for rows in prompts {
-            let failed = self.failed::<D::Err>("attention");
-            let (own_z, own_pattern) = self.attend(qkv, n_heads, rows).map_err(&failed)?;
-            if keep_pattern {
-                pattern.push(self.download_cube(&own_pattern).into());
-            }
-            z = Some(match z {
-                None => own_z,
-                Some(above) => (above, own_z).try_concat_along(::dfdx::shapes::Axis::<0>).map_err(&failed)?,
-            });
+        let failed = self.failed::<D::Err>("attention");
+        if let [rows] = prompts {
+            let (z, pattern) = self.attend(qkv, n_heads, rows).map_err(failed)?;
+            let pattern = if keep_pattern { vec![self.download_cube(&pattern).into()] } else { Vec::new() };
+            return Ok(Attention { z, pattern });
         }
-        let z = z.expect("a batch has at least one prompt");
-        Ok(Attention { z, pattern })
+        // Below each other on the host: for this, too, dfdx compiles a kernel at run time.
+        let (mut all, mut kept) = (Vec::new(), Vec::new());
+        for rows in prompts {
+            let (z, pattern) = self.attend(qkv, n_heads, rows).map_err(&failed)?;
+            all.extend(z.as_vec());
+            if keep_pattern {
+                kept.push(self.download_cube(&pattern).into());
+            }
+        }
+        let z = self.device.try_tensor_from_vec(all, *qkv[0].shape()).map_err(&failed)?;
+        Ok(Attention { z, pattern: kept })
     }
 
     fn attn_scores(&self, q: &Matrix<D>, k: &Matrix<D>, n_heads: usize, rows: Range<usize>) -> Result<AttnScores> {

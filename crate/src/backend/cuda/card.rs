@@ -1,6 +1,7 @@
 //! A card, opened once for all models on it, and its memory.
 
 use std::collections::BTreeMap;
+use std::ffi::{CStr, c_char, c_uint};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytemuck::Pod;
@@ -23,14 +24,48 @@ pub(super) struct Problem(pub(super) String);
 
 impl From<DriverError> for Problem {
     fn from(error: DriverError) -> Self {
-        Self(format!("{error:?}"))
+        Self(match error.0 {
+            sys::CUresult::CUDA_ERROR_UNSUPPORTED_PTX_VERSION => {
+                "the driver is older than NVRTC, and does not know what it makes: install a newer driver, or the toolkit of an \
+                 older CUDA"
+                    .into()
+            }
+            status => said_by_driver(status as u32),
+        })
     }
 }
 
 impl From<CublasError> for Problem {
     fn from(error: CublasError) -> Self {
-        Self(format!("cuBLAS: {:?}", error.0))
+        let status = error.0 as u32;
+        let name = match status {
+            1 => "not initialized",
+            3 => "it could not allocate memory",
+            7 => "a size or an address is not allowed",
+            8 => "the GPU lacks something that it needs",
+            11 => "memory could not be reached",
+            13 => "it did not run on the GPU",
+            14 => "an internal error",
+            15 => "not supported",
+            _ => "see cublasStatus_t",
+        };
+        Self(format!("cuBLAS said {status}, {name}"))
     }
+}
+
+/// A status in words, by its number: cudarc's names end with those of CUDA 11.8, and to print another would be undefined.
+#[allow(unsafe_code)]
+fn said_by_driver(status: u32) -> String {
+    unsafe extern "C" {
+        fn cuGetErrorString(status: c_uint, text: *mut *const c_char) -> c_uint;
+    }
+    let mut text = std::ptr::null();
+    // SAFETY: the driver writes the address of a text that it never frees, or null for a number that it does not know.
+    let text = unsafe {
+        cuGetErrorString(status, &mut text);
+        (!text.is_null()).then(|| CStr::from_ptr(text).to_string_lossy())
+    };
+    format!("the driver said {status}, {}", text.as_deref().unwrap_or("which it has no words for"))
 }
 
 /// A card that is ready. It stays open until the program ends: opening it takes longer than most models do, and closing what
@@ -182,8 +217,9 @@ pub(in crate::backend) fn check(ordinal: usize) -> Result<()> {
             "`nvidia-smi` says what the driver sees; Device::cpu() needs no GPU, and Device::auto() takes one if it can"
                 .into(),
     };
-    result::init().map_err(|error| no_gpu(format!("a GPU that the driver can use ({error:?})")))?;
-    let count = result::device::get_count().map_err(|error| no_gpu(format!("a GPU ({error:?})")))?;
+    let unusable = |error| no_gpu(format!("a GPU that the driver can use ({})", Problem::from(error).0));
+    result::init().map_err(unusable)?;
+    let count = result::device::get_count().map_err(unusable)?;
     if count < 1 {
         return Err(no_gpu("a GPU: the driver lists none".into()));
     }
@@ -253,7 +289,7 @@ fn out_of_memory(bytes: usize) -> Problem {
     let mb = |bytes: usize| bytes.div_ceil(1_000_000);
     let free = match result::mem_get_info() {
         Ok((free, total)) => format!("{} of {} MB are free", mb(free), mb(total)),
-        Err(error) => format!("{error:?}"),
+        Err(error) => Problem::from(error).0,
     };
     Problem(format!(
         "out of memory: {} MB were asked for, {free}; give it fewer or shorter prompts, or load the model with a smaller \

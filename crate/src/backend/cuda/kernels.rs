@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use cudarc::driver::{CudaDevice, CudaFunction, LaunchConfig};
+use cudarc::nvrtc::result::NvrtcError;
 use cudarc::nvrtc::{CompileError, compile_ptx};
 
 use super::card::Problem;
@@ -26,7 +27,10 @@ macro_rules! kernels {
                 // For the oldest cards that NVRTC knows; the driver makes of it what the card at hand runs.
                 let ptx = compile_ptx(SOURCE).map_err(|error| match error {
                     CompileError::CompileError { log, .. } => Problem(format!("NVRTC: {}", log.to_string_lossy())),
-                    other => Problem(format!("NVRTC: {other:?}")),
+                    CompileError::CreationError(error) => said_by_nvrtc(error),
+                    CompileError::GetLogError(error) => said_by_nvrtc(error),
+                    CompileError::GetPtxError(error) => said_by_nvrtc(error),
+                    CompileError::DestroyError(error) => said_by_nvrtc(error),
                 })?;
                 device.load_ptx(ptx, MODULE, &[$(stringify!($name)),*])?;
                 let function = |name| {
@@ -36,6 +40,11 @@ macro_rules! kernels {
             }
         }
     };
+}
+
+/// By its number: cudarc's names end with those of CUDA 11.8, and to print another would be undefined.
+fn said_by_nvrtc(error: NvrtcError) -> Problem {
+    Problem(format!("NVRTC said {}, see nvrtcResult", error.0 as u32))
 }
 
 /// The name that the card knows them by.
