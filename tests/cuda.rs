@@ -286,7 +286,7 @@ forward_passes! {
     three_forward_passes_of_dfdx: 3 on dfdx_cuda,
 }
 
-/// NVIDIA's own compiler takes the kernels, all of them, also in a process that has a C++ library already (the stand-in's).
+/// NVIDIA's own compiler takes the kernels, all of them.
 #[test]
 #[ignore = "needs the stand-in and NVRTC"]
 fn nvrtc_compiles_the_kernels() {

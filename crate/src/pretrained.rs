@@ -98,7 +98,9 @@ impl LoadOptions {
     /// the CPU, `4 d_head` of them: the second prompt of a dozen tokens): its projection times the unembedding, rounded to
     /// 8 bits, about `(d_head + 16) d_vocab` bytes, 4.2 MB for GPT-2 small. (Rounding tells which tokens can be among the
     /// best; their logits are computed without it.) What was used last is kept. With 0 nothing is, and decoding a head
-    /// again takes as long as the first time. Default: 2 GB, enough for every head of GPT-2 small and medium.
+    /// again takes as long as the first time. On a GPU nothing is rounded, and a head takes `4 d_head (d_model + d_vocab)` bytes
+    /// of its memory, 13 MB for GPT-2 small, from the first vector on. Default: 2 GB, enough for every head of GPT-2 small
+    /// and, on the CPU, medium.
     pub fn folded_bytes(mut self, bytes: usize) -> Self {
         self.folded_bytes = bytes;
         self

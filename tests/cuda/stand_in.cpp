@@ -263,6 +263,12 @@ int cuInit(unsigned int) {
     return from_environment("STAND_IN_DEVICES", 1) < 0 ? NO_DEVICE : SUCCESS;
 }
 
+// NVRTC asks the driver for something of its own, takes no for an answer, but wants one.
+int cuGetExportTable(const void **, const void *) {
+    ENTER("cuGetExportTable");
+    return INVALID_VALUE;
+}
+
 int cuDeviceGetCount(int *devices) {
     ENTER("cuDeviceGetCount");
     *devices = static_cast<int>(from_environment("STAND_IN_DEVICES", 1));

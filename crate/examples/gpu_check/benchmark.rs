@@ -51,7 +51,11 @@ pub(crate) fn run(folder: &Path, sizes: Sizes, card: Device, options: &Options) 
         if options.small { (&[5, 13], &[1, 2]) } else { (&[13, 128, 512, 1024], &[1, 16]) };
     let mut rows = Vec::new();
     for (&batch, &length) in batches.iter().flat_map(|batch| lengths.iter().map(move |length| (batch, length))) {
-        rows.push(measure(&model, sizes, batch, length)?);
+        match measure(&model, sizes, batch, length) {
+            Ok(row) => rows.push(row),
+            // A smaller card may not have the memory.
+            Err(problem) => println!("{batch} × {length} is left out: {problem}\n"),
+        }
     }
     println!(
         "Milliseconds, median of 5 after 2, everything copied to the host. `blocks`: all layers, the last `resid_post` kept."
@@ -192,7 +196,8 @@ fn rates(options: &Options) -> Result<Rates> {
     // SAFETY: three matrices of n × n numbers on the card.
     #[allow(unsafe_code)]
     let product_s = best(&mut || Ok(unsafe { blas.gemm(config, &a, &b, &mut c) }?))?;
-    let long: usize = if options.small { 1 << 16 } else { 1 << 30 };
+    let (free, _) = cudarc::driver::result::mem_get_info()?;
+    let long: usize = if options.small { 1 << 16 } else { (1 << 30).min(free / 16) };
     let from = device.alloc_zeros::<f32>(long)?;
     let mut to = device.alloc_zeros::<f32>(long)?;
     let copy_s = best(&mut || Ok(device.dtod_copy(&from, &mut to)?))?;

@@ -21,7 +21,7 @@ pub(super) fn load() -> Result<()> {
 #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 #[allow(unsafe_code)]
 mod jumps {
-    use std::ffi::{CStr, CString, c_int, c_void};
+    use std::ffi::{CStr, CString, c_void};
     use std::path::PathBuf;
     use std::sync::atomic::{AtomicPtr, Ordering};
     use std::sync::{Mutex, PoisonError};
@@ -35,7 +35,6 @@ mod jumps {
         install: &'static str,
         /// Whether it is worth looking where toolkits are installed.
         in_toolkit: bool,
-        flags: c_int,
         functions: &'static [Function],
     }
 
@@ -149,7 +148,6 @@ mod jumps {
             names: &["libcuda.so.1"],
             install: "install it from nvidia.com/drivers or with your distribution (`nvidia-smi` then lists the GPUs)",
             in_toolkit: false,
-            flags: FLAGS,
             functions: driver::FUNCTIONS,
         },
         Library {
@@ -157,7 +155,6 @@ mod jumps {
             names: &["libcublas.so.13", "libcublas.so.12", "libcublas.so"],
             install: TOOLKIT,
             in_toolkit: true,
-            flags: FLAGS,
             functions: cublas::FUNCTIONS,
         },
         Library {
@@ -165,16 +162,9 @@ mod jumps {
             names: &["libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so"],
             install: TOOLKIT,
             in_toolkit: true,
-            flags: FLAGS | OWN_FIRST,
             functions: nvrtc::FUNCTIONS,
         },
     ];
-
-    const FLAGS: c_int = libc::RTLD_NOW | libc::RTLD_LOCAL;
-
-    /// NVRTC 13.0 has a C++ library inside. In a process that has another one already, it takes some of that one's functions for
-    /// its own, and ends the process.
-    const OWN_FIRST: c_int = if cfg!(target_env = "gnu") { 0x8 } else { 0 }; // RTLD_DEEPBIND, which others than glibc lack
 
     const TOOLKIT: &str = "install CUDA 12 or 13 from developer.nvidia.com/cuda-downloads, and set CUDA_ROOT to its folder, or \
                            LD_LIBRARY_PATH to that of the file, if it lies in an unusual place";
@@ -209,7 +199,7 @@ mod jumps {
             for file in files {
                 let Ok(path) = CString::new(file.into_os_string().into_encoded_bytes()) else { continue };
                 // SAFETY: the path ends with a zero. What NVIDIA's libraries do when they are loaded is theirs.
-                let handle = unsafe { libc::dlopen(path.as_ptr(), library.flags) };
+                let handle = unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL) };
                 if !handle.is_null() {
                     return Ok(handle);
                 }
