@@ -46,6 +46,11 @@ fn hand_over() -> Result<bool> {
     let artifacts = compile(root)?;
     snapshot(&artifacts, &out)?;
     println!("cargo::rustc-link-search=all={}", out.display());
+    // rustc names cudarc's libraries to the linker in every cell. None of their functions is missing there, so nothing is linked
+    // to them, but the linker wants to find them.
+    for path in artifacts.iter().flat_map(|line| strings(line, r#""linked_paths":["#, ']')) {
+        println!("cargo::rustc-link-search={path}");
+    }
     let profile = out.ancestors().nth(3).ok_or("OUT_DIR is …/PROFILE/build/PACKAGE/out")?;
     lead_there_from(profile);
     link_sources(&artifacts, &here.join("sources"))
@@ -56,7 +61,7 @@ fn in_kernel() -> bool {
     env::var_os("EVCXR_CORE_EXTERN").is_some()
 }
 
-/// Compiles what has changed; what cargo says of each crate of the library, a line of JSON each.
+/// Compiles what has changed; what cargo says of each crate of the library and of its build script, a line of JSON each.
 fn compile(root: &Path) -> Result<Vec<String>> {
     let cargo = env::var_os("CARGO").ok_or("cargo runs this")?;
     let cuda = env::var_os("CARGO_FEATURE_CUDA").is_some();
@@ -71,7 +76,9 @@ fn compile(root: &Path) -> Result<Vec<String>> {
         return Err("attention-tokens does not compile: see above".into());
     }
     let lines = String::from_utf8(output.stdout).map_err(|_| "a path is not Unicode")?;
-    Ok(lines.lines().filter(|line| line.contains(r#""reason":"compiler-artifact""#)).map(str::to_owned).collect())
+    let reasons = [r#""reason":"compiler-artifact""#, r#""reason":"build-script-executed""#];
+    let wanted = |line: &&str| reasons.iter().any(|reason| line.contains(reason));
+    Ok(lines.lines().filter(wanted).map(str::to_owned).collect())
 }
 
 /// Puts the library, and what rustc must know of the crates in it, where only this kernel looks: later changes do not reach it.
