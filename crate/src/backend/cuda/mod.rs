@@ -24,7 +24,7 @@ use self::kernels::{Function, a_block_each, a_thread_each};
 use super::{Attention, AttnScores, Backend, TopTokens, fused};
 use crate::config::ActFn;
 use crate::error::{Error, Result};
-use crate::memory::HostArray;
+use crate::memory::{HostArray, forget_spare};
 use crate::weights::LayerNormWeights;
 
 /// A CUDA card.
@@ -38,6 +38,13 @@ impl Cuda {
     /// [`Error::Device`] if it cannot be opened.
     pub(crate) fn open(ordinal: usize) -> Result<Self> {
         Ok(Self { card: Card::open(ordinal)? })
+    }
+}
+
+/// As for [`Fused`](super::Fused): downloads use the memory of dropped activations again, and without a model it is of no use.
+impl Drop for Cuda {
+    fn drop(&mut self) {
+        forget_spare();
     }
 }
 
