@@ -180,15 +180,17 @@ impl<B: Backend> Engine for Transformer<B> {
             missing.iter().map(make).collect()
         };
         let projections = self.projections.get(&ids, make)?;
-        // While a head is decoded, which may be done by a card, the next one's vectors are made.
+        // The next head's vectors are made while a card decodes; this machine's processors have enough to do with one thing.
         let mut next = heads.first().map(|&head| vectors(head));
         let mut all = Vec::with_capacity(heads.len());
         for (index, projected) in projections.iter().enumerate() {
             let c = next.take().expect("there are as many projections as heads")?;
-            let (top, following) = rayon::join(
-                || self.backend.decode(c.view(), projected, &self.unembed, k),
-                || heads.get(index + 1).map(|&head| vectors(head)),
-            );
+            let decode = || self.backend.decode(c.view(), projected, &self.unembed, k);
+            let following = || heads.get(index + 1).map(|&head| vectors(head));
+            let (top, following) = match B::IS_A_CARD {
+                true => rayon::join(decode, following),
+                false => (decode(), following()),
+            };
             all.push(top?);
             next = following;
         }

@@ -55,6 +55,9 @@ pub(crate) struct Attention<T> {
 
 /// A place to compute. Shapes are the caller's responsibility: they are checked before a backend is called.
 pub(crate) trait Backend: Send + Sync + 'static {
+    /// Whether this machine's processors are free while it computes.
+    const IS_A_CARD: bool = false;
+
     /// A matrix `[rows, columns]` on the device.
     type Tensor;
     /// The token and position embeddings on the device.

@@ -156,6 +156,8 @@ impl Cuda {
 
 #[allow(unsafe_code)]
 impl Backend for Cuda {
+    const IS_A_CARD: bool = true;
+
     type Tensor = Matrix;
     type Embedding = CudaEmbedding;
     type LayerNorm = CudaLayerNorm;
