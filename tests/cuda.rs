@@ -223,7 +223,7 @@ fn a_run_of_everything() {
     all_heads_data(&model, &cache, DecodeOptions::default()).unwrap();
 }
 
-/// The work of one forward pass of three tokens: what was counted with three of them, less what was with two.
+/// The work of one forward pass: what was counted with three of them, less what was with two.
 fn calls_of_a_forward_pass(kind: &str) -> HashMap<String, u64> {
     let counted = |times: &str| alone(&format!("{times}_forward_passes_{kind}"), "1000000000");
     let (two, three) = (counted("two"), counted("three"));
@@ -237,10 +237,21 @@ fn a_forward_pass_waits_for_nothing_but_its_logits() {
     let of = |name: &str| calls.get(name).copied().unwrap_or(0);
     let n_layers = 2;
     assert_eq!(of("kernel layer_norm"), 2 * n_layers + 1);
-    assert_eq!(of("cuLaunchKernel"), 11 * n_layers + 3);
-    assert_eq!((of("cublasSgemm_v2"), of("cublasSgemmStridedBatched")), (6 * n_layers + 1, 2 * n_layers));
+    assert_eq!(of("cuLaunchKernel"), 9 * n_layers + 3);
+    assert_eq!((of("cublasSgemm_v2"), of("cublasSgemmStridedBatched")), (3 * n_layers + 1, 3 * n_layers));
     assert_eq!((of("cuMemcpyHtoD_v2"), of("cuMemcpyDtoH_v2")), (2, 1)); // token ids and positions; logits
     assert_eq!(of("cuStreamSynchronize"), 0);
+}
+
+/// Prompts of one length are one product and one softmax, however many.
+#[test]
+#[ignore = "needs the stand-in"]
+fn attention_is_launched_once_a_length() {
+    let calls = calls_of_a_forward_pass("of_a_batch");
+    let of = |name: &str| calls.get(name).copied().unwrap_or(0);
+    let n_layers = 2;
+    assert_eq!((of("kernel list_heads"), of("kernel causal_softmax")), (n_layers, 2 * n_layers));
+    assert_eq!((of("cublasSgemmBatched"), of("cublasSgemmStridedBatched")), (2 * n_layers, 3 * n_layers));
 }
 
 /// Why there are kernels of our own: dfdx's operations launch several times as many, and copy from the host for most of them.
@@ -266,24 +277,26 @@ fn dfdx_asks_a_card_for_several_times_as_much() {
 
 /// Tests that others run alone.
 macro_rules! forward_passes {
-    ($($name:ident: $times:literal on $device:ident,)*) => {
+    ($($name:ident: $times:literal on $device:ident of $prompts:expr,)*) => {
         $(
             #[test]
             #[ignore = "needs the stand-in, and is run by another test"]
             fn $name() {
                 let options = LoadOptions::default().device(Device::$device(0));
                 let model = Gpt2::from_pretrained(fixture("tiny").to_str().unwrap(), options).unwrap();
-                (0..$times).for_each(|_| drop(model.forward(vec![1, 2, 3]).unwrap()));
+                (0..$times).for_each(|_| drop(model.forward($prompts).unwrap()));
             }
         )*
     };
 }
 
 forward_passes! {
-    two_forward_passes_of_our_kernels: 2 on cuda,
-    three_forward_passes_of_our_kernels: 3 on cuda,
-    two_forward_passes_of_dfdx: 2 on dfdx_cuda,
-    three_forward_passes_of_dfdx: 3 on dfdx_cuda,
+    two_forward_passes_of_our_kernels: 2 on cuda of vec![1, 2, 3],
+    three_forward_passes_of_our_kernels: 3 on cuda of vec![1, 2, 3],
+    two_forward_passes_of_a_batch: 2 on cuda of vec![vec![1, 2, 3], vec![4, 5], vec![6, 7, 8], vec![9, 10, 11]],
+    three_forward_passes_of_a_batch: 3 on cuda of vec![vec![1, 2, 3], vec![4, 5], vec![6, 7, 8], vec![9, 10, 11]],
+    two_forward_passes_of_dfdx: 2 on dfdx_cuda of vec![1, 2, 3],
+    three_forward_passes_of_dfdx: 3 on dfdx_cuda of vec![1, 2, 3],
 }
 
 /// NVIDIA's own compiler takes the kernels, all of them.

@@ -88,9 +88,7 @@ struct Norm<B: Backend> {
 struct Block<B: Backend> {
     n_heads: usize,
     ln1: Norm<B>,
-    q: B::Linear,
-    k: B::Linear,
-    v: B::Linear,
+    qkv: [B::Linear; 3],
     o: B::Linear,
     ln2: Norm<B>,
     mlp: Mlp<B>,
@@ -222,7 +220,8 @@ impl<B: Backend> Engine for Transformer<B> {
 
     fn w_v(&self, layer: usize) -> Result<Array3<f32>> {
         let block = &self.blocks[layer];
-        Ok(block.input_heads(&self.backend, &block.v)?.0)
+        let [_, _, v] = &block.qkv;
+        Ok(block.input_heads(&self.backend, v)?.0)
     }
 
     fn w_o(&self, layer: usize) -> Result<Array3<f32>> {
@@ -237,16 +236,18 @@ impl<B: Backend> Block<B> {
         let input = |w: Array3<f32>, b: Array2<f32>| {
             let w = w.permuted_axes([1, 0, 2]).as_standard_layout().into_owned();
             let w = w.into_shape_with_order((d_model, d_model)).expect("d_model = n_heads d_head");
-            backend.linear(w, b.into_iter().collect())
+            (w, b.into_iter().collect())
         };
         // Heads below each other: [n_heads, d_head, d_model] → [n_heads d_head, d_model]
         let w_o = weights.w_o.into_shape_with_order((d_model, d_model)).expect("d_model = n_heads d_head");
         Ok(Self {
             n_heads: config.n_heads,
             ln1: Norm::new(backend, weights.ln1, config.eps)?,
-            q: input(weights.w_q, weights.b_q)?,
-            k: input(weights.w_k, weights.b_k)?,
-            v: input(weights.w_v, weights.b_v)?,
+            qkv: backend.linears([
+                input(weights.w_q, weights.b_q),
+                input(weights.w_k, weights.b_k),
+                input(weights.w_v, weights.b_v),
+            ])?,
             o: backend.linear(w_o, weights.b_o)?,
             ln2: Norm::new(backend, weights.ln2, config.eps)?,
             mlp: Mlp {
@@ -259,7 +260,7 @@ impl<B: Backend> Block<B> {
 
     /// What [`new`](Self::new) was given.
     fn weights(&self, backend: &B) -> Result<BlockWeights> {
-        let [q, k, v] = [&self.q, &self.k, &self.v].map(|linear| self.input_heads(backend, linear));
+        let [q, k, v] = self.qkv.each_ref().map(|linear| self.input_heads(backend, linear));
         let ((w_q, b_q), (w_k, b_k), (w_v, b_v)) = (q?, k?, v?);
         let (w_o, b_o) = self.output_heads(backend)?;
         let (w_in, b_in) = backend.linear_weights(&self.mlp.w_in)?;
@@ -304,8 +305,7 @@ impl<B: Backend> Block<B> {
     /// Shape: `[rows, d_model]` → the same.
     fn attention(&self, x: &B::Tensor, layer: usize, recorder: &mut Recorder<B>) -> Result<B::Tensor> {
         let backend = recorder.backend;
-        let [q, k, v] = [&self.q, &self.k, &self.v].map(|linear| backend.apply(linear, x)); // [rows, n_heads d_head]
-        let (q, k, v) = (q?, k?, v?);
+        let [q, k, v] = backend.apply_each(&self.qkv, x)?; // [rows, n_heads d_head]
         for (activation, tensor) in [(Activation::Q, &q), (Activation::K, &k), (Activation::V, &v)] {
             recorder.heads(activation, layer, self.n_heads, tensor)?;
         }

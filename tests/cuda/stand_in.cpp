@@ -536,6 +536,22 @@ int cublasSgemmStridedBatched(
     return SUCCESS;
 }
 
+int cublasSgemmBatched(
+    void *, int operation_a, int operation_b, int m, int n, int k, const float *factor, const float *const *a, int lda,
+    const float *const *b, int ldb, const float *beta, float *const *c, int ldc, int products
+) {
+    ENTER_CUBLAS("cublasSgemmBatched");
+    std::size_t bytes = products * sizeof(float *);
+    for (auto list : {(std::uintptr_t)a, (std::uintptr_t)b, (std::uintptr_t)c}) {
+        if (!is_given(list, bytes)) return 7; // CUBLAS_STATUS_INVALID_VALUE
+    }
+    for (int index = 0; index < products; index++) {
+        int status = product(operation_a, operation_b, m, n, k, factor, a[index], lda, b[index], ldb, beta, c[index], ldc);
+        if (status != SUCCESS) return status;
+    }
+    return SUCCESS;
+}
+
 // NVRTC.
 
 int nvrtcCreateProgram(void **program, const char *source, const char *, int, const char *const *, const char *const *) {

@@ -77,6 +77,11 @@ pub(crate) trait Backend: Send + Sync + 'static {
     fn layer_norm(&self, weights: Option<&LayerNormWeights>, eps: f64) -> Result<Self::LayerNorm>;
     /// Puts `w [in, out]` and `b [out]` on the device.
     fn linear(&self, w: Array2<f32>, b: Array1<f32>) -> Result<Self::Linear>;
+    /// Puts three of one shape there, which are applied together, by [`apply_each`](Self::apply_each).
+    fn linears(&self, parts: [(Array2<f32>, Array1<f32>); 3]) -> Result<[Self::Linear; 3]> {
+        let [q, k, v] = parts.map(|(w, b)| self.linear(w, b));
+        Ok([q?, k?, v?])
+    }
     /// Copies `w_e` and `w_pos` back to the host, bit by bit.
     fn embedding_weights(&self, embedding: &Self::Embedding) -> Result<(Array2<f32>, Array2<f32>)>;
     /// Copies `w` and `b` back to the host, bit by bit.
@@ -88,6 +93,11 @@ pub(crate) trait Backend: Send + Sync + 'static {
     fn normalize(&self, norm: &Self::LayerNorm, x: &Self::Tensor) -> Result<Self::Tensor>;
     /// `x W + b`. Shape: `[rows, in]` → `[rows, out]`.
     fn apply(&self, linear: &Self::Linear, x: &Self::Tensor) -> Result<Self::Tensor>;
+    /// [`apply`](Self::apply) for each of three that [`linears`](Self::linears) made.
+    fn apply_each(&self, linears: &[Self::Linear; 3], x: &Self::Tensor) -> Result<[Self::Tensor; 3]> {
+        let [q, k, v] = linears.each_ref().map(|linear| self.apply(linear, x));
+        Ok([q?, k?, v?])
+    }
     /// `act_fn(x W + b)`. Shape: `[rows, in]` → `[rows, out]`.
     fn apply_with_activation(&self, linear: &Self::Linear, act_fn: ActFn, x: &Self::Tensor) -> Result<Self::Tensor>;
     /// Shape: both the same.

@@ -108,6 +108,26 @@ fn products_and_activation_functions() {
     }
 }
 
+#[test]
+fn products_applied_together() {
+    let random = &mut random();
+    for (d_model, rows) in [(1, 1), (1, 5), (20, 1), (33, random.usize(2..=100)), (64, 13), (300, 257)] {
+        let x = matrix(random, rows, d_model);
+        let parts = [(); 3].map(|()| (matrix(random, d_model, d_model), vector(random, d_model)));
+        let (got, want) = all!(|backend| {
+            let linears = backend.linears(parts.clone()).unwrap();
+            assert_eq!(linears.each_ref().map(|linear| backend.linear_weights(linear).unwrap()), parts);
+            let x = upload(backend, &x);
+            let y = backend.apply_each(&linears, &x).unwrap();
+            let one_by_one = linears.each_ref().map(|linear| backend.apply(linear, &x).unwrap());
+            [y, one_by_one].map(|y| y.map(|y| backend.download(&y).unwrap().into_owned()))
+        });
+        for (got, want) in got.iter().flatten().flatten().zip(want.iter().flatten().cycle()) {
+            assert_close(got.view(), want.view(), typical(d_model, 2), &format!("{rows} rows, d_model {d_model}"));
+        }
+    }
+}
+
 /// A matrix on the device, by way of an embedding that has it as rows.
 fn upload<B: Backend>(backend: &B, x: &Array2<f32>) -> B::Tensor {
     let embedding = backend.embedding(x.clone(), Array2::zeros((1, x.ncols()))).unwrap();
@@ -146,7 +166,10 @@ fn embeddings_sums_and_layer_norms() {
 fn attention_of_ragged_batches() {
     let random = &mut random();
     for (n_heads, d_head) in [(1, 1), (3, 1), (2, 20), (5, 20), (2, 64)] {
-        for lengths in [vec![1], vec![random.usize(2..=100)], vec![300], vec![random.usize(1..=100), 1, 129]] {
+        let some = random.usize(2..=100);
+        let batches =
+            [vec![1], vec![some], vec![300], vec![some, 1, 129], vec![some, 3, some, 1, 3, some], vec![2; 300]];
+        for lengths in batches {
             let what = format!("{n_heads} heads of {d_head}, prompts of {lengths:?}");
             let ends = lengths.iter().scan(0, |end, len| {
                 *end += len;

@@ -145,10 +145,6 @@ impl Card {
         shape: Shape,
     ) -> Result<(), Problem> {
         let Shape { rows, inner, columns, count } = shape;
-        let operation = |operand: &Operand| match operand.transposed {
-            false => cublasOperation_t::CUBLAS_OP_N,
-            true => cublasOperation_t::CUBLAS_OP_T,
-        };
         let reach = |operand: &Operand, [rows, columns]: [usize; 2]| {
             let [rows, columns] = if operand.transposed { [columns, rows] } else { [rows, columns] };
             operand.first + (count - 1) * operand.next + (rows - 1) * operand.row + columns
@@ -156,18 +152,16 @@ impl Card {
         for (operand, shape) in [(&a, [rows, inner]), (&b, [inner, columns]), (&c, [rows, columns])] {
             assert!(reach(operand, shape) * size_of::<f32>() <= operand.memory.bytes, "a product beyond its memory");
         }
-        let int =
-            |x: usize| i32::try_from(x).map_err(|_| Problem(format!("a product of size {x}: cuBLAS takes 2³¹ - 1")));
-        let (m, n, k) = (int(columns)?, int(rows)?, int(inner)?);
-        let (lda, ldb, ldc, batch) = (int(b.row)?, int(a.row)?, int(c.row)?, int(count)?);
+        let Sizes { m, n, k, lda, ldb, ldc, batch } = Sizes::new([&a, &b, &c], shape)?;
         let blas = self.blas.lock().unwrap_or_else(PoisonError::into_inner);
         let handle = *blas.handle();
         self.device.bind_to_thread()?;
+        let (pa, pb, pc) =
+            (b.address::<f32>() as *const f32, a.address::<f32>() as *const f32, c.address::<f32>() as *mut f32);
+        let (opa, opb, beta) = (b.operation(), a.operation(), 0.0);
         // SAFETY: the three operands lie inside their memory, as was just checked; the memory is of this card, and is freed in
         // the order of the card's work, behind this product.
         unsafe {
-            let (pa, pb, pc) = (b.pointer() as *const f32, a.pointer() as *const f32, c.pointer() as *mut f32);
-            let (opa, opb, beta) = (operation(&b), operation(&a), 0.0);
             if count == 1 {
                 cudarc::cublas::result::sgemm(handle, opa, opb, m, n, k, &factor, pa, lda, pb, ldb, &beta, pc, ldc)?;
             } else {
@@ -178,6 +172,64 @@ impl Card {
             }
         }
         Ok(())
+    }
+
+    /// [`products`](Self::products) of matrices that lie anywhere on the card: an operand's memory has their addresses, and
+    /// `first` is the place of the first of them there.
+    ///
+    /// # Safety
+    /// At every address lies a matrix of the shape in memory of this card, once the work that was asked for before is done.
+    #[allow(unsafe_code)]
+    pub(super) unsafe fn products_of_listed(
+        &self,
+        factor: f32,
+        a: Operand,
+        b: Operand,
+        c: Operand,
+        shape: Shape,
+    ) -> Result<(), Problem> {
+        for operand in [&a, &b, &c] {
+            assert!(
+                (operand.first + shape.count) * size_of::<u64>() <= operand.memory.bytes,
+                "more matrices than listed"
+            );
+        }
+        let Sizes { m, n, k, lda, ldb, ldc, batch } = Sizes::new([&a, &b, &c], shape)?;
+        let blas = self.blas.lock().unwrap_or_else(PoisonError::into_inner);
+        let handle = *blas.handle();
+        self.device.bind_to_thread()?;
+        let (pa, pb, pc) =
+            (b.address::<u64>() as *const _, a.address::<u64>() as *const _, c.address::<u64>() as *const _);
+        let (opa, opb, beta) = (b.operation(), a.operation(), 0.0);
+        // SAFETY: the lists are as long as was just checked, and the caller says what is at the addresses.
+        unsafe {
+            cudarc::cublas::sys::cublasSgemmBatched(
+                handle, opa, opb, m, n, k, &factor, pa, lda, pb, ldb, &beta, pc, ldc, batch,
+            )
+        }
+        .result()?;
+        Ok(())
+    }
+}
+
+/// The sizes of products in cuBLAS's own numbers.
+struct Sizes {
+    m: i32,
+    n: i32,
+    k: i32,
+    lda: i32,
+    ldb: i32,
+    ldc: i32,
+    batch: i32,
+}
+
+impl Sizes {
+    /// Of `a`, `b` and `c`, as ours.
+    fn new([a, b, c]: [&Operand; 3], Shape { rows, inner, columns, count }: Shape) -> Result<Self, Problem> {
+        let int =
+            |x: usize| i32::try_from(x).map_err(|_| Problem(format!("a product of size {x}: cuBLAS takes 2³¹ - 1")));
+        let (m, n, k) = (int(columns)?, int(rows)?, int(inner)?);
+        Ok(Self { m, n, k, lda: int(b.row)?, ldb: int(a.row)?, ldc: int(c.row)?, batch: int(count)? })
     }
 }
 
@@ -191,6 +243,7 @@ pub(super) struct Shape {
 }
 
 /// Where the numbers of a matrix lie, or of several; distances are counted in numbers.
+#[derive(Clone, Copy)]
 pub(super) struct Operand<'a> {
     pub(super) memory: &'a Memory,
     pub(super) first: usize,
@@ -203,8 +256,16 @@ pub(super) struct Operand<'a> {
 }
 
 impl Operand<'_> {
-    fn pointer(&self) -> CUdeviceptr {
-        self.memory.pointer + (self.first * size_of::<f32>()) as u64
+    /// Of the first of the numbers, which are `T`.
+    fn address<T>(&self) -> CUdeviceptr {
+        self.memory.pointer + (self.first * size_of::<T>()) as u64
+    }
+
+    fn operation(&self) -> cublasOperation_t {
+        match self.transposed {
+            false => cublasOperation_t::CUBLAS_OP_N,
+            true => cublasOperation_t::CUBLAS_OP_T,
+        }
     }
 }
 
@@ -226,10 +287,15 @@ pub(in crate::backend) fn check(ordinal: usize) -> Result<()> {
     check_index("CUDA device", ordinal, "this machine", count as usize).map(drop)
 }
 
-/// Memory of a card, freed in the order of the card's work.
+/// Memory of a card, or a part of it, freed in the order of the card's work when nobody has a part of it any more.
 pub(super) struct Memory {
     pointer: CUdeviceptr,
     bytes: usize,
+    allocation: Arc<Allocation>,
+}
+
+struct Allocation {
+    pointer: CUdeviceptr,
     card: Arc<Card>,
 }
 
@@ -258,17 +324,42 @@ impl Memory {
             sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => out_of_memory(bytes),
             _ => error.into(),
         })?;
-        Ok(Self { pointer, bytes, card: card.clone() })
+        Ok(Self { pointer, bytes, allocation: Arc::new(Allocation { pointer, card: card.clone() }) })
     }
 
     pub(super) fn upload<T: Pod>(card: &Arc<Card>, values: &[T]) -> Result<Self, Problem> {
         let memory = Self::unset::<T>(card, values.len())?;
+        memory.write(values)?;
+        Ok(memory)
+    }
+
+    /// Fills it with as many values as there is room for.
+    pub(super) fn write<T: Pod>(&self, values: &[T]) -> Result<(), Problem> {
+        assert_eq!(size_of_val(values), self.bytes, "other values than there is room for");
         if !values.is_empty() {
+            self.allocation.card.device.bind_to_thread()?;
             // SAFETY: there is room for them, and the call returns when they have been read. It takes its place in the order
             // of the card's work, behind what gives the memory.
-            unsafe { result::memcpy_htod_sync(memory.pointer, values) }?;
+            unsafe { result::memcpy_htod_sync(self.pointer, values) }?;
         }
-        Ok(memory)
+        Ok(())
+    }
+
+    /// Its three equal parts.
+    pub(super) fn thirds(&self) -> [Self; 3] {
+        let bytes = self.bytes / 3;
+        let part = |index| self.pointer + (index * bytes) as u64;
+        [0, 1, 2].map(|index| Self { pointer: part(index), bytes, allocation: self.allocation.clone() })
+    }
+
+    /// The memory of which these are the [`thirds`](Self::thirds).
+    pub(super) fn whole(thirds: [&Self; 3]) -> Self {
+        let [first, second, third] = thirds;
+        let follows = |a: &Self, b: &Self| {
+            Arc::ptr_eq(&a.allocation, &b.allocation) && a.pointer + a.bytes as u64 == b.pointer && a.bytes == b.bytes
+        };
+        assert!(follows(first, second) && follows(second, third), "thirds of other memory");
+        Self { pointer: first.pointer, bytes: 3 * first.bytes, allocation: first.allocation.clone() }
     }
 
     /// The values behind the first so many, once all that was asked of the card before is done.
@@ -276,7 +367,7 @@ impl Memory {
         let offset = first * size_of::<T>();
         assert!(offset + size_of_val(to) <= self.bytes, "more values than there are");
         if !to.is_empty() {
-            self.card.device.bind_to_thread()?;
+            self.allocation.card.device.bind_to_thread()?;
             // SAFETY: the memory has so many bytes, any bytes are a `Pod`, and the call returns when they are there.
             unsafe { result::memcpy_dtoh_sync(to, self.pointer + offset as u64) }?;
         }
@@ -298,7 +389,7 @@ fn out_of_memory(bytes: usize) -> Problem {
     ))
 }
 
-impl Drop for Memory {
+impl Drop for Allocation {
     #[allow(unsafe_code)]
     fn drop(&mut self) {
         // A card that has failed cannot free its memory either, and a destructor has nobody to tell.

@@ -67,26 +67,51 @@ extern "C" __global__ void layer_norm(
     }
 }
 
-// x = act_fn(x + b), b a row. The numbers of the functions are those of `Function` in kernels.rs.
-extern "C" __global__ void add_bias(float *x, const float *b, u64 n, u32 columns, u32 act_fn) {
-    for EACH(index, n) {
-        float y = x[index] + b[index % columns];
-        switch (act_fn) {
-            case 1: y = 0.5f * y * (1 + tanhf(0.7978845608028654f * (y + 0.044715f * y * y * y))); break;
-            case 2: y = 0.5f * y * (1 + erff(y * 0.7071067811865476f)); break;
-            case 3: y = fmaxf(y, 0.0f); break;
-            case 4: y = y / (1 + expf(-y)); break;
-            case 5: y = tanhf(y); break;
-        }
-        x[index] = y;
+// x = act_fn(x + b) for matrices of so many rows, which lie below each other, and a row b for each: a block for each BLOCK
+// columns of each row. The numbers of the functions are those of `Function` in kernels.rs.
+extern "C" __global__ void add_bias(float *x, const float *b, u32 rows, u32 columns, u32 act_fn) {
+    u32 blocks_of_row = (columns + BLOCK - 1) / BLOCK;
+    u32 row = blockIdx.x / blocks_of_row, column = blockIdx.x % blocks_of_row * BLOCK + threadIdx.x;
+    if (column >= columns) return;
+    float *to = x + (u64)row * columns + column;
+    float y = *to + b[(u64)(row / rows) * columns + column];
+    switch (act_fn) {
+        case 1: y = 0.5f * y * (1 + tanhf(0.7978845608028654f * (y + 0.044715f * y * y * y))); break;
+        case 2: y = 0.5f * y * (1 + erff(y * 0.7071067811865476f)); break;
+        case 3: y = fmaxf(y, 0.0f); break;
+        case 4: y = y / (1 + expf(-y)); break;
+        case 5: y = tanhf(y); break;
     }
+    *to = y;
 }
 
 extern "C" __global__ void add(const float *a, const float *b, float *y, u64 n) {
     for EACH(index, n) y[index] = a[index] + b[index];
 }
 
-// The softmax of each row of [n_heads, pos, pos] over the keys up to the query's own position, and 0 behind them: a block
+// Of so many prompts, the first row in a batch.
+#define MOST_PROMPTS 256
+struct FirstRows {
+    u32 of[MOST_PROMPTS];
+};
+
+// Where each head of each of some prompts begins, as cuBLAS wants to know it: five lists of n addresses, in q, k and v
+// [rows, n_heads d_head], in pattern [prompts, n_heads, pos, pos] and in z, which is as q.
+extern "C" __global__ void list_heads(
+    FirstRows first_rows, float *q, float *k, float *v, float *pattern, float *z, float **lists, u32 n_heads, u32 d_head, u32 pos,
+    u32 n
+) {
+    for EACH(index, n) {
+        u64 first = ((u64)first_rows.of[index / n_heads] * n_heads + index % n_heads) * d_head;
+        lists[index] = q + first;
+        lists[n + index] = k + first;
+        lists[2 * (u64)n + index] = v + first;
+        lists[3 * (u64)n + index] = pattern + index * pos * pos;
+        lists[4 * (u64)n + index] = z + first;
+    }
+}
+
+// The softmax of each row of [matrices, pos, pos] over the keys up to the query's own position, and 0 behind them: a block
 // for each row.
 extern "C" __global__ void causal_softmax(float *scores, u32 pos) {
     float *row = scores + (u64)blockIdx.x * pos;

@@ -50,11 +50,16 @@ fn said_by_nvrtc(error: NvrtcError) -> Problem {
 /// The name that the card knows them by.
 const MODULE: &str = "attention_tokens";
 
-kernels!(add add_bias causal_softmax embed layer_norm top_tokens);
+kernels!(add add_bias causal_softmax embed layer_norm list_heads top_tokens);
 
 /// A block for each row.
 pub(super) fn a_block_each(rows: usize) -> LaunchConfig {
     LaunchConfig { grid_dim: (rows as u32, 1, 1), block_dim: (BLOCK, 1, 1), shared_mem_bytes: 0 }
+}
+
+/// A block for each so many columns of each row as it has threads.
+pub(super) fn a_thread_each_column(rows: usize, columns: usize) -> LaunchConfig {
+    a_block_each(rows * columns.div_ceil(BLOCK as usize))
 }
 
 /// A thread for each number, or for several.

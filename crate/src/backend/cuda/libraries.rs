@@ -132,8 +132,8 @@ mod jumps {
     // CUBLAS_STATUS_NOT_SUPPORTED
     library!(cublas, 15, [
         cublasCreate_v2 cublasDestroy_v2 cublasDgemmStridedBatched cublasDgemm_v2 cublasDgemv_v2 cublasGemmEx
-        cublasGemmStridedBatchedEx cublasHgemm cublasHgemmStridedBatched cublasSetStream_v2 cublasSgemmStridedBatched
-        cublasSgemm_v2 cublasSgemv_v2
+        cublasGemmStridedBatchedEx cublasHgemm cublasHgemmStridedBatched cublasSetStream_v2 cublasSgemmBatched
+        cublasSgemmStridedBatched cublasSgemm_v2 cublasSgemv_v2
     ]);
 
     // NVRTC_ERROR_INTERNAL_ERROR

@@ -6,6 +6,7 @@
 //!
 //! Work on a card is done in the order in which it is asked for, and nothing waits for it but [`Memory::download`].
 
+mod attention;
 mod card;
 mod decode;
 mod kernels;
@@ -20,7 +21,7 @@ use ndarray::{Array1, Array2, ArrayView2, Dim, Ix2};
 pub(super) use self::card::check;
 use self::card::{Card, Memory, Operand, Problem, Shape};
 use self::decode::Projected;
-use self::kernels::{Function, a_block_each, a_thread_each};
+use self::kernels::{Function, a_block_each, a_thread_each, a_thread_each_column};
 use super::{Attention, AttnScores, Backend, TopTokens, fused};
 use crate::config::ActFn;
 use crate::error::{Error, Result};
@@ -80,9 +81,9 @@ impl Matrix {
         Operand { memory: &self.memory, first: 0, row: self.columns, next: 0, transposed: false }
     }
 
-    /// The part of each head in some rows of `[rows, n_heads d_head]`.
-    fn heads(&self, rows: &Range<usize>, n_heads: usize) -> Operand<'_> {
-        Operand { first: rows.start * self.columns, next: self.columns / n_heads, ..self.operand() }
+    /// The part of each head in the rows of `[rows, n_heads d_head]` from the first on.
+    fn heads(&self, first_row: usize, n_heads: usize) -> Operand<'_> {
+        Operand { first: first_row * self.columns, next: self.columns / n_heads, ..self.operand() }
     }
 
     /// `self other`.
@@ -119,38 +120,39 @@ impl Cuda {
         Memory::upload(&self.card, x.as_standard_layout().as_slice().expect("it is in standard layout"))
     }
 
-    #[allow(unsafe_code)]
     fn apply_with(&self, linear: &CudaLinear, function: Function, x: &Matrix) -> Result<Matrix, Problem> {
         let y = x.product(&self.card, &linear.w)?;
-        let n = y.rows * y.columns;
-        let parameters = (&y.memory, &linear.b, n as u64, y.columns as u32, function as u32);
-        // SAFETY: the parameters are those of the kernel; `y` has n numbers, `b` one for each column.
-        unsafe { self.card.kernels.add_bias.clone().launch(a_thread_each(n), parameters) }?;
+        self.add_bias(&y.memory, &linear.b, [y.rows, y.columns], 1, function)?;
         Ok(y)
     }
 
-    /// The pattern of one prompt, and the part of `z` that is its own. Shape: → `[n_heads, query_pos, key_pos]`.
+    /// Three products at a time: those of one prompt are too small for a card.
+    fn apply_each(&self, linears: &[CudaLinear; 3], x: &Matrix) -> Result<[Matrix; 3], Problem> {
+        let (w, b) = (linears.each_ref().map(|linear| &linear.w.memory), linears.each_ref().map(|linear| &linear.b));
+        let (w, b) = (Memory::whole(w), Memory::whole(b));
+        let [rows, inner, columns] = [x.rows, x.columns, linears[0].w.columns];
+        let y = Memory::unset::<f32>(&self.card, 3 * rows * columns)?;
+        let of = |memory, rows| Operand { memory, first: 0, row: columns, next: rows * columns, transposed: false };
+        self.card.products(1.0, x.operand(), of(&w, inner), of(&y, rows), Shape { rows, inner, columns, count: 3 })?;
+        self.add_bias(&y, &b, [rows, columns], 3, Function::None)?;
+        Ok(y.thirds().map(|memory| Matrix { memory, rows, columns }))
+    }
+
+    /// Adds to each row of each of `count` matrices the matrix's own row of `b`, and applies the function.
     #[allow(unsafe_code)]
-    fn attend(
+    fn add_bias(
         &self,
-        [q, k, v]: [&Matrix; 3],
-        n_heads: usize,
-        rows: &Range<usize>,
-        z: &Matrix,
-    ) -> Result<Memory, Problem> {
-        let (pos, d_head) = (rows.len(), q.columns / n_heads);
-        let pattern = Memory::unset::<f32>(&self.card, n_heads * pos * pos)?;
-        let of_pattern = || Operand { memory: &pattern, first: 0, row: pos, next: pos * pos, transposed: false };
-        let k = Operand { transposed: true, ..k.heads(rows, n_heads) };
-        let scores = Shape { rows: pos, inner: d_head, columns: pos, count: n_heads };
-        self.card.products(1.0 / (d_head as f32).sqrt(), q.heads(rows, n_heads), k, of_pattern(), scores)?;
-        // SAFETY: the parameters are those of the kernel, which has a block for each row of the scores.
-        unsafe {
-            self.card.kernels.causal_softmax.clone().launch(a_block_each(n_heads * pos), (&pattern, pos as u32))
-        }?;
-        let shape = Shape { rows: pos, inner: pos, columns: d_head, count: n_heads };
-        self.card.products(1.0, of_pattern(), v.heads(rows, n_heads), z.heads(rows, n_heads), shape)?;
-        Ok(pattern)
+        x: &Memory,
+        b: &Memory,
+        [rows, columns]: [usize; 2],
+        count: usize,
+        function: Function,
+    ) -> Result<(), Problem> {
+        let blocks = a_thread_each_column(count * rows, columns);
+        let parameters = (x, b, rows as u32, columns as u32, function as u32);
+        // SAFETY: the parameters are those of the kernel; `x` has `count` matrices of so many rows and columns, `b` as many
+        // rows.
+        Ok(unsafe { self.card.kernels.add_bias.clone().launch(blocks, parameters) }?)
     }
 }
 
@@ -178,6 +180,22 @@ impl Backend for Cuda {
 
     fn linear(&self, w: Array2<f32>, b: Array1<f32>) -> Result<CudaLinear> {
         let upload = || Ok(CudaLinear { w: Matrix::upload(&self.card, w.view())?, b: self.vector(&b)? });
+        upload().map_err(self.failed("an upload"))
+    }
+
+    fn linears(&self, parts: [(Array2<f32>, Array1<f32>); 3]) -> Result<[CudaLinear; 3]> {
+        let upload = || {
+            let (rows, columns) = parts[0].0.dim();
+            let w = Memory::unset::<f32>(&self.card, 3 * rows * columns)?.thirds();
+            let b = Memory::unset::<f32>(&self.card, 3 * columns)?.thirds();
+            for ((w, b), (own_w, own_b)) in w.iter().zip(&b).zip(&parts) {
+                w.write(own_w.as_standard_layout().as_slice().expect("it is in standard layout"))?;
+                b.write(own_b.as_standard_layout().as_slice().expect("it is in standard layout"))?;
+            }
+            let linear = |(memory, b)| CudaLinear { w: Matrix { memory, rows, columns }, b };
+            let ([w_q, w_k, w_v], [b_q, b_k, b_v]) = (w, b);
+            Ok([(w_q, b_q), (w_k, b_k), (w_v, b_v)].map(linear))
+        };
         upload().map_err(self.failed("an upload"))
     }
 
@@ -226,6 +244,10 @@ impl Backend for Cuda {
         self.apply_with(linear, Function::None, x).map_err(self.failed("a matrix product"))
     }
 
+    fn apply_each(&self, linears: &[CudaLinear; 3], x: &Matrix) -> Result<[Matrix; 3]> {
+        self.apply_each(linears, x).map_err(self.failed("a matrix product"))
+    }
+
     fn apply_with_activation(&self, linear: &CudaLinear, act_fn: ActFn, x: &Matrix) -> Result<Matrix> {
         self.apply_with(linear, act_fn.into(), x).map_err(self.failed("a matrix product"))
     }
@@ -249,20 +271,7 @@ impl Backend for Cuda {
         prompts: &[Range<usize>],
         keep_pattern: bool,
     ) -> Result<Attention<Matrix>> {
-        let run = || {
-            let z = Matrix::unset(&self.card, qkv[0].rows, qkv[0].columns)?;
-            let mut kept = Vec::new();
-            for rows in prompts {
-                let pattern = self.attend(qkv, n_heads, rows, &z)?;
-                if keep_pattern {
-                    let mut host = HostArray::unset(Dim((n_heads, rows.len(), rows.len())));
-                    pattern.download(0, host.as_slice_mut().expect("a new array is contiguous"))?;
-                    kept.push(host);
-                }
-            }
-            Ok(Attention { z, pattern: kept })
-        };
-        run().map_err(self.failed("attention"))
+        attention::attention(&self.card, qkv, n_heads, prompts, keep_pattern).map_err(self.failed("attention"))
     }
 
     /// They are as large as the pattern, and few look at them: the few queries and keys come to the host, and give them when
