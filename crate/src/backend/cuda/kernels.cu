@@ -4,6 +4,7 @@
 // for each number, and go on to the next if there are more numbers than threads.
 
 #define BLOCK 256
+#define SEVERAL 8
 #define NEGATIVE_INFINITY __int_as_float(0xff800000)
 
 typedef unsigned int u32;
@@ -151,38 +152,72 @@ __device__ void keep_two(u64 &first, u64 &second, u64 other_first, u64 other_sec
     second = loser < runner_up ? runner_up : loser;
 }
 
+// The best two of every thread's two, for all of them.
+__device__ void two_of_block(u64 &first, u64 &second) {
+    __shared__ u64 firsts[BLOCK], seconds[BLOCK];
+    __syncthreads(); // what was compared before has been read
+    firsts[threadIdx.x] = first;
+    seconds[threadIdx.x] = second;
+    __syncthreads();
+    for (u32 half = BLOCK / 2; half > 0; half /= 2) {
+        if (threadIdx.x < half) {
+            keep_two(firsts[threadIdx.x], seconds[threadIdx.x], firsts[threadIdx.x + half], seconds[threadIdx.x + half]);
+        }
+        __syncthreads();
+    }
+    first = firsts[0];
+    second = seconds[0];
+}
+
+// The best two tokens that a thread has seen.
+struct Two {
+    u64 first, second;
+    float worst; // no later token with this logit or less is among the best two; not a number where any may be
+};
+
+__device__ void see(Two &best, float logit, u32 token, u64 below) {
+    if (logit <= best.worst) return; // so it is with nearly all
+    u64 own = rank(logit, token);
+    if (own >= below || own <= best.second) return;
+    keep_two(best.first, best.second, own, 0);
+    best.worst = fmaxf(best.worst, logit_of(best.second));
+}
+
+// Tokens that are BLOCK apart. Their logits are on their way from memory together.
+__device__ void see_several(Two &best, const float *row, const float *b, u32 token, u64 below) {
+    row += token;
+    b += token;
+    float logits[SEVERAL];
+    for (u32 index = 0; index < SEVERAL; index++) logits[index] = row[index * BLOCK] + b[index * BLOCK];
+    for (u32 index = 0; index < SEVERAL; index++) see(best, logits[index], token + index * BLOCK, below);
+}
+
 // The `wanted` best tokens of each row of product + b, best first: a block for each row, which goes through the row once
 // for each two of them. `wanted` is at most d_vocab. They are written behind those of the `above` rows before.
 extern "C" __global__ void top_tokens(
     const float *product, const float *b, u32 *tokens, float *logits, u64 above, u32 d_vocab, u32 wanted
 ) {
-    __shared__ u64 firsts[BLOCK], seconds[BLOCK];
     const float *row = product + (u64)blockIdx.x * d_vocab;
     u64 below = 0xffffffffffffffffull; // no token has this rank
     for (u32 found = 0; found < wanted; found += 2) {
-        u64 first = 0, second = 0; // nor this one, below 2^32 - 1 tokens
-        for (u32 token = threadIdx.x; token < d_vocab; token += BLOCK) {
-            u64 own = rank(row[token] + b[token], token);
-            if (own < below && own > second) keep_two(first, second, own, 0);
+        Two best = {0, 0, __int_as_float(0x7fc00000)}; // nor rank 0, below 2^32 - 1 tokens
+        u32 token = threadIdx.x;
+        if (SEVERAL * BLOCK <= d_vocab) {
+            see_several(best, row, b, token, below);
+            token += SEVERAL * BLOCK;
+            u64 first = best.first, second = best.second;
+            two_of_block(first, second);
+            best.worst = logit_of(second); // all further ids are higher than all these
         }
-        firsts[threadIdx.x] = first;
-        seconds[threadIdx.x] = second;
-        __syncthreads();
-        for (u32 half = BLOCK / 2; half > 0; half /= 2) {
-            if (threadIdx.x < half) {
-                keep_two(
-                    firsts[threadIdx.x], seconds[threadIdx.x], firsts[threadIdx.x + half], seconds[threadIdx.x + half]
-                );
-            }
-            __syncthreads();
-        }
+        for (; token + (SEVERAL - 1) * BLOCK < d_vocab; token += SEVERAL * BLOCK) see_several(best, row, b, token, below);
+        for (; token < d_vocab; token += BLOCK) see(best, row[token] + b[token], token, below);
+        two_of_block(best.first, best.second);
         if (threadIdx.x < 2 && found + threadIdx.x < wanted) {
-            u64 own = threadIdx.x == 0 ? firsts[0] : seconds[0];
+            u64 own = threadIdx.x == 0 ? best.first : best.second;
             u64 to = (above + blockIdx.x) * wanted + found + threadIdx.x;
             tokens[to] = ~(u32)own;
             logits[to] = logit_of(own);
         }
-        below = seconds[0];
-        __syncthreads(); // everybody has read it
+        below = best.second;
     }
 }
