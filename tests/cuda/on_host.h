@@ -16,11 +16,20 @@ extern "C" {
 // Set by the stand-in, before it goes on with a thread.
 Position threadIdx, blockIdx, blockDim, gridDim;
 void (*synchronize_block)();
+
+// Shared memory, from the linker; there is none if no kernel has any.
+extern char __start_shared_memory[] __attribute__((weak, visibility("hidden")));
+extern char __stop_shared_memory[] __attribute__((weak, visibility("hidden")));
+
+// Called by the stand-in before each block: what a block before has left is not there.
+void forget_shared_memory() {
+    if (__start_shared_memory) std::memset(__start_shared_memory, 0xff, __stop_shared_memory - __start_shared_memory);
+}
 }
 
 #define __global__
 #define __device__ static
-#define __shared__ static
+#define __shared__ static __attribute__((section("shared_memory")))
 #define __syncthreads() synchronize_block()
 
 static inline float __int_as_float(int bits) {

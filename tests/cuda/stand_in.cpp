@@ -116,16 +116,20 @@ struct Module {
     void *library = nullptr; // none for PTX
     std::string ptx;
     Position *thread = nullptr, *block = nullptr, *block_size = nullptr, *grid = nullptr;
+    void (*forget_shared_memory)() = nullptr;
 };
 
 struct Function {
     std::string name;
     Module *module;
     void (*call)(void **);
+    long launches;
 };
 
 // The threads of a block, which run in turns: a worker takes up thread after thread, and when one waits for the others,
-// another worker goes on with those that are left.
+// another worker goes on with those that are left. They begin with the first thread in one launch, and with the last in the
+// next, so that a kernel in which a thread reads what another has not written yet, or no longer has, gives wrong numbers in
+// one of the two.
 // (Between their stacks it goes with `_longjmp`: `swapcontext` calls the kernel each time.)
 struct Worker {
     jmp_buf place;
@@ -172,11 +176,12 @@ void begin(Worker *worker) {
     if (_setjmp(scheduler) == 0) setcontext(&context);
 }
 
-void run_block(const Function &function, unsigned int threads, void **parameters) {
+void run_block(const Function &function, unsigned int threads, bool last_first, void **parameters) {
     unsigned int next = 0;
     next_thread = [&] {
         if (next == threads) return false;
-        *function.module->thread = {next++, 0, 0};
+        *function.module->thread = {last_first ? threads - 1 - next : next, 0, 0};
+        next++;
         function.call(parameters);
         return true;
     };
@@ -436,6 +441,7 @@ int cuModuleLoadData(void **module, const void *image) {
         loaded->block_size = position("blockDim");
         loaded->grid = position("gridDim");
         *static_cast<void (**)()>(dlsym(loaded->library, "synchronize_block")) = wait_for_block;
+        loaded->forget_shared_memory = reinterpret_cast<void (*)()>(dlsym(loaded->library, "forget_shared_memory"));
     } else {
         loaded->ptx = path;
     }
@@ -458,7 +464,7 @@ int cuModuleGetFunction(void **function, void *module, const char *name) {
     }
     bool there = owner->library ? call != nullptr : owner->ptx.find(".entry " + std::string(name) + "(") != std::string::npos;
     if (!there) return 500; // CUDA_ERROR_NOT_FOUND
-    *function = new Function{name, owner, call};
+    *function = new Function{name, owner, call, 0};
     return SUCCESS;
 }
 
@@ -474,11 +480,13 @@ int cuLaunchKernel(
     }
     if (!kernel->call) return SUCCESS;
     running_module = kernel->module;
+    bool last_first = kernel->launches++ % 2 == 1;
     *kernel->module->grid = {grid_x, 1, 1};
     *kernel->module->block_size = {block_x, 1, 1};
     for (unsigned int block = 0; block < grid_x; block++) {
         *kernel->module->block = {block, 0, 0};
-        run_block(*kernel, block_x, parameters);
+        kernel->module->forget_shared_memory();
+        run_block(*kernel, block_x, last_first, parameters);
     }
     return SUCCESS;
 }
