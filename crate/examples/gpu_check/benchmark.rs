@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::hint::black_box;
+use std::ops::Range;
 use std::path::Path;
 use std::process::Command;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use attention_tokens::prelude::*;
 use cudarc::cublas::sys::cublasOperation_t::CUBLAS_OP_N;
@@ -19,6 +20,10 @@ use super::{Options, Result};
 /// Decoding all heads is measured once if it takes longer than this, and a layer of them instead if it would take longer than
 /// ten times this. In seconds.
 const LONG: f64 = 2.0;
+
+/// Seconds after the program's own begin: the last moment to begin a row of the table, and one of PyTorch's. The whole of it takes
+/// ten minutes at most.
+const LATEST: [u64; 2] = [330, 450];
 
 /// What the card does at best.
 struct Rates {
@@ -38,7 +43,7 @@ struct Row {
     heads: (f64, bool),
 }
 
-pub(crate) fn run(folder: &Path, sizes: Sizes, card: Device, options: &Options) -> Result<()> {
+pub(crate) fn run(folder: &Path, sizes: Sizes, card: Device, options: &Options, started: Instant) -> Result<()> {
     let name = folder.to_string_lossy().into_owned();
     let model = Gpt2::from_pretrained(&name, LoadOptions::default().device(card))?;
     let rates = rates(options)?;
@@ -51,6 +56,10 @@ pub(crate) fn run(folder: &Path, sizes: Sizes, card: Device, options: &Options) 
         if options.small { (&[5, 13], &[1, 2]) } else { (&[13, 128, 512, 1024], &[1, 16]) };
     let mut rows = Vec::new();
     for (&batch, &length) in batches.iter().flat_map(|batch| lengths.iter().map(move |length| (batch, length))) {
+        if started.elapsed().as_secs() > LATEST[0] {
+            println!("{batch} × {length} is left out: {} s have gone by\n", started.elapsed().as_secs());
+            continue;
+        }
         match measure(&model, sizes, batch, length) {
             Ok(row) => rows.push(row),
             // A smaller card may not have the memory.
@@ -68,6 +77,13 @@ pub(crate) fn run(folder: &Path, sizes: Sizes, card: Device, options: &Options) 
     for row in &rows {
         print(row, sizes, &rates);
     }
+    println!(
+        "\n`run_with_cache`, everything kept, which leaves it on the card; and with all of it looked at, on the host then:\n"
+    );
+    for &length in lengths {
+        let [run_s, looked_at_s] = measure_cache(&model, sizes, length)?;
+        println!("- S = {length}: {:.2} ms, looked at {:.2} ms", 1e3 * run_s, 1e3 * looked_at_s);
+    }
     drop(model);
 
     if options.dfdx {
@@ -80,7 +96,8 @@ pub(crate) fn run(folder: &Path, sizes: Sizes, card: Device, options: &Options) 
     }
 
     println!("\n### PyTorch, eager, the plain mathematics, on the same card\n");
-    match torch(folder, lengths, batches, options) {
+    let left = Duration::from_secs(LATEST[1]).saturating_sub(started.elapsed());
+    match torch(folder, lengths, batches, left, options) {
         Err(problem) => println!("Not compared: {problem}."),
         Ok(reports) => compare(&rows, &reports, sizes),
     }
@@ -122,14 +139,50 @@ fn measure_forward(model: &Gpt2, sizes: Sizes, batch: usize, length: usize) -> R
         })
     };
     let blocks_s = seconds(&|| {
-        black_box(model.run_with_cache_options(prompts.clone(), last.clone())?);
-        Ok(())
+        let (_, cache) = model.run_with_cache_options(prompts.clone(), last.clone())?;
+        look_at(&cache, &[Activation::ResidPost], sizes.n_layers - 1..sizes.n_layers)
     })?;
     let forward_s = seconds(&|| {
         black_box(model.forward(prompts.clone())?);
         Ok(())
     })?;
     Ok(Row { batch, length, blocks_s, forward_s, heads: (f64::NAN, false) })
+}
+
+/// Everything kept: the run, which leaves it on the card, and with all of it copied to the host.
+fn measure_cache(model: &Gpt2, sizes: Sizes, length: usize) -> Result<[f64; 2]> {
+    let prompts = prompts(1, length, sizes.d_vocab);
+    let of = |looked_at: bool| -> Result<f64> {
+        let run = || {
+            let start = Instant::now();
+            let (_, cache) = model.run_with_cache(prompts.clone())?;
+            if looked_at {
+                look_at(&cache, &COMPUTED, 0..sizes.n_layers)?;
+            }
+            Ok(start.elapsed().as_secs_f64())
+        };
+        run()?;
+        run()?;
+        median(run)
+    };
+    Ok([of(false)?, of(true)?])
+}
+
+/// All activations but the scores, which the host computes from queries and keys.
+const COMPUTED: [Activation; 10] = {
+    use Activation::{AttnOut, K, MlpOut, Pattern, Q, ResidMid, ResidPost, ResidPre, V, Z};
+    [ResidPre, Q, K, V, Pattern, Z, AttnOut, ResidMid, MlpOut, ResidPost]
+};
+
+/// What is looked at is copied to the host.
+fn look_at(cache: &ActivationCache, activations: &[Activation], layers: Range<usize>) -> Result<()> {
+    for prompt in 0..cache.n_prompts() {
+        let cache = cache.prompt(prompt)?;
+        for (layer, &activation) in layers.clone().flat_map(|layer| activations.iter().map(move |a| (layer, a))) {
+            black_box(cache.view(activation, layer)?);
+        }
+    }
+    Ok(())
 }
 
 fn median(mut seconds: impl FnMut() -> Result<f64>) -> Result<f64> {
@@ -209,6 +262,7 @@ fn torch(
     folder: &Path,
     lengths: &[usize],
     batches: &[usize],
+    left: Duration,
     options: &Options,
 ) -> Result<BTreeMap<(usize, usize), Value>> {
     let script = folder.join("torch.py");
@@ -219,7 +273,9 @@ fn torch(
         return Err(format!("{} has no PyTorch that sees the card", options.python).into());
     }
     let list = |numbers: &[usize]| numbers.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
-    let output = Command::new(&options.python).arg(script).arg(folder).args([list(lengths), list(batches)]).output()?;
+    let mut torch = Command::new(&options.python);
+    torch.arg(script).arg(folder).args([list(lengths), list(batches), left.as_secs().to_string()]);
+    let output = torch.output()?;
     if !output.status.success() {
         return Err(format!("torch.py failed: {}", String::from_utf8_lossy(&output.stderr)).into());
     }

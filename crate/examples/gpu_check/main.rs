@@ -102,7 +102,7 @@ fn run(options: &Options) -> Result<bool> {
     println!("\n## The CPU against the card, on random weights of {}\n", describe(sizes));
     all_right &= against_cpu::check(&weights, sizes, card, options)?;
     println!("\n## Speed, on the same weights\n");
-    benchmark::run(&weights, sizes, card, options)?;
+    benchmark::run(&weights, sizes, card, options, started)?;
     println!(
         "\nAll of it took {:.0} s. The numbers are {}.",
         started.elapsed().as_secs_f64(),

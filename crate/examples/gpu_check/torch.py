@@ -1,8 +1,8 @@
 """The plain mathematics of GPT-2 in PyTorch, eager and in float32, on the same card: what gpu_check is held against.
 
-    python torch.py FOLDER LENGTHS BATCHES
+    python torch.py FOLDER LENGTHS BATCHES SECONDS
 
-Prints a line of JSON for each length and batch. Everything ends on the host, as it does in this project. A second is the median
+Prints a line of JSON for each length and batch that is begun within so many seconds. Everything ends on the host, as it does in this project. A second is the median
 of 5 runs after 2.
 """
 
@@ -98,13 +98,16 @@ def seconds(run):
 
 
 def main():
-    folder, lengths, batches = sys.argv[1:]
+    begun = time.perf_counter()
+    folder, lengths, batches, most = sys.argv[1:]
     with open(f"{folder}/config.json") as file:
         config = json.load(file)
     w = weights(folder)
     with torch.no_grad():
         for batch in map(int, batches.split(",")):
             for length in map(int, lengths.split(",")):
+                if time.perf_counter() - begun > float(most):
+                    return
                 tokens = torch.randint(config["vocab_size"], (batch, length), device="cuda")
                 report = {
                     "torch": torch.__version__,
