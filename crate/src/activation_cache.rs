@@ -1,12 +1,12 @@
 //! What a forward pass computed on the way, by name and layer.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use ndarray::{ArrayD, ArrayViewD, IxDyn};
 
 use crate::error::{Error, Result, check_index};
-use crate::memory::HostArray;
+use crate::memory::{HostArray, Kept};
 
 /// An activation of a transformer block, named as in TransformerLens.
 ///
@@ -71,14 +71,35 @@ impl Activation {
     }
 }
 
-/// An activation, computed when it is first looked at if it was not computed before.
-type Values = Arc<LazyLock<HostArray<IxDyn>, Compute>>;
-type Compute = Box<dyn FnOnce() -> HostArray<IxDyn> + Send>;
+/// An activation: an array on the host from the moment that somebody looks at it.
+struct Values {
+    array: OnceLock<HostArray<IxDyn>>,
+    /// Makes it; `None` once it is made, so that nothing is held twice.
+    kept: Mutex<Option<Kept<IxDyn>>>,
+}
 
-/// The activations of a forward pass over one or several prompts, as `ndarray` arrays on the host.
+impl Values {
+    fn view(&self) -> Result<ArrayViewD<'_, f32>> {
+        if let Some(array) = self.array.get() {
+            return Ok(array.view());
+        }
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(make) = &*kept {
+            let array = make.make()?; // an error leaves everything as it is
+            self.array.get_or_init(|| array);
+            *kept = None;
+        }
+        Ok(self.array.get().expect("what is not to be made has been made").view())
+    }
+}
+
+/// The activations of a forward pass over one or several prompts, as `ndarray` arrays.
 ///
 /// Prompts of different lengths have arrays of different lengths: nothing is padded. Cloning is cheap, the arrays are
-/// shared. On the CPU, up to 1 GiB of the memory of dropped caches is kept for the next runs, until a model is dropped.
+/// shared. Up to 1 GiB of the memory of dropped caches is kept for the next runs, until a model is dropped.
+///
+/// Of a model on a GPU ([`Device::cuda`](crate::Device::cuda)) an activation stays there until it is first looked at; then it
+/// is copied to the host, and its memory on the GPU freed. Dropping the cache frees all of it.
 ///
 /// ```
 /// use attention_tokens::prelude::*;
@@ -94,7 +115,7 @@ pub struct ActivationCache {
     /// The token ids of each prompt, the beginning-of-sequence token included.
     tokens: Vec<Vec<u32>>,
     /// A prompt each.
-    activations: Vec<BTreeMap<(usize, Activation), Values>>,
+    activations: Vec<BTreeMap<(usize, Activation), Arc<Values>>>,
     n_layers: usize,
 }
 
@@ -103,13 +124,9 @@ impl ActivationCache {
         Self { activations: vec![BTreeMap::new(); tokens.len()], tokens, n_layers }
     }
 
-    pub(crate) fn insert(&mut self, prompt: usize, activation: Activation, layer: usize, values: HostArray<IxDyn>) {
-        self.insert_deferred(prompt, activation, layer, Box::new(|| values));
-    }
-
-    /// As [`insert`](Self::insert), for values that are only computed if someone looks at them.
-    pub(crate) fn insert_deferred(&mut self, prompt: usize, activation: Activation, layer: usize, compute: Compute) {
-        self.activations[prompt].insert((layer, activation), Arc::new(LazyLock::new(compute)));
+    pub(crate) fn insert(&mut self, prompt: usize, activation: Activation, layer: usize, values: Kept<IxDyn>) {
+        let values = Values { array: OnceLock::new(), kept: Mutex::new(Some(values)) };
+        self.activations[prompt].insert((layer, activation), Arc::new(values));
     }
 
     /// How many prompts the cache holds.
@@ -122,7 +139,7 @@ impl ActivationCache {
         &self.tokens
     }
 
-    /// The cache of one prompt of the batch. (It shares the batch's memory, which is freed with the last of them.)
+    /// The cache of one prompt of the batch. (It may share the batch's memory, which is freed with the last of them.)
     ///
     /// # Errors
     /// [`Error::OutOfRange`] if the batch has no such prompt.
@@ -144,7 +161,8 @@ impl ActivationCache {
     ///
     /// # Errors
     /// [`Error::Mismatch`] if the cache holds several prompts (take one with [`prompt`](Self::prompt)),
-    /// [`Error::OutOfRange`] if the model has no such layer, [`Error::NotCached`] if the run was told not to keep it.
+    /// [`Error::OutOfRange`] if the model has no such layer, [`Error::NotCached`] if the run was told not to keep it,
+    /// [`Error::Device`] if a GPU does not give it.
     pub fn get(&self, activation: Activation, layer: usize) -> Result<ArrayD<f32>> {
         Ok(self.view(activation, layer)?.to_owned())
     }
@@ -172,7 +190,7 @@ impl ActivationCache {
     ) -> Result<ArrayViewD<'_, f32>> {
         check_index("layer", layer, "the model", self.n_layers)?;
         match self.activations[prompt].get(&(layer, activation)) {
-            Some(values) => Ok(values.view()),
+            Some(values) => values.view(),
             None => Err(Error::NotCached {
                 activation: activation.name(),
                 layer,

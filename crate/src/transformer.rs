@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use ndarray::{ArcArray, ArcArray2, Array1, Array2, Array3, ArrayView2, Axis, Ix3, IxDyn, s};
+use ndarray::{ArcArray, ArcArray2, Array1, Array2, Array3, ArrayView2, Axis, Ix3, IxDyn};
 use rayon::prelude::*;
 
 use crate::activation_cache::{Activation, ActivationCache};
@@ -10,7 +10,7 @@ use crate::backend::{Attention, Backend, TopTokens};
 use crate::config::{ActFn, Gpt2Config};
 use crate::error::Result;
 use crate::kept_projections::{HeadId, KeptProjections};
-use crate::memory::HostArray;
+use crate::memory::Kept;
 use crate::processed::ProcessedCheckpoint;
 use crate::projection::Projection;
 use crate::weights::{BlockWeights, LayerNormWeights, UnembedWeights, Weights};
@@ -150,12 +150,7 @@ impl<B: Backend> Engine for Transformer<B> {
             return Ok((None, cache));
         }
         let normalized = backend.normalize(&self.ln_final.device, &resid)?;
-        let logits = backend.download(&backend.logits(&self.unembed, &normalized)?)?; // [rows, d_vocab]
-        let logits = match rows.len() {
-            1 => vec![logits.into_owned()],
-            _ => rows.into_iter().map(|rows| logits.slice(s![rows, ..]).to_owned()).collect(),
-        };
-        Ok((Some(logits), cache))
+        Ok((Some(backend.logits(&self.unembed, &normalized, &rows)?), cache))
     }
 
     fn decode(
@@ -326,7 +321,7 @@ impl<B: Backend> Mlp<B> {
     }
 }
 
-/// Copies the wanted activations to the host as they are computed, a prompt each.
+/// Keeps the wanted activations as they are computed, a prompt each.
 struct Recorder<'a, B: Backend> {
     backend: &'a B,
     wanted: &'a Wanted,
@@ -342,7 +337,7 @@ impl<B: Backend> Recorder<'_, B> {
 
     /// Shape: `[rows, n_heads d_head]` → `[pos, n_heads, d_head]` a prompt.
     fn heads(&mut self, activation: Activation, layer: usize, n_heads: usize, x: &B::Tensor) -> Result<()> {
-        self.rows(activation, layer, x, |own| {
+        self.rows(activation, layer, x, move |own| {
             let shape = (own.nrows(), n_heads, own.ncols() / n_heads);
             own.into_shape_with_order(shape).expect("as many columns as heads times d_head").into_dyn()
         })
@@ -354,20 +349,18 @@ impl<B: Backend> Recorder<'_, B> {
         activation: Activation,
         layer: usize,
         x: &B::Tensor,
-        reshape: impl Fn(ArcArray2<f32>) -> ArcArray<f32, IxDyn>,
+        reshape: impl Fn(ArcArray2<f32>) -> ArcArray<f32, IxDyn> + Copy + Send + 'static,
     ) -> Result<()> {
         if self.wanted.keeps(activation, layer) {
-            let x = self.backend.download(x)?;
-            for (prompt, rows) in self.rows.iter().enumerate() {
-                let own = |x: ArcArray2<f32>| reshape(x.slice_move(s![rows.clone(), ..])); // shares the batch's memory
-                self.cache.insert(prompt, activation, layer, x.clone().map(own));
+            for (prompt, own) in self.backend.keep(x, &self.rows)?.into_iter().enumerate() {
+                self.cache.insert(prompt, activation, layer, own.map(reshape));
             }
         }
         Ok(())
     }
 
     /// Shape: `[n_heads, query_pos, key_pos]` a prompt; empty if it is not wanted.
-    fn pattern(&mut self, layer: usize, pattern: Vec<HostArray<Ix3>>) {
+    fn pattern(&mut self, layer: usize, pattern: Vec<Kept<Ix3>>) {
         for (prompt, pattern) in pattern.into_iter().enumerate() {
             self.cache.insert(prompt, Activation::Pattern, layer, pattern.map(ArcArray::into_dyn));
         }
@@ -378,8 +371,7 @@ impl<B: Backend> Recorder<'_, B> {
         if self.wanted.keeps(Activation::AttnScores, layer) {
             for (prompt, rows) in self.rows.iter().enumerate() {
                 let scores = self.backend.attn_scores(q, k, n_heads, rows.clone())?;
-                let scores = move || scores().map(ArcArray::into_dyn);
-                self.cache.insert_deferred(prompt, Activation::AttnScores, layer, Box::new(scores));
+                self.cache.insert(prompt, Activation::AttnScores, layer, scores.map(ArcArray::into_dyn));
             }
         }
         Ok(())

@@ -31,8 +31,8 @@ impl Device {
     /// A CUDA GPU by its number, from 0, as in `device="cuda:0"`: cuBLAS and the project's own kernels, in single precision
     /// (no TF32). Needs the feature `cuda`, NVIDIA's driver, cuBLAS and NVRTC; loading a model says what is missing.
     ///
-    /// Activations come to the host as they are computed, and nothing of a run stays on the GPU but half a gigabyte of
-    /// memory at most, for the next one. Decoding takes 64 MiB there, the vectors of a head, and what
+    /// Activations stay on the GPU until somebody looks at them, in a quarter of its memory at most; what is beyond comes to the
+    /// host at once. Logits are made and decoded 64 MiB at a time, of 64 MiB of vectors at a time, and folded projections take what
     /// [`LoadOptions::folded_bytes`](crate::LoadOptions::folded_bytes) allows.
     pub fn cuda(ordinal: usize) -> Self {
         Self(DeviceKind::Cuda(ordinal))

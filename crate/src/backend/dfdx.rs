@@ -7,13 +7,13 @@
 use std::ops::Range;
 
 use ::dfdx::prelude::*;
-use ndarray::{Array1, Array2, Array3, ArrayView2, Ix2, s};
+use ndarray::{Array1, Array2, Array3, ArrayView2, Ix2, Ix3, s};
 
 use super::top_tokens::TopTokensBuilder;
-use super::{Attention, AttnScores, Backend, TopTokens};
+use super::{Attention, Backend, TopTokens, own_rows};
 use crate::config::ActFn;
 use crate::error::{Error, Result};
-use crate::memory::HostArray;
+use crate::memory::{HostArray, Kept};
 use crate::weights::LayerNormWeights;
 
 type Vector<D> = Tensor<(usize,), f32, D>;
@@ -131,8 +131,10 @@ impl<D: ::dfdx::tensor_ops::Device<f32>> Dfdx<D> {
         Array2::from_shape_vec(*x.shape(), x.as_vec()).expect("a tensor has as many values as its shape")
     }
 
-    fn download_cube(&self, x: &Cube<D>) -> Array3<f32> {
-        Array3::from_shape_vec(*x.shape(), x.as_vec()).expect("a tensor has as many values as its shape")
+    /// On the host at once.
+    fn kept(&self, x: &Cube<D>) -> Kept<Ix3> {
+        let x = Array3::from_shape_vec(*x.shape(), x.as_vec()).expect("a tensor has as many values as its shape");
+        HostArray::from(x).into()
     }
 
     /// The rows of one prompt, a head at a time: `[rows, n_heads d_head]` → `[n_heads, pos, d_head]`.
@@ -253,7 +255,7 @@ impl<D: AnyThread> Backend for Dfdx<D> {
         let failed = self.failed::<D::Err>("attention");
         if let [rows] = prompts {
             let (z, pattern) = self.attend(qkv, n_heads, rows).map_err(failed)?;
-            let pattern = if keep_pattern { vec![self.download_cube(&pattern).into()] } else { Vec::new() };
+            let pattern = if keep_pattern { vec![self.kept(&pattern)] } else { Vec::new() };
             return Ok(Attention { z, pattern });
         }
         // Below each other on the host: for this, too, dfdx compiles a kernel at run time.
@@ -262,17 +264,16 @@ impl<D: AnyThread> Backend for Dfdx<D> {
             let (z, pattern) = self.attend(qkv, n_heads, rows).map_err(&failed)?;
             all.extend(z.as_vec());
             if keep_pattern {
-                kept.push(self.download_cube(&pattern).into());
+                kept.push(self.kept(&pattern));
             }
         }
         let z = self.device.try_tensor_from_vec(all, *qkv[0].shape()).map_err(&failed)?;
         Ok(Attention { z, pattern: kept })
     }
 
-    fn attn_scores(&self, q: &Matrix<D>, k: &Matrix<D>, n_heads: usize, rows: Range<usize>) -> Result<AttnScores> {
+    fn attn_scores(&self, q: &Matrix<D>, k: &Matrix<D>, n_heads: usize, rows: Range<usize>) -> Result<Kept<Ix3>> {
         let scores = self.scores(q, k, n_heads, &rows).map_err(self.failed::<D::Err>("attention scores"))?;
-        let scores = self.download_cube(&scores);
-        Ok(Box::new(|| scores.into()))
+        Ok(self.kept(&scores))
     }
 
     fn download(&self, x: &Matrix<D>) -> Result<HostArray<Ix2>> {
@@ -287,8 +288,8 @@ impl<D: AnyThread> Backend for Dfdx<D> {
         self.linear_weights(unembed)
     }
 
-    fn logits(&self, unembed: &DfdxLinear<D>, x: &Matrix<D>) -> Result<Matrix<D>> {
-        self.apply(unembed, x)
+    fn logits(&self, unembed: &DfdxLinear<D>, x: &Matrix<D>, prompts: &[Range<usize>]) -> Result<Vec<Array2<f32>>> {
+        Ok(own_rows(self.download(&self.apply(unembed, x)?)?, prompts))
     }
 
     fn projected(&self, p: Array2<f32>) -> Result<DfdxProjected<D>> {

@@ -18,7 +18,7 @@ mod top_tokens;
 
 use std::ops::Range;
 
-use ndarray::{Array1, Array2, ArrayView2, Ix2, Ix3};
+use ndarray::{Array1, Array2, ArrayView2, Ix2, Ix3, s};
 
 #[cfg(feature = "cuda")]
 pub(crate) use self::cuda::Cuda;
@@ -26,7 +26,7 @@ pub(crate) use self::dfdx::Dfdx;
 pub(crate) use self::fused::Fused;
 use crate::config::ActFn;
 use crate::error::Result;
-use crate::memory::HostArray;
+use crate::memory::{HostArray, Kept};
 use crate::weights::LayerNormWeights;
 pub use device::Device;
 pub(crate) use device::DeviceKind;
@@ -42,15 +42,12 @@ fn cuda_is_available() -> bool {
     available
 }
 
-/// Attention scores that may be computed when they are looked at. Shape: → `[n_heads, query_pos, key_pos]`.
-pub(crate) type AttnScores = Box<dyn FnOnce() -> HostArray<Ix3> + Send>;
-
 /// What attention computes.
 pub(crate) struct Attention<T> {
     /// Shape: `[rows, n_heads d_head]`.
     pub(crate) z: T,
     /// A prompt each, `[n_heads, query_pos, key_pos]`. Empty if not kept.
-    pub(crate) pattern: Vec<HostArray<Ix3>>,
+    pub(crate) pattern: Vec<Kept<Ix3>>,
 }
 
 /// A place to compute. Shapes are the caller's responsibility: they are checked before a backend is called.
@@ -113,17 +110,22 @@ pub(crate) trait Backend: Send + Sync + 'static {
     ) -> Result<Attention<Self::Tensor>>;
     /// The `q kᵀ / √d_head` of one prompt, whose rows these are; −∞ where key > query. Shape: `q`, `k` as for
     /// [`attention`](Self::attention).
-    fn attn_scores(&self, q: &Self::Tensor, k: &Self::Tensor, n_heads: usize, rows: Range<usize>)
-    -> Result<AttnScores>;
+    fn attn_scores(&self, q: &Self::Tensor, k: &Self::Tensor, n_heads: usize, rows: Range<usize>) -> Result<Kept<Ix3>>;
     /// A matrix on the host. Where it is there already, it is shared, not copied.
     fn download(&self, x: &Self::Tensor) -> Result<HostArray<Ix2>>;
+    /// The rows of each prompt, for a cache. A device may leave them where they are until somebody looks at them.
+    fn keep(&self, x: &Self::Tensor, prompts: &[Range<usize>]) -> Result<Vec<Kept<Ix2>>> {
+        let x = self.download(x)?;
+        let own = |rows: &Range<usize>| x.clone().map(|x| x.slice_move(s![rows.clone(), ..])); // shares the batch's memory
+        Ok(prompts.iter().map(|rows| own(rows).into()).collect())
+    }
 
     /// Puts `w_u [d_model, d_vocab]` and `b_u [d_vocab]` on the device.
     fn unembed(&self, w_u: Array2<f32>, b_u: Array1<f32>) -> Result<Self::Unembed>;
     /// Copies `w_u` and `b_u` back to the host, bit by bit.
     fn unembed_weights(&self, unembed: &Self::Unembed) -> Result<(Array2<f32>, Array1<f32>)>;
-    /// Shape: `[rows, d_model]` → `[rows, d_vocab]`.
-    fn logits(&self, unembed: &Self::Unembed, x: &Self::Tensor) -> Result<Self::Tensor>;
+    /// `x W_U + b_U` on the host, a prompt each. Shape: `[rows, d_model]` → `[pos, d_vocab]`.
+    fn logits(&self, unembed: &Self::Unembed, x: &Self::Tensor, prompts: &[Range<usize>]) -> Result<Vec<Array2<f32>>>;
 
     /// Puts a projection `p [d_head, d_model]` on the device.
     fn projected(&self, p: Array2<f32>) -> Result<Self::Projected>;
@@ -138,4 +140,12 @@ pub(crate) trait Backend: Send + Sync + 'static {
         unembed: &Self::Unembed,
         k: usize,
     ) -> Result<TopTokens>;
+}
+
+/// The rows of each prompt, for a person to keep.
+fn own_rows(x: HostArray<Ix2>, prompts: &[Range<usize>]) -> Vec<Array2<f32>> {
+    match prompts {
+        [_] => vec![x.into_owned()],
+        _ => prompts.iter().map(|rows| x.slice(s![rows.clone(), ..]).to_owned()).collect(),
+    }
 }

@@ -4,11 +4,11 @@
 use std::ops::Range;
 use std::slice;
 
-use ndarray::{Array1, Array2, Array3, ArrayView, Dimension};
+use ndarray::{Array1, Array2, Array3, ArrayView, Dimension, Ix3, s};
 
-use super::{Backend, Dfdx, Fused, TopTokens};
+use super::{Attention, Backend, Dfdx, Fused, TopTokens};
 use crate::config::ActFn;
-use crate::memory::HostArray;
+use crate::memory::Kept;
 use crate::weights::LayerNormWeights;
 
 type Oracle = Dfdx<::dfdx::tensor::Cpu>;
@@ -162,6 +162,45 @@ fn embeddings_sums_and_layer_norms() {
     }
 }
 
+/// The rows of prompts of these lengths, and how many there are.
+fn below_each_other(lengths: &[usize]) -> (Vec<Range<usize>>, usize) {
+    let ends = lengths.iter().scan(0, |end, len| {
+        *end += len;
+        Some(*end)
+    });
+    (ends.zip(lengths).map(|(end, len)| end - len..end).collect(), lengths.iter().sum())
+}
+
+#[test]
+fn logits_and_what_is_kept_of_ragged_batches() {
+    let random = &mut random();
+    // Of large vocabularies a card makes a few rows at a time.
+    for (d_model, d_vocab, longest) in [(1, 1, 300), (20, 97, 300), (7, 50257, 300), (2, 300_000, 60)] {
+        let (w_u, b_u) = (matrix(random, d_model, d_vocab), vector(random, d_vocab));
+        for lengths in [vec![1], vec![longest], vec![random.usize(1..longest), 1, longest / 2, 2, longest / 2]] {
+            let what = format!("d_model {d_model}, vocabulary {d_vocab}, prompts of {lengths:?}");
+            let (prompts, rows) = below_each_other(&lengths);
+            let x = matrix(random, rows, d_model);
+            let (got, want) = all!(|backend| {
+                let unembed = backend.unembed(w_u.clone(), b_u.clone()).unwrap();
+                let x = upload(backend, &x);
+                let kept = backend.keep(&x, &prompts).unwrap();
+                let kept: Vec<_> = kept.into_iter().map(|kept| kept.make().unwrap().into_owned()).collect();
+                (backend.logits(&unembed, &x, &prompts).unwrap(), kept)
+            });
+            for (logits, kept) in got {
+                assert_eq!((logits.len(), kept.len()), (prompts.len(), prompts.len()), "{what}");
+                for (got, want) in logits.iter().zip(&want.0) {
+                    assert_close(got.view(), want.view(), typical(d_model, 2), &what);
+                }
+                for (kept, rows) in kept.iter().zip(&prompts) {
+                    assert_eq!(kept, x.slice(s![rows.clone(), ..]), "{what}");
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn attention_of_ragged_batches() {
     let random = &mut random();
@@ -171,20 +210,16 @@ fn attention_of_ragged_batches() {
             [vec![1], vec![some], vec![300], vec![some, 1, 129], vec![some, 3, some, 1, 3, some], vec![2; 300]];
         for lengths in batches {
             let what = format!("{n_heads} heads of {d_head}, prompts of {lengths:?}");
-            let ends = lengths.iter().scan(0, |end, len| {
-                *end += len;
-                Some(*end)
-            });
-            let prompts: Vec<Range<usize>> = ends.zip(&lengths).map(|(end, len)| end - len..end).collect();
-            let rows = lengths.iter().sum();
+            let (prompts, rows) = below_each_other(&lengths);
             let qkv = [(); 3].map(|()| 4.0 * matrix(random, rows, n_heads * d_head));
             for keep_pattern in [true, false] {
                 let (got, want) = all!(|backend| {
                     let [q, k, v] = [0, 1, 2].map(|index| upload(backend, &qkv[index]));
                     let attention = backend.attention([&q, &k, &v], n_heads, &prompts, keep_pattern).unwrap();
-                    let scores = |rows: &Range<usize>| backend.attn_scores(&q, &k, n_heads, rows.clone()).unwrap()();
-                    let scores: Vec<Array3<f32>> = prompts.iter().map(scores).map(HostArray::into_owned).collect();
-                    let pattern: Vec<Array3<f32>> = attention.pattern.into_iter().map(HostArray::into_owned).collect();
+                    let scores = |rows: &Range<usize>| backend.attn_scores(&q, &k, n_heads, rows.clone()).unwrap();
+                    let on_host = |kept: Kept<Ix3>| kept.make().unwrap().into_owned();
+                    let scores: Vec<Array3<f32>> = prompts.iter().map(scores).map(on_host).collect();
+                    let pattern: Vec<Array3<f32>> = attention.pattern.into_iter().map(on_host).collect();
                     (backend.download(&attention.z).unwrap().into_owned(), scores, pattern)
                 });
                 for got in got {
@@ -198,6 +233,33 @@ fn attention_of_ragged_batches() {
                         assert_close(got.view(), want.view(), 1.0, &what);
                     }
                 }
+            }
+        }
+    }
+}
+
+/// Scores that are whole numbers, hundreds apart: e to their power alone would overflow, and so would the sum.
+#[test]
+fn attention_with_large_scores() {
+    let random = &mut random();
+    for (n_heads, d_head) in [(1, 1), (3, 4), (2, 64)] {
+        let lengths = [random.usize(2..=300), 300, 1, 64];
+        let (prompts, rows) = below_each_other(&lengths);
+        let mut qkv = [16.0, 16.0, 1.0].map(|scale| scale * integers(random, rows, n_heads * d_head));
+        // One key outweighs all others, wherever it is.
+        let keys = prompts.iter().map(|rows| random.usize(rows.clone())).collect::<Vec<_>>();
+        keys.iter().for_each(|&key| qkv[1].row_mut(key).mapv_inplace(|k| 16.0 * k));
+        let what = format!("{n_heads} heads of {d_head}, prompts of {lengths:?}, keys {keys:?}");
+        let (got, want) = all!(|backend| {
+            let [q, k, v] = [0, 1, 2].map(|index| upload(backend, &qkv[index]));
+            let Attention { z, pattern } = backend.attention([&q, &k, &v], n_heads, &prompts, true).unwrap();
+            let pattern: Vec<_> = pattern.into_iter().map(|kept| kept.make().unwrap().into_owned()).collect();
+            (backend.download(&z).unwrap().into_owned(), pattern)
+        });
+        for (z, pattern) in got {
+            assert_close(z.view(), want.0.view(), 1.0, &what);
+            for (got, want) in pattern.iter().zip(&want.1) {
+                assert_close(got.view(), want.view(), 1.0, &what);
             }
         }
     }
@@ -235,7 +297,7 @@ fn vectors(random: &mut fastrand::Rng, d_vocab: usize) -> [usize; 3] {
 fn decoding() {
     let random = &mut random();
     for (d_head, d_model, d_vocab) in
-        [(1, 1, 1), (1, 7, 97), (20, 40, 97), (64, 70, 1), (20, 20, 50257), (64, 65, 50257)]
+        [(1, 1, 1), (1, 7, 97), (20, 40, 97), (64, 70, 1), (20, 20, 50257), (64, 65, 50257), (4200, 2, 5)]
     {
         let (w_u, b_u) = (matrix(random, d_model, d_vocab), vector(random, d_vocab));
         for n in vectors(random, d_vocab) {

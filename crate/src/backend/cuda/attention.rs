@@ -9,9 +9,9 @@ use ndarray::Dim;
 
 use super::Matrix;
 use super::card::{Card, Memory, Operand, Problem, Shape};
+use super::keep::OnCard;
 use super::kernels::{a_block_each, a_thread_each};
 use crate::backend::Attention;
-use crate::memory::HostArray;
 
 /// Patterns of this many bytes are on the card at a time, or one prompt's if that is larger.
 const PATTERN_BYTES: usize = 64 << 20;
@@ -46,10 +46,8 @@ pub(super) fn attention(
             _ => heads.of_prompts(&first_rows)?,
         }
         for (index, prompt) in group.into_iter().enumerate().filter(|_| keep_pattern) {
-            let mut host = HostArray::unset(Dim((n_heads, pos, pos)));
-            let first = index * n_heads * pos * pos;
-            pattern.download(first, host.as_slice_mut().expect("a new array is contiguous"))?;
-            kept.insert(prompt, host);
+            let of_prompt = OnCard { memory: &pattern, first: index * n_heads * pos * pos };
+            kept.insert(prompt, of_prompt.keep(card, Dim((n_heads, pos, pos)))?);
         }
     }
     Ok(Attention { z, pattern: kept.into_values().collect() })

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{CStr, c_char, c_uint};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytemuck::Pod;
 use cudarc::cublas::CudaBlas;
@@ -18,6 +19,9 @@ use crate::error::{Error, Result, check_index};
 /// So much memory that nothing uses is kept for the next run instead of being given back to the driver, which takes longer
 /// than most kernels run.
 const KEPT_BYTES: u64 = 512 << 20;
+
+/// Caches may keep this part of a card's memory; what is beyond comes to the host at once.
+const PART_OF_CACHES: usize = 4;
 
 /// What a card or a library said, for a person.
 pub(super) struct Problem(pub(super) String);
@@ -39,7 +43,9 @@ impl From<CublasError> for Problem {
     fn from(error: CublasError) -> Self {
         let status = error.0 as u32;
         let name = match status {
-            1 => "not initialized",
+            1 => {
+                "not initialized; a driver older than cuBLAS may be why: `nvidia-smi` shows the newest CUDA that it is for"
+            }
             3 => "it could not allocate memory",
             7 => "a size or an address is not allowed",
             8 => "the GPU lacks something that it needs",
@@ -78,6 +84,9 @@ pub(super) struct Card {
     pub(super) kernels: Kernels,
     /// Whether memory comes from the driver's pool, in the order of the work, or by calls that wait for all of it.
     pooled: bool,
+    /// Bytes that caches keep, of at most so many.
+    in_caches: Mutex<usize>,
+    most_in_caches: usize,
 }
 
 impl Card {
@@ -106,7 +115,10 @@ impl Card {
         let pools = device.attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MEMORY_POOLS_SUPPORTED)?;
         let blas = CudaBlas::new(device.clone())?;
         let kernels = Kernels::compile(&device)?;
-        let card = Self { name, pooled: pools > 0, blas: Mutex::new(blas), kernels, device };
+        let (_, total) = result::mem_get_info()?;
+        let (in_caches, most_in_caches) = (Mutex::new(0), total / PART_OF_CACHES);
+        let blas = Mutex::new(blas);
+        let card = Self { name, pooled: pools > 0, blas, kernels, device, in_caches, most_in_caches };
         if card.pooled {
             card.keep_spare_memory()?;
         }
@@ -124,6 +136,10 @@ impl Card {
             sys::cuMemPoolSetAttribute(pool, threshold, (&raw mut bytes).cast()).result()?;
         }
         Ok(())
+    }
+
+    fn in_caches(&self) -> MutexGuard<'_, usize> {
+        self.in_caches.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// An error of an operation.
@@ -296,6 +312,9 @@ pub(super) struct Memory {
 
 struct Allocation {
     pointer: CUdeviceptr,
+    bytes: usize,
+    /// Whether a cache keeps it; changed under the lock of [`Card::in_caches`].
+    in_cache: AtomicBool,
     card: Arc<Card>,
 }
 
@@ -324,7 +343,8 @@ impl Memory {
             sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => out_of_memory(bytes),
             _ => error.into(),
         })?;
-        Ok(Self { pointer, bytes, allocation: Arc::new(Allocation { pointer, card: card.clone() }) })
+        let allocation = Allocation { pointer, bytes, in_cache: AtomicBool::new(false), card: card.clone() };
+        Ok(Self { pointer, bytes, allocation: Arc::new(allocation) })
     }
 
     pub(super) fn upload<T: Pod>(card: &Arc<Card>, values: &[T]) -> Result<Self, Problem> {
@@ -345,11 +365,29 @@ impl Memory {
         Ok(())
     }
 
+    /// The same memory, for a cache to keep; `None` if caches would then have more than they may.
+    pub(super) fn for_cache(&self) -> Option<Self> {
+        let Allocation { bytes, in_cache, card, .. } = &*self.allocation;
+        let mut all = card.in_caches();
+        if !in_cache.load(Ordering::Relaxed) {
+            if *all + bytes > card.most_in_caches {
+                return None;
+            }
+            *all += bytes;
+            in_cache.store(true, Ordering::Relaxed);
+        }
+        Some(self.part(0, self.bytes))
+    }
+
+    /// So many bytes of it, behind the first so many.
+    fn part(&self, first: usize, bytes: usize) -> Self {
+        Self { pointer: self.pointer + first as u64, bytes, allocation: self.allocation.clone() }
+    }
+
     /// Its three equal parts.
     pub(super) fn thirds(&self) -> [Self; 3] {
         let bytes = self.bytes / 3;
-        let part = |index| self.pointer + (index * bytes) as u64;
-        [0, 1, 2].map(|index| Self { pointer: part(index), bytes, allocation: self.allocation.clone() })
+        [0, 1, 2].map(|index| self.part(index * bytes, bytes))
     }
 
     /// The memory of which these are the [`thirds`](Self::thirds).
@@ -359,7 +397,7 @@ impl Memory {
             Arc::ptr_eq(&a.allocation, &b.allocation) && a.pointer + a.bytes as u64 == b.pointer && a.bytes == b.bytes
         };
         assert!(follows(first, second) && follows(second, third), "thirds of other memory");
-        Self { pointer: first.pointer, bytes: 3 * first.bytes, allocation: first.allocation.clone() }
+        first.part(0, 3 * first.bytes)
     }
 
     /// The values behind the first so many, once all that was asked of the card before is done.
@@ -383,8 +421,8 @@ fn out_of_memory(bytes: usize) -> Problem {
         Err(error) => Problem::from(error).0,
     };
     Problem(format!(
-        "out of memory: {} MB were asked for, {free}; give it fewer or shorter prompts, or load the model with a smaller \
-         `folded_bytes`, or close other programs that use the card",
+        "out of memory: {} MB were asked for, {free}; drop caches of earlier runs, give it fewer or shorter prompts, load the model \
+         with a smaller `folded_bytes`, or close other programs that use the card",
         mb(bytes)
     ))
 }
@@ -392,6 +430,9 @@ fn out_of_memory(bytes: usize) -> Problem {
 impl Drop for Allocation {
     #[allow(unsafe_code)]
     fn drop(&mut self) {
+        if *self.in_cache.get_mut() {
+            *self.card.in_caches() -= self.bytes;
+        }
         // A card that has failed cannot free its memory either, and a destructor has nobody to tell.
         if self.card.device.bind_to_thread().is_ok() {
             // SAFETY: the memory came from the same pool or call, and nothing has its address any more.

@@ -3,16 +3,17 @@
 use std::sync::{Arc, OnceLock};
 
 use cudarc::driver::LaunchAsync;
-use ndarray::{Array2, ArrayView2};
+use ndarray::{Array2, ArrayView2, Axis};
 
-use super::card::{Card, Memory, Operand, Problem, Shape};
+use super::card::{Card, Memory, Problem};
 use super::kernels::a_block_each;
+use super::logits::rows_at_once;
 use super::{CudaLinear, Matrix};
 use crate::backend::TopTokens;
 use crate::backend::top_tokens::wanted;
 
-/// Logits of this many bytes are on the card at a time.
-const LOGITS_BYTES: usize = 64 << 20;
+/// Vectors of this many bytes are on the card at a time, and as many bytes of logits.
+const VECTORS_BYTES: usize = 64 << 20;
 
 /// Vectors with numbers above this may overflow, and do so otherwise in another order of the products: they go the plain way.
 const LARGEST: f32 = 1e18;
@@ -46,7 +47,6 @@ impl Projected {
 }
 
 /// See [`Backend::decode`](crate::backend::Backend::decode).
-#[allow(unsafe_code)]
 pub(super) fn decode(
     card: &Arc<Card>,
     c: ArrayView2<f32>,
@@ -54,33 +54,49 @@ pub(super) fn decode(
     unembed: &CudaLinear,
     k: usize,
 ) -> Result<TopTokens, Problem> {
-    let (n, d_vocab) = (c.nrows(), unembed.w.columns);
-    let wanted = wanted(k, d_vocab);
-    let (mut found, mut their_logits) = (Array2::zeros((n, wanted)), Array2::zeros((n, wanted)));
-    if n == 0 {
-        return Ok(TopTokens::of_best(found, their_logits, k));
-    }
+    let (n, wanted) = (c.nrows(), wanted(k, unembed.w.columns));
+    let (mut tokens, mut logits) = (Array2::zeros((n, wanted)), Array2::zeros((n, wanted)));
     let fits = c.iter().all(|x| x.abs() < LARGEST);
-    let c = Matrix::upload(card, c)?;
-    let (x, w) = match fits {
-        true => (c, projected.folded(card, unembed)?),
-        false => (c.product(card, &projected.p)?, &unembed.w),
-    };
-    let rows_at_once = (LOGITS_BYTES / (size_of::<f32>() * d_vocab)).clamp(1, n);
-    let logits = Matrix::unset(card, rows_at_once, d_vocab)?;
-    let (tokens, best) = (Memory::unset::<u32>(card, n * wanted)?, Memory::unset::<f32>(card, n * wanted)?);
-    for start in (0..n).step_by(rows_at_once) {
-        let rows = rows_at_once.min(n - start);
-        let shape = Shape { rows, inner: x.columns, columns: d_vocab, count: 1 };
-        let x = Operand { first: start * x.columns, ..x.operand() };
-        card.products(1.0, x, w.operand(), logits.operand(), shape)?;
-        let parameters = (&logits.memory, &unembed.b, &tokens, &best, start as u64, d_vocab as u32, wanted as u32);
+    let widest = if fits { c.ncols() } else { c.ncols().max(projected.p.columns) };
+    let at_once = (VECTORS_BYTES / (size_of::<f32>() * widest)).max(1);
+    let c = c.axis_chunks_iter(Axis(0), at_once);
+    let their_tokens = tokens.axis_chunks_iter_mut(Axis(0), at_once);
+    let their_logits = logits.axis_chunks_iter_mut(Axis(0), at_once);
+    for ((c, mut tokens), mut logits) in c.zip(their_tokens).zip(their_logits) {
+        let c = Matrix::upload(card, c)?;
+        let best = match fits {
+            true => best_of(card, &c, projected.folded(card, unembed)?, &unembed.b, wanted)?,
+            false => best_of(card, &c.product(card, &projected.p)?, &unembed.w, &unembed.b, wanted)?,
+        };
+        let whole_rows = "whole rows of a new array are contiguous";
+        best.tokens.download(0, tokens.as_slice_mut().expect(whole_rows))?;
+        best.logits.download(0, logits.as_slice_mut().expect(whole_rows))?;
+    }
+    Ok(TopTokens::of_best(tokens, logits, k))
+}
+
+/// Shape: each `[n, wanted]`.
+struct Best {
+    tokens: Memory,
+    logits: Memory,
+}
+
+/// The best tokens of each row of `x w + b`. Asks the card for all of it, and waits for none.
+#[allow(unsafe_code)]
+fn best_of(card: &Arc<Card>, x: &Matrix, w: &Matrix, b: &Memory, wanted: usize) -> Result<Best, Problem> {
+    let (n, d_vocab) = (x.rows, w.columns);
+    let at_once = rows_at_once(n, d_vocab);
+    let block = Matrix::unset(card, at_once, d_vocab)?;
+    let best =
+        Best { tokens: Memory::unset::<u32>(card, n * wanted)?, logits: Memory::unset::<f32>(card, n * wanted)? };
+    for start in (0..n).step_by(at_once) {
+        let rows = start..(start + at_once).min(n);
+        x.product_of_rows(card, rows.clone(), w, &block)?;
+        let Best { tokens, logits } = &best;
+        let parameters = (&block.memory, b, tokens, logits, start as u64, d_vocab as u32, wanted as u32);
         // SAFETY: the parameters are those of the kernel, which has a block for each row; it writes `wanted` tokens and logits
         // of each, at most as many as there are tokens, behind those of the `start` rows before.
-        unsafe { card.kernels.top_tokens.clone().launch(a_block_each(rows), parameters) }?;
+        unsafe { card.kernels.top_tokens.clone().launch(a_block_each(rows.len()), parameters) }?;
     }
-    // Only now, so that the card has all its work before anything waits for it.
-    tokens.download(0, found.as_slice_mut().expect("a new array is contiguous"))?;
-    best.download(0, their_logits.as_slice_mut().expect("a new array is contiguous"))?;
-    Ok(TopTokens::of_best(found, their_logits, k))
+    Ok(best)
 }

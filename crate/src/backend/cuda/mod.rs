@@ -4,28 +4,32 @@
 //! than on the products around it (`docs/performance.md` counts the calls), its tensors lend their memory to nobody, so that
 //! no single operation can be replaced, and they keep a copy of what is uploaded on the host.
 //!
-//! Work on a card is done in the order in which it is asked for, and nothing waits for it but [`Memory::download`].
+//! Work on a card is done in the order in which it is asked for, and nothing waits for it but [`Memory::download`]. What a cache
+//! keeps stays on the card until somebody looks at it ([`keep`]).
 
 mod attention;
 mod card;
 mod decode;
+mod keep;
 mod kernels;
 mod libraries;
+mod logits;
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use cudarc::driver::LaunchAsync;
-use ndarray::{Array1, Array2, ArrayView2, Dim, Ix2};
+use ndarray::{Array1, Array2, ArrayView2, Dim, Ix2, Ix3};
 
 pub(super) use self::card::check;
 use self::card::{Card, Memory, Operand, Problem, Shape};
 use self::decode::Projected;
+use self::keep::OnCard;
 use self::kernels::{Function, a_block_each, a_thread_each, a_thread_each_column};
-use super::{Attention, AttnScores, Backend, TopTokens, fused};
+use super::{Attention, Backend, TopTokens};
 use crate::config::ActFn;
 use crate::error::{Error, Result};
-use crate::memory::{HostArray, forget_spare};
+use crate::memory::{HostArray, Kept, forget_spare};
 use crate::weights::LayerNormWeights;
 
 /// A CUDA card.
@@ -68,13 +72,14 @@ impl Matrix {
     }
 
     fn download(&self) -> Result<HostArray<Ix2>, Problem> {
-        self.download_rows(0..self.rows)
+        let (on_card, shape) = self.rows(0..self.rows);
+        on_card.download(shape)
     }
 
-    fn download_rows(&self, rows: Range<usize>) -> Result<HostArray<Ix2>, Problem> {
-        let mut x = HostArray::unset(Dim((rows.len(), self.columns)));
-        self.memory.download(rows.start * self.columns, x.as_slice_mut().expect("a new matrix is contiguous"))?;
-        Ok(x)
+    /// Some of its rows, and their shape.
+    fn rows(&self, rows: Range<usize>) -> (OnCard<'_>, Ix2) {
+        let first = rows.start * self.columns;
+        (OnCard { memory: &self.memory, first }, Dim((rows.len(), self.columns)))
     }
 
     fn operand(&self) -> Operand<'_> {
@@ -89,9 +94,15 @@ impl Matrix {
     /// `self other`.
     fn product(&self, card: &Arc<Card>, other: &Self) -> Result<Self, Problem> {
         let y = Self::unset(card, self.rows, other.columns)?;
-        let shape = Shape { rows: self.rows, inner: self.columns, columns: other.columns, count: 1 };
-        card.products(1.0, self.operand(), other.operand(), y.operand(), shape)?;
+        self.product_of_rows(card, 0..self.rows, other, &y)?;
         Ok(y)
+    }
+
+    /// Some rows of `self other`, into the first rows of `y`.
+    fn product_of_rows(&self, card: &Arc<Card>, rows: Range<usize>, other: &Self, y: &Self) -> Result<(), Problem> {
+        let shape = Shape { rows: rows.len(), inner: self.columns, columns: other.columns, count: 1 };
+        let x = Operand { first: rows.start * self.columns, ..self.operand() };
+        card.products(1.0, x, other.operand(), y.operand(), shape)
     }
 }
 
@@ -274,16 +285,17 @@ impl Backend for Cuda {
         attention::attention(&self.card, qkv, n_heads, prompts, keep_pattern).map_err(self.failed("attention"))
     }
 
-    /// They are as large as the pattern, and few look at them: the few queries and keys come to the host, and give them when
-    /// asked.
-    fn attn_scores(&self, q: &Matrix, k: &Matrix, n_heads: usize, rows: Range<usize>) -> Result<AttnScores> {
-        let download = |x: &Matrix| x.download_rows(rows.clone()).map_err(self.failed("attention scores"));
-        let (q, k) = (download(q)?, download(k)?);
-        Ok(Box::new(move || fused::attn_scores(q.view(), k.view(), n_heads, 0..q.nrows())))
+    fn attn_scores(&self, q: &Matrix, k: &Matrix, n_heads: usize, rows: Range<usize>) -> Result<Kept<Ix3>> {
+        keep::attn_scores(&self.card, [q, k], n_heads, rows).map_err(self.failed("attention scores"))
     }
 
     fn download(&self, x: &Matrix) -> Result<HostArray<Ix2>> {
         x.download().map_err(self.failed("a download"))
+    }
+
+    fn keep(&self, x: &Matrix, prompts: &[Range<usize>]) -> Result<Vec<Kept<Ix2>>> {
+        let keep = |rows: &Range<usize>| keep::rows(&self.card, x, rows.clone());
+        prompts.iter().map(keep).collect::<Result<_, _>>().map_err(self.failed("a download"))
     }
 
     fn unembed(&self, w_u: Array2<f32>, b_u: Array1<f32>) -> Result<CudaLinear> {
@@ -294,8 +306,8 @@ impl Backend for Cuda {
         self.linear_weights(unembed)
     }
 
-    fn logits(&self, unembed: &CudaLinear, x: &Matrix) -> Result<Matrix> {
-        self.apply(unembed, x)
+    fn logits(&self, unembed: &CudaLinear, x: &Matrix, prompts: &[Range<usize>]) -> Result<Vec<Array2<f32>>> {
+        logits::logits(self, unembed, x, prompts).map_err(self.failed("the logits"))
     }
 
     fn projected(&self, p: Array2<f32>) -> Result<Projected> {

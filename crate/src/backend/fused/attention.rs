@@ -37,7 +37,7 @@ pub(super) fn attention(
         }
     }
     tasks.into_par_iter().for_each(|(scores, v, z, pattern)| scores.attend(v, z, pattern));
-    Attention { z, pattern }
+    Attention { z, pattern: pattern.into_iter().map(HostArray::into).collect() }
 }
 
 /// See [`Backend::attn_scores`](crate::backend::Backend::attn_scores). The same numbers, bit by bit, as those that

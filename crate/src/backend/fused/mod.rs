@@ -14,7 +14,7 @@ mod screen;
 
 use std::ops::Range;
 
-use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut2, Axis, Dim, Ix2};
+use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut2, Axis, Dim, Ix2, Ix3};
 use rayon::prelude::*;
 use rten_simd::{SimdOp, SimdUnaryOp};
 use rten_vecmath::{ApproxGelu, Gelu, Normalize, NormalizeOptions, Silu, Sum, SumSquareSub, Tanh};
@@ -23,10 +23,10 @@ use rten_vecmath::{ApproxGelu, Gelu, Normalize, NormalizeOptions, Silu, Sum, Sum
 pub(super) use self::attention::attn_scores;
 use self::decode::{FusedUnembed, Projected};
 use self::panels::Panels;
-use super::{Attention, AttnScores, Backend, TopTokens};
+use super::{Attention, Backend, TopTokens, own_rows};
 use crate::config::ActFn;
 use crate::error::Result;
-use crate::memory::{HostArray, forget_spare};
+use crate::memory::{HostArray, Kept, forget_spare};
 use crate::weights::LayerNormWeights;
 
 /// Rows that one task normalizes, adds or gathers at least: less is not worth handing to another thread.
@@ -202,9 +202,9 @@ impl Backend for Fused {
         k: &HostArray<Ix2>,
         n_heads: usize,
         rows: Range<usize>,
-    ) -> Result<AttnScores> {
+    ) -> Result<Kept<Ix3>> {
         let (q, k) = (q.clone(), k.clone());
-        Ok(Box::new(move || attention::attn_scores(q.view(), k.view(), n_heads, rows)))
+        Ok(Kept::new(move || Ok(attention::attn_scores(q.view(), k.view(), n_heads, rows.clone()))))
     }
 
     fn download(&self, x: &HostArray<Ix2>) -> Result<HostArray<Ix2>> {
@@ -219,8 +219,8 @@ impl Backend for Fused {
         Ok(unembed.weights())
     }
 
-    fn logits(&self, unembed: &FusedUnembed, x: &HostArray<Ix2>) -> Result<HostArray<Ix2>> {
-        self.apply(unembed.linear(), x)
+    fn logits(&self, unembed: &FusedUnembed, x: &HostArray<Ix2>, prompts: &[Range<usize>]) -> Result<Vec<Array2<f32>>> {
+        Ok(own_rows(self.apply(unembed.linear(), x)?, prompts))
     }
 
     fn projected(&self, p: Array2<f32>) -> Result<Projected> {
