@@ -70,6 +70,11 @@ pub(crate) fn check(stages: &mut Stages, jupyter: Option<&Jupyter>) -> Result<()
         clippy.args(["clippy", "--locked", "--package", "attention-tokens", "--all-targets"]).args(FEATURES);
         run("cargo clippy", clippy.args(["--", "--deny", "warnings"]))
     })?;
+    stages.run("CUDA: documentation", || {
+        let mut doc = toolkit.command("cargo");
+        doc.args(["doc", "--locked", "--package", "attention-tokens", "--no-deps", "--document-private-items"]);
+        run("cargo doc", doc.args(FEATURES).env("RUSTDOCFLAGS", "--deny warnings"))
+    })?;
     stages.run("CUDA: compiling the tests", || {
         // The tests start the example programs.
         for what in [&["build", "--examples"][..], &["test", "--no-run", "--lib", "--test", "integration"]] {
@@ -101,11 +106,13 @@ pub(crate) fn check(stages: &mut Stages, jupyter: Option<&Jupyter>) -> Result<()
         Ok(())
     })?;
     let Some(jupyter) = jupyter else { return Ok(()) };
-    stages.run("CUDA: a notebook with the stand-in", || {
-        let variables = [("CUDA_ROOT", toolkit.root.as_path()), ("LD_LIBRARY_PATH", stand_in.as_path())];
-        let notebook = crate::root().join("tests/cuda/card.ipynb");
-        notebooks::execute_in(jupyter, &notebook, &toolkit.path, &variables, false)
-    })
+    let variables = [("CUDA_ROOT", toolkit.root.as_path()), ("LD_LIBRARY_PATH", stand_in.as_path())];
+    let notebook = crate::root().join("tests/cuda/card.ipynb");
+    let mut execute = |stage, plainly| {
+        stages.run(stage, || notebooks::execute_in(jupyter, &notebook, &toolkit.path, &variables, plainly))
+    };
+    execute("CUDA: a notebook with the stand-in", false)?;
+    execute("CUDA: the same with the plain dependency", true)
 }
 
 /// Installs what is missing, and puts it where build scripts look.

@@ -8,9 +8,12 @@ use cudarc::driver::{DeviceRepr, LaunchAsync};
 use ndarray::Dim;
 
 use super::Matrix;
-use super::card::{Card, Memory, Operand, Problem, Shape};
+use super::card::Card;
 use super::keep::OnCard;
 use super::kernels::{a_block_each, a_thread_each};
+use super::memory::Memory;
+use super::problem::Problem;
+use super::products::{Operand, Shape};
 use crate::backend::Attention;
 
 /// Patterns of this many bytes are on the card at a time, or one prompt's if that is larger.

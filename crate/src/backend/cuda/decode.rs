@@ -5,9 +5,11 @@ use std::sync::{Arc, OnceLock};
 use cudarc::driver::LaunchAsync;
 use ndarray::{Array2, ArrayView2, Axis};
 
-use super::card::{Card, Memory, Problem};
+use super::card::Card;
 use super::kernels::a_block_each;
 use super::logits::rows_at_once;
+use super::memory::Memory;
+use super::problem::Problem;
 use super::{CudaLinear, Matrix};
 use crate::backend::TopTokens;
 use crate::backend::top_tokens::wanted;

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use ndarray::{Dimension, Ix2, Ix3};
 
 use super::Matrix;
-use super::card::{Card, Memory, Problem};
+use super::card::Card;
+use super::memory::Memory;
+use super::problem::Problem;
 use crate::backend::fused;
 use crate::memory::{HostArray, Kept};
 

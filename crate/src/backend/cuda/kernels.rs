@@ -6,7 +6,7 @@ use cudarc::driver::{CudaDevice, CudaFunction, LaunchConfig};
 use cudarc::nvrtc::result::NvrtcError;
 use cudarc::nvrtc::{CompileError, compile_ptx};
 
-use super::card::Problem;
+use super::problem::Problem;
 use crate::config::ActFn;
 
 pub(super) const SOURCE: &str = include_str!("kernels.cu");

@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use ndarray::{Array2, Dim};
 
-use super::card::Problem;
 use super::kernels::Function;
+use super::problem::Problem;
 use super::{Cuda, CudaLinear, Matrix};
 use crate::memory::HostArray;
 

@@ -14,6 +14,9 @@ mod keep;
 mod kernels;
 mod libraries;
 mod logits;
+mod memory;
+mod problem;
+mod products;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -21,11 +24,14 @@ use std::sync::Arc;
 use cudarc::driver::LaunchAsync;
 use ndarray::{Array1, Array2, ArrayView2, Dim, Ix2, Ix3};
 
+use self::card::Card;
 pub(super) use self::card::check;
-use self::card::{Card, Memory, Operand, Problem, Shape};
 use self::decode::Projected;
 use self::keep::OnCard;
 use self::kernels::{Function, a_block_each, a_thread_each, a_thread_each_column};
+use self::memory::Memory;
+use self::problem::Problem;
+use self::products::{Operand, Shape};
 use super::{Attention, Backend, TopTokens};
 use crate::config::ActFn;
 use crate::error::{Error, Result};
