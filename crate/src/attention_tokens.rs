@@ -16,7 +16,7 @@
 use ndarray::{Array2, Array4, Axis, Ix2, Ix3, s};
 
 use crate::activation_cache::{Activation, ActivationCache};
-use crate::backend::TopTokens;
+use crate::backend::{TopTokens, Vectors};
 use crate::error::{Error, Result, check_index};
 use crate::model::Gpt2;
 use crate::projection::Projection;
@@ -319,7 +319,7 @@ pub(crate) fn tokens_through(
     p: Array2<f32>,
 ) -> Result<Vec<u32>> {
     let vectors = vectors_of_head(model, cache, layer, head)?;
-    let top = model.engine().decode_through(p, vectors.view(), 1)?;
+    let top = model.engine().decode_through(p, &vectors, 1)?;
     let mut start = 0;
     let mut tokens = Vec::new();
     for prompt in cache.tokens() {
@@ -336,11 +336,13 @@ fn n_cells(pos: usize) -> usize {
 }
 
 /// Everything of a head that is decoded, prompt by prompt: first `q ⊙ k` of the cells with key ≤ query, query by query,
-/// then the `q`, `k` and `v` of each position. Shape: → `[n, d_head]`.
-fn vectors_of_head(model: &Gpt2, cache: &ActivationCache, layer: usize, head: usize) -> Result<Array2<f32>> {
+/// then the `q`, `k` and `v` of each position.
+fn vectors_of_head(model: &Gpt2, cache: &ActivationCache, layer: usize, head: usize) -> Result<Vectors> {
     let (n_heads, d_head) = (model.config().n_heads, model.config().d_head);
+    let rows: usize = 3 * cache.tokens().iter().map(Vec::len).sum::<usize>();
+    let ones = rows as u32; // behind the others
     let n: usize = cache.tokens().iter().map(|tokens| n_cells(tokens.len()) + 3 * tokens.len()).sum();
-    let mut vectors = Vec::with_capacity(n * d_head);
+    let (mut table, mut pairs) = (Vec::with_capacity((rows + 1) * d_head), Vec::with_capacity(n));
     for prompt in 0..cache.n_prompts() {
         let of = |activation| -> Result<_> {
             let all = cache.view_of_prompt(prompt, activation, layer)?;
@@ -354,15 +356,18 @@ fn vectors_of_head(model: &Gpt2, cache: &ActivationCache, layer: usize, head: us
             }
             Ok(all.index_axis_move(Axis(1), head)) // [pos, d_head]
         };
-        let (q, k, v) = (of(Activation::Q)?, of(Activation::K)?, of(Activation::V)?);
-        for (query, q) in q.outer_iter().enumerate() {
-            for k in k.slice(s![..=query, ..]).outer_iter() {
-                vectors.extend(q.iter().zip(k).map(|(q, k)| q * k));
-            }
+        let first = (table.len() / d_head) as u32;
+        for activation in [Activation::Q, Activation::K, Activation::V] {
+            table.extend(of(activation)?); // [pos, d_head]
         }
-        [q, k, v].iter().for_each(|rows| vectors.extend(rows.iter().copied()));
+        let pos = cache.tokens()[prompt].len() as u32;
+        let (q, k) = (first, first + pos);
+        pairs.extend((0..pos).flat_map(|query| (0..=query).map(move |key| [q + query, k + key])));
+        pairs.extend((first..first + 3 * pos).map(|row| [row, ones]));
     }
-    Ok(Array2::from_shape_vec((n, d_head), vectors).expect("as many vectors as cells and positions"))
+    table.resize(table.len() + d_head, 1.0);
+    let table = Array2::from_shape_vec((rows + 1, d_head), table).expect("as many rows as queries, keys and values");
+    Ok(Vectors::new(table, pairs))
 }
 
 /// Replaces each value by the order of its first appearance, from 0, reading row by row. The −1 of masked cells is a

@@ -2,11 +2,11 @@
 
 use std::ops::Range;
 
-use ndarray::{ArcArray, ArcArray2, Array1, Array2, Array3, ArrayView2, Axis, Ix3, IxDyn};
+use ndarray::{ArcArray, ArcArray2, Array1, Array2, Array3, Axis, Ix3, IxDyn};
 use rayon::prelude::*;
 
 use crate::activation_cache::{Activation, ActivationCache};
-use crate::backend::{Attention, Backend, TopTokens};
+use crate::backend::{Attention, Backend, TopTokens, Vectors};
 use crate::config::{ActFn, Gpt2Config};
 use crate::error::Result;
 use crate::kept_projections::{HeadId, KeptProjections};
@@ -42,19 +42,19 @@ impl Wanted {
 pub(crate) trait Engine: Send + Sync {
     /// Runs a batch. Logits, if wanted, are given a prompt each. Shape: `[prompt][pos]` → `[prompt] [pos, d_vocab]`.
     fn run(&self, prompts: Vec<Vec<u32>>, wanted: &Wanted) -> Result<(Option<Vec<Array2<f32>>>, ActivationCache)>;
-    /// The `k` most likely tokens of the vectors of some heads of a layer, in the order of `heads`; `vectors` makes a
-    /// head's, of shape `[n, d_head]`, when it is that head's turn.
+    /// The `k` most likely tokens of the vectors of some heads of a layer, in the order of `heads`; `vectors` gives a
+    /// head's when it is that head's turn.
     fn decode(
         &self,
         layer: usize,
         heads: &[usize],
         projection: Projection,
         k: usize,
-        vectors: &(dyn Fn(usize) -> Result<Array2<f32>> + Sync),
+        vectors: &(dyn Fn(usize) -> Result<Vectors> + Sync),
     ) -> Result<Vec<TopTokens>>;
     /// The `k` most likely tokens of vectors through a matrix that is not a projection of the model's, and is not kept.
-    /// Shape: `p [d_head, d_model]`, `vectors [n, d_head]`.
-    fn decode_through(&self, p: Array2<f32>, vectors: ArrayView2<f32>, k: usize) -> Result<TopTokens>;
+    /// Shape: `p [d_head, d_model]`.
+    fn decode_through(&self, p: Array2<f32>, vectors: &Vectors, k: usize) -> Result<TopTokens>;
     /// Copies the weights to the host.
     fn weights(&self) -> Result<Weights>;
     /// Copies the token embedding to the host. Shape: → `[d_vocab, d_model]`.
@@ -159,7 +159,7 @@ impl<B: Backend> Engine for Transformer<B> {
         heads: &[usize],
         projection: Projection,
         k: usize,
-        vectors: &(dyn Fn(usize) -> Result<Array2<f32>> + Sync),
+        vectors: &(dyn Fn(usize) -> Result<Vectors> + Sync),
     ) -> Result<Vec<TopTokens>> {
         let ids: Vec<HeadId> = heads.iter().map(|&head| HeadId { layer, head, projection }).collect();
         let make = |missing: &[HeadId]| {
@@ -178,7 +178,7 @@ impl<B: Backend> Engine for Transformer<B> {
         let mut all = Vec::with_capacity(heads.len());
         for (index, projected) in projections.iter().enumerate() {
             let c = next.take().expect("there are as many projections as heads")?;
-            let decode = || self.backend.decode(c.view(), projected, &self.unembed, k);
+            let decode = || self.backend.decode(&c, projected, &self.unembed, k);
             let following = || heads.get(index + 1).map(|&head| vectors(head));
             let (top, following) = match B::IS_A_CARD {
                 true => rayon::join(decode, following),
@@ -190,7 +190,7 @@ impl<B: Backend> Engine for Transformer<B> {
         Ok(all)
     }
 
-    fn decode_through(&self, p: Array2<f32>, vectors: ArrayView2<f32>, k: usize) -> Result<TopTokens> {
+    fn decode_through(&self, p: Array2<f32>, vectors: &Vectors, k: usize) -> Result<TopTokens> {
         self.backend.decode(vectors, &self.backend.projected(p)?, &self.unembed, k)
     }
 

@@ -237,7 +237,7 @@ int product(
     std::vector<float> column(k), sums(m);
     for (int j = 0; j < n; j++) {
         for (int l = 0; l < k; l++) column[l] = at(b, operation_b, ldb, l, j);
-        std::fill(sums.begin(), sums.end(), 0.0f);
+        std::fill(sums.begin(), sums.end(), -0.0f); // cuBLAS does not say that no sum of zeros is negative
         if (operation_a == 0) {
             for (int l = 0; l < k; l++) {
                 const float *from = a + std::int64_t(l) * lda;
@@ -251,7 +251,7 @@ int product(
         }
         for (int i = 0; i < m; i++) {
             float &to = c[i + std::int64_t(j) * ldc];
-            to = *factor * sums[i] + (*beta == 0 ? 0 : *beta * to);
+            to = *beta == 0 ? *factor * sums[i] : *factor * sums[i] + *beta * to;
         }
     }
     return 0;

@@ -7,10 +7,10 @@
 use std::ops::Range;
 
 use ::dfdx::prelude::*;
-use ndarray::{Array1, Array2, Array3, ArrayView2, Ix2, Ix3, s};
+use ndarray::{Array1, Array2, Array3, Ix2, Ix3};
 
 use super::top_tokens::TopTokensBuilder;
-use super::{Attention, Backend, TopTokens, own_rows};
+use super::{Attention, Backend, TopTokens, Vectors, own_rows};
 use crate::config::ActFn;
 use crate::error::{Error, Result};
 use crate::memory::{HostArray, Kept};
@@ -302,7 +302,7 @@ impl<D: AnyThread> Backend for Dfdx<D> {
 
     fn decode(
         &self,
-        c: ArrayView2<f32>,
+        c: &Vectors,
         DfdxProjected(projection): &DfdxProjected<D>,
         unembed: &DfdxLinear<D>,
         k: usize,
@@ -310,12 +310,12 @@ impl<D: AnyThread> Backend for Dfdx<D> {
         let failed = self.failed("decoding");
         let d_vocab = unembed.b_host.len();
         let bias = unembed.b_host.as_slice().expect("a bias is contiguous");
-        let mut top = TopTokensBuilder::new(c.nrows(), k, d_vocab);
-        let rows_at_once = (DECODE_BYTES / (size_of::<f32>() * d_vocab)).clamp(1, c.nrows().max(1));
+        let mut top = TopTokensBuilder::new(c.len(), k, d_vocab);
+        let rows_at_once = (DECODE_BYTES / (size_of::<f32>() * d_vocab)).clamp(1, c.len().max(1));
         let mut logits = vec![0.0; rows_at_once * d_vocab];
-        for start in (0..c.nrows()).step_by(rows_at_once) {
-            let rows = start..(start + rows_at_once).min(c.nrows());
-            let c = self.matrix(c.slice(s![rows, ..]).to_owned())?; // [rows, d_head]
+        for start in (0..c.len()).step_by(rows_at_once) {
+            let rows = start..(start + rows_at_once).min(c.len());
+            let c = self.matrix(c.make(rows))?; // [rows, d_head]
             let r = c.try_matmul(projection.clone()).map_err(&failed)?; // [rows, d_model]
             let product: Matrix<D> = r.try_matmul(unembed.w.clone()).map_err(&failed)?; // [rows, d_vocab]
             // A fresh product is contiguous, which `copy_into` asks for; `as_vec` would compute an index per element.

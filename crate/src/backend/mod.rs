@@ -15,10 +15,11 @@ mod fused;
 #[cfg(test)]
 mod tests;
 mod top_tokens;
+mod vectors;
 
 use std::ops::Range;
 
-use ndarray::{Array1, Array2, ArrayView2, Ix2, Ix3, s};
+use ndarray::{Array1, Array2, Ix2, Ix3, s};
 
 #[cfg(feature = "cuda")]
 pub(crate) use self::cuda::Cuda;
@@ -32,6 +33,7 @@ pub use device::Device;
 pub(crate) use device::DeviceKind;
 pub use top_tokens::TopTokens;
 pub(crate) use top_tokens::TopTokensBuilder;
+pub(crate) use vectors::Vectors;
 
 /// Whether [`Device::cuda`] is in this build, and a GPU can be used.
 fn cuda_is_available() -> bool {
@@ -133,13 +135,7 @@ pub(crate) trait Backend: Send + Sync + 'static {
     fn projected_bytes(projected: &Self::Projected, unembed: &Self::Unembed) -> usize;
     /// The `k` most likely tokens of `c P W_U + b_U`, a row each, for vectors `c [n, d_head]`. Ties go to the lowest
     /// token id.
-    fn decode(
-        &self,
-        c: ArrayView2<f32>,
-        projected: &Self::Projected,
-        unembed: &Self::Unembed,
-        k: usize,
-    ) -> Result<TopTokens>;
+    fn decode(&self, c: &Vectors, projected: &Self::Projected, unembed: &Self::Unembed, k: usize) -> Result<TopTokens>;
 }
 
 /// The rows of each prompt, for a person to keep.

@@ -4,9 +4,9 @@
 use std::ops::Range;
 use std::slice;
 
-use ndarray::{Array1, Array2, Array3, ArrayView, Dimension, Ix3, s};
+use ndarray::{Array1, Array2, Array3, ArrayView, Axis, Dimension, Ix3, s};
 
-use super::{Attention, Backend, Dfdx, Fused, TopTokens};
+use super::{Attention, Backend, Dfdx, Fused, TopTokens, Vectors};
 use crate::config::ActFn;
 use crate::memory::Kept;
 use crate::weights::LayerNormWeights;
@@ -269,13 +269,13 @@ fn decode<B: Backend>(
     backend: &B,
     projections: &[Array2<f32>],
     (w_u, b_u): (&Array2<f32>, &Array1<f32>),
-    c: &Array2<f32>,
+    c: &Vectors,
     k: usize,
 ) -> Vec<TopTokens> {
     let unembed = backend.unembed(w_u.clone(), b_u.clone()).unwrap();
     let decode = |projection: &Array2<f32>| {
         let projected = backend.projected(projection.clone()).unwrap();
-        let decode = || backend.decode(c.view(), &projected, &unembed, k).unwrap();
+        let decode = || backend.decode(c, &projected, &unembed, k).unwrap();
         let first = decode();
         // By now, or soon, there are vectors enough to make something of the projection that is faster.
         let bits = |top: &TopTokens| (top.tokens.clone(), top.logits.mapv(f32::to_bits));
@@ -283,6 +283,13 @@ fn decode<B: Backend>(
         first
     };
     projections.iter().map(decode).collect()
+}
+
+/// The rows of a matrix as vectors.
+fn as_they_are(c: &Array2<f32>) -> Vectors {
+    let n = c.nrows() as u32;
+    let ones = Array2::ones((1, c.ncols()));
+    Vectors::new(ndarray::concatenate![Axis(0), *c, ones], (0..n).map(|row| [row, n]).collect())
 }
 
 /// How many vectors to decode: more than one pass of them only where that is quick.
@@ -301,13 +308,15 @@ fn decoding() {
     {
         let (w_u, b_u) = (matrix(random, d_model, d_vocab), vector(random, d_vocab));
         for n in vectors(random, d_vocab) {
-            let c = matrix(random, n, d_head);
+            let rows = random.u32(1..=100);
+            let pairs = (0..n).map(|_| [random.u32(0..rows), random.u32(0..rows)]).collect();
+            let c = Vectors::new(matrix(random, rows as usize, d_head), pairs);
             let projections: Vec<_> = (0..random.usize(1..=3)).map(|_| matrix(random, d_head, d_model)).collect();
             let k = random.usize(1..=4);
             let (got, want) = all!(|backend| decode(backend, &projections, (&w_u, &b_u), &c, k));
             let what = format!("{n} vectors of {d_head}, vocabulary {d_vocab}, the best {k}");
             for (got, want) in got.iter().flat_map(|got| got.iter().zip(&want)) {
-                let typical = typical(d_head * d_model, 3);
+                let typical = typical(d_head * d_model, 4);
                 assert_close(got.logits.view(), want.logits.view(), typical, &what);
                 let largest = want.logits.iter().fold(typical, |largest, x| largest.max(x.abs()));
                 for row in 0..n {
@@ -335,7 +344,9 @@ fn what_is_not_a_number_decodes_as_in_the_plain_way() {
     broken[[2, 500]] = f32::NAN;
     for w_u in [whole, broken] {
         let (got, want) =
-            all!(|backend| decode(backend, slice::from_ref(&projection), (&w_u, &b_u), &c, 3).remove(0).tokens);
+            all!(|backend| decode(backend, slice::from_ref(&projection), (&w_u, &b_u), &as_they_are(&c), 3)
+                .remove(0)
+                .tokens);
         for (got, row) in got.iter().flat_map(|got| (0..c.nrows()).map(move |row| (got, row))) {
             assert_eq!(got.row(row), want.row(row), "vector {row}");
         }
@@ -346,22 +357,24 @@ fn what_is_not_a_number_decodes_as_in_the_plain_way() {
 fn ties_of_decoding_go_to_the_lowest_id() {
     let random = &mut random();
     for (d_head, d_model, d_vocab) in [(1, 1, 1), (1, 3, 97), (20, 3, 97), (20, 2, 50257), (64, 1, 50257)] {
-        let (mut w_u, b_u) = (integers(random, d_model, d_vocab), integers(random, 1, d_vocab).row(0).to_owned());
+        let (mut w_u, mut b_u) = (integers(random, d_model, d_vocab), integers(random, 1, d_vocab).row(0).to_owned());
+        b_u.mapv_inplace(|b| if b == 0.0 && random.bool() { -0.0 } else { b }); // equal to zero
         if random.bool() {
             w_u.row_mut(random.usize(..d_model)).mapv_inplace(|w| 1024.0 * w); // rounding the others loses them
         }
         for n in vectors(random, d_vocab) {
             let (c, projection) = (integers(random, n, d_head), integers(random, d_head, d_model));
-            let logits = c.dot(&projection).dot(&w_u) + &b_u; // exact
+            let logits = c.dot(&projection).dot(&w_u) + &b_u + 0.0; // exact, and no negative zero
             let k = random.usize(1..=5);
             let (got, want) =
-                all!(|backend| decode(backend, slice::from_ref(&projection), (&w_u, &b_u), &c, k).remove(0));
+                all!(|backend| decode(backend, slice::from_ref(&projection), (&w_u, &b_u), &as_they_are(&c), k)
+                    .remove(0));
             for got in got {
                 assert_eq!(got, want);
             }
             for (logits, tokens) in logits.outer_iter().zip(want.tokens.outer_iter()) {
                 let mut sorted: Vec<u32> = (0..d_vocab as u32).collect();
-                sorted.sort_by(|&a, &b| logits[b as usize].total_cmp(&(logits[a as usize] + 0.0)));
+                sorted.sort_by(|&a, &b| logits[b as usize].total_cmp(&logits[a as usize]));
                 assert_eq!(tokens.to_vec(), sorted[..k.min(d_vocab)]);
                 if d_vocab > 97 {
                     break; // sorting them all would take long, and `want` is the same
@@ -369,4 +382,16 @@ fn ties_of_decoding_go_to_the_lowest_id() {
             }
         }
     }
+}
+
+#[test]
+fn a_negative_zero_is_as_good_as_zero() {
+    let w_u = ndarray::arr2(&[[-1.0, 1.0, -1.0, 1.0, 0.0, -1.0]]);
+    let b_u = ndarray::arr1(&[-0.0, -0.0, 0.0, 0.0, -0.0, -0.0]);
+    let (c, projection) = (ndarray::arr2(&[[0.0], [-0.0]]), ndarray::arr2(&[[1.0]]));
+    let (got, want) = all!(|backend| decode(backend, slice::from_ref(&projection), (&w_u, &b_u), &as_they_are(&c), 6)
+        .remove(0)
+        .tokens);
+    assert_eq!(want, ndarray::arr2(&[[0, 1, 2, 3, 4, 5], [0, 1, 2, 3, 4, 5]]));
+    got.into_iter().for_each(|got| assert_eq!(got, want));
 }

@@ -6,19 +6,19 @@ use cudarc::driver::LaunchAsync;
 use ndarray::{Array2, ArrayView2, Axis};
 
 use super::card::Card;
-use super::kernels::a_block_each;
+use super::kernels::{a_block_each, a_thread_each};
 use super::logits::rows_at_once;
 use super::memory::Memory;
 use super::problem::Problem;
 use super::{CudaLinear, Matrix};
-use crate::backend::TopTokens;
 use crate::backend::top_tokens::wanted;
+use crate::backend::{TopTokens, Vectors};
 
 /// Vectors of this many bytes are on the card at a time, and as many bytes of logits.
 const VECTORS_BYTES: usize = 64 << 20;
 
-/// Vectors with numbers above this may overflow, and do so otherwise in another order of the products: they go the plain way.
-const LARGEST: f32 = 1e18;
+/// Products of rows with numbers above this may overflow later, and do so otherwise in another order: they go the plain way.
+const LARGEST: f32 = 1e9;
 
 /// A head's projection.
 pub(crate) struct Projected {
@@ -51,21 +51,21 @@ impl Projected {
 /// See [`Backend::decode`](crate::backend::Backend::decode).
 pub(super) fn decode(
     card: &Arc<Card>,
-    c: ArrayView2<f32>,
+    vectors: &Vectors,
     projected: &Projected,
     unembed: &CudaLinear,
     k: usize,
 ) -> Result<TopTokens, Problem> {
-    let (n, wanted) = (c.nrows(), wanted(k, unembed.w.columns));
+    let (n, d_head, wanted) = (vectors.len(), projected.p.rows, wanted(k, unembed.w.columns));
     let (mut tokens, mut logits) = (Array2::zeros((n, wanted)), Array2::zeros((n, wanted)));
-    let fits = c.iter().all(|x| x.abs() < LARGEST);
-    let widest = if fits { c.ncols() } else { c.ncols().max(projected.p.columns) };
+    let fits = vectors.table().iter().all(|x| x.abs() < LARGEST);
+    let widest = if fits { d_head } else { d_head.max(projected.p.columns) };
     let at_once = (VECTORS_BYTES / (size_of::<f32>() * widest)).max(1);
-    let c = c.axis_chunks_iter(Axis(0), at_once);
+    let table = Matrix::upload(card, vectors.table())?;
     let their_tokens = tokens.axis_chunks_iter_mut(Axis(0), at_once);
     let their_logits = logits.axis_chunks_iter_mut(Axis(0), at_once);
-    for ((c, mut tokens), mut logits) in c.zip(their_tokens).zip(their_logits) {
-        let c = Matrix::upload(card, c)?;
+    for ((pairs, mut tokens), mut logits) in vectors.pairs().chunks(at_once).zip(their_tokens).zip(their_logits) {
+        let c = made_of(card, &table, pairs)?;
         let best = match fits {
             true => best_of(card, &c, projected.folded(card, unembed)?, &unembed.b, wanted)?,
             false => best_of(card, &c.product(card, &projected.p)?, &unembed.w, &unembed.b, wanted)?,
@@ -75,6 +75,18 @@ pub(super) fn decode(
         best.logits.download(0, logits.as_slice_mut().expect(whole_rows))?;
     }
     Ok(TopTokens::of_best(tokens, logits, k))
+}
+
+/// Vectors. Shape: → `[n, d_head]`.
+#[allow(unsafe_code)]
+fn made_of(card: &Arc<Card>, table: &Matrix, pairs: &[[u32; 2]]) -> Result<Matrix, Problem> {
+    let c = Matrix::unset(card, pairs.len(), table.columns)?;
+    let n = c.rows * c.columns;
+    let pairs = Memory::upload(card, pairs)?;
+    let parameters = (&table.memory, &pairs, &c.memory, c.columns as u32, n as u32);
+    // SAFETY: the parameters are those of the kernel, `c` has n numbers, and every pair is of rows of the table.
+    unsafe { card.kernels.multiply_rows.clone().launch(a_thread_each(n), parameters) }?;
+    Ok(c)
 }
 
 /// Shape: each `[n, wanted]`.

@@ -90,6 +90,14 @@ extern "C" __global__ void add(const float *a, const float *b, float *y, u64 n) 
     for EACH(index, n) y[index] = a[index] + b[index];
 }
 
+// y = one row of a table times another, for pairs of rows: a thread for each of n numbers.
+extern "C" __global__ void multiply_rows(const float *table, const u32 *pairs, float *y, u32 columns, u32 n) {
+    for EACH(index, n) {
+        u32 pair = (u32)index / columns, column = (u32)index % columns;
+        y[index] = table[pairs[2 * (u64)pair] * (u64)columns + column] * table[pairs[2 * (u64)pair + 1] * (u64)columns + column];
+    }
+}
+
 // Of so many prompts, the first row in a batch.
 #define MOST_PROMPTS 256
 struct FirstRows {

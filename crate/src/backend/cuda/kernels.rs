@@ -50,7 +50,7 @@ fn said_by_nvrtc(error: NvrtcError) -> Problem {
 /// The name that the card knows them by.
 const MODULE: &str = "attention_tokens";
 
-kernels!(add add_bias causal_softmax embed layer_norm list_heads top_tokens);
+kernels!(add add_bias causal_softmax embed layer_norm list_heads multiply_rows top_tokens);
 
 /// A block for each row.
 pub(super) fn a_block_each(rows: usize) -> LaunchConfig {

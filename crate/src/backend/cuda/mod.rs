@@ -32,7 +32,7 @@ use self::kernels::{Function, a_block_each, a_thread_each, a_thread_each_column}
 use self::memory::Memory;
 use self::problem::Problem;
 use self::products::{Operand, Shape};
-use super::{Attention, Backend, TopTokens};
+use super::{Attention, Backend, TopTokens, Vectors};
 use crate::config::ActFn;
 use crate::error::{Error, Result};
 use crate::memory::{HostArray, Kept, forget_spare};
@@ -324,7 +324,7 @@ impl Backend for Cuda {
         projected.bytes(unembed.w.columns)
     }
 
-    fn decode(&self, c: ArrayView2<f32>, projected: &Projected, unembed: &CudaLinear, k: usize) -> Result<TopTokens> {
+    fn decode(&self, c: &Vectors, projected: &Projected, unembed: &CudaLinear, k: usize) -> Result<TopTokens> {
         decode::decode(&self.card, c, projected, unembed, k).map_err(self.failed("decoding"))
     }
 }

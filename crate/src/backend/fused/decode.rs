@@ -11,8 +11,8 @@ use super::look::Candidates;
 use super::rounding::{Integers, norm};
 use super::screen::Screen;
 use super::{FusedLinear, gemm};
-use crate::backend::TopTokens;
 use crate::backend::top_tokens::TopTokensBuilder;
+use crate::backend::{TopTokens, Vectors};
 use crate::memory::HostArray;
 
 /// Vectors that are decoded in one pass over the vocabulary, which bounds what their candidates take.
@@ -155,12 +155,14 @@ impl Projected {
 }
 
 /// See [`Backend::decode`](crate::backend::Backend::decode).
-pub(super) fn decode(c: ArrayView2<f32>, projected: &Projected, unembed: &FusedUnembed, k: usize) -> TopTokens {
+pub(super) fn decode(vectors: &Vectors, projected: &Projected, unembed: &FusedUnembed, k: usize) -> TopTokens {
     let integers = &Integers::new();
     let bias = unembed.bias();
     let arch = pulp::Arch::new();
     let mut top = TopTokensBuilder::new(0, k, bias.len());
-    for c in c.axis_chunks_iter(Axis(0), ROWS_A_PASS) {
+    for start in (0..vectors.len()).step_by(ROWS_A_PASS) {
+        let c = vectors.make(start..(start + ROWS_A_PASS).min(vectors.len()));
+        let c = c.view();
         let mut r = HostArray::unset(Dim((c.nrows(), projected.p.ncols())));
         gemm::product(1.0, c, projected.p.view(), r.view_mut());
         let candidates = candidates(integers, c, r.view(), projected, unembed, top.wanted());

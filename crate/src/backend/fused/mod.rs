@@ -23,7 +23,7 @@ use rten_vecmath::{ApproxGelu, Gelu, Normalize, NormalizeOptions, Silu, Sum, Sum
 pub(super) use self::attention::attn_scores;
 use self::decode::{FusedUnembed, Projected};
 use self::panels::Panels;
-use super::{Attention, Backend, TopTokens, own_rows};
+use super::{Attention, Backend, TopTokens, Vectors, own_rows};
 use crate::config::ActFn;
 use crate::error::Result;
 use crate::memory::{HostArray, Kept, forget_spare};
@@ -231,7 +231,7 @@ impl Backend for Fused {
         projected.bytes(unembed.d_vocab())
     }
 
-    fn decode(&self, c: ArrayView2<f32>, projected: &Projected, unembed: &FusedUnembed, k: usize) -> Result<TopTokens> {
+    fn decode(&self, c: &Vectors, projected: &Projected, unembed: &FusedUnembed, k: usize) -> Result<TopTokens> {
         Ok(decode::decode(c, projected, unembed, k))
     }
 }
