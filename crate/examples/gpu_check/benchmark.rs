@@ -25,10 +25,15 @@ const LONG: f64 = 2.0;
 /// ten minutes at most.
 const LATEST: [u64; 2] = [330, 450];
 
+/// Vectors of GPT-2 small that are decoded at a time.
+const ROWS: usize = 256;
+
 /// What the card does at best.
 struct Rates {
     /// Operations a second in a product of two large matrices of float32.
     product: f64,
+    /// The same in a product of decoding's shape: `ROWS` vectors with a folded projection.
+    decoding: f64,
     /// Bytes a second, read and written, in a copy.
     memory: f64,
 }
@@ -46,10 +51,12 @@ struct Row {
 pub(crate) fn run(folder: &Path, sizes: Sizes, card: Device, options: &Options, started: Instant) -> Result<()> {
     let name = folder.to_string_lossy().into_owned();
     let model = Gpt2::from_pretrained(&name, LoadOptions::default().device(card))?;
-    let rates = rates(options)?;
+    let rates = rates(sizes, options)?;
     println!(
-        "The card does {:.1} TFLOP/s in a large product of float32 (no TF32), and copies {:.0} GB/s, read and written together.\n",
+        "The card does {:.1} TFLOP/s in a large product of float32 (no TF32), {:.1} in one of decoding's shape, and copies {:.0} GB/s, \
+         read and written together.\n",
         rates.product / 1e12,
+        rates.decoding / 1e12,
         rates.memory / 1e9
     );
     let (lengths, batches): (&[usize], &[usize]) =
@@ -71,9 +78,9 @@ pub(crate) fn run(folder: &Path, sizes: Sizes, card: Device, options: &Options, 
     );
     println!("`forward`: and the logits of every position. `heads`: every cell and vector of all heads decoded.\n");
     println!(
-        "| batch × S | blocks | % of the product rate | % of the memory rate | forward | heads | % of the product rate |"
+        "| batch × S | blocks | % of the product rate | % of the memory rate | forward | heads | % of the product rate | % of decoding's |"
     );
-    println!("|---|---:|---:|---:|---:|---:|---:|");
+    println!("|---|---:|---:|---:|---:|---:|---:|---:|");
     for row in &rows {
         print(row, sizes, &rates);
     }
@@ -203,7 +210,7 @@ fn print(row: &Row, sizes: Sizes, rates: &Rates) {
     let decoding = 2.0 * vectors * (n_layers * n_heads * (d_model / n_heads) * d_vocab) as f64;
     let percent = |rate: f64, best: f64| 100.0 * rate / best;
     println!(
-        "| {batch} × {length} | {:.2} | {:.0} | {:.0} | {:.2} | {:.1}{} | {:.0} |",
+        "| {batch} × {length} | {:.2} | {:.0} | {:.0} | {:.2} | {:.1}{} | {:.0} | {:.0} |",
         1e3 * blocks_s,
         percent(products / blocks_s, rates.product),
         percent(weights / blocks_s, rates.memory),
@@ -211,29 +218,23 @@ fn print(row: &Row, sizes: Sizes, rates: &Rates) {
         1e3 * heads_s,
         if of_a_layer { " (from one layer)" } else { "" },
         percent(decoding / heads_s, rates.product),
+        percent(decoding / heads_s, rates.decoding),
     );
 }
 
 /// Measured with cuBLAS and the driver alone. (A model is loaded: their addresses are known.)
-fn rates(options: &Options) -> Result<Rates> {
+fn rates(sizes: Sizes, options: &Options) -> Result<Rates> {
     let device = CudaDevice::new(options.device)?;
     let n: usize = if options.small { 256 } else { 8192 };
     let blas = CudaBlas::new(device.clone())?;
     let numbers: Vec<f32> = (0..n * n).map(|index| (index % 1000) as f32 / 1000.0 - 0.5).collect();
     let (a, b) = (device.htod_sync_copy(&numbers)?, device.htod_sync_copy(&numbers)?);
     let mut c = device.alloc_zeros::<f32>(n * n)?;
-    let (transa, transb, side) = (CUBLAS_OP_N, CUBLAS_OP_N, n as i32);
-    let config = GemmConfig {
-        transa,
-        transb,
-        m: side,
-        n: side,
-        k: side,
-        alpha: 1.0,
-        lda: side,
-        ldb: side,
-        beta: 0.0,
-        ldc: side,
+    let (transa, transb) = (CUBLAS_OP_N, CUBLAS_OP_N);
+    // As cuBLAS has it, column by column.
+    let shape = |m: usize, n: usize, k: usize| {
+        let [m, n, k] = [m, n, k].map(|size| size as i32);
+        GemmConfig { transa, transb, m, n, k, alpha: 1.0, lda: m, ldb: k, beta: 0.0, ldc: m }
     };
     let best = |run: &mut dyn FnMut() -> Result<()>| -> Result<f64> {
         let mut best = f64::INFINITY;
@@ -246,15 +247,25 @@ fn rates(options: &Options) -> Result<Rates> {
         }
         Ok(best)
     };
-    // SAFETY: three matrices of n × n numbers on the card.
-    #[allow(unsafe_code)]
-    let product_s = best(&mut || Ok(unsafe { blas.gemm(config, &a, &b, &mut c) }?))?;
+    let (d_vocab, d_head) = (sizes.d_vocab, sizes.d_model / sizes.n_heads);
+    let rows = ROWS.min(n * n / d_vocab);
+    // Many short ones are asked for at a time, as decoding does.
+    let mut rate = |times: usize, m: usize, n: usize, k: usize| -> Result<f64> {
+        let seconds = best(&mut || {
+            // SAFETY: three matrices of as many numbers as the largest product has, on the card.
+            #[allow(unsafe_code)]
+            (0..times).try_for_each(|_| unsafe { blas.gemm(shape(m, n, k), &a, &b, &mut c) })?;
+            Ok(())
+        })?;
+        Ok(2.0 * (times * m * n * k) as f64 / seconds)
+    };
+    let (product, decoding) = (rate(1, n, n, n)?, rate(20, d_vocab, rows, d_head)?);
     let (free, _) = cudarc::driver::result::mem_get_info()?;
     let long: usize = if options.small { 1 << 16 } else { (1 << 30).min(free / 16) };
     let from = device.alloc_zeros::<f32>(long)?;
     let mut to = device.alloc_zeros::<f32>(long)?;
     let copy_s = best(&mut || Ok(device.dtod_copy(&from, &mut to)?))?;
-    Ok(Rates { product: 2.0 * (n as f64).powi(3) / product_s, memory: 8.0 * long as f64 / copy_s })
+    Ok(Rates { product, decoding, memory: 8.0 * long as f64 / copy_s })
 }
 
 /// What `torch.py` reports, by batch and length.
