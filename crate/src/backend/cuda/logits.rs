@@ -18,10 +18,12 @@ const TILE: usize = 128;
 /// How many rows of logits are made at a time, of `n`.
 pub(super) fn rows_at_once(n: usize, d_vocab: usize) -> usize {
     let most = (BYTES / (size_of::<f32>() * d_vocab)).max(1);
-    match n {
-        _ if n <= most => n.max(1),
-        _ if most > TILE => most / TILE * TILE,
-        _ => most,
+    if n <= most {
+        n.max(1)
+    } else if most < TILE {
+        most
+    } else {
+        most / TILE * TILE
     }
 }
 
