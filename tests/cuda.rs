@@ -406,9 +406,14 @@ fn nvrtc_compiles_the_kernels() {
     for library in ["libcuda.so.1", "libcublas.so.13"] {
         lend(library, folder.path());
     }
-    let paths = std::env::join_paths([folder.path().to_owned(), PathBuf::from(nvrtc)]).unwrap();
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "cuda::nvrtc_compiles_the_kernels", "--ignored"]).env("LD_LIBRARY_PATH", paths);
-    let output = command.env("WITH_NVRTC", "1").output().unwrap();
-    assert!(output.status.success(), "{output:?}");
+    let nvrtc = PathBuf::from(nvrtc);
+    // Where the system looks, and where the toolkit alone is.
+    let paths = std::env::join_paths([folder.path(), &nvrtc]).unwrap();
+    for (paths, root) in [(paths.as_os_str(), Path::new("/")), (folder.path().as_os_str(), nvrtc.parent().unwrap())] {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", "cuda::nvrtc_compiles_the_kernels", "--ignored"]);
+        command.env("LD_LIBRARY_PATH", paths).env("CUDA_ROOT", root).env("WITH_NVRTC", "1");
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+    }
 }

@@ -22,7 +22,7 @@ pub(super) fn load() -> Result<()> {
 #[allow(unsafe_code)]
 mod jumps {
     use std::ffi::{CStr, CString, c_void};
-    use std::path::PathBuf;
+    use std::path::{Path, PathBuf};
     use std::sync::atomic::{AtomicPtr, Ordering};
     use std::sync::{Mutex, PoisonError};
 
@@ -35,6 +35,8 @@ mod jumps {
         install: &'static str,
         /// Whether it is worth looking where toolkits are installed.
         in_toolkit: bool,
+        /// How the names of files begin that it opens by their names alone, and that lie beside it.
+        opens: Option<&'static str>,
         functions: &'static [Function],
     }
 
@@ -148,6 +150,7 @@ mod jumps {
             names: &["libcuda.so.1"],
             install: "install it from nvidia.com/drivers or with your distribution (`nvidia-smi` then lists the GPUs)",
             in_toolkit: false,
+            opens: None,
             functions: driver::FUNCTIONS,
         },
         Library {
@@ -155,6 +158,7 @@ mod jumps {
             names: &["libcublas.so.13", "libcublas.so.12", "libcublas.so"],
             install: TOOLKIT,
             in_toolkit: true,
+            opens: None, // it says itself where it lies
             functions: cublas::FUNCTIONS,
         },
         Library {
@@ -162,6 +166,7 @@ mod jumps {
             names: &["libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so"],
             install: TOOLKIT,
             in_toolkit: true,
+            opens: Some("libnvrtc-builtins.so"),
             functions: nvrtc::FUNCTIONS,
         },
     ];
@@ -197,10 +202,8 @@ mod jumps {
             // By its name alone, the system looks in LD_LIBRARY_PATH and in its own folders.
             let files = std::iter::once(PathBuf::from(name)).chain(folders.iter().map(|folder| folder.join(name)));
             for file in files {
-                let Ok(path) = CString::new(file.into_os_string().into_encoded_bytes()) else { continue };
-                // SAFETY: the path ends with a zero. What NVIDIA's libraries do when they are loaded is theirs.
-                let handle = unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL) };
-                if !handle.is_null() {
+                if let Some(handle) = open_file(&file) {
+                    library.opens.into_iter().for_each(|opens| open_beside(&file, opens));
                     return Ok(handle);
                 }
                 // SAFETY: `dlerror` gives null or a text that this thread's next call of `dl…` may change.
@@ -216,6 +219,25 @@ mod jumps {
             missing: format!("{} ({})", library.what, problem.as_deref().unwrap_or(library.names[0])),
             hint: library.install.into(),
         })
+    }
+
+    fn open_file(file: &Path) -> Option<*mut c_void> {
+        let path = CString::new(file.as_os_str().as_encoded_bytes()).ok()?;
+        // SAFETY: the path ends with a zero. What NVIDIA's libraries do when they are loaded is theirs.
+        let handle = unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL) };
+        (!handle.is_null()).then_some(handle)
+    }
+
+    /// What a library will open by its name alone the system finds if it is open already; otherwise it looks in its own folders.
+    fn open_beside(file: &Path, names: &str) {
+        if file.components().count() == 1 {
+            return; // found by its name alone: so will the others be
+        }
+        let Ok(file) = file.canonicalize() else { return };
+        let beside = file.parent().and_then(|folder| folder.read_dir().ok()).into_iter().flatten().flatten();
+        for other in beside.filter(|other| other.file_name().as_encoded_bytes().starts_with(names.as_bytes())) {
+            open_file(&other.path()); // where it fails, the library says so when it needs it
+        }
     }
 
     /// Where toolkits lie: what the environment says, then the usual place.
