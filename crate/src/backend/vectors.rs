@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use ndarray::{Array2, ArrayView2};
+use ndarray::Array2;
 
 /// Vectors of which each is the element-wise product of two rows of a table: a query times a key, or what is decoded by itself
 /// times a row of ones. A head has as many vectors as cells, and as few rows as positions: a vector is made when it is its turn.
@@ -27,11 +27,13 @@ impl Vectors {
     }
 
     /// The rows that they are products of, in standard layout. Shape: `[rows, d_head]`.
-    pub(crate) fn table(&self) -> ArrayView2<'_, f32> {
+    #[cfg(feature = "cuda")]
+    pub(crate) fn table(&self) -> ndarray::ArrayView2<'_, f32> {
         self.table.view()
     }
 
     /// The two rows of each.
+    #[cfg(feature = "cuda")]
     pub(crate) fn pairs(&self) -> &[[u32; 2]] {
         &self.pairs
     }
