@@ -2,8 +2,8 @@
 
     python torch.py FOLDER LENGTHS BATCHES SECONDS
 
-Prints a line of JSON for each length and batch that is begun within so many seconds. Everything ends on the host, as it does in this project. A second is the median
-of 5 runs after 2.
+Prints a line of JSON for each length and batch that is begun within so many seconds. Everything ends on the host, as it does in
+this project. A second is the median of 5 runs after 2.
 """
 
 import json

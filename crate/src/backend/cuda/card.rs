@@ -25,7 +25,7 @@ pub(super) struct Card {
     name: String,
     pub(super) device: Arc<CudaDevice>,
     /// cuBLAS orders what is asked of a handle by one thread.
-    pub(super) blas: Mutex<CudaBlas>,
+    blas: Mutex<CudaBlas>,
     pub(super) kernels: Kernels,
     /// Whether memory comes from the driver's pool, in the order of the work, or by calls that wait for all of it.
     pub(super) pooled: bool,
@@ -81,6 +81,12 @@ impl Card {
             sys::cuMemPoolSetAttribute(pool, threshold, (&raw mut bytes).cast()).result()?;
         }
         Ok(())
+    }
+
+    /// cuBLAS, for this thread alone.
+    pub(super) fn blas(&self) -> Result<MutexGuard<'_, CudaBlas>, Problem> {
+        self.device.bind_to_thread()?;
+        Ok(self.blas.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Bytes that caches keep.

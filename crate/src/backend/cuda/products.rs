@@ -1,7 +1,5 @@
 //! Products of matrices, by cuBLAS.
 
-use std::sync::PoisonError;
-
 use cudarc::cublas::sys::cublasOperation_t;
 use cudarc::driver::sys::CUdeviceptr;
 
@@ -31,13 +29,11 @@ impl Card {
         for (operand, shape) in [(&a, [rows, inner]), (&b, [inner, columns]), (&c, [rows, columns])] {
             assert!(reach(operand, shape) * size_of::<f32>() <= operand.memory.bytes, "a product beyond its memory");
         }
-        let Sizes { m, n, k, lda, ldb, ldc, batch } = Sizes::new([&a, &b, &c], shape)?;
-        let blas = self.blas.lock().unwrap_or_else(PoisonError::into_inner);
-        let handle = *blas.handle();
-        self.device.bind_to_thread()?;
+        let Call { opa, opb, m, n, k, lda, ldb, ldc, batch } = Call::new([&a, &b, &c], shape)?;
+        let blas = self.blas()?;
+        let (handle, beta) = (*blas.handle(), 0.0);
         let (pa, pb, pc) =
             (b.address::<f32>() as *const f32, a.address::<f32>() as *const f32, c.address::<f32>() as *mut f32);
-        let (opa, opb, beta) = (b.operation(), a.operation(), 0.0);
         // SAFETY: the three operands lie inside their memory, as was just checked; the memory is of this card, and is freed in
         // the order of the card's work, behind this product.
         unsafe {
@@ -73,13 +69,11 @@ impl Card {
                 "more matrices than listed"
             );
         }
-        let Sizes { m, n, k, lda, ldb, ldc, batch } = Sizes::new([&a, &b, &c], shape)?;
-        let blas = self.blas.lock().unwrap_or_else(PoisonError::into_inner);
-        let handle = *blas.handle();
-        self.device.bind_to_thread()?;
+        let Call { opa, opb, m, n, k, lda, ldb, ldc, batch } = Call::new([&a, &b, &c], shape)?;
+        let blas = self.blas()?;
+        let (handle, beta) = (*blas.handle(), 0.0);
         let (pa, pb, pc) =
             (b.address::<u64>() as *const _, a.address::<u64>() as *const _, c.address::<u64>() as *const _);
-        let (opa, opb, beta) = (b.operation(), a.operation(), 0.0);
         // SAFETY: the lists are as long as was just checked, and the caller says what is at the addresses.
         unsafe {
             cudarc::cublas::sys::cublasSgemmBatched(
@@ -91,8 +85,10 @@ impl Card {
     }
 }
 
-/// The sizes of products in cuBLAS's own numbers.
-struct Sizes {
+/// What is asked of cuBLAS, in its own numbers.
+struct Call {
+    opa: cublasOperation_t,
+    opb: cublasOperation_t,
     m: i32,
     n: i32,
     k: i32,
@@ -102,13 +98,14 @@ struct Sizes {
     batch: i32,
 }
 
-impl Sizes {
+impl Call {
     /// Of `a`, `b` and `c`, as ours.
     fn new([a, b, c]: [&Operand; 3], Shape { rows, inner, columns, count }: Shape) -> Result<Self, Problem> {
         let int =
             |x: usize| i32::try_from(x).map_err(|_| Problem(format!("a product of size {x}: cuBLAS takes 2³¹ - 1")));
         let (m, n, k) = (int(columns)?, int(rows)?, int(inner)?);
-        Ok(Self { m, n, k, lda: int(b.row)?, ldb: int(a.row)?, ldc: int(c.row)?, batch: int(count)? })
+        let (lda, ldb, ldc, batch) = (int(b.row)?, int(a.row)?, int(c.row)?, int(count)?);
+        Ok(Self { opa: b.operation(), opb: a.operation(), m, n, k, lda, ldb, ldc, batch })
     }
 }
 
