@@ -96,13 +96,13 @@ fn tokens_are_kept_as_the_mathematics_says() {
     let model = demo();
     let (_, cache) = model.run_with_cache("Monday, Tuesday,").unwrap();
     let notebook = all_heads(&model, Projection::Notebook);
-    let same = KeptTokens::between("nothing", &notebook, &notebook).unwrap();
+    let same = TokenAgreement::between("nothing", &notebook, &notebook).unwrap();
     assert!(same.share.iter().all(|&share| share == 1.0));
     assert!(same.chance.iter().all(|&chance| chance > 0.0 && chance <= 1.0));
 
     // By hand, for a head: the tokens of two projections, cell by cell.
     let output = all_heads(&model, Projection::Output);
-    let kept = KeptTokens::between("output", &notebook, &output).unwrap();
+    let kept = TokenAgreement::between("output", &notebook, &output).unwrap();
     let tokens = |heads: &[HeadData]| -> Vec<u32> {
         heads[11].prompts.iter().flat_map(|data| data.qk.tokens.column(0).to_vec()).collect()
     };
@@ -111,12 +111,12 @@ fn tokens_are_kept_as_the_mathematics_says() {
     assert!((kept.share[[1, 3]] - equal as f32 / a.len() as f32).abs() < 1e-6);
 
     // The same seed gives the same draws, another one others.
-    let flips = |seed| KeptTokens::under_sign_flips(&model, &cache, Projection::Ov, 2, seed).unwrap().share;
+    let flips = |seed| TokenAgreement::under_sign_flips(&model, &cache, Projection::Ov, 2, seed).unwrap().share;
     assert_eq!(flips(1), flips(1));
     assert_ne!(flips(1), flips(2));
-    let reordered = KeptTokens::under_reordering(&model, &cache, Projection::Notebook, 2, 1).unwrap();
+    let reordered = TokenAgreement::under_reordering(&model, &cache, Projection::Notebook, 2, 1).unwrap();
     assert!(reordered.share.mean().unwrap() < 0.9);
-    assert!(KeptTokens::under_sign_flips(&model, &cache, Projection::Ov, 0, 1).is_err());
+    assert!(TokenAgreement::under_sign_flips(&model, &cache, Projection::Ov, 0, 1).is_err());
 }
 
 /// Flipping a sign of `W_V`'s column and `W_O`'s row is, for the `Output` and `Ov` projections, flipping an entry of `q ⊙ k`.

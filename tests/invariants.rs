@@ -204,7 +204,7 @@ fn both_devices_agree_on_a_model() {
 
 #[test]
 fn little_memory_for_folded_projections_changes_no_token() {
-    let options = |bytes| LoadOptions::default().folded_bytes(bytes);
+    let options = |bytes| LoadOptions::default().decode_cache_bytes(bytes);
     let [plenty, little, none] = [usize::MAX, 10_000_000, 0].map(|bytes| {
         let model = Gpt2::from_pretrained("demo", options(bytes)).unwrap(); // 3.2 MB a head
         let (_, cache) = model.run_with_cache("The bus.").unwrap();

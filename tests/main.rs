@@ -8,8 +8,6 @@ mod browser;
 mod cuda;
 /// The experiments: against TransformerLens, by hand, and their figures.
 mod experiments;
-/// Many heads at once, long prompts, other looks, tables and files.
-mod exploring;
 /// Figures as plotly's JSON.
 mod figures;
 /// Every golden number, through the parity program; and that the program notices when one is wrong.
@@ -20,6 +18,8 @@ mod hostile_files;
 mod hub;
 /// What must hold for any input: batches, filters, thread counts, the identities of attention.
 mod invariants;
+/// Many heads at once, long prompts, other looks, tables and files.
+mod many_heads;
 /// The executed notebooks: what they printed. Needs Jupyter.
 mod notebooks;
 /// The example programs: what they print, and what they say when something is wrong.

@@ -32,7 +32,7 @@ from jupyter_client.kernelspec import KernelSpecManager
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 NOTEBOOK = ROOT / "notebooks" / "01_attention_tokens.ipynb"
-COMPILED = ':dep attention_tokens_notebook = { path = "../crate/notebook" }'
+COMPILED = ':dep attention_tokens_prebuilt = { path = "../crate/prebuilt" }'
 PLAIN = ':dep attention-tokens = { path = "../crate" }'
 STEPS = ["start", ":dep", "use", "first variable: the model", "a prompt", "first figure", "next figure"]
 

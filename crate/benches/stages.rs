@@ -75,7 +75,7 @@ fn one_head_folded(bencher: Bencher, len: usize) {
 
 #[divan::bench(args = [13], max_time = 3)]
 fn one_head_the_first_time(bencher: Bencher, len: usize) {
-    static FORGETFUL: LazyLock<Gpt2> = LazyLock::new(|| load(LoadOptions::default().folded_bytes(0)));
+    static FORGETFUL: LazyLock<Gpt2> = LazyLock::new(|| load(LoadOptions::default().decode_cache_bytes(0)));
     let cache = cache(len);
     bencher.bench(|| head_data(&FORGETFUL, &cache, 0, 1, DecodeOptions::default()).unwrap());
 }

@@ -92,7 +92,7 @@ fn all_heads(folder: &str) -> Result<Value> {
     let folded_s = timed(|| all_heads_data(model, &cache, DecodeOptions::default()))?;
     let peak_bytes = peak_bytes();
 
-    let forgetful = Gpt2::from_pretrained(folder, LoadOptions::default().folded_bytes(0))?;
+    let forgetful = Gpt2::from_pretrained(folder, LoadOptions::default().decode_cache_bytes(0))?;
     let mut one_head_first_s = 0.0;
     let heads = some_heads(model);
     for &(layer, head) in &heads {
@@ -140,7 +140,7 @@ fn parameter_bytes(model: &Gpt2) -> Result<usize> {
     let config = model.config();
     let block =
         4 * config.d_model * config.d_model + 2 * config.d_model * config.d_mlp + 9 * config.d_model + config.d_mlp;
-    let unembed = if config.tied { 0 } else { config.d_vocab * config.d_model };
+    let unembed = if config.tie_word_embeddings { 0 } else { config.d_vocab * config.d_model };
     let embed = (config.d_vocab + config.n_ctx) * config.d_model;
     Ok(4 * (config.n_layers * block + embed + unembed + 2 * config.d_model))
 }

@@ -29,7 +29,7 @@ pub struct Gpt2Config {
     /// The MLP's activation function (`activation_function`).
     pub act_fn: ActFn,
     /// Whether the unembedding is the transposed embedding (`tie_word_embeddings`).
-    pub tied: bool,
+    pub tie_word_embeddings: bool,
     /// The beginning-of-sequence token (`bos_token_id`).
     pub bos_token_id: u32,
 }
@@ -143,7 +143,7 @@ impl HuggingFaceConfig {
             n_ctx: size("n_positions", self.n_positions.or(self.n_ctx))?,
             eps,
             act_fn,
-            tied: self.tie_word_embeddings.unwrap_or(true),
+            tie_word_embeddings: self.tie_word_embeddings.unwrap_or(true),
             bos_token_id: self.bos_token_id.unwrap_or(50256),
         })
     }
@@ -160,7 +160,7 @@ mod tests {
     #[test]
     fn defaults_are_hugging_faces() {
         let config = parse(r#"{"n_layer":1,"n_head":2,"n_embd":6,"n_ctx":8,"vocab_size":5,"n_inner":null}"#).unwrap();
-        assert_eq!((config.d_head, config.d_mlp, config.n_ctx, config.tied), (3, 24, 8, true));
+        assert_eq!((config.d_head, config.d_mlp, config.n_ctx, config.tie_word_embeddings), (3, 24, 8, true));
         assert_eq!((config.eps, config.act_fn, config.bos_token_id), (1e-5, ActFn::GeluNew, 50256));
     }
 

@@ -1,8 +1,28 @@
-//! How something shows itself as the last expression of an evcxr cell: by a method `evcxr_display` that prints it.
+//! Being run by evcxr: how a value is displayed, and a warning where the kernel builds this crate slowly.
 
-/// What is printed becomes output of these types, all of one cell in one bundle.
+use std::sync::Once;
+
+/// Prints contents by MIME type in evcxr's format. evcxr sends all that one cell prints as one MIME bundle.
+///
+/// A type shows itself as the last expression of a cell if it has a method `evcxr_display` that calls this.
 pub(crate) fn show(contents: &[(&str, &str)]) {
     for (mime, content) in contents {
         println!("EVCXR_BEGIN_CONTENT {mime}\n{content}\nEVCXR_END_CONTENT");
+    }
+}
+
+/// Warns once a process if this crate was built with debug assertions, which make it several times slower. A kernel builds
+/// it so unless its environment says otherwise.
+pub(crate) fn warn_of_debug_build() {
+    static ONCE: Once = Once::new();
+    if cfg!(debug_assertions) {
+        ONCE.call_once(|| {
+            eprintln!(
+                "attention-tokens was built with debug assertions and runs several times slower than it can: in a program \
+                 use `cargo run --release`; in a notebook start the kernel with CARGO_PROFILE_DEV_DEBUG_ASSERTIONS=false, \
+                 CARGO_PROFILE_DEV_OVERFLOW_CHECKS=false and CARGO_PROFILE_DEV_OPT_LEVEL=3 in its environment, as \
+                 `cargo xtask lab` does"
+            );
+        });
     }
 }

@@ -30,43 +30,33 @@
 //! # Ok::<(), Error>(())
 //! ```
 
-mod activation_cache;
 mod attention_tokens;
 mod backend;
-mod checkpoint;
 mod config;
+mod decode;
 mod error;
 mod evcxr;
 pub mod experiments;
-mod export;
-mod kept_projections;
 mod memory;
 mod model;
 pub mod notebook;
 mod plot;
 mod pretrained;
-mod processed;
-mod projection;
-mod prompts;
-mod slow_build;
 mod tokenizer;
-mod transformer;
 mod weights;
 
-pub use activation_cache::{Activation, ActivationCache};
 pub use attention_tokens::{
     DecodeOptions, Feature, HeadData, PromptHeadData, all_heads_data, head_data, layer_data, unique_index_pattern,
 };
-pub use backend::{Device, TopTokens};
+pub use backend::Device;
 pub use config::{ActFn, Gpt2Config};
+pub use decode::{Projection, TopTokens};
 pub use error::{Error, Result};
-pub use model::{Gpt2, RunOptions};
+pub use model::{Activation, ActivationCache, Gpt2, Prompts, RunOptions};
 pub use plot::{ColorScale, Figure, Table, Theme};
 pub use pretrained::LoadOptions;
-pub use projection::Projection;
-pub use prompts::Prompts;
 pub use tokenizer::Tokenizer;
-// evcxr writes down the type of every variable, so a notebook must be able to name what it is given.
+// evcxr writes down the type of every variable, so a notebook must be able to name it.
 pub use {ndarray, plotly};
 
 pub use weights::{BlockWeights, LayerNormWeights, Processing, Weights};

@@ -22,15 +22,15 @@ use std::sync::Arc;
 
 use ndarray::Array2;
 
-use crate::activation_cache::ActivationCache;
 use crate::attention_tokens::{
     DecodeOptions, Feature, HeadData, PromptHeadData, head_data, layer_data, unique_index_pattern,
 };
-use crate::backend::TopTokens;
+use crate::decode::TopTokens;
 use crate::error::{Error, Result};
+use crate::model::ActivationCache;
 use crate::model::Gpt2;
+use crate::model::Prompts;
 use crate::plot::{AxisLabels, Figure, Look, Panel, Table};
-use crate::prompts::Prompts;
 
 /// The attention above which [`add_attn_overlay`] frames a cell in the original.
 pub const MIN_ATTN: f32 = 0.3;

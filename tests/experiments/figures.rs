@@ -18,7 +18,7 @@ fn experiments_have_figures() {
     let model = demo();
     let heads = all_heads(&model, Projection::Notebook);
     let contraction = ContractionByHead::new(&heads).unwrap();
-    let kept = KeptTokens::between("nothing", &heads, &heads).unwrap();
+    let kept = TokenAgreement::between("nothing", &heads, &heads).unwrap();
     let vectors = singular_vectors(&model, WeightMatrix::Ov { layer: 0, head: 0 }, 4, 6).unwrap();
     let figures = [
         contraction.plot_distinct_ratio(),
@@ -54,7 +54,7 @@ fn experiments_have_figures() {
             .describe()
             .starts_with("matrix: Distinct attention tokens to distinct input tokens, mean of 2 prompts")
     );
-    assert_eq!(kept_table(&[kept]).rows()[0][..2], ["nothing", "1.000"]);
+    assert_eq!(agreement_table(&[kept]).rows()[0][..2], ["nothing", "1.000"]);
     assert_eq!(vectors.table().rows().len(), 4);
 }
 

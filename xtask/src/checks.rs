@@ -23,7 +23,7 @@ pub(crate) fn all(cuda: bool) -> Result<()> {
     stages.run("format", || {
         cargo(&["fmt", "--all", "--check"])?;
         // No member of the workspace.
-        let package = root().join("crate/notebook");
+        let package = root().join("crate/prebuilt");
         let mut rustfmt = Command::new("rustfmt");
         rustfmt
             .args(["--check", "--edition", "2024"])

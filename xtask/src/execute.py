@@ -24,7 +24,7 @@ from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbconvert import HTMLExporter
 
 PLOTLY = "application/vnd.plotly.v1+json"
-COMPILED = re.compile(r':dep attention_tokens_notebook = \{ path = "(.*)/notebook"(, features = \[.*\])? \}')
+COMPILED = re.compile(r':dep attention_tokens_prebuilt = \{ path = "(.*)/prebuilt"(, features = \[.*\])? \}')
 PLAIN = r':dep attention-tokens = { path = "\1"\2 }'
 
 

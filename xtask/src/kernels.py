@@ -27,8 +27,8 @@ class Kernel:
         self.client = self.manager.client()
         self.client.start_channels()
         self.client.wait_for_ready(timeout=300)
-        package = repository / "crate" / "notebook"
-        self.run(f':dep attention_tokens_notebook = {{ path = "{package}" }}')
+        package = repository / "crate" / "prebuilt"
+        self.run(f':dep attention_tokens_prebuilt = {{ path = "{package}" }}')
         self.run(PRELUDE)
 
     def run(self, cell, interrupt_after=None):
@@ -100,8 +100,8 @@ def copy(repository, scratch):
 
 
 def build(scratch):
-    package = scratch / "crate" / "notebook"
-    command = ["cargo", "build", "--quiet", "--manifest-path", package / "Cargo.toml", "--target-dir", scratch / "target/notebook"]
+    package = scratch / "crate" / "prebuilt"
+    command = ["cargo", "build", "--quiet", "--manifest-path", package / "Cargo.toml", "--target-dir", scratch / "target/prebuilt"]
     subprocess.run(command, check=True)
 
 

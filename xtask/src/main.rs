@@ -3,7 +3,7 @@
 mod checks;
 mod cuda;
 mod environment;
-#[path = "../../crate/notebook/library.rs"]
+#[path = "../../crate/prebuilt/library.rs"]
 mod library;
 mod notebooks;
 mod prerequisites;

@@ -68,8 +68,8 @@ fn library() -> Result<()> {
     let mut compile = library::compile("cargo".as_ref(), &root, false);
     run("compiling the library", compile.args(library::FOR_RUSTC))?;
     let mut link = Command::new("cargo");
-    link.args(["build", "--quiet", "--manifest-path"]).arg(root.join("crate/notebook/Cargo.toml"));
-    link.arg("--target-dir").arg(root.join("target/notebook"));
+    link.args(["build", "--quiet", "--manifest-path"]).arg(root.join("crate/prebuilt/Cargo.toml"));
+    link.arg("--target-dir").arg(root.join("target/prebuilt"));
     run("linking the library's sources", &mut link)
 }
 

@@ -33,7 +33,7 @@ impl Device {
     ///
     /// Activations stay on the GPU until somebody looks at them, in a quarter of its memory at most; what is beyond comes to the
     /// host at once. Logits are made and decoded 64 MiB at a time, of 64 MiB of vectors at a time, and folded projections take what
-    /// [`LoadOptions::folded_bytes`](crate::LoadOptions::folded_bytes) allows.
+    /// [`LoadOptions::decode_cache_bytes`](crate::LoadOptions::decode_cache_bytes) allows.
     pub fn cuda(ordinal: usize) -> Self {
         Self(DeviceKind::Cuda(ordinal))
     }

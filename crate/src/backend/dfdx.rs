@@ -9,11 +9,11 @@ use std::ops::Range;
 use ::dfdx::prelude::*;
 use ndarray::{Array1, Array2, Array3, Ix2, Ix3};
 
-use super::top_tokens::TopTokensBuilder;
-use super::{Attention, Backend, TopTokens, Vectors, own_rows};
+use super::{AttentionOutput, Backend, split_by_prompt};
 use crate::config::ActFn;
+use crate::decode::{DecodeBackend, TopTokens, TopTokensBuilder, Vectors};
 use crate::error::{Error, Result};
-use crate::memory::{HostArray, Kept};
+use crate::memory::{HostArray, LazyArray};
 use crate::weights::LayerNormWeights;
 
 type Vector<D> = Tensor<(usize,), f32, D>;
@@ -61,7 +61,7 @@ macro_rules! any_thread {
     };
 }
 
-any_thread!(Dfdx DfdxEmbedding DfdxLayerNorm DfdxLinear DfdxProjected);
+any_thread!(Dfdx DfdxEmbedding DfdxLayerNorm DfdxLinear DfdxDecodeTable);
 
 impl Dfdx<Cpu> {
     pub(crate) fn cpu() -> Self {
@@ -84,7 +84,7 @@ impl Dfdx<::dfdx::tensor::Cuda> {
 }
 
 /// The projection as it is: decoding goes the plain way, by the residual stream. Shape: `[d_head, d_model]`.
-pub(crate) struct DfdxProjected<D: Storage<f32>>(Matrix<D>);
+pub(crate) struct DfdxDecodeTable<D: Storage<f32>>(Matrix<D>);
 
 pub(crate) struct DfdxEmbedding<D: Storage<f32>> {
     w_e: Matrix<D>,
@@ -132,7 +132,7 @@ impl<D: ::dfdx::tensor_ops::Device<f32>> Dfdx<D> {
     }
 
     /// On the host at once.
-    fn kept(&self, x: &Cube<D>) -> Kept<Ix3> {
+    fn kept(&self, x: &Cube<D>) -> LazyArray<Ix3> {
         let x = Array3::from_shape_vec(*x.shape(), x.as_vec()).expect("a tensor has as many values as its shape");
         HostArray::from(x).into()
     }
@@ -176,19 +176,17 @@ impl<D: AnyThread> Backend for Dfdx<D> {
     type Embedding = DfdxEmbedding<D>;
     type LayerNorm = DfdxLayerNorm<D>;
     type Linear = DfdxLinear<D>;
-    type Unembed = DfdxLinear<D>;
-    type Projected = DfdxProjected<D>;
 
-    fn embedding(&self, w_e: Array2<f32>, w_pos: Array2<f32>) -> Result<Self::Embedding> {
+    fn upload_embedding(&self, w_e: Array2<f32>, w_pos: Array2<f32>) -> Result<Self::Embedding> {
         Ok(DfdxEmbedding { w_e: self.matrix(w_e)?, w_pos: self.matrix(w_pos)? })
     }
 
-    fn layer_norm(&self, weights: Option<&LayerNormWeights>, eps: f64) -> Result<Self::LayerNorm> {
+    fn upload_layer_norm(&self, weights: Option<&LayerNormWeights>, eps: f64) -> Result<Self::LayerNorm> {
         let upload = |ln: &LayerNormWeights| Ok((self.vector(ln.w.to_vec())?, self.vector(ln.b.to_vec())?));
         Ok(DfdxLayerNorm { weights: weights.map(upload).transpose()?, eps })
     }
 
-    fn linear(&self, w: Array2<f32>, b: Array1<f32>) -> Result<Self::Linear> {
+    fn upload_linear(&self, w: Array2<f32>, b: Array1<f32>) -> Result<Self::Linear> {
         Ok(DfdxLinear { w: self.matrix(w)?, b: self.vector(b.to_vec())?, b_host: b })
     }
 
@@ -209,7 +207,7 @@ impl<D: AnyThread> Backend for Dfdx<D> {
         token.try_add(position).map_err(failed)
     }
 
-    fn normalize(&self, norm: &Self::LayerNorm, x: &Matrix<D>) -> Result<Matrix<D>> {
+    fn layer_norm(&self, norm: &Self::LayerNorm, x: &Matrix<D>) -> Result<Matrix<D>> {
         let run = || {
             let x = x.clone().try_normalize::<Axis<1>>(norm.eps)?;
             let Some((w, b)) = &norm.weights else { return Ok(x) };
@@ -220,7 +218,7 @@ impl<D: AnyThread> Backend for Dfdx<D> {
         run().map_err(self.failed::<D::Err>("a layer norm"))
     }
 
-    fn apply(&self, linear: &Self::Linear, x: &Matrix<D>) -> Result<Matrix<D>> {
+    fn linear(&self, linear: &Self::Linear, x: &Matrix<D>) -> Result<Matrix<D>> {
         let run = || {
             let y: Matrix<D> = x.clone().try_matmul(linear.w.clone())?;
             let shape = *y.shape();
@@ -229,8 +227,8 @@ impl<D: AnyThread> Backend for Dfdx<D> {
         run().map_err(self.failed::<D::Err>("a matrix product"))
     }
 
-    fn apply_with_activation(&self, linear: &Self::Linear, act_fn: ActFn, x: &Matrix<D>) -> Result<Matrix<D>> {
-        let y = self.apply(linear, x)?;
+    fn linear_act(&self, linear: &Self::Linear, act_fn: ActFn, x: &Matrix<D>) -> Result<Matrix<D>> {
+        let y = self.linear(linear, x)?;
         let y = match act_fn {
             ActFn::GeluNew => y.try_fast_gelu(),
             ActFn::Gelu => y.try_accurate_gelu(),
@@ -251,12 +249,12 @@ impl<D: AnyThread> Backend for Dfdx<D> {
         n_heads: usize,
         prompts: &[Range<usize>],
         keep_pattern: bool,
-    ) -> Result<Attention<Matrix<D>>> {
+    ) -> Result<AttentionOutput<Matrix<D>>> {
         let failed = self.failed::<D::Err>("attention");
         if let [rows] = prompts {
             let (z, pattern) = self.attend(qkv, n_heads, rows).map_err(failed)?;
             let pattern = if keep_pattern { vec![self.kept(&pattern)] } else { Vec::new() };
-            return Ok(Attention { z, pattern });
+            return Ok(AttentionOutput { z, pattern });
         }
         // Below each other on the host: for this, too, dfdx compiles a kernel at run time.
         let (mut all, mut kept) = (Vec::new(), Vec::new());
@@ -268,10 +266,10 @@ impl<D: AnyThread> Backend for Dfdx<D> {
             }
         }
         let z = self.device.try_tensor_from_vec(all, *qkv[0].shape()).map_err(&failed)?;
-        Ok(Attention { z, pattern: kept })
+        Ok(AttentionOutput { z, pattern: kept })
     }
 
-    fn attn_scores(&self, q: &Matrix<D>, k: &Matrix<D>, n_heads: usize, rows: Range<usize>) -> Result<Kept<Ix3>> {
+    fn attn_scores(&self, q: &Matrix<D>, k: &Matrix<D>, n_heads: usize, rows: Range<usize>) -> Result<LazyArray<Ix3>> {
         let scores = self.scores(q, k, n_heads, &rows).map_err(self.failed::<D::Err>("attention scores"))?;
         Ok(self.kept(&scores))
     }
@@ -280,8 +278,8 @@ impl<D: AnyThread> Backend for Dfdx<D> {
         Ok(self.download_matrix(x).into())
     }
 
-    fn unembed(&self, w_u: Array2<f32>, b_u: Array1<f32>) -> Result<DfdxLinear<D>> {
-        self.linear(w_u, b_u)
+    fn upload_unembed(&self, w_u: Array2<f32>, b_u: Array1<f32>) -> Result<DfdxLinear<D>> {
+        self.upload_linear(w_u, b_u)
     }
 
     fn unembed_weights(&self, unembed: &DfdxLinear<D>) -> Result<(Array2<f32>, Array1<f32>)> {
@@ -289,21 +287,26 @@ impl<D: AnyThread> Backend for Dfdx<D> {
     }
 
     fn logits(&self, unembed: &DfdxLinear<D>, x: &Matrix<D>, prompts: &[Range<usize>]) -> Result<Vec<Array2<f32>>> {
-        Ok(own_rows(self.download(&self.apply(unembed, x)?)?, prompts))
+        Ok(split_by_prompt(self.download(&self.linear(unembed, x)?)?, prompts))
+    }
+}
+
+impl<D: AnyThread> DecodeBackend for Dfdx<D> {
+    type Unembed = DfdxLinear<D>;
+    type DecodeTable = DfdxDecodeTable<D>;
+
+    fn upload_projection(&self, p: Array2<f32>) -> Result<DfdxDecodeTable<D>> {
+        self.matrix(p).map(DfdxDecodeTable)
     }
 
-    fn projected(&self, p: Array2<f32>) -> Result<DfdxProjected<D>> {
-        self.matrix(p).map(DfdxProjected)
-    }
-
-    fn projected_bytes(DfdxProjected(p): &DfdxProjected<D>, _: &DfdxLinear<D>) -> usize {
+    fn decode_table_bytes(DfdxDecodeTable(p): &DfdxDecodeTable<D>, _: &DfdxLinear<D>) -> usize {
         size_of::<f32>() * p.shape().0 * p.shape().1
     }
 
     fn decode(
         &self,
         c: &Vectors,
-        DfdxProjected(projection): &DfdxProjected<D>,
+        DfdxDecodeTable(projection): &DfdxDecodeTable<D>,
         unembed: &DfdxLinear<D>,
         k: usize,
     ) -> Result<TopTokens> {

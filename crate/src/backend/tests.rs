@@ -6,9 +6,10 @@ use std::slice;
 
 use ndarray::{Array1, Array2, Array3, ArrayView, Axis, Dimension, Ix3, s};
 
-use super::{Attention, Backend, Dfdx, Fused, TopTokens, Vectors};
+use super::{AttentionOutput, Backend, Dfdx, Fused};
 use crate::config::ActFn;
-use crate::memory::Kept;
+use crate::decode::{TopTokens, Vectors};
+use crate::memory::LazyArray;
 use crate::weights::LayerNormWeights;
 
 type Oracle = Dfdx<::dfdx::tensor::Cpu>;
@@ -93,12 +94,12 @@ fn products_and_activation_functions() {
             let (x, w) = (matrix(random, rows, inner), matrix(random, inner, columns));
             let b = vector(random, columns);
             let (got, want) = all!(|backend| {
-                let linear = backend.linear(w.clone(), b.clone()).unwrap();
+                let linear = backend.upload_linear(w.clone(), b.clone()).unwrap();
                 assert_eq!(backend.linear_weights(&linear).unwrap(), (w.clone(), b.clone()), "{what}");
                 let x = upload(backend, &x);
                 let act_fns = [ActFn::GeluNew, ActFn::Gelu, ActFn::Relu, ActFn::Silu, ActFn::Tanh];
-                let act_fns = act_fns.map(|act_fn| backend.apply_with_activation(&linear, act_fn, &x).unwrap());
-                let all = [backend.apply(&linear, &x).unwrap()].into_iter().chain(act_fns);
+                let act_fns = act_fns.map(|act_fn| backend.linear_act(&linear, act_fn, &x).unwrap());
+                let all = [backend.linear(&linear, &x).unwrap()].into_iter().chain(act_fns);
                 all.map(|y| backend.download(&y).unwrap().into_owned()).collect::<Vec<_>>()
             });
             for (got, want) in got.iter().flat_map(|got| got.iter().zip(&want)) {
@@ -115,11 +116,11 @@ fn products_applied_together() {
         let x = matrix(random, rows, d_model);
         let parts = [(); 3].map(|()| (matrix(random, d_model, d_model), vector(random, d_model)));
         let (got, want) = all!(|backend| {
-            let linears = backend.linears(parts.clone()).unwrap();
+            let linears = backend.upload_linear_qkv(parts.clone()).unwrap();
             assert_eq!(linears.each_ref().map(|linear| backend.linear_weights(linear).unwrap()), parts);
             let x = upload(backend, &x);
-            let y = backend.apply_each(&linears, &x).unwrap();
-            let one_by_one = linears.each_ref().map(|linear| backend.apply(linear, &x).unwrap());
+            let y = backend.linear_qkv(&linears, &x).unwrap();
+            let one_by_one = linears.each_ref().map(|linear| backend.linear(linear, &x).unwrap());
             [y, one_by_one].map(|y| y.map(|y| backend.download(&y).unwrap().into_owned()))
         });
         for (got, want) in got.iter().flatten().flatten().zip(want.iter().flatten().cycle()) {
@@ -130,7 +131,7 @@ fn products_applied_together() {
 
 /// A matrix on the device, by way of an embedding that has it as rows.
 fn upload<B: Backend>(backend: &B, x: &Array2<f32>) -> B::Tensor {
-    let embedding = backend.embedding(x.clone(), Array2::zeros((1, x.ncols()))).unwrap();
+    let embedding = backend.upload_embedding(x.clone(), Array2::zeros((1, x.ncols()))).unwrap();
     let rows: Vec<u32> = (0..x.nrows() as u32).collect();
     backend.embed(&embedding, &rows, &vec![0; x.nrows()]).unwrap()
 }
@@ -145,10 +146,11 @@ fn embeddings_sums_and_layer_norms() {
         let positions: Vec<usize> = (0..rows).map(|_| random.usize(0..50)).collect();
         let ln = LayerNormWeights { w: vector(random, d_model), b: vector(random, d_model) };
         let (got, want) = all!(|backend| {
-            let embedding = backend.embedding(w_e.clone(), w_pos.clone()).unwrap();
+            let embedding = backend.upload_embedding(w_e.clone(), w_pos.clone()).unwrap();
             assert_eq!(backend.embedding_weights(&embedding).unwrap(), (w_e.clone(), w_pos.clone()));
             let x = backend.embed(&embedding, &tokens, &positions).unwrap();
-            let normalize = |weights| backend.normalize(&backend.layer_norm(weights, 1e-5).unwrap(), &x).unwrap();
+            let normalize =
+                |weights| backend.layer_norm(&backend.upload_layer_norm(weights, 1e-5).unwrap(), &x).unwrap();
             let (plain, scaled) = (normalize(None), normalize(Some(&ln)));
             let sum = backend.add(&plain, &scaled).unwrap();
             [x, plain, scaled, sum].map(|x| backend.download(&x).unwrap().into_owned())
@@ -182,10 +184,10 @@ fn logits_and_what_is_kept_of_ragged_batches() {
             let (prompts, rows) = below_each_other(&lengths);
             let x = matrix(random, rows, d_model);
             let (got, want) = all!(|backend| {
-                let unembed = backend.unembed(w_u.clone(), b_u.clone()).unwrap();
+                let unembed = backend.upload_unembed(w_u.clone(), b_u.clone()).unwrap();
                 let x = upload(backend, &x);
-                let kept = backend.keep(&x, &prompts).unwrap();
-                let kept: Vec<_> = kept.into_iter().map(|kept| kept.make().unwrap().into_owned()).collect();
+                let kept = backend.lazy_rows(&x, &prompts).unwrap();
+                let kept: Vec<_> = kept.into_iter().map(|lazy| lazy.compute().unwrap().into_owned()).collect();
                 (backend.logits(&unembed, &x, &prompts).unwrap(), kept)
             });
             for (logits, kept) in got {
@@ -217,7 +219,7 @@ fn attention_of_ragged_batches() {
                     let [q, k, v] = [0, 1, 2].map(|index| upload(backend, &qkv[index]));
                     let attention = backend.attention([&q, &k, &v], n_heads, &prompts, keep_pattern).unwrap();
                     let scores = |rows: &Range<usize>| backend.attn_scores(&q, &k, n_heads, rows.clone()).unwrap();
-                    let on_host = |kept: Kept<Ix3>| kept.make().unwrap().into_owned();
+                    let on_host = |lazy: LazyArray<Ix3>| lazy.compute().unwrap().into_owned();
                     let scores: Vec<Array3<f32>> = prompts.iter().map(scores).map(on_host).collect();
                     let pattern: Vec<Array3<f32>> = attention.pattern.into_iter().map(on_host).collect();
                     (backend.download(&attention.z).unwrap().into_owned(), scores, pattern)
@@ -252,8 +254,8 @@ fn attention_with_large_scores() {
         let what = format!("{n_heads} heads of {d_head}, prompts of {lengths:?}, keys {keys:?}");
         let (got, want) = all!(|backend| {
             let [q, k, v] = [0, 1, 2].map(|index| upload(backend, &qkv[index]));
-            let Attention { z, pattern } = backend.attention([&q, &k, &v], n_heads, &prompts, true).unwrap();
-            let pattern: Vec<_> = pattern.into_iter().map(|kept| kept.make().unwrap().into_owned()).collect();
+            let AttentionOutput { z, pattern } = backend.attention([&q, &k, &v], n_heads, &prompts, true).unwrap();
+            let pattern: Vec<_> = pattern.into_iter().map(|lazy| lazy.compute().unwrap().into_owned()).collect();
             (backend.download(&z).unwrap().into_owned(), pattern)
         });
         for (z, pattern) in got {
@@ -272,9 +274,9 @@ fn decode<B: Backend>(
     c: &Vectors,
     k: usize,
 ) -> Vec<TopTokens> {
-    let unembed = backend.unembed(w_u.clone(), b_u.clone()).unwrap();
+    let unembed = backend.upload_unembed(w_u.clone(), b_u.clone()).unwrap();
     let decode = |projection: &Array2<f32>| {
-        let projected = backend.projected(projection.clone()).unwrap();
+        let projected = backend.upload_projection(projection.clone()).unwrap();
         let decode = || backend.decode(c, &projected, &unembed, k).unwrap();
         let first = decode();
         // By now, or soon, there are vectors enough to make something of the projection that is faster.

@@ -6,42 +6,32 @@
 //! | inputs alike in structure or meaning give alike patterns | [`similarity_test()`] |
 //! | some heads contract a prompt, some expand it | [`contraction()`], [`ContractionByHead`] |
 //! | appending a token acts like the operation of a group | [`appending()`], [`TokenMap`], [`Monoid`] |
-//! | what the figures show depends on choices that they do not mention | [`KeptTokens`] |
+//! | what the figures show depends on choices that they do not mention | [`TokenAgreement`] |
 //! | a head's weights can be read as tokens | [`singular_vectors()`] |
 //!
 //! Each has a notebook. They take what a run gives ([`HeadData`] of all heads) and give plain numbers, with a
 //! [`Figure`](crate::Figure) of them.
 
-mod action;
-mod basis;
+mod appending;
 mod contraction;
-mod embedding_map;
-mod graph_layout;
-mod monoid;
 mod prompt_sets;
-mod resampling;
-mod shared_tokens;
 mod similarity;
-mod similarity_test;
 mod singular_vectors;
-mod sweep;
-mod token_map;
+mod token_agreement;
 mod vocabulary;
-mod vocabulary_files;
 
-pub use action::{Appending, appending};
-pub use basis::{AttentionScoreCheck, KeptTokens, kept_table};
+pub use appending::{Appending, Group, Monoid, TokenMap, appending};
 pub use contraction::{Contraction, ContractionByHead, contraction};
-pub use embedding_map::{EmbeddingMap, MapMethod};
-pub use monoid::{Group, Monoid};
 pub use prompt_sets::{one_token_repeated, random_tokens, three_token_cycle, varied_prompts};
-pub use shared_tokens::SharedTokens;
-pub use similarity::PatternMeasure;
-pub use similarity_test::{Controls, HeadSimilarity, PromptPair, SimilarityOptions, SimilarityTest, similarity_test};
+pub use similarity::{
+    Controls, HeadSimilarity, PatternMeasure, PromptPair, SimilarityOptions, SimilarityTest, similarity_test,
+};
 pub use singular_vectors::{SingularVectors, WeightMatrix, singular_vectors};
-pub use sweep::{SweepEstimate, SweepOptions, SweepProgress, count_file, estimate_sweep};
-pub use token_map::TokenMap;
-pub use vocabulary::{Component, VocabularyCounts};
+pub use token_agreement::{AttentionScoreCheck, TokenAgreement, agreement_table};
+pub use vocabulary::{
+    Component, EmbeddingMap, MapMethod, SharedTokens, SweepEstimate, SweepOptions, SweepProgress, VocabularyCounts,
+    count_file, estimate_sweep,
+};
 
 use crate::attention_tokens::HeadData;
 use crate::error::{Error, Result};

@@ -15,7 +15,7 @@
 use nalgebra::{DMatrix, SymmetricEigen};
 use ndarray::{Array1, Array2, Axis, s};
 
-use crate::backend::{TopTokens, TopTokensBuilder};
+use crate::decode::{TopTokens, TopTokensBuilder};
 use crate::error::{Error, Result, check_index};
 use crate::model::Gpt2;
 use crate::plot::{ChartAxis, Figure, Matrix, Table};

@@ -4,13 +4,13 @@
 //! tokens keeps a gigabyte. So the memory of dropped activations is [`spare`] for the next run, and what is fresh is
 //! asked for in [huge pages](fresh). What is computed elsewhere comes to the host when it is [looked at](kept).
 
-mod fresh;
 mod host_array;
-mod kept;
-mod spare;
+mod huge_pages;
+mod lazy_array;
+mod pool;
 
-pub(crate) use fresh::zeros;
 pub(crate) use host_array::HostArray;
-pub(crate) use kept::Kept;
-pub(crate) use spare::forget_spare;
-use spare::{give_back, take};
+pub(crate) use huge_pages::zeros;
+pub(crate) use lazy_array::LazyArray;
+pub(crate) use pool::clear_pool;
+use pool::{acquire, release};

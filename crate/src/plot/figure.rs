@@ -4,10 +4,10 @@ use std::rc::Rc;
 
 use plotly::Plot;
 
-use super::heat_map::HeatMaps;
-use super::look::{ColorScale, Look, Theme};
-use super::panel::Panel;
-use super::{bundle, extras};
+use super::heads::heat_map::HeatMaps;
+use super::heads::panel::Panel;
+use super::style::{ColorScale, Look, Theme};
+use super::{mime, plotly_json};
 use crate::error::{Error, Result};
 use crate::evcxr;
 
@@ -74,7 +74,7 @@ impl Figure {
 
     /// The figure as plotly's JSON: `data`, `layout`, `config`.
     pub fn to_json(&self) -> String {
-        extras::json(&self.to_plot())
+        plotly_json::json(&self.to_plot())
     }
 
     /// The figure as a static picture, drawn without a browser; `None` for a figure made from a plot, of which only plotly
@@ -131,7 +131,7 @@ impl Figure {
     /// Shows the figure in an evcxr notebook; evcxr calls this for a cell's last expression.
     pub fn evcxr_display(&self) {
         let (json, svg, description) = (self.to_json(), self.to_svg(), self.describe());
-        let html = bundle::html(&json, svg.as_deref(), &description);
+        let html = mime::html(&json, svg.as_deref(), &description);
         let mut contents = vec![("application/vnd.plotly.v1+json", json.as_str()), ("text/html", &html)];
         contents.extend(svg.as_deref().map(|svg| ("image/svg+xml", svg)));
         contents.push(("text/plain", &description));

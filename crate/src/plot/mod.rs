@@ -1,27 +1,18 @@
 //! Figures: head data as heat maps, for plotly and as static pictures, and how a notebook shows them.
 
-mod axis;
-mod browser;
-mod bundle;
-mod chart;
-mod draw;
-mod extras;
+mod charts;
 mod figure;
-mod grid;
-mod heat_map;
-mod hover;
-mod look;
-mod matrix;
-mod panel;
+mod heads;
+mod mime;
+mod plotly_json;
+mod style;
 mod svg;
 mod table;
 mod text;
 
-pub(crate) use axis::ChartAxis;
-pub(crate) use chart::{Chart, Form, Series, Shade};
+pub(crate) use charts::{Chart, ChartAxis, Form, Matrix, Series, Shade};
 pub use figure::Figure;
-pub(crate) use look::Look;
-pub use look::{ColorScale, Theme};
-pub(crate) use matrix::Matrix;
-pub(crate) use panel::{AxisLabels, Panel};
+pub(crate) use heads::{AxisLabels, Panel};
+pub(crate) use style::Look;
+pub use style::{ColorScale, Theme};
 pub use table::Table;

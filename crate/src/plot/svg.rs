@@ -7,9 +7,9 @@ use std::fmt::Write;
 
 use ndarray::Array2;
 
-use super::hover;
-use super::look::Look;
-use super::panel::{CAPTION_DISTANCE, LABEL_DISTANCE, LABEL_SIZE, Panel, TOKEN_SIZE};
+use super::heads::hover;
+use super::heads::panel::{CAPTION_DISTANCE, LABEL_DISTANCE, LABEL_SIZE, Panel, TOKEN_SIZE};
+use super::style::Look;
 
 const FONT: &str = "Open Sans, Verdana, Arial, sans-serif";
 

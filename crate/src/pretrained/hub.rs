@@ -11,8 +11,8 @@ use hf_hub::api::Progress;
 use hf_hub::api::sync::{ApiBuilder, ApiError, ApiRepo};
 use hf_hub::{Cache, Repo, RepoType};
 
+use super::checkpoint;
 use super::{CONFIG, INDEX, LoadOptions, ModelFiles, PICKLE, WEIGHTS, only_pickle};
-use crate::checkpoint;
 use crate::error::{Error, Result};
 
 const TOKENIZER_FILES: [&str; 3] = ["tokenizer.json", "vocab.json", "merges.txt"];

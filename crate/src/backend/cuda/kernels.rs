@@ -1,4 +1,4 @@
-//! The kernels of `kernels.cu`, compiled for the card when it is opened.
+//! The kernels of `kernels.cu`, compiled for the gpu when it is opened.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use cudarc::driver::{CudaDevice, CudaFunction, LaunchConfig};
 use cudarc::nvrtc::result::NvrtcError;
 use cudarc::nvrtc::{CompileError, compile_ptx};
 
-use super::problem::Problem;
+use super::error::CudaError;
 use crate::config::ActFn;
 
 pub(super) const SOURCE: &str = include_str!("kernels.cu");
@@ -23,10 +23,10 @@ macro_rules! kernels {
         }
 
         impl Kernels {
-            pub(super) fn compile(device: &Arc<CudaDevice>) -> Result<Self, Problem> {
-                // For the oldest cards that NVRTC knows; the driver makes of it what the card at hand runs.
+            pub(super) fn compile(device: &Arc<CudaDevice>) -> Result<Self, CudaError> {
+                // For the oldest cards that NVRTC knows; the driver makes of it what the gpu at hand runs.
                 let ptx = compile_ptx(SOURCE).map_err(|error| match error {
-                    CompileError::CompileError { log, .. } => Problem(format!("NVRTC: {}", log.to_string_lossy())),
+                    CompileError::CompileError { log, .. } => CudaError(format!("NVRTC: {}", log.to_string_lossy())),
                     CompileError::CreationError(error) => said_by_nvrtc(error),
                     CompileError::GetLogError(error) => said_by_nvrtc(error),
                     CompileError::GetPtxError(error) => said_by_nvrtc(error),
@@ -34,7 +34,7 @@ macro_rules! kernels {
                 })?;
                 device.load_ptx(ptx, MODULE, &[$(stringify!($name)),*])?;
                 let function = |name| {
-                    device.get_func(MODULE, name).ok_or_else(|| Problem(format!("the kernel {name} is missing")))
+                    device.get_func(MODULE, name).ok_or_else(|| CudaError(format!("the kernel {name} is missing")))
                 };
                 Ok(Self { $($name: function(stringify!($name))?,)* })
             }
@@ -43,11 +43,11 @@ macro_rules! kernels {
 }
 
 /// By its number: cudarc's names end with those of CUDA 11.8, and to print another would be undefined.
-fn said_by_nvrtc(error: NvrtcError) -> Problem {
-    Problem(format!("NVRTC said {}, see nvrtcResult", error.0 as u32))
+fn said_by_nvrtc(error: NvrtcError) -> CudaError {
+    CudaError(format!("NVRTC said {}, see nvrtcResult", error.0 as u32))
 }
 
-/// The name that the card knows them by.
+/// The name that the gpu knows them by.
 const MODULE: &str = "attention_tokens";
 
 kernels!(add add_bias causal_softmax embed layer_norm list_heads multiply_rows top_tokens);
@@ -70,7 +70,7 @@ pub(super) fn a_thread_each(n: usize) -> LaunchConfig {
 /// What `add_bias` does besides, in its numbers.
 #[derive(Clone, Copy)]
 #[repr(u32)]
-pub(super) enum Function {
+pub(super) enum Epilogue {
     None = 0,
     GeluNew = 1,
     Gelu = 2,
@@ -79,7 +79,7 @@ pub(super) enum Function {
     Tanh = 5,
 }
 
-impl From<ActFn> for Function {
+impl From<ActFn> for Epilogue {
     fn from(act_fn: ActFn) -> Self {
         match act_fn {
             ActFn::GeluNew => Self::GeluNew,

@@ -37,10 +37,10 @@ mod jumps {
         in_toolkit: bool,
         /// How the names of files begin that it opens by their names alone, and that lie beside it.
         opens: Option<&'static str>,
-        functions: &'static [Function],
+        functions: &'static [Epilogue],
     }
 
-    struct Function {
+    struct Epilogue {
         name: &'static CStr,
         address: &'static AtomicPtr<c_void>,
     }
@@ -56,7 +56,7 @@ mod jumps {
                 use std::ffi::{c_uint, c_void};
                 use std::sync::atomic::AtomicPtr;
 
-                use super::Function;
+                use super::Epilogue;
 
                 extern "C" fn not_found() -> c_uint {
                     $status
@@ -64,8 +64,8 @@ mod jumps {
 
                 $(static $name: AtomicPtr<c_void> = AtomicPtr::new(not_found as *mut c_void);)*
 
-                pub(super) static FUNCTIONS: &[Function] =
-                    &[$(Function { name: super::c_name(concat!(stringify!($name), "\0")), address: &$name }),*];
+                pub(super) static FUNCTIONS: &[Epilogue] =
+                    &[$(Epilogue { name: super::c_name(concat!(stringify!($name), "\0")), address: &$name }),*];
 
                 $(super::jump!($name);)*
             }

@@ -1,15 +1,15 @@
-//! Logits, block by block: those of a long batch are more than many a card has room for.
+//! Logits, block by block: those of a long batch are more than many a gpu has room for.
 
 use std::ops::Range;
 
 use ndarray::{Array2, Dim};
 
-use super::kernels::Function;
-use super::problem::Problem;
-use super::{Cuda, CudaLinear, Matrix};
+use super::error::CudaError;
+use super::kernels::Epilogue;
+use super::{Cuda, CudaLinear, DeviceMatrix};
 use crate::memory::HostArray;
 
-/// Logits of this many bytes are on the card at a time.
+/// Logits of this many bytes are on the gpu at a time.
 const BYTES: usize = 64 << 20;
 
 /// cuBLAS computes as many rows together, or a divisor of as many.
@@ -31,18 +31,18 @@ pub(super) fn rows_at_once(n: usize, d_vocab: usize) -> usize {
 pub(super) fn logits(
     cuda: &Cuda,
     unembed: &CudaLinear,
-    x: &Matrix,
+    x: &DeviceMatrix,
     prompts: &[Range<usize>],
-) -> Result<Vec<Array2<f32>>, Problem> {
+) -> Result<Vec<Array2<f32>>, CudaError> {
     let d_vocab = unembed.w.columns;
     let at_once = rows_at_once(x.rows, d_vocab);
-    let block = Matrix::unset(&cuda.card, at_once, d_vocab)?;
-    let unset = |rows: &Range<usize>| HostArray::unset(Dim((rows.len(), d_vocab))).into_owned();
+    let block = DeviceMatrix::unset(&cuda.gpu, at_once, d_vocab)?;
+    let unset = |rows: &Range<usize>| HostArray::uninit(Dim((rows.len(), d_vocab))).into_owned();
     let mut all: Vec<Array2<f32>> = prompts.iter().map(unset).collect();
     for start in (0..x.rows).step_by(at_once) {
         let rows = start..(start + at_once).min(x.rows);
-        x.product_of_rows(&cuda.card, rows.clone(), &unembed.w, &block)?;
-        cuda.add_bias(&block.memory, &unembed.b, [rows.len(), d_vocab], 1, Function::None)?;
+        x.product_of_rows(&cuda.gpu, rows.clone(), &unembed.w, &block)?;
+        cuda.add_bias(&block.memory, &unembed.b, [rows.len(), d_vocab], 1, Epilogue::None)?;
         // The part of each prompt that is in this block.
         for (prompt, logits) in prompts.iter().zip(&mut all) {
             let part = prompt.start.max(rows.start)..prompt.end.min(rows.end);

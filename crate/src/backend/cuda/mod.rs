@@ -1,22 +1,22 @@
-//! Every operation on a CUDA card: products by cuBLAS, everything around them by a few [`kernels`].
+//! Every operation on a CUDA gpu: products by cuBLAS, everything around them by a few [`kernels`].
 //!
 //! [`Dfdx`](super::Dfdx) has every operation there too, and is the plain implementation. But it spends more on a layer norm
 //! than on the products around it (`docs/performance.md` counts the calls), its tensors lend their memory to nobody, so that
 //! no single operation can be replaced, and they keep a copy of what is uploaded on the host.
 //!
-//! Work on a card is done in the order in which it is asked for, and nothing waits for it but [`Memory::download`]. What a cache
-//! keeps stays on the card until somebody looks at it ([`keep`]).
+//! Work on a gpu is done in the order in which it is asked for, and nothing waits for it but [`Memory::download`]. What a cache
+//! keeps stays on the gpu until somebody looks at it ([`cached`]).
 
 mod attention;
-mod card;
+mod cached;
 mod decode;
-mod keep;
+mod device;
+mod error;
+mod gemm;
 mod kernels;
 mod libraries;
 mod logits;
 mod memory;
-mod problem;
-mod products;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -24,23 +24,24 @@ use std::sync::Arc;
 use cudarc::driver::LaunchAsync;
 use ndarray::{Array1, Array2, ArrayView2, Dim, Ix2, Ix3};
 
-use self::card::Card;
-pub(super) use self::card::check;
-use self::decode::Projected;
-use self::keep::OnCard;
-use self::kernels::{Function, a_block_each, a_thread_each, a_thread_each_column};
+use self::cached::DeviceSlice;
+use self::decode::DecodeTable;
+use self::device::CudaGpu;
+pub(super) use self::device::check;
+use self::error::CudaError;
+use self::gemm::{Operand, Shape};
+use self::kernels::{Epilogue, a_block_each, a_thread_each, a_thread_each_column};
 use self::memory::Memory;
-use self::problem::Problem;
-use self::products::{Operand, Shape};
-use super::{Attention, Backend, TopTokens, Vectors};
+use super::{AttentionOutput, Backend};
 use crate::config::ActFn;
+use crate::decode::{DecodeBackend, TopTokens, Vectors};
 use crate::error::{Error, Result};
-use crate::memory::{HostArray, Kept, forget_spare};
+use crate::memory::{HostArray, LazyArray, clear_pool};
 use crate::weights::LayerNormWeights;
 
-/// A CUDA card.
+/// A CUDA gpu.
 pub(crate) struct Cuda {
-    card: Arc<Card>,
+    gpu: Arc<CudaGpu>,
 }
 
 impl Cuda {
@@ -48,44 +49,44 @@ impl Cuda {
     /// [`Error::Cuda`] if the driver, a library or a GPU is missing, [`Error::OutOfRange`] if this one is,
     /// [`Error::Device`] if it cannot be opened.
     pub(crate) fn open(ordinal: usize) -> Result<Self> {
-        Ok(Self { card: Card::open(ordinal)? })
+        Ok(Self { gpu: CudaGpu::open(ordinal)? })
     }
 }
 
 /// As for [`Fused`](super::Fused): downloads use the memory of dropped activations again, and without a model it is of no use.
 impl Drop for Cuda {
     fn drop(&mut self) {
-        forget_spare();
+        clear_pool();
     }
 }
 
-/// A matrix on the card, row by row.
-pub(crate) struct Matrix {
+/// A matrix on the gpu, row by row.
+pub(crate) struct DeviceMatrix {
     memory: Memory,
     rows: usize,
     columns: usize,
 }
 
-impl Matrix {
-    fn unset(card: &Arc<Card>, rows: usize, columns: usize) -> Result<Self, Problem> {
-        Ok(Self { memory: Memory::unset::<f32>(card, rows * columns)?, rows, columns })
+impl DeviceMatrix {
+    fn unset(gpu: &Arc<CudaGpu>, rows: usize, columns: usize) -> Result<Self, CudaError> {
+        Ok(Self { memory: Memory::unset::<f32>(gpu, rows * columns)?, rows, columns })
     }
 
-    fn upload(card: &Arc<Card>, x: ArrayView2<f32>) -> Result<Self, Problem> {
+    fn upload(gpu: &Arc<CudaGpu>, x: ArrayView2<f32>) -> Result<Self, CudaError> {
         let x = x.as_standard_layout();
         let values = x.as_slice().expect("it is in standard layout");
-        Ok(Self { memory: Memory::upload(card, values)?, rows: x.nrows(), columns: x.ncols() })
+        Ok(Self { memory: Memory::upload(gpu, values)?, rows: x.nrows(), columns: x.ncols() })
     }
 
-    fn download(&self) -> Result<HostArray<Ix2>, Problem> {
-        let (on_card, shape) = self.rows(0..self.rows);
-        on_card.download(shape)
+    fn download(&self) -> Result<HostArray<Ix2>, CudaError> {
+        let (slice, shape) = self.rows(0..self.rows);
+        slice.download(shape)
     }
 
     /// Some of its rows, and their shape.
-    fn rows(&self, rows: Range<usize>) -> (OnCard<'_>, Ix2) {
+    fn rows(&self, rows: Range<usize>) -> (DeviceSlice<'_>, Ix2) {
         let first = rows.start * self.columns;
-        (OnCard { memory: &self.memory, first }, Dim((rows.len(), self.columns)))
+        (DeviceSlice { memory: &self.memory, first }, Dim((rows.len(), self.columns)))
     }
 
     fn operand(&self) -> Operand<'_> {
@@ -98,23 +99,23 @@ impl Matrix {
     }
 
     /// `self other`.
-    fn product(&self, card: &Arc<Card>, other: &Self) -> Result<Self, Problem> {
-        let y = Self::unset(card, self.rows, other.columns)?;
-        self.product_of_rows(card, 0..self.rows, other, &y)?;
+    fn product(&self, gpu: &Arc<CudaGpu>, other: &Self) -> Result<Self, CudaError> {
+        let y = Self::unset(gpu, self.rows, other.columns)?;
+        self.product_of_rows(gpu, 0..self.rows, other, &y)?;
         Ok(y)
     }
 
     /// Some rows of `self other`, into the first rows of `y`.
-    fn product_of_rows(&self, card: &Arc<Card>, rows: Range<usize>, other: &Self, y: &Self) -> Result<(), Problem> {
+    fn product_of_rows(&self, gpu: &Arc<CudaGpu>, rows: Range<usize>, other: &Self, y: &Self) -> Result<(), CudaError> {
         let shape = Shape { rows: rows.len(), inner: self.columns, columns: other.columns, count: 1 };
         let x = Operand { first: rows.start * self.columns, ..self.operand() };
-        card.products(1.0, x, other.operand(), y.operand(), shape)
+        gpu.products(1.0, x, other.operand(), y.operand(), shape)
     }
 }
 
 pub(crate) struct CudaEmbedding {
-    w_e: Matrix,
-    w_pos: Matrix,
+    w_e: DeviceMatrix,
+    w_pos: DeviceMatrix,
 }
 
 pub(crate) struct CudaLayerNorm {
@@ -124,35 +125,35 @@ pub(crate) struct CudaLayerNorm {
 }
 
 pub(crate) struct CudaLinear {
-    w: Matrix,
+    w: DeviceMatrix,
     b: Memory,
 }
 
 impl Cuda {
-    fn failed(&self, operation: &'static str) -> impl Fn(Problem) -> Error {
-        self.card.failed(operation)
+    fn failed(&self, operation: &'static str) -> impl Fn(CudaError) -> Error {
+        self.gpu.failed(operation)
     }
 
-    fn vector(&self, x: &Array1<f32>) -> Result<Memory, Problem> {
-        Memory::upload(&self.card, x.as_standard_layout().as_slice().expect("it is in standard layout"))
+    fn vector(&self, x: &Array1<f32>) -> Result<Memory, CudaError> {
+        Memory::upload(&self.gpu, x.as_standard_layout().as_slice().expect("it is in standard layout"))
     }
 
-    fn apply_with(&self, linear: &CudaLinear, function: Function, x: &Matrix) -> Result<Matrix, Problem> {
-        let y = x.product(&self.card, &linear.w)?;
+    fn apply_with(&self, linear: &CudaLinear, function: Epilogue, x: &DeviceMatrix) -> Result<DeviceMatrix, CudaError> {
+        let y = x.product(&self.gpu, &linear.w)?;
         self.add_bias(&y.memory, &linear.b, [y.rows, y.columns], 1, function)?;
         Ok(y)
     }
 
-    /// Three products at a time: those of one prompt are too small for a card.
-    fn apply_each(&self, linears: &[CudaLinear; 3], x: &Matrix) -> Result<[Matrix; 3], Problem> {
+    /// Three products at a time: those of one prompt are too small for a gpu.
+    fn qkv(&self, linears: &[CudaLinear; 3], x: &DeviceMatrix) -> Result<[DeviceMatrix; 3], CudaError> {
         let (w, b) = (linears.each_ref().map(|linear| &linear.w.memory), linears.each_ref().map(|linear| &linear.b));
         let (w, b) = (Memory::whole(w), Memory::whole(b));
         let [rows, inner, columns] = [x.rows, x.columns, linears[0].w.columns];
-        let y = Memory::unset::<f32>(&self.card, 3 * rows * columns)?;
+        let y = Memory::unset::<f32>(&self.gpu, 3 * rows * columns)?;
         let of = |memory, rows| Operand { memory, first: 0, row: columns, next: rows * columns, transposed: false };
-        self.card.products(1.0, x.operand(), of(&w, inner), of(&y, rows), Shape { rows, inner, columns, count: 3 })?;
-        self.add_bias(&y, &b, [rows, columns], 3, Function::None)?;
-        Ok(y.thirds().map(|memory| Matrix { memory, rows, columns }))
+        self.gpu.products(1.0, x.operand(), of(&w, inner), of(&y, rows), Shape { rows, inner, columns, count: 3 })?;
+        self.add_bias(&y, &b, [rows, columns], 3, Epilogue::None)?;
+        Ok(y.thirds().map(|memory| DeviceMatrix { memory, rows, columns }))
     }
 
     /// Adds to each row of each of `count` matrices the matrix's own row of `b`, and applies the function.
@@ -163,53 +164,49 @@ impl Cuda {
         b: &Memory,
         [rows, columns]: [usize; 2],
         count: usize,
-        function: Function,
-    ) -> Result<(), Problem> {
+        function: Epilogue,
+    ) -> Result<(), CudaError> {
         let blocks = a_thread_each_column(count * rows, columns);
         let parameters = (x, b, rows as u32, columns as u32, function as u32);
         // SAFETY: the parameters are those of the kernel; `x` has `count` matrices of so many rows and columns, `b` as many
         // rows.
-        Ok(unsafe { self.card.kernels.add_bias.clone().launch(blocks, parameters) }?)
+        Ok(unsafe { self.gpu.kernels.add_bias.clone().launch(blocks, parameters) }?)
     }
 }
 
 #[allow(unsafe_code)]
 impl Backend for Cuda {
-    const IS_A_CARD: bool = true;
-
-    type Tensor = Matrix;
+    type Tensor = DeviceMatrix;
     type Embedding = CudaEmbedding;
     type LayerNorm = CudaLayerNorm;
     type Linear = CudaLinear;
-    type Unembed = CudaLinear;
-    type Projected = Projected;
 
-    fn embedding(&self, w_e: Array2<f32>, w_pos: Array2<f32>) -> Result<CudaEmbedding> {
-        let upload = |w: Array2<f32>| Matrix::upload(&self.card, w.view()).map_err(self.failed("an upload"));
+    fn upload_embedding(&self, w_e: Array2<f32>, w_pos: Array2<f32>) -> Result<CudaEmbedding> {
+        let upload = |w: Array2<f32>| DeviceMatrix::upload(&self.gpu, w.view()).map_err(self.failed("an upload"));
         Ok(CudaEmbedding { w_e: upload(w_e)?, w_pos: upload(w_pos)? })
     }
 
-    fn layer_norm(&self, weights: Option<&LayerNormWeights>, eps: f64) -> Result<CudaLayerNorm> {
+    fn upload_layer_norm(&self, weights: Option<&LayerNormWeights>, eps: f64) -> Result<CudaLayerNorm> {
         let upload = |ln: &LayerNormWeights| Ok((self.vector(&ln.w)?, self.vector(&ln.b)?));
         let weights = weights.map(upload).transpose().map_err(self.failed("an upload"))?;
         Ok(CudaLayerNorm { weights, eps: eps as f32 })
     }
 
-    fn linear(&self, w: Array2<f32>, b: Array1<f32>) -> Result<CudaLinear> {
-        let upload = || Ok(CudaLinear { w: Matrix::upload(&self.card, w.view())?, b: self.vector(&b)? });
+    fn upload_linear(&self, w: Array2<f32>, b: Array1<f32>) -> Result<CudaLinear> {
+        let upload = || Ok(CudaLinear { w: DeviceMatrix::upload(&self.gpu, w.view())?, b: self.vector(&b)? });
         upload().map_err(self.failed("an upload"))
     }
 
-    fn linears(&self, parts: [(Array2<f32>, Array1<f32>); 3]) -> Result<[CudaLinear; 3]> {
+    fn upload_linear_qkv(&self, parts: [(Array2<f32>, Array1<f32>); 3]) -> Result<[CudaLinear; 3]> {
         let upload = || {
             let (rows, columns) = parts[0].0.dim();
-            let w = Memory::unset::<f32>(&self.card, 3 * rows * columns)?.thirds();
-            let b = Memory::unset::<f32>(&self.card, 3 * columns)?.thirds();
+            let w = Memory::unset::<f32>(&self.gpu, 3 * rows * columns)?.thirds();
+            let b = Memory::unset::<f32>(&self.gpu, 3 * columns)?.thirds();
             for ((w, b), (own_w, own_b)) in w.iter().zip(&b).zip(&parts) {
                 w.write(own_w.as_standard_layout().as_slice().expect("it is in standard layout"))?;
                 b.write(own_b.as_standard_layout().as_slice().expect("it is in standard layout"))?;
             }
-            let linear = |(memory, b)| CudaLinear { w: Matrix { memory, rows, columns }, b };
+            let linear = |(memory, b)| CudaLinear { w: DeviceMatrix { memory, rows, columns }, b };
             let ([w_q, w_k, w_v], [b_q, b_k, b_v]) = (w, b);
             Ok([(w_q, b_q), (w_k, b_k), (w_v, b_v)].map(linear))
         };
@@ -217,7 +214,7 @@ impl Backend for Cuda {
     }
 
     fn embedding_weights(&self, embedding: &CudaEmbedding) -> Result<(Array2<f32>, Array2<f32>)> {
-        let download = |w: &Matrix| Ok(w.download().map_err(self.failed("a download"))?.into_owned());
+        let download = |w: &DeviceMatrix| Ok(w.download().map_err(self.failed("a download"))?.into_owned());
         Ok((download(&embedding.w_e)?, download(&embedding.w_pos)?))
     }
 
@@ -228,54 +225,54 @@ impl Backend for Cuda {
         Ok((w.into_owned(), b.into()))
     }
 
-    fn embed(&self, embedding: &CudaEmbedding, tokens: &[u32], positions: &[usize]) -> Result<Matrix> {
+    fn embed(&self, embedding: &CudaEmbedding, tokens: &[u32], positions: &[usize]) -> Result<DeviceMatrix> {
         let run = || {
             let CudaEmbedding { w_e, w_pos } = embedding;
             let positions: Vec<u32> = positions.iter().map(|&position| position as u32).collect();
-            let y = Matrix::unset(&self.card, tokens.len(), w_e.columns)?;
-            let (tokens, positions) = (Memory::upload(&self.card, tokens)?, Memory::upload(&self.card, &positions)?);
+            let y = DeviceMatrix::unset(&self.gpu, tokens.len(), w_e.columns)?;
+            let (tokens, positions) = (Memory::upload(&self.gpu, tokens)?, Memory::upload(&self.gpu, &positions)?);
             let parameters = (&tokens, &positions, &w_e.memory, &w_pos.memory, &y.memory, y.columns as u32);
             // SAFETY: the parameters are those of the kernel, which has a block for each row of `y`; the caller has checked
             // that there are such tokens and positions.
-            unsafe { self.card.kernels.embed.clone().launch(a_block_each(y.rows), parameters) }?;
+            unsafe { self.gpu.kernels.embed.clone().launch(a_block_each(y.rows), parameters) }?;
             Ok(y)
         };
         run().map_err(self.failed("the embedding"))
     }
 
-    fn normalize(&self, norm: &CudaLayerNorm, x: &Matrix) -> Result<Matrix> {
+    fn layer_norm(&self, norm: &CudaLayerNorm, x: &DeviceMatrix) -> Result<DeviceMatrix> {
         let run = || {
-            let y = Matrix::unset(&self.card, x.rows, x.columns)?;
+            let y = DeviceMatrix::unset(&self.gpu, x.rows, x.columns)?;
             // Without weights the kernel reads none, whatever their address.
             let (w, b) = norm.weights.as_ref().map_or((&x.memory, &x.memory), |(w, b)| (w, b));
             let has_weights = u32::from(norm.weights.is_some());
             let parameters = (&x.memory, w, b, &y.memory, x.columns as u32, norm.eps, has_weights);
             // SAFETY: the parameters are those of the kernel, which has a block for each row of `x` and `y`.
-            unsafe { self.card.kernels.layer_norm.clone().launch(a_block_each(x.rows), parameters) }?;
+            unsafe { self.gpu.kernels.layer_norm.clone().launch(a_block_each(x.rows), parameters) }?;
             Ok(y)
         };
         run().map_err(self.failed("a layer norm"))
     }
 
-    fn apply(&self, linear: &CudaLinear, x: &Matrix) -> Result<Matrix> {
-        self.apply_with(linear, Function::None, x).map_err(self.failed("a matrix product"))
+    fn linear(&self, linear: &CudaLinear, x: &DeviceMatrix) -> Result<DeviceMatrix> {
+        self.apply_with(linear, Epilogue::None, x).map_err(self.failed("a matrix product"))
     }
 
-    fn apply_each(&self, linears: &[CudaLinear; 3], x: &Matrix) -> Result<[Matrix; 3]> {
-        self.apply_each(linears, x).map_err(self.failed("a matrix product"))
+    fn linear_qkv(&self, linears: &[CudaLinear; 3], x: &DeviceMatrix) -> Result<[DeviceMatrix; 3]> {
+        self.qkv(linears, x).map_err(self.failed("a matrix product"))
     }
 
-    fn apply_with_activation(&self, linear: &CudaLinear, act_fn: ActFn, x: &Matrix) -> Result<Matrix> {
+    fn linear_act(&self, linear: &CudaLinear, act_fn: ActFn, x: &DeviceMatrix) -> Result<DeviceMatrix> {
         self.apply_with(linear, act_fn.into(), x).map_err(self.failed("a matrix product"))
     }
 
-    fn add(&self, a: &Matrix, b: &Matrix) -> Result<Matrix> {
+    fn add(&self, a: &DeviceMatrix, b: &DeviceMatrix) -> Result<DeviceMatrix> {
         let run = || {
-            let y = Matrix::unset(&self.card, a.rows, a.columns)?;
+            let y = DeviceMatrix::unset(&self.gpu, a.rows, a.columns)?;
             let n = y.rows * y.columns;
             let parameters = (&a.memory, &b.memory, &y.memory, n as u64);
             // SAFETY: the parameters are those of the kernel, and all three matrices have n numbers.
-            unsafe { self.card.kernels.add.clone().launch(a_thread_each(n), parameters) }?;
+            unsafe { self.gpu.kernels.add.clone().launch(a_thread_each(n), parameters) }?;
             Ok(y)
         };
         run().map_err(self.failed("an addition"))
@@ -283,48 +280,78 @@ impl Backend for Cuda {
 
     fn attention(
         &self,
-        qkv: [&Matrix; 3],
+        qkv: [&DeviceMatrix; 3],
         n_heads: usize,
         prompts: &[Range<usize>],
         keep_pattern: bool,
-    ) -> Result<Attention<Matrix>> {
-        attention::attention(&self.card, qkv, n_heads, prompts, keep_pattern).map_err(self.failed("attention"))
+    ) -> Result<AttentionOutput<DeviceMatrix>> {
+        attention::attention(&self.gpu, qkv, n_heads, prompts, keep_pattern).map_err(self.failed("attention"))
     }
 
-    fn attn_scores(&self, q: &Matrix, k: &Matrix, n_heads: usize, rows: Range<usize>) -> Result<Kept<Ix3>> {
-        keep::attn_scores(&self.card, [q, k], n_heads, rows).map_err(self.failed("attention scores"))
+    fn attn_scores(
+        &self,
+        q: &DeviceMatrix,
+        k: &DeviceMatrix,
+        n_heads: usize,
+        rows: Range<usize>,
+    ) -> Result<LazyArray<Ix3>> {
+        cached::attn_scores(&self.gpu, [q, k], n_heads, rows).map_err(self.failed("attention scores"))
     }
 
-    fn download(&self, x: &Matrix) -> Result<HostArray<Ix2>> {
+    fn download(&self, x: &DeviceMatrix) -> Result<HostArray<Ix2>> {
         x.download().map_err(self.failed("a download"))
     }
 
-    fn keep(&self, x: &Matrix, prompts: &[Range<usize>]) -> Result<Vec<Kept<Ix2>>> {
-        let keep = |rows: &Range<usize>| keep::rows(&self.card, x, rows.clone());
+    fn lazy_rows(&self, x: &DeviceMatrix, prompts: &[Range<usize>]) -> Result<Vec<LazyArray<Ix2>>> {
+        let keep = |rows: &Range<usize>| cached::rows(&self.gpu, x, rows.clone());
         prompts.iter().map(keep).collect::<Result<_, _>>().map_err(self.failed("a download"))
     }
 
-    fn unembed(&self, w_u: Array2<f32>, b_u: Array1<f32>) -> Result<CudaLinear> {
-        self.linear(w_u, b_u)
+    fn upload_unembed(&self, w_u: Array2<f32>, b_u: Array1<f32>) -> Result<CudaLinear> {
+        self.upload_linear(w_u, b_u)
     }
 
     fn unembed_weights(&self, unembed: &CudaLinear) -> Result<(Array2<f32>, Array1<f32>)> {
         self.linear_weights(unembed)
     }
 
-    fn logits(&self, unembed: &CudaLinear, x: &Matrix, prompts: &[Range<usize>]) -> Result<Vec<Array2<f32>>> {
+    fn logits(&self, unembed: &CudaLinear, x: &DeviceMatrix, prompts: &[Range<usize>]) -> Result<Vec<Array2<f32>>> {
         logits::logits(self, unembed, x, prompts).map_err(self.failed("the logits"))
     }
+}
 
-    fn projected(&self, p: Array2<f32>) -> Result<Projected> {
-        Projected::upload(&self.card, p.view()).map_err(self.failed("an upload"))
+impl DecodeBackend for Cuda {
+    type Unembed = CudaLinear;
+    type DecodeTable = DecodeTable;
+
+    fn upload_projection(&self, p: Array2<f32>) -> Result<DecodeTable> {
+        DecodeTable::upload(&self.gpu, p.view()).map_err(self.failed("an upload"))
     }
 
-    fn projected_bytes(projected: &Projected, unembed: &CudaLinear) -> usize {
-        projected.bytes(unembed.w.columns)
+    fn decode_table_bytes(table: &DecodeTable, unembed: &CudaLinear) -> usize {
+        table.bytes(unembed.w.columns)
     }
 
-    fn decode(&self, c: &Vectors, projected: &Projected, unembed: &CudaLinear, k: usize) -> Result<TopTokens> {
-        decode::decode(&self.card, c, projected, unembed, k).map_err(self.failed("decoding"))
+    fn decode(&self, c: &Vectors, table: &DecodeTable, unembed: &CudaLinear, k: usize) -> Result<TopTokens> {
+        decode::decode(&self.gpu, c, table, unembed, k).map_err(self.failed("decoding"))
+    }
+
+    /// Computes the next head's vectors on the host while the GPU decodes.
+    fn decode_heads(
+        &self,
+        vectors: &mut (dyn Iterator<Item = Result<Vectors>> + Send),
+        tables: &[Arc<DecodeTable>],
+        unembed: &CudaLinear,
+        k: usize,
+    ) -> Result<Vec<TopTokens>> {
+        let mut next = vectors.next();
+        let mut all = Vec::with_capacity(tables.len());
+        for table in tables {
+            let Some(c) = next.take().transpose()? else { break };
+            let (top, following) = rayon::join(|| self.decode(&c, table, unembed, k), || vectors.next());
+            all.push(top?);
+            next = following;
+        }
+        Ok(all)
     }
 }

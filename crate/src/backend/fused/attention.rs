@@ -8,7 +8,7 @@ use rten_simd::SimdOp;
 use rten_vecmath::Softmax;
 
 use super::{gemm, split};
-use crate::backend::Attention;
+use crate::backend::AttentionOutput;
 use crate::memory::HostArray;
 
 /// Queries that one task computes. Keys beyond the last of them are not looked at, which saves almost half of the work
@@ -21,10 +21,10 @@ pub(super) fn attention(
     n_heads: usize,
     prompts: &[Range<usize>],
     keep_pattern: bool,
-) -> Attention<HostArray<Ix2>> {
-    let square = |rows: &Range<usize>| HostArray::unset(Dim((n_heads, rows.len(), rows.len())));
+) -> AttentionOutput<HostArray<Ix2>> {
+    let square = |rows: &Range<usize>| HostArray::uninit(Dim((n_heads, rows.len(), rows.len())));
     let mut pattern: Vec<HostArray<Ix3>> = prompts.iter().filter(|_| keep_pattern).map(square).collect();
-    let mut z = HostArray::unset(q.raw_dim());
+    let mut z = HostArray::uninit(q.raw_dim());
 
     let mut tasks = Vec::new();
     let mut patterns = pattern.iter_mut();
@@ -37,7 +37,7 @@ pub(super) fn attention(
         }
     }
     tasks.into_par_iter().for_each(|(scores, v, z, pattern)| scores.attend(v, z, pattern));
-    Attention { z, pattern: pattern.into_iter().map(HostArray::into).collect() }
+    AttentionOutput { z, pattern: pattern.into_iter().map(HostArray::into).collect() }
 }
 
 /// See [`Backend::attn_scores`](crate::backend::Backend::attn_scores). The same numbers, bit by bit, as those that
@@ -48,7 +48,7 @@ pub(crate) fn attn_scores(
     n_heads: usize,
     rows: Range<usize>,
 ) -> HostArray<Ix3> {
-    let mut scores = HostArray::unset(Dim((n_heads, rows.len(), rows.len())));
+    let mut scores = HostArray::uninit(Dim((n_heads, rows.len(), rows.len())));
     // On this thread alone: a cache computes them under a lock, and a thread that waits for others inside rayon may take up
     // a task that wants the same lock.
     for (block, mut scores) in blocks(n_heads, rows.len()).zip(in_blocks(&mut scores)) {
@@ -122,7 +122,7 @@ impl Scores<'_> {
     /// Shape: `v [keys, d_head]`, `z [queries, d_head]`, `pattern`, if it is kept, `[queries, key_pos]`.
     fn attend(&self, v: ArrayView2<f32>, z: ArrayViewMut2<f32>, mut pattern: Option<ArrayViewMut2<f32>>) {
         let keys = self.k.nrows();
-        let mut scratch = HostArray::unset(Dim(if pattern.is_none() { (z.nrows(), keys) } else { (0, 0) }));
+        let mut scratch = HostArray::uninit(Dim(if pattern.is_none() { (z.nrows(), keys) } else { (0, 0) }));
         let mut pattern = match &mut pattern {
             Some(pattern) => {
                 let (seen, mut masked) = pattern.view_mut().split_at(Axis(1), keys);

@@ -1,4 +1,4 @@
-//! Decoding: tokens that can be among the best are found with integers ([`screen`](super::screen)), and their logits are
+//! Decoding: tokens that can be among the best are found with integers ([`int8`](super::int8)), and their logits are
 //! computed as if nothing else had been done.
 
 use std::sync::OnceLock;
@@ -7,12 +7,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use ndarray::{Array1, Array2, ArrayView2, Axis, CowArray, Dim};
 use rayon::prelude::*;
 
-use super::look::Candidates;
-use super::rounding::{Integers, norm};
-use super::screen::Screen;
+use super::int8::{Candidates, Integers, Screen, norm};
 use super::{FusedLinear, gemm};
-use crate::backend::top_tokens::TopTokensBuilder;
-use crate::backend::{TopTokens, Vectors};
+use crate::decode::TopTokensBuilder;
+use crate::decode::{TopTokens, Vectors};
 use crate::memory::HostArray;
 
 /// Vectors that are decoded in one pass over the vocabulary, which bounds what their candidates take.
@@ -35,7 +33,7 @@ pub(crate) struct FusedUnembed {
 }
 
 /// A head's projection.
-pub(crate) struct Projected {
+pub(crate) struct DecodeTable {
     /// Shape: `[d_head, d_model]`.
     p: Array2<f32>,
     /// Of `P W_U`, once the head has decoded enough vectors: a product of it costs `d_head` multiplications, of the
@@ -121,7 +119,7 @@ impl pulp::WithSimd for Dot<'_> {
     }
 }
 
-impl Projected {
+impl DecodeTable {
     pub(super) fn new(p: Array2<f32>) -> Self {
         Self { p, folded: OnceLock::new(), decoded: Default::default() }
     }
@@ -154,8 +152,8 @@ impl Projected {
     }
 }
 
-/// See [`Backend::decode`](crate::backend::Backend::decode).
-pub(super) fn decode(vectors: &Vectors, projected: &Projected, unembed: &FusedUnembed, k: usize) -> TopTokens {
+/// See [`DecodeBackend::decode`](crate::decode::DecodeBackend::decode).
+pub(super) fn decode(vectors: &Vectors, table: &DecodeTable, unembed: &FusedUnembed, k: usize) -> TopTokens {
     let integers = &Integers::new();
     let bias = unembed.bias();
     let arch = pulp::Arch::new();
@@ -163,9 +161,9 @@ pub(super) fn decode(vectors: &Vectors, projected: &Projected, unembed: &FusedUn
     for start in (0..vectors.len()).step_by(ROWS_A_PASS) {
         let c = vectors.make(start..(start + ROWS_A_PASS).min(vectors.len()));
         let c = c.view();
-        let mut r = HostArray::unset(Dim((c.nrows(), projected.p.ncols())));
-        gemm::product(1.0, c, projected.p.view(), r.view_mut());
-        let candidates = candidates(integers, c, r.view(), projected, unembed, top.wanted());
+        let mut r = HostArray::uninit(Dim((c.nrows(), table.p.ncols())));
+        gemm::product(1.0, c, table.p.view(), r.view_mut());
+        let candidates = candidates(integers, c, r.view(), table, unembed, top.n_ranked());
         let best = |(candidates, r): (Candidates, &[f32])| {
             let mut best = TopTokensBuilder::new(1, k, bias.len());
             let mut push = |token| best.push_token(0, token, unembed.logit(arch, r, token));
@@ -175,7 +173,7 @@ pub(super) fn decode(vectors: &Vectors, projected: &Projected, unembed: &FusedUn
             }
             best
         };
-        let r = r.as_slice().expect("a product is contiguous").chunks_exact(projected.p.ncols());
+        let r = r.as_slice().expect("a product is contiguous").chunks_exact(table.p.ncols());
         let tasks: Vec<_> = candidates.into_iter().zip(r).collect();
         let best: Vec<TopTokensBuilder> = tasks.into_par_iter().with_min_len(4).map(best).collect();
         best.into_iter().for_each(|best| top.extend(best));
@@ -188,19 +186,19 @@ fn candidates(
     integers: &Integers,
     c: ArrayView2<f32>,
     r: ArrayView2<f32>,
-    projected: &Projected,
+    table: &DecodeTable,
     unembed: &FusedUnembed,
     wanted: usize,
 ) -> Vec<Candidates> {
     let bias = unembed.bias();
     let Some(whole) = unembed.screen(integers) else { return c.outer_iter().map(|_| Candidates::All).collect() };
-    let mut candidates = match projected.folded(integers, unembed, whole, c.nrows()) {
+    let mut candidates = match table.folded(integers, unembed, whole, c.nrows()) {
         Some(folded) => folded.candidates(integers, c, bias, wanted),
         None => {
             let candidates = whole.candidates(integers, r, bias, wanted);
             let number: usize = candidates.iter().map(|of_vector| of_vector.number(bias.len())).sum();
             if number > CANDIDATES_A_VECTOR * candidates.len() {
-                projected.decoded.store(usize::MAX / 2, Ordering::Relaxed);
+                table.decoded.store(usize::MAX / 2, Ordering::Relaxed);
             }
             candidates
         }

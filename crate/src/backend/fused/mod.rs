@@ -1,5 +1,5 @@
 //! Every operation on this machine's processors, as fast as they allow: products through `gemm` over weights in
-//! [`panels`], everything around them in vectors (`rten-vecmath`), all of it spread over rayon's threads.
+//! [`packed`], everything around them in vectors (`rten-vecmath`), all of it spread over rayon's threads.
 //!
 //! Work is cut into pieces that depend on shapes alone, and each piece is computed by one thread, so results are the
 //! same bit by bit for every number of threads.
@@ -7,10 +7,8 @@
 mod attention;
 mod decode;
 mod gemm;
-mod look;
-mod panels;
-mod rounding;
-mod screen;
+mod int8;
+mod packed;
 
 use std::ops::Range;
 
@@ -21,12 +19,13 @@ use rten_vecmath::{ApproxGelu, Gelu, Normalize, NormalizeOptions, Silu, Sum, Sum
 
 #[cfg(feature = "cuda")]
 pub(super) use self::attention::attn_scores;
-use self::decode::{FusedUnembed, Projected};
-use self::panels::Panels;
-use super::{Attention, Backend, TopTokens, Vectors, own_rows};
+use self::decode::{DecodeTable, FusedUnembed};
+use self::packed::PackedMatrix;
+use super::{AttentionOutput, Backend, split_by_prompt};
 use crate::config::ActFn;
+use crate::decode::{DecodeBackend, TopTokens, Vectors};
 use crate::error::Result;
-use crate::memory::{HostArray, Kept, forget_spare};
+use crate::memory::{HostArray, LazyArray, clear_pool};
 use crate::weights::LayerNormWeights;
 
 /// Rows that one task normalizes, adds or gathers at least: less is not worth handing to another thread.
@@ -39,7 +38,7 @@ pub(crate) struct Fused(());
 /// again.)
 impl Drop for Fused {
     fn drop(&mut self) {
-        forget_spare();
+        clear_pool();
     }
 }
 
@@ -62,13 +61,13 @@ pub(crate) struct FusedLayerNorm {
 }
 
 pub(crate) struct FusedLinear {
-    w: Panels,
+    w: PackedMatrix,
     b: Array1<f32>,
 }
 
 impl FusedLinear {
     fn new(w: ArrayView2<f32>, b: Array1<f32>) -> Self {
-        Self { w: Panels::new(w), b }
+        Self { w: PackedMatrix::new(w), b }
     }
 
     /// `act_fn(x W + b)`; `act_fn` gets pieces of rows.
@@ -99,7 +98,7 @@ fn split<'a>(
 
 /// Makes a matrix row by row.
 fn rows(n: usize, columns: usize, row: impl Fn(usize, &mut [f32]) + Sync + Send) -> HostArray<Ix2> {
-    let mut y = HostArray::unset(Dim((n, columns)));
+    let mut y = HostArray::uninit(Dim((n, columns)));
     let values = y.as_slice_mut().expect("a new matrix is contiguous");
     let by_row = values.par_chunks_exact_mut(columns.max(1)).with_min_len(ROWS_A_TASK).enumerate();
     by_row.for_each(|(index, y)| row(index, y));
@@ -116,18 +115,16 @@ impl Backend for Fused {
     type Embedding = FusedEmbedding;
     type LayerNorm = FusedLayerNorm;
     type Linear = FusedLinear;
-    type Unembed = FusedUnembed;
-    type Projected = Projected;
 
-    fn embedding(&self, w_e: Array2<f32>, w_pos: Array2<f32>) -> Result<FusedEmbedding> {
+    fn upload_embedding(&self, w_e: Array2<f32>, w_pos: Array2<f32>) -> Result<FusedEmbedding> {
         Ok(FusedEmbedding { w_e, w_pos })
     }
 
-    fn layer_norm(&self, weights: Option<&LayerNormWeights>, eps: f64) -> Result<FusedLayerNorm> {
+    fn upload_layer_norm(&self, weights: Option<&LayerNormWeights>, eps: f64) -> Result<FusedLayerNorm> {
         Ok(FusedLayerNorm { weights: weights.map(|ln| (ln.w.to_vec(), ln.b.to_vec())), eps: eps as f32 })
     }
 
-    fn linear(&self, w: Array2<f32>, b: Array1<f32>) -> Result<FusedLinear> {
+    fn upload_linear(&self, w: Array2<f32>, b: Array1<f32>) -> Result<FusedLinear> {
         Ok(FusedLinear::new(w.view(), b))
     }
 
@@ -147,7 +144,7 @@ impl Backend for Fused {
         }))
     }
 
-    fn normalize(&self, norm: &FusedLayerNorm, x: &HostArray<Ix2>) -> Result<HostArray<Ix2>> {
+    fn layer_norm(&self, norm: &FusedLayerNorm, x: &HostArray<Ix2>) -> Result<HostArray<Ix2>> {
         let n = x.ncols() as f32;
         Ok(rows(x.nrows(), x.ncols(), |index, y| {
             y.copy_from_slice(row(x, index));
@@ -164,11 +161,11 @@ impl Backend for Fused {
         }))
     }
 
-    fn apply(&self, linear: &FusedLinear, x: &HostArray<Ix2>) -> Result<HostArray<Ix2>> {
+    fn linear(&self, linear: &FusedLinear, x: &HostArray<Ix2>) -> Result<HostArray<Ix2>> {
         Ok(linear.apply(x, |_| ()))
     }
 
-    fn apply_with_activation(&self, linear: &FusedLinear, act_fn: ActFn, x: &HostArray<Ix2>) -> Result<HostArray<Ix2>> {
+    fn linear_act(&self, linear: &FusedLinear, act_fn: ActFn, x: &HostArray<Ix2>) -> Result<HostArray<Ix2>> {
         Ok(match act_fn {
             ActFn::GeluNew => linear.apply(x, |y| ApproxGelu {}.map_mut(y)),
             ActFn::Gelu => linear.apply(x, |y| Gelu {}.map_mut(y)),
@@ -191,7 +188,7 @@ impl Backend for Fused {
         n_heads: usize,
         prompts: &[Range<usize>],
         keep_pattern: bool,
-    ) -> Result<Attention<HostArray<Ix2>>> {
+    ) -> Result<AttentionOutput<HostArray<Ix2>>> {
         Ok(attention::attention(qkv.map(|x| x.view()), n_heads, prompts, keep_pattern))
     }
 
@@ -202,16 +199,16 @@ impl Backend for Fused {
         k: &HostArray<Ix2>,
         n_heads: usize,
         rows: Range<usize>,
-    ) -> Result<Kept<Ix3>> {
+    ) -> Result<LazyArray<Ix3>> {
         let (q, k) = (q.clone(), k.clone());
-        Ok(Kept::new(move || Ok(attention::attn_scores(q.view(), k.view(), n_heads, rows.clone()))))
+        Ok(LazyArray::new(move || Ok(attention::attn_scores(q.view(), k.view(), n_heads, rows.clone()))))
     }
 
     fn download(&self, x: &HostArray<Ix2>) -> Result<HostArray<Ix2>> {
         Ok(x.clone())
     }
 
-    fn unembed(&self, w_u: Array2<f32>, b_u: Array1<f32>) -> Result<FusedUnembed> {
+    fn upload_unembed(&self, w_u: Array2<f32>, b_u: Array1<f32>) -> Result<FusedUnembed> {
         Ok(FusedUnembed::new(w_u, b_u))
     }
 
@@ -220,18 +217,23 @@ impl Backend for Fused {
     }
 
     fn logits(&self, unembed: &FusedUnembed, x: &HostArray<Ix2>, prompts: &[Range<usize>]) -> Result<Vec<Array2<f32>>> {
-        Ok(own_rows(self.apply(unembed.linear(), x)?, prompts))
+        Ok(split_by_prompt(self.linear(unembed.linear(), x)?, prompts))
+    }
+}
+
+impl DecodeBackend for Fused {
+    type Unembed = FusedUnembed;
+    type DecodeTable = DecodeTable;
+
+    fn upload_projection(&self, p: Array2<f32>) -> Result<DecodeTable> {
+        Ok(DecodeTable::new(p))
     }
 
-    fn projected(&self, p: Array2<f32>) -> Result<Projected> {
-        Ok(Projected::new(p))
+    fn decode_table_bytes(table: &DecodeTable, unembed: &FusedUnembed) -> usize {
+        table.bytes(unembed.d_vocab())
     }
 
-    fn projected_bytes(projected: &Projected, unembed: &FusedUnembed) -> usize {
-        projected.bytes(unembed.d_vocab())
-    }
-
-    fn decode(&self, c: &Vectors, projected: &Projected, unembed: &FusedUnembed, k: usize) -> Result<TopTokens> {
-        Ok(decode::decode(c, projected, unembed, k))
+    fn decode(&self, c: &Vectors, table: &DecodeTable, unembed: &FusedUnembed, k: usize) -> Result<TopTokens> {
+        Ok(decode::decode(c, table, unembed, k))
     }
 }

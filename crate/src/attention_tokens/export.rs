@@ -1,0 +1,113 @@
+//! Head data for pandas and numpy.
+
+use std::fs::File;
+use std::path::Path;
+
+use ndarray::{Array4, s};
+use ndarray_npy::{NpzWriter, WriteNpzError};
+
+use super::HeadData;
+use crate::error::{Error, Result};
+
+/// The columns of a CSV file.
+const COLUMNS: [&str; 18] = [
+    "layer",
+    "head",
+    "projection",
+    "prompt",
+    "query",
+    "key",
+    "query_token",
+    "key_token",
+    "attn",
+    "token",
+    "token_id",
+    "logit",
+    "margin",
+    "runner_up",
+    "runner_up_id",
+    "q_token",
+    "k_token",
+    "v_token",
+];
+
+impl HeadData {
+    /// Writes a row for each cell with key ≤ query of every prompt, with names in the first row:
+    ///
+    /// | columns | |
+    /// |---|---|
+    /// | `layer`, `head`, `projection`, `prompt` | where the cell is from |
+    /// | `query`, `key`, `query_token`, `key_token` | its positions, and the input there |
+    /// | `attn` | the attention |
+    /// | `token`, `token_id`, `logit`, `margin` | the attention token, its logit, and how far that is above the runner-up's |
+    /// | `runner_up`, `runner_up_id` | the runner-up; empty if the data was made with `top_k` 1 |
+    /// | `q_token`, `k_token`, `v_token` | the tokens of the key position's query, key and value vectors |
+    ///
+    /// In pandas: `pandas.read_csv(path, keep_default_na=False)`, as tokens may read `NA` or `null`.
+    ///
+    /// # Errors
+    /// [`Error::Write`], naming the file.
+    pub fn write_csv(&self, path: impl AsRef<Path>) -> Result<()> {
+        let path = path.as_ref();
+        self.csv(path).map_err(|error| Error::write(path, &error))
+    }
+
+    fn csv(&self, path: &Path) -> Result<(), csv::Error> {
+        let mut csv = csv::Writer::from_path(path)?;
+        csv.write_record(COLUMNS)?;
+        for (prompt, data) in self.prompts().iter().enumerate() {
+            let text = |token: u32| data.token_text(token);
+            for (query, key) in data.cells() {
+                let cell = data.cell(query, key).expect("key ≤ query");
+                let (tokens, logits) = (data.qk.tokens.row(cell), data.qk.logits.row(cell));
+                let runner_up = tokens.get(1).copied();
+                csv.serialize((
+                    (self.layer, self.head, self.projection.name(), prompt),
+                    (query, key, text(data.input[query]), text(data.input[key])),
+                    data.attn[[query, key]],
+                    (text(tokens[0]), tokens[0], logits[0], data.qk.margin[cell]),
+                    (runner_up.map(text), runner_up),
+                    [&data.q, &data.k, &data.v].map(|top| text(top.tokens[[key, 0]])),
+                ))?;
+            }
+        }
+        Ok(csv.flush()?)
+    }
+
+    /// Writes numpy arrays, one file for all:
+    ///
+    /// | name | dtype, shape | |
+    /// |---|---|---|
+    /// | `data` | float32 `[batch, query, key, feature]` | [`to_array`](Self::to_array): −1 where key > query, and behind shorter prompts |
+    /// | `tokens` | int64 `[batch, query, key, top_k]` | the attention tokens, best first; −1 as above |
+    /// | `logits` | float32 `[batch, query, key, top_k]` | their logits; NaN as above |
+    ///
+    /// In numpy: `numpy.load(path)["data"]`.
+    ///
+    /// # Errors
+    /// [`Error::Write`], naming the file.
+    pub fn write_npz(&self, path: impl AsRef<Path>) -> Result<()> {
+        let path = path.as_ref();
+        self.npz(path).map_err(|error| Error::write(path, &error))
+    }
+
+    fn npz(&self, path: &Path) -> Result<(), WriteNpzError> {
+        let array = self.to_array();
+        let (batch, pos, _, _) = array.dim();
+        let top_k = self.prompts().iter().map(|data| data.qk.tokens.ncols()).max().unwrap_or(0);
+        let mut tokens = Array4::from_elem((batch, pos, pos, top_k), -1_i64);
+        let mut logits = Array4::from_elem((batch, pos, pos, top_k), f32::NAN);
+        for (prompt, data) in self.prompts().iter().enumerate() {
+            for (query, key) in data.cells() {
+                let cell = data.cell(query, key).expect("key ≤ query");
+                tokens.slice_mut(s![prompt, query, key, ..]).assign(&data.qk.tokens.row(cell).mapv(i64::from));
+                logits.slice_mut(s![prompt, query, key, ..]).assign(&data.qk.logits.row(cell));
+            }
+        }
+        let mut npz = NpzWriter::new(File::create(path).map_err(ndarray_npy::WriteNpyError::Io)?);
+        npz.add_array("data", &array)?;
+        npz.add_array("tokens", &tokens)?;
+        npz.add_array("logits", &logits)?;
+        npz.finish().map(drop)
+    }
+}

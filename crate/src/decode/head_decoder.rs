@@ -1,0 +1,80 @@
+//! Decoding several heads of a layer, with the tables that make decoding a head again fast.
+
+use std::sync::Arc;
+
+use ndarray::{Array2, Array3, Axis};
+
+use super::projection_cache::{HeadId, ProjectionCache};
+use super::{TopTokens, Vectors};
+use crate::error::Result;
+
+/// The part of a [`Backend`](crate::backend::Backend) that decodes.
+pub(crate) trait DecodeBackend: Send + Sync {
+    /// The unembedding on the device.
+    type Unembed: Send + Sync;
+    /// A head's projection on the device, and whatever the device derives from it to decode faster.
+    type DecodeTable: Send + Sync;
+
+    /// Puts a projection on the device. Shape: `p [d_head, d_model]`.
+    fn upload_projection(&self, p: Array2<f32>) -> Result<Self::DecodeTable>;
+
+    /// An upper bound on the memory of a table in bytes, including what it may derive later.
+    fn decode_table_bytes(table: &Self::DecodeTable, unembed: &Self::Unembed) -> usize;
+
+    /// The `k` most likely tokens of `c P W_U + b_U` for each vector. Ties go to the lowest token id.
+    /// Shape: `c [n, d_head]` → `[n, k]`.
+    fn decode(&self, c: &Vectors, table: &Self::DecodeTable, unembed: &Self::Unembed, k: usize) -> Result<TopTokens>;
+
+    /// [`decode`](Self::decode) for several heads: the vectors and the table of each, in the same order.
+    ///
+    /// `vectors` computes a head's vectors when they are asked for. A device that leaves the processors of the host idle
+    /// can ask for the next head's while it decodes.
+    fn decode_heads(
+        &self,
+        vectors: &mut (dyn Iterator<Item = Result<Vectors>> + Send),
+        tables: &[Arc<Self::DecodeTable>],
+        unembed: &Self::Unembed,
+        k: usize,
+    ) -> Result<Vec<TopTokens>> {
+        tables.iter().zip(vectors).map(|(table, c)| self.decode(&c?, table, unembed, k)).collect()
+    }
+}
+
+/// Decodes heads, and keeps their tables for the next time.
+pub(crate) struct HeadDecoder<B: DecodeBackend> {
+    tables: ProjectionCache<B::DecodeTable>,
+}
+
+impl<B: DecodeBackend> HeadDecoder<B> {
+    /// A decoder whose tables take at most `max_bytes` of memory.
+    pub(crate) fn new(max_bytes: usize) -> Self {
+        Self { tables: ProjectionCache::new(max_bytes) }
+    }
+
+    /// The `k` most likely tokens of the vectors of each head of one layer, in the order of `heads`.
+    ///
+    /// `w_v_and_w_o` gives the layer's `W_V [n_heads, d_model, d_head]` and `W_O [n_heads, d_head, d_model]`; it is called
+    /// only if a head has no table yet.
+    pub(crate) fn decode(
+        &self,
+        backend: &B,
+        unembed: &B::Unembed,
+        heads: &[HeadId],
+        k: usize,
+        vectors: &mut (dyn Iterator<Item = Result<Vectors>> + Send),
+        w_v_and_w_o: impl FnOnce() -> Result<(Array3<f32>, Array3<f32>)>,
+    ) -> Result<Vec<TopTokens>> {
+        let upload = |missing: &[HeadId]| {
+            let (w_v, w_o) = w_v_and_w_o()?;
+            let of_head = |w: &Array3<f32>, head| w.index_axis(Axis(0), head).to_owned();
+            let table = |id: &HeadId| {
+                let p = id.projection.matrix(&of_head(&w_v, id.head), &of_head(&w_o, id.head));
+                let table = backend.upload_projection(p)?;
+                Ok((B::decode_table_bytes(&table, unembed), table))
+            };
+            missing.iter().map(table).collect()
+        };
+        let tables = self.tables.get_or_insert_with(heads, upload)?;
+        backend.decode_heads(vectors, &tables, unembed, k)
+    }
+}

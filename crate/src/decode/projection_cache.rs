@@ -1,0 +1,151 @@
+//! A least-recently-used cache of decode tables, bounded by their memory.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::Projection;
+use crate::error::Result;
+
+/// A head, and the projection that its vectors are decoded with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct HeadId {
+    pub(crate) layer: usize,
+    pub(crate) head: usize,
+    pub(crate) projection: Projection,
+}
+
+/// Tables by head, within a bound on their memory.
+pub(crate) struct ProjectionCache<T> {
+    max_bytes: usize,
+    cached: Mutex<Cached<T>>,
+}
+
+struct Cached<T> {
+    entries: HashMap<HeadId, CacheEntry<T>>,
+    bytes: usize,
+    /// Grows with every use.
+    clock: u64,
+}
+
+struct CacheEntry<T> {
+    table: Arc<T>,
+    bytes: usize,
+    last_used: u64,
+}
+
+impl<T> ProjectionCache<T> {
+    /// An empty cache; with `max_bytes` 0 it never holds a table.
+    pub(crate) fn new(max_bytes: usize) -> Self {
+        Self { max_bytes, cached: Mutex::new(Cached { entries: HashMap::new(), bytes: 0, clock: 0 }) }
+    }
+
+    /// The tables of some heads, in the order of `ids`. `make` is called at most once, with the heads that have no table,
+    /// and returns the memory of each in bytes together with the table.
+    pub(crate) fn get_or_insert_with(
+        &self,
+        ids: &[HeadId],
+        make: impl FnOnce(&[HeadId]) -> Result<Vec<(usize, T)>>,
+    ) -> Result<Vec<Arc<T>>> {
+        let mut found: HashMap<HeadId, Arc<T>> = HashMap::new();
+        let mut missing: Vec<HeadId> = Vec::new();
+        for &id in ids {
+            match self.lock().get(id) {
+                Some(table) => drop(found.insert(id, table)),
+                None if missing.contains(&id) => {}
+                None => missing.push(id),
+            }
+        }
+        if !missing.is_empty() {
+            // The lock is free meanwhile, so that other threads can decode heads that are in the cache.
+            for (&id, (bytes, table)) in missing.iter().zip(make(&missing)?) {
+                let table = Arc::new(table);
+                found.insert(id, table.clone());
+                self.lock().insert(id, table, bytes, self.max_bytes);
+            }
+        }
+        Ok(ids.iter().map(|id| found[id].clone()).collect())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Cached<T>> {
+        // A panic under the lock cannot leave the map half changed.
+        self.cached.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<T> Cached<T> {
+    fn get(&mut self, id: HeadId) -> Option<Arc<T>> {
+        self.clock += 1;
+        let entry = self.entries.get_mut(&id)?;
+        entry.last_used = self.clock;
+        Some(entry.table.clone())
+    }
+
+    fn insert(&mut self, id: HeadId, table: Arc<T>, bytes: usize, max_bytes: usize) {
+        if bytes > max_bytes {
+            return;
+        }
+        self.clock += 1;
+        let entry = CacheEntry { table, bytes, last_used: self.clock };
+        self.bytes += bytes;
+        if let Some(old) = self.entries.insert(id, entry) {
+            self.bytes -= old.bytes; // another thread made it meanwhile
+        }
+        while self.bytes > max_bytes {
+            let oldest = self.entries.iter().min_by_key(|(_, entry)| entry.last_used).map(|(&id, _)| id);
+            let removed = oldest.and_then(|id| self.entries.remove(&id)).expect("memory is counted for entries only");
+            self.bytes -= removed.bytes;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(head: usize) -> HeadId {
+        HeadId { layer: 0, head, projection: Projection::Notebook }
+    }
+
+    /// Asks for heads, each of 10 bytes, and returns those that had to be made.
+    fn made_anew(cache: &ProjectionCache<usize>, heads: &[usize]) -> Vec<usize> {
+        let ids: Vec<HeadId> = heads.iter().copied().map(id).collect();
+        let mut made = Vec::new();
+        let got = cache.get_or_insert_with(&ids, |missing| {
+            made = missing.iter().map(|id| id.head).collect();
+            Ok(missing.iter().map(|id| (10, id.head)).collect())
+        });
+        assert_eq!(got.unwrap().iter().map(|table| **table).collect::<Vec<_>>(), heads);
+        let cached = cache.lock();
+        assert!(cached.bytes <= cache.max_bytes);
+        assert_eq!(cached.bytes, 10 * cached.entries.len());
+        made
+    }
+
+    #[test]
+    fn the_least_recently_used_table_is_dropped_first() {
+        let cache = ProjectionCache::new(35);
+        assert_eq!(made_anew(&cache, &[0, 1, 2]), [0, 1, 2]);
+        assert!(made_anew(&cache, &[0, 0]).is_empty());
+        assert_eq!(made_anew(&cache, &[3]), [3]); // in place of 1
+        assert!(made_anew(&cache, &[2, 0, 3]).is_empty());
+        assert_eq!(made_anew(&cache, &[1, 1]), [1]); // in place of 2
+        assert!(made_anew(&cache, &[0, 3]).is_empty());
+        assert_eq!(made_anew(&cache, &[5, 6, 7, 8, 9]), [5, 6, 7, 8, 9], "more than fit are still all returned");
+        assert!(made_anew(&cache, &[7, 8, 9]).is_empty());
+    }
+
+    #[test]
+    fn without_memory_nothing_is_cached() {
+        let cache = ProjectionCache::new(0);
+        assert_eq!(made_anew(&cache, &[1]), [1]);
+        assert_eq!(made_anew(&cache, &[1]), [1]);
+    }
+
+    #[test]
+    fn a_table_that_cannot_be_made_is_an_error_and_changes_nothing() {
+        let cache: ProjectionCache<usize> = ProjectionCache::new(100);
+        let problem = crate::Error::OutOfRange { what: "head", index: 1, owner: "x", len: 0 };
+        assert!(cache.get_or_insert_with(&[id(1)], |_| Err(problem)).is_err());
+        assert_eq!(made_anew(&cache, &[1]), [1]);
+    }
+}

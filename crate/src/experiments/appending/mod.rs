@@ -1,0 +1,307 @@
+//! Appending a token as an operation on what a head says.
+//!
+//! The last row of a head's attention tokens on a prompt says what it makes of each position, seen from the end: IN. Append a token
+//! `x`, and the new last row says what it makes of the same positions now: OUT. For each position of the prompt, that is a step from
+//! an IN token to an OUT token. If OUT depends on IN and `x` alone, `x` is a map of tokens to tokens, and the maps of several tokens
+//! generate a [`Monoid`].
+//!
+//! Attention is causal, so one run of the prompt with `x` and `y` appended has all three rows: before, after `x`, after `x` and `y`.
+
+mod graph_layout;
+mod monoid;
+mod token_map;
+
+use std::collections::BTreeMap;
+
+use ndarray::Array2;
+
+pub use self::monoid::{Group, Monoid};
+pub use self::token_map::TokenMap;
+use crate::attention_tokens::{DecodeOptions, head_data};
+use crate::decode::Projection;
+use crate::error::{Error, Result};
+use crate::model::{Gpt2, RunOptions};
+use crate::plot::{Chart, ChartAxis, Form, Series, Shade};
+use crate::plot::{Figure, Matrix, Table};
+use crate::tokenizer::{self, Tokenizer};
+
+/// What appending some tokens does to what a head says about some prompts.
+#[derive(Clone, Debug)]
+pub struct Appending {
+    /// The layer, from 0.
+    pub layer: usize,
+    /// The head of the layer, from 0.
+    pub head: usize,
+    /// The projection that tokens were decoded with.
+    pub projection: Projection,
+    /// The tokens that were appended.
+    pub appended: Vec<u32>,
+    /// The steps of each appended token, after the prompts alone and after the prompts with one token of the set appended.
+    pub maps: Vec<TokenMap>,
+    /// The share of positions of the prompts where appending `x`, then `y` gives the same token as `y`, then `x`; 1 on the diagonal.
+    /// Shape: `[x, y]`.
+    pub commuting: Array2<f32>,
+    /// The same if the tokens of one of the two were dealt to the positions at random. Shape: `[x, y]`.
+    pub commuting_by_chance: Array2<f32>,
+    n_prompts: usize,
+    tokenizer: Option<Tokenizer>,
+}
+
+/// Appends each of the tokens to each of the prompts, and each of them after each, and follows what a head says.
+///
+/// ```
+/// use attention_tokens::{experiments::appending, prelude::*};
+///
+/// let model = Gpt2::from_pretrained("demo", LoadOptions::default())?;
+/// let tokens = [model.to_single_token(" and")?, model.to_single_token(".")?];
+/// let result = appending(&model, 0, 1, &["The next bus is late", "Monday, Tuesday"], &tokens, Projection::Notebook)?;
+/// // 6 and 4 positions; each token after the prompt itself (seen twice) and after both tokens.
+/// assert_eq!(result.maps[0].n_observations(), 10 + 2 * 10);
+/// # Ok::<(), Error>(())
+/// ```
+///
+/// # Errors
+/// [`Error::Mismatch`] if there are no prompts or tokens; [`Error::Prompt`] if a prompt with two more tokens is longer than the
+/// context; otherwise as for [`head_data`].
+pub fn appending(
+    model: &Gpt2,
+    layer: usize,
+    head: usize,
+    prompts: &[&str],
+    tokens: &[u32],
+    projection: Projection,
+) -> Result<Appending> {
+    if prompts.is_empty() || tokens.is_empty() {
+        let found = format!("{} and {}", prompts.len(), tokens.len());
+        return Err(Error::Mismatch { what: "appending", expected: "at least one prompt and one token".into(), found });
+    }
+    let n = tokens.len();
+    let mut maps = vec![TokenMap::new(); n];
+    let (mut same, mut by_chance) = (Array2::<f32>::zeros((n, n)), Array2::<f32>::zeros((n, n)));
+    let mut positions = 0;
+    for prompt in prompts {
+        let prompt = model.to_tokens(prompt)?;
+        let pos = prompt.len();
+        let longer = tokens.iter().flat_map(|&x| tokens.iter().map(move |&y| [x, y]));
+        let batch: Vec<Vec<u32>> = longer.map(|pair| [prompt.as_slice(), &pair].concat()).collect();
+        let options = RunOptions::for_head_data().layers([layer]);
+        let (_, cache) = model.run_with_cache_options(batch, options)?;
+        let data = head_data(model, &cache, layer, head, DecodeOptions { projection, top_k: 1 })?;
+        // After x, then y, at [x][y]: what is said of the prompt's positions.
+        let mut last: Vec<Vec<Vec<u32>>> = vec![Vec::with_capacity(n); n];
+        for (index, data) in data.prompts().iter().enumerate() {
+            let (x, y) = (index / n, index % n);
+            let [before, after_x, after_y] = [pos - 1, pos, pos + 1].map(|query| data.tokens_of_query(query));
+            // Each first step is in n of the runs: it is counted once.
+            if y == 0 {
+                before.iter().zip(&after_x).for_each(|(&from, &to)| maps[x].observe(from, to));
+            }
+            after_x[..pos].iter().zip(&after_y).for_each(|(&from, &to)| maps[y].observe(from, to));
+            last[x].push(after_y[..pos].to_vec());
+        }
+        positions += pos;
+        for (x, y) in (0..n).flat_map(|x| (0..n).map(move |y| (x, y))) {
+            let (xy, yx) = (&last[x][y], &last[y][x]);
+            same[[x, y]] += xy.iter().zip(yx).filter(|(a, b)| a == b).count() as f32;
+            let pairs = xy.iter().flat_map(|a| yx.iter().map(move |b| a == b));
+            by_chance[[x, y]] += pairs.filter(|&same| same).count() as f32 / pos as f32;
+        }
+    }
+    Ok(Appending {
+        layer,
+        head,
+        projection,
+        appended: tokens.to_vec(),
+        maps,
+        commuting: same / positions as f32,
+        commuting_by_chance: by_chance / positions as f32,
+        n_prompts: prompts.len(),
+        tokenizer: model.tokenizer_if_any(),
+    })
+}
+
+impl Appending {
+    fn label(&self, token: u32) -> String {
+        format!("“{}”", tokenizer::label(self.tokenizer.as_ref(), token))
+    }
+
+    /// For each appended token: whether it is a map of tokens to tokens, and what kind of one.
+    pub fn table(&self) -> Table {
+        let row = |(&token, map): (&u32, &TokenMap)| {
+            let fixed = map.fixed_points();
+            let shown: Vec<String> = fixed.iter().take(6).map(|&token| self.label(token)).collect();
+            let more = if fixed.len() > 6 { " …" } else { "" };
+            vec![
+                self.label(token),
+                map.n_observations().to_string(),
+                map.in_counts().count().to_string(),
+                format!("{:.3}", map.conflict_rate()),
+                format!("{:.3}", map.conflict_rate_without_in()),
+                if map.is_injective() { "yes" } else { "no" }.into(),
+                format!("{} {}{more}", fixed.len(), shown.join(" ")),
+            ]
+        };
+        let header =
+            ["appended", "steps", "IN tokens", "conflict rate", "not looking at IN", "injective", "fixed points"];
+        Table::new(self.caption("Appending"), &header, self.appended.iter().zip(&self.maps).map(row).collect())
+    }
+
+    /// The share of positions where the order of two appended tokens does not matter.
+    pub fn plot_commuting(&self) -> Figure {
+        let names = || self.appended.iter().map(|&token| self.label(token));
+        let text = |((x, y), share): ((usize, usize), &f32)| {
+            let chance = self.commuting_by_chance[[x, y]];
+            let [x, y] = [x, y].map(|index| self.label(self.appended[index]));
+            format!(
+                "{x}, then {y}, and the other way round\nsame token: {share:.3} of the positions\nby chance: {chance:.3}"
+            )
+        };
+        Matrix {
+            title: self.caption("Where the order of two tokens does not matter"),
+            rows: ChartAxis::names("one", names()),
+            columns: ChartAxis::names("the other", names()),
+            texts: self.commuting.indexed_iter().map(text).collect(),
+            labels: Vec::new(),
+            values: self.commuting.clone(),
+            scale: ("same".into(), [0.0, 1.0]),
+        }
+        .figure()
+    }
+
+    /// The tokens that steps begin at, most frequent first, at most `max_states` of them, as the states that the maps act on.
+    fn states(&self, max_states: usize) -> Vec<u32> {
+        let mut counts: BTreeMap<u32, u64> = BTreeMap::new();
+        for (token, count) in self.maps.iter().flat_map(TokenMap::in_counts) {
+            *counts.entry(token).or_default() += count;
+        }
+        let mut states: Vec<(u64, u32)> = counts.into_iter().map(|(token, count)| (count, token)).collect();
+        states.sort_by_key(|&(count, token)| (std::cmp::Reverse(count), token));
+        states.into_iter().take(max_states).map(|(_, token)| token).collect()
+    }
+
+    /// The maps as functions on the `max_states` most frequent tokens, each going where it went most often. One more state, the last,
+    /// is for everything else: tokens beyond these, and steps that were never seen. It stays where it is.
+    fn functions(&self, max_states: usize) -> (Vec<u32>, Vec<Vec<usize>>) {
+        let states = self.states(max_states);
+        let other = states.len();
+        let index: BTreeMap<u32, usize> = states.iter().enumerate().map(|(index, &token)| (token, index)).collect();
+        let function = |map: &TokenMap| {
+            let to = map.most_frequent();
+            let image = |token: &u32| to.get(token).and_then(|to| index.get(to)).copied().unwrap_or(other);
+            states.iter().map(image).chain([other]).collect()
+        };
+        let functions = self.maps.iter().map(function).collect();
+        (states, functions)
+    }
+
+    /// What the maps generate, each taken as a function: of the `max_states` most frequent tokens, each goes where it went most
+    /// often. (Everything else is one more state, which stays where it is.) How far the steps are from such functions is the
+    /// conflict rate in [`table`](Self::table); the monoid says nothing of what is above it.
+    ///
+    /// # Errors
+    /// As for [`Monoid::generated_by`].
+    pub fn monoid(&self, max_states: usize, max_size: usize) -> Result<Monoid> {
+        let (_, functions) = self.functions(max_states);
+        let names = self.appended.iter().map(|&token| self.label(token));
+        Monoid::generated_by(&names.zip(functions).collect::<Vec<_>>(), max_size)
+    }
+
+    /// The steps between the `max_states` most frequent tokens as a graph: an arrow from each token to where it went most often, in
+    /// another colour for each appended token. The pointer says which; a token that stays is in no arrow, but in the text of its
+    /// node.
+    pub fn plot_transitions(&self, max_states: usize) -> Figure {
+        let (states, functions) = self.functions(max_states);
+        let edges: Vec<Vec<(usize, usize)>> = functions
+            .iter()
+            .map(|to| (0..states.len()).map(|from| (from, to[from])).filter(|&(from, to)| from != to).collect())
+            .collect();
+        // The state of everything else is drawn only where something goes there.
+        let used = edges.iter().flatten().any(|&(_, to)| to == states.len());
+        let n_nodes = states.len() + usize::from(used);
+        let places = graph_layout::layered(n_nodes, edges.iter().flatten().copied());
+        let name = |state: usize| states.get(state).map_or("anything else".into(), |&token| self.label(token));
+        let n = self.appended.len();
+        let arrows = edges.iter().enumerate().map(|(index, edges)| {
+            let points = edges.iter().flat_map(|&(from, to)| [places[from], places[to]]).collect();
+            let shade = Shade::of_layer(index, n);
+            let name = format!("append {}", self.label(self.appended[index]));
+            Series { symbol: index, ..Series::new(name, Form::Arrows, shade, points) }
+        });
+        let text = |state: usize| {
+            let goes = |(&token, to): (&u32, &Vec<usize>)| format!("append {}: {}", self.label(token), name(to[state]));
+            let lines: Vec<String> = self.appended.iter().zip(&functions).map(goes).collect();
+            format!("{}\n{}", name(state), lines.join("\n"))
+        };
+        let nodes = Series {
+            texts: (0..n_nodes).map(text).collect(),
+            labels: (0..n_nodes).map(name).collect(),
+            ..Series::new("", Form::Points, Shade::Text, places.clone())
+        };
+        Chart {
+            title: self.caption("Where tokens go"),
+            x: ChartAxis::hidden(),
+            y: ChartAxis::hidden(),
+            series: arrows.chain([nodes]).collect(),
+        }
+        .figure()
+    }
+
+    fn caption(&self, title: &str) -> String {
+        let prompts = if self.n_prompts == 1 { "prompt" } else { "prompts" };
+        let (layer, head, projection) = (self.layer, self.head, self.projection.name());
+        format!("{title}: head {layer}.{head}, projection {projection}, {} {prompts}", self.n_prompts)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(steps: &[(u32, u32)]) -> TokenMap {
+        steps.iter().copied().collect()
+    }
+
+    /// Steps of constructed actions, through the same way as a model's: states, functions, monoid.
+    fn acting(maps: Vec<TokenMap>) -> Appending {
+        let n = maps.len();
+        Appending {
+            layer: 0,
+            head: 0,
+            projection: Projection::Notebook,
+            appended: (100..100 + n as u32).collect(),
+            maps,
+            commuting: Array2::ones((n, n)),
+            commuting_by_chance: Array2::ones((n, n)),
+            n_prompts: 1,
+            tokenizer: None,
+        }
+    }
+
+    #[test]
+    fn constructed_actions_generate_their_groups() {
+        let turn = map(&[(10, 20), (20, 30), (30, 10)]);
+        let swap = map(&[(10, 10), (20, 30), (30, 20)]);
+        let cyclic = acting(vec![turn.clone()]).monoid(10, 100).unwrap();
+        assert_eq!((cyclic.len(), cyclic.is_group(), cyclic.is_commutative()), (3, true, true));
+        let s3 = acting(vec![turn.clone(), swap]).monoid(10, 100).unwrap();
+        assert_eq!((s3.len(), s3.is_group(), s3.is_commutative()), (6, true, false));
+        let constant = acting(vec![map(&[(10, 20), (20, 20), (30, 20)])]).monoid(10, 100).unwrap();
+        assert_eq!((constant.len(), constant.is_group(), constant.groups().len()), (2, false, 2));
+        // With two of three states kept, the turn leads out of them, and cannot be undone.
+        let cut = acting(vec![turn]).monoid(2, 100).unwrap();
+        assert!(!cut.is_group());
+    }
+
+    #[test]
+    fn transitions_are_drawn_with_every_state_once() {
+        let figure = acting(vec![map(&[(1, 2), (2, 3), (3, 1)]), map(&[(1, 1), (2, 9), (3, 1)])]).plot_transitions(10);
+        let json: serde_json::Value = serde_json::from_str(&figure.to_json()).unwrap();
+        let traces = json["data"].as_array().unwrap();
+        assert_eq!(traces.len(), 3);
+        let nodes: Vec<&str> =
+            traces[2]["text"].as_array().unwrap().iter().map(|text| text.as_str().unwrap()).collect();
+        assert_eq!(nodes, ["“#1”", "“#2”", "“#3”", "anything else"]);
+        assert_eq!(traces[0]["name"], "append “#100”");
+        assert!(figure.to_svg().is_some());
+    }
+}

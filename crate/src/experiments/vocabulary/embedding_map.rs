@@ -1,0 +1,208 @@
+//! A map of words: the embeddings of the tokens that heads use, in two dimensions.
+
+use std::collections::BTreeMap;
+
+use ndarray::{Array2, Axis, s};
+
+use super::counts::{Component, VocabularyCounts, ranked};
+use crate::error::{Error, Result};
+use crate::experiments::singular_vectors::of_gram;
+use crate::model::Gpt2;
+use crate::plot::{Chart, ChartAxis, Figure, Form, Series, Shade};
+
+/// How embeddings come to two dimensions.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum MapMethod {
+    /// The two principal components of the embeddings: what varies most. Distances are shortened, never invented.
+    #[default]
+    Pca,
+    /// t-SNE (van der Maaten and Hinton, Journal of Machine Learning Research 9, 2008), exact, from the principal components, with
+    /// 1000 steps: neighbours stay neighbours; distances between groups and the sizes of groups mean nothing. Needs the feature
+    /// `tsne`, which the compiled library of notebooks has.
+    #[cfg(feature = "tsne")]
+    TSne {
+        /// About how many neighbours count for each token; at most a third of the number of tokens.
+        perplexity: f64,
+    },
+}
+
+impl MapMethod {
+    /// `"PCA"` or `"t-SNE"`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pca => "PCA",
+            #[cfg(feature = "tsne")]
+            Self::TSne { .. } => "t-SNE",
+        }
+    }
+}
+
+/// Tokens with places, and the layers that use them.
+#[derive(Clone, Debug)]
+pub struct EmbeddingMap {
+    /// What was counted.
+    pub component: Component,
+    /// How the places were found.
+    pub method: MapMethod,
+    /// The tokens, most frequent first.
+    pub tokens: Vec<u32>,
+    /// Where each token lies. Shape: `[token, 2]`.
+    pub places: Array2<f64>,
+    /// The layer whose heads use each token most often; the lowest of equals.
+    pub layers: Vec<usize>,
+    /// The share of the embeddings' variance along the first and the second principal component.
+    pub variance: [f64; 2],
+    labels: Vec<String>,
+    n_layers: usize,
+}
+
+impl VocabularyCounts {
+    /// A map of the `max_tokens` most frequent tokens of all heads, by their rows of `W_E`, coloured by the layer that uses them most.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] if it is another model than the one that was counted, if there are fewer than three tokens, or if a
+    /// perplexity does not fit their number; [`Error::Device`].
+    pub fn embedding_map(
+        &self,
+        model: &Gpt2,
+        component: Component,
+        max_tokens: usize,
+        method: MapMethod,
+    ) -> Result<EmbeddingMap> {
+        self.same_source(&super::counts::Source::new(model, self.source.projection)?)?;
+        let tokens: Vec<u32> =
+            ranked(&self.totals(component)).into_iter().take(max_tokens).map(|(token, _)| token).collect();
+        if tokens.len() < 3 {
+            let (expected, found) = ("at least 3 tokens".into(), tokens.len().to_string());
+            return Err(Error::Mismatch { what: "embedding_map", expected, found });
+        }
+        let rows: Vec<usize> = tokens.iter().map(|&token| token as usize).collect();
+        let embeddings = model.w_e()?.select(Axis(0), &rows).mapv(f64::from); // [token, d_model]
+        let (principal, variance) = principal_components(embeddings.clone());
+        let places = match method {
+            MapMethod::Pca => principal,
+            #[cfg(feature = "tsne")]
+            MapMethod::TSne { perplexity } => t_sne(&embeddings, principal, perplexity)?,
+        };
+        let n_layers = self.source.n_layers;
+        let mut by_layer: Vec<BTreeMap<u32, u64>> = vec![BTreeMap::new(); n_layers];
+        for ((layer, _), counts) in self.heads(component) {
+            counts.iter().for_each(|(&token, count)| *by_layer[layer].entry(token).or_default() += count);
+        }
+        let layer_of = |token: &u32| {
+            let count = |layer: &usize| by_layer[*layer].get(token).copied().unwrap_or(0);
+            (0..n_layers).max_by_key(|layer| (count(layer), std::cmp::Reverse(*layer))).unwrap_or(0)
+        };
+        let layers = tokens.iter().map(layer_of).collect();
+        let labels = tokens.iter().map(|&token| self.label(token)).collect();
+        Ok(EmbeddingMap { component, method, tokens, places, layers, variance, labels, n_layers })
+    }
+}
+
+impl EmbeddingMap {
+    /// The map, a point for each token; the pointer says which one it is.
+    pub fn plot(&self) -> Figure {
+        let series = |layer: usize| {
+            let own: Vec<usize> = (0..self.tokens.len()).filter(|&index| self.layers[index] == layer).collect();
+            let points = own.iter().map(|&index| [self.places[[index, 0]], self.places[[index, 1]]]).collect();
+            let text = |&index: &usize| format!("“{}”\nlayer {layer} uses it most", self.labels[index]);
+            Series {
+                symbol: layer,
+                texts: own.iter().map(text).collect(),
+                ..Series::new(format!("layer {layer}"), Form::Points, Shade::of_layer(layer, self.n_layers), points)
+            }
+        };
+        let axis = |index: usize| match self.method {
+            MapMethod::Pca => ChartAxis::linear(&format!(
+                "principal component {} ({:.1}% of the variance)",
+                index + 1,
+                100.0 * self.variance[index]
+            )),
+            #[cfg(feature = "tsne")]
+            MapMethod::TSne { .. } => ChartAxis::hidden(),
+        };
+        let (n, component, method) = (self.tokens.len(), self.component.name(), self.method.name());
+        Chart {
+            title: format!("The {n} most frequent tokens ({component}) by their embeddings, {method}"),
+            x: axis(0),
+            y: axis(1),
+            series: (0..self.n_layers).map(series).collect(),
+        }
+        .figure()
+    }
+}
+
+/// The rows along their two principal components, and the share of the variance along each.
+/// Shape: `[n, d]` → `[n, 2]`, `[2]`.
+fn principal_components(mut rows: Array2<f64>) -> (Array2<f64>, [f64; 2]) {
+    let mean = rows.mean_axis(Axis(0)).expect("there are rows");
+    rows -= &mean;
+    let (singular_values, directions) = of_gram(rows.t().dot(&rows));
+    let all: f64 = singular_values.iter().map(|value| value * value).sum();
+    let share =
+        |index: usize| singular_values.get(index).map_or(0.0, |value| value * value / all.max(f64::MIN_POSITIVE));
+    let mut places = Array2::zeros((rows.nrows(), 2));
+    let dimensions = directions.ncols().min(2);
+    places.slice_mut(s![.., ..dimensions]).assign(&rows.dot(&directions.slice(s![.., ..dimensions])));
+    (places, [share(0), share(1)])
+}
+
+/// t-SNE from the principal components. On one thread, whose sums are the same each time.
+#[cfg(feature = "tsne")]
+fn t_sne(rows: &Array2<f64>, principal: Array2<f64>, perplexity: f64) -> Result<Array2<f64>> {
+    let n = rows.nrows();
+    let most = (n - 1) as f64 / 3.0;
+    if !(1.0..=most).contains(&perplexity) {
+        let (expected, found) = (format!("a perplexity from 1 to {most:.1} for {n} tokens"), perplexity.to_string());
+        return Err(Error::Mismatch { what: "embedding_map", expected, found });
+    }
+    // As scikit-learn begins: small, so that no two groups are far from each other for no reason.
+    let spread = principal.column(0).std(0.0).max(f64::MIN_POSITIVE);
+    let start: Vec<f64> = principal.iter().map(|x| 1e-4 * x / spread).collect();
+    let rows: Vec<Vec<f64>> = rows.outer_iter().map(|row| row.to_vec()).collect();
+    let squared = |a: &Vec<f64>, b: &Vec<f64>| a.iter().zip(b).map(|(a, b)| (a - b) * (a - b)).sum::<f64>();
+    let fit = || {
+        let mut tsne: bhtsne::tSNE<f64, Vec<f64>> = bhtsne::tSNE::new(&rows);
+        tsne.perplexity(perplexity).initial_embedding(start).exact(squared);
+        tsne.embedding()
+    };
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build();
+    let pool = pool.map_err(|error| Error::Mismatch {
+        what: "t-SNE",
+        expected: "a thread to compute on".into(),
+        found: error.to_string(),
+    })?;
+    Ok(Array2::from_shape_vec((n, 2), pool.install(fit)).expect("two coordinates for each token"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn principal_components_are_what_varies_most() {
+        // Along (1, 1, 0) by ±2, along (0, 0, 1) by ±1.
+        let a = 2.0_f64 / 2.0_f64.sqrt();
+        let rows = ndarray::arr2(&[[a, a, 5.0], [-a, -a, 5.0], [0.0, 0.0, 6.0], [0.0, 0.0, 4.0]]);
+        let (places, variance) = principal_components(rows);
+        let expected = ndarray::arr2(&[[2.0, 0.0], [-2.0, 0.0], [0.0, 1.0], [0.0, -1.0]]);
+        assert!((&places - &expected).iter().all(|x| x.abs() < 1e-12), "{places}");
+        assert!((variance[0] - 0.8).abs() < 1e-12 && (variance[1] - 0.2).abs() < 1e-12);
+    }
+
+    #[cfg(feature = "tsne")]
+    #[test]
+    fn t_sne_keeps_groups_apart_and_gives_the_same_each_time() {
+        // Two groups of points, far from each other.
+        let mut random = fastrand::Rng::with_seed(1);
+        let rows = Array2::from_shape_fn((40, 5), |(row, _)| if row < 20 { 0.0 } else { 50.0 } + random.f64());
+        let (principal, _) = principal_components(rows.clone());
+        let places = t_sne(&rows, principal.clone(), 5.0).unwrap();
+        assert_eq!(places, t_sne(&rows, principal.clone(), 5.0).unwrap());
+        let distance = |a: usize, b: usize| (&places.row(a) - &places.row(b)).mapv(|x| x * x).sum().sqrt();
+        let nearest =
+            |a: usize| (0..40).filter(|&b| b != a).min_by(|&b, &c| distance(a, b).total_cmp(&distance(a, c))).unwrap();
+        assert!((0..40).all(|a| (a < 20) == (nearest(a) < 20)));
+        assert!(t_sne(&rows, principal, 20.0).is_err());
+    }
+}

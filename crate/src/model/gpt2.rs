@@ -1,0 +1,246 @@
+//! A GPT-2 on a device: load it, run it.
+
+use std::sync::Arc;
+
+use ndarray::Array2;
+
+use super::activation_cache::ActivationCache;
+use super::on_device::{ModelOnDevice, OnDevice};
+use super::prompts::{Prompt, Prompts};
+use super::run_options::RunOptions;
+#[cfg(feature = "cuda")]
+use crate::backend::Cuda;
+use crate::backend::{Device, DeviceKind, Dfdx, Fused};
+use crate::config::Gpt2Config;
+use crate::error::{Error, Result, check_index};
+use crate::evcxr;
+use crate::pretrained::{self, Checkpoint, LoadOptions, ProcessedCheckpoint};
+use crate::tokenizer::Tokenizer;
+use crate::weights::Processing;
+
+/// A GPT-2 on a device, ready to run. Cloning is cheap: the weights are shared.
+///
+/// ```
+/// use attention_tokens::prelude::*;
+///
+/// let model = Gpt2::from_pretrained("demo", LoadOptions::default())?;
+/// let (logits, cache) = model.run_with_cache("Monday, Tuesday,")?;
+/// let last = logits[0].row(logits[0].nrows() - 1); // [d_vocab]
+/// let best = (0..last.len()).max_by(|&a, &b| last[a].total_cmp(&last[b])).unwrap();
+/// assert_eq!(model.to_single_str_token(best as u32)?, " Wednesday");
+/// assert_eq!(cache.get(Activation::Q, 0)?.shape(), [5, 8, 16]); // [pos, n_heads, d_head]
+/// # Ok::<(), Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Gpt2(Arc<Inner>);
+
+struct Inner {
+    name: String,
+    config: Gpt2Config,
+    processing: Processing,
+    device: Device,
+    tokenizer: Option<Tokenizer>,
+    on_device: Box<dyn ModelOnDevice>,
+}
+
+impl Gpt2 {
+    /// Loads a model.
+    ///
+    /// `name` is
+    /// - `"demo"`: the small trained model that comes with the crate (its folder `demo-model` has a model card),
+    /// - a folder in Hugging Face's format (`config.json`, `model.safetensors` or an index with its shards, and
+    ///   `tokenizer.json` or `vocab.json` with `merges.txt`; without a tokenizer, calls that take token ids work),
+    /// - `"gpt2-small"` (or `"gpt2"`), `"gpt2-medium"`, `"gpt2-large"`, `"gpt2-xl"`, `"distilgpt2"` or any
+    ///   `"owner/name"`: from the Hugging Face cache, else downloaded into it. The environment variables of the Python
+    ///   library hold: `HF_HUB_CACHE`, `HF_HOME`, `HF_ENDPOINT`, `HF_TOKEN`, `HF_TOKEN_PATH`, `HF_HUB_OFFLINE`. What
+    ///   is in the cache is used without asking the Hub.
+    ///
+    /// # Errors
+    /// Each of [`Error`]'s variants about names, files, configuration, tensors, the Hub and the device, naming what
+    /// was found, what was expected and what to do.
+    pub fn from_pretrained(name: impl AsRef<str>, options: LoadOptions) -> Result<Self> {
+        Self::load(name.as_ref(), options)
+    }
+
+    // Not generic, as the other functions that do the work: what is generic is compiled again in every notebook cell
+    // that calls it.
+    fn load(name: &str, options: LoadOptions) -> Result<Self> {
+        evcxr::warn_of_debug_build();
+        let files = pretrained::find(name, &options)?;
+        let config = Gpt2Config::from_file(&files.config)?;
+        let tokenizer = Tokenizer::from_folder(&files.folder, config.bos_token_id)?;
+        let LoadOptions { processing, device, decode_cache_bytes, .. } = options;
+        let checkpoint = Checkpoint::open(&files.weights, &config)?;
+        let weights = ProcessedCheckpoint { checkpoint, steps: processing };
+        let on_device = put_on_device(device, &config, &weights, decode_cache_bytes)?;
+        Ok(Self(Arc::new(Inner { name: name.into(), config, processing, device, tokenizer, on_device })))
+    }
+
+    /// Shows the model, as its `Debug` does, in an evcxr notebook; evcxr calls this for a cell's last expression. (What has
+    /// only `Debug`, evcxr tries to show in this way first, and compiles the cell twice.)
+    pub fn evcxr_display(&self) {
+        evcxr::show(&[("text/plain", &format!("{self:?}"))]);
+    }
+
+    /// The sizes and settings of the model.
+    pub fn config(&self) -> &Gpt2Config {
+        &self.0.config
+    }
+
+    /// The weight processing that the model was loaded with.
+    pub fn processing(&self) -> Processing {
+        self.0.processing
+    }
+
+    /// Where the model computes.
+    pub fn device(&self) -> Device {
+        self.0.device
+    }
+
+    /// The tokenizer.
+    ///
+    /// # Errors
+    /// [`Error::NoTokenizer`] if the model's folder has none.
+    pub fn tokenizer(&self) -> Result<&Tokenizer> {
+        self.0.tokenizer.as_ref().ok_or_else(|| Error::NoTokenizer { model: self.0.name.clone() })
+    }
+
+    /// The logits of each prompt. Shape: `[prompt] [pos, d_vocab]`.
+    ///
+    /// # Errors
+    /// As for [`run_with_cache`](Self::run_with_cache).
+    pub fn forward(&self, prompts: impl Into<Prompts>) -> Result<Vec<Array2<f32>>> {
+        self.run_without_cache(prompts.into())
+    }
+
+    fn run_without_cache(&self, prompts: Prompts) -> Result<Vec<Array2<f32>>> {
+        let (logits, _) = self.run(prompts, RunOptions::default().activations([]))?;
+        Ok(logits.expect("no option switches the logits off"))
+    }
+
+    /// The logits of each prompt, shape `[prompt] [pos, d_vocab]`, and every activation.
+    ///
+    /// Prompts of a batch may have any lengths: each gets what it gets alone.
+    ///
+    /// # Errors
+    /// [`Error::Prompt`] for a prompt without tokens or longer than `n_ctx`, [`Error::OutOfRange`] for a token id
+    /// beyond the vocabulary, [`Error::NoTokenizer`] for text where the model has no tokenizer, [`Error::Mismatch`]
+    /// for an empty batch, [`Error::Device`] if the device fails.
+    pub fn run_with_cache(&self, prompts: impl Into<Prompts>) -> Result<(Vec<Array2<f32>>, ActivationCache)> {
+        self.run_with_everything(prompts.into())
+    }
+
+    pub(crate) fn run_with_everything(&self, prompts: Prompts) -> Result<(Vec<Array2<f32>>, ActivationCache)> {
+        let (logits, cache) = self.run(prompts, RunOptions::default())?;
+        Ok((logits.expect("no option switches the logits off"), cache))
+    }
+
+    /// As [`run_with_cache`](Self::run_with_cache), keeping only what the options say. The logits are `None` if the
+    /// options leave them out.
+    ///
+    /// # Errors
+    /// As for [`run_with_cache`](Self::run_with_cache), and [`Error::OutOfRange`] or [`Error::Mismatch`] for a layer
+    /// that the model does not have.
+    pub fn run_with_cache_options(
+        &self,
+        prompts: impl Into<Prompts>,
+        options: RunOptions,
+    ) -> Result<(Option<Vec<Array2<f32>>>, ActivationCache)> {
+        self.run(prompts.into(), options)
+    }
+
+    fn run(
+        &self,
+        Prompts(prompts): Prompts,
+        options: RunOptions,
+    ) -> Result<(Option<Vec<Array2<f32>>>, ActivationCache)> {
+        let plan = options.plan(self.0.config.n_layers)?;
+        if prompts.is_empty() {
+            return Err(Error::Mismatch {
+                what: "prompts",
+                expected: "at least one".into(),
+                found: "an empty batch".into(),
+            });
+        }
+        let tokens = prompts.into_iter().enumerate().map(|(index, prompt)| self.checked_tokens(index, prompt));
+        self.on_device().run(tokens.collect::<Result<_>>()?, &plan)
+    }
+
+    fn checked_tokens(&self, prompt: usize, content: Prompt) -> Result<Vec<u32>> {
+        let &Gpt2Config { n_ctx, d_vocab, .. } = &self.0.config;
+        let tokens = match content {
+            Prompt::Text(text) => self.to_tokens(&text)?,
+            Prompt::Tokens(tokens) => tokens,
+        };
+        let wrong = |found: String| {
+            let expected = format!("1 to {n_ctx} tokens, the model's context");
+            Err(Error::Prompt { prompt, expected, found })
+        };
+        match tokens.len() {
+            0 => return wrong("no token (is the beginning-of-sequence token left out?)".into()),
+            len if len > n_ctx => return wrong(format!("{len}")),
+            _ => {}
+        }
+        for &token in &tokens {
+            check_index("token id", token as usize, "the model's vocabulary", d_vocab)?;
+        }
+        Ok(tokens)
+    }
+
+    /// The model on its device. Layers and heads that it is asked for must exist.
+    pub(crate) fn on_device(&self) -> &dyn ModelOnDevice {
+        &*self.0.on_device
+    }
+
+    pub(crate) fn tokenizer_if_any(&self) -> Option<Tokenizer> {
+        self.0.tokenizer.clone()
+    }
+}
+
+/// The model on its device.
+fn put_on_device(
+    device: Device,
+    config: &Gpt2Config,
+    weights: &ProcessedCheckpoint,
+    decode_cache_bytes: usize,
+) -> Result<Box<dyn ModelOnDevice>> {
+    Ok(match device.kind() {
+        DeviceKind::Cpu => Box::new(OnDevice::new(Fused::new(), config, weights, decode_cache_bytes)?),
+        DeviceKind::DfdxCpu => Box::new(OnDevice::new(Dfdx::cpu(), config, weights, decode_cache_bytes)?),
+        #[cfg(feature = "cuda")]
+        DeviceKind::Cuda(ordinal) => {
+            Box::new(OnDevice::new(Cuda::open(ordinal)?, config, weights, decode_cache_bytes)?)
+        }
+        #[cfg(feature = "cuda")]
+        DeviceKind::DfdxCuda(ordinal) => {
+            Box::new(OnDevice::new(Dfdx::cuda(ordinal)?, config, weights, decode_cache_bytes)?)
+        }
+        #[cfg(not(feature = "cuda"))]
+        DeviceKind::Cuda(_) | DeviceKind::DfdxCuda(_) => {
+            return Err(Error::Cuda {
+                missing: "the feature `cuda` of attention-tokens, which this build lacks".into(),
+                hint: "add features = [\"cuda\"] to the dependency (compiling it takes NVIDIA's nvcc, see the README), or load \
+                       the model with Device::cpu()"
+                    .into(),
+            });
+        }
+    })
+}
+
+impl std::fmt::Debug for Gpt2 {
+    /// Sizes, not tensors.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let config = &self.0.config;
+        f.debug_struct("Gpt2")
+            .field("name", &self.0.name)
+            .field("n_layers", &config.n_layers)
+            .field("n_heads", &config.n_heads)
+            .field("d_model", &config.d_model)
+            .field("d_head", &config.d_head)
+            .field("d_vocab", &config.d_vocab)
+            .field("n_ctx", &config.n_ctx)
+            .field("device", &self.0.device)
+            .field("processing", &self.0.processing)
+            .finish()
+    }
+}

@@ -1,0 +1,19 @@
+//! GPT-2: load, tokenize, run, read its weights and activations.
+
+mod activation;
+mod activation_cache;
+mod device_weights;
+mod gpt2;
+mod on_device;
+mod prompts;
+mod recorder;
+mod run_options;
+mod text;
+mod transformer;
+mod weights;
+
+pub use activation::Activation;
+pub use activation_cache::ActivationCache;
+pub use gpt2::Gpt2;
+pub use prompts::Prompts;
+pub use run_options::RunOptions;

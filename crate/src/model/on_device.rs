@@ -1,0 +1,139 @@
+//! A model on a device: the transformer, its backend, and the decoder of its heads, behind one type for all devices.
+
+use ndarray::{Array2, Array3};
+
+use super::activation_cache::ActivationCache;
+use super::recorder::Recorder;
+use super::run_options::RunPlan;
+use super::transformer::Transformer;
+use crate::backend::Backend;
+use crate::config::Gpt2Config;
+use crate::decode::{HeadDecoder, HeadId, Projection, TopTokens, Vectors};
+use crate::error::Result;
+use crate::pretrained::ProcessedCheckpoint;
+use crate::weights::{BlockWeights, Weights};
+
+/// A model whose device is known at run time. Callers check layers and heads.
+pub(crate) trait ModelOnDevice: Send + Sync {
+    /// Runs a batch of token ids, and returns the logits of each prompt if the plan asks for them.
+    /// Shape: `[prompt][pos]` → `[prompt] [pos, d_vocab]`.
+    fn run(&self, prompts: Vec<Vec<u32>>, plan: &RunPlan) -> Result<(Option<Vec<Array2<f32>>>, ActivationCache)>;
+
+    /// The `k` most likely tokens of the vectors of some heads of a layer. `vectors` has those of each head, in the order of
+    /// `heads`; it may compute them when they are asked for.
+    fn decode_heads(
+        &self,
+        layer: usize,
+        heads: &[usize],
+        projection: Projection,
+        k: usize,
+        vectors: &mut (dyn Iterator<Item = Result<Vectors>> + Send),
+    ) -> Result<Vec<TopTokens>>;
+
+    /// The `k` most likely tokens of vectors through a matrix that belongs to no head; nothing of it is cached.
+    /// Shape: `p [d_head, d_model]`.
+    fn decode_through(&self, p: Array2<f32>, vectors: &Vectors, k: usize) -> Result<TopTokens>;
+
+    /// Copies all weights to the host.
+    fn weights(&self) -> Result<Weights>;
+
+    /// Copies the weights of a block to the host.
+    fn block_weights(&self, layer: usize) -> Result<BlockWeights>;
+
+    /// Copies the token embedding to the host. Shape: → `[d_vocab, d_model]`.
+    fn w_e(&self) -> Result<Array2<f32>>;
+
+    /// Copies the unembedding to the host. Shape: → `[d_model, d_vocab]`.
+    fn w_u(&self) -> Result<Array2<f32>>;
+
+    /// Copies `W_V` of a layer to the host. Shape: → `[n_heads, d_model, d_head]`.
+    fn w_v(&self, layer: usize) -> Result<Array3<f32>>;
+
+    /// Copies `W_O` of a layer to the host. Shape: → `[n_heads, d_head, d_model]`.
+    fn w_o(&self, layer: usize) -> Result<Array3<f32>>;
+}
+
+/// A model on the device of `B`.
+pub(super) struct OnDevice<B: Backend> {
+    backend: B,
+    transformer: Transformer<B>,
+    decoder: HeadDecoder<B>,
+}
+
+impl<B: Backend> OnDevice<B> {
+    /// Reads, processes and uploads the weights piece by piece. `decode_cache_bytes` bounds the memory of decode tables.
+    pub(super) fn new(
+        backend: B,
+        config: &Gpt2Config,
+        weights: &ProcessedCheckpoint,
+        decode_cache_bytes: usize,
+    ) -> Result<Self> {
+        let transformer = Transformer::upload(&backend, config, weights)?;
+        Ok(Self { transformer, decoder: HeadDecoder::new(decode_cache_bytes), backend })
+    }
+
+    fn n_heads(&self) -> usize {
+        self.transformer.blocks.first().map_or(1, |block| block.attn.n_heads)
+    }
+}
+
+impl<B: Backend> ModelOnDevice for OnDevice<B> {
+    fn run(&self, prompts: Vec<Vec<u32>>, plan: &RunPlan) -> Result<(Option<Vec<Array2<f32>>>, ActivationCache)> {
+        let Self { backend, transformer, .. } = self;
+        let tokens = prompts.concat();
+        let positions: Vec<usize> = prompts.iter().flat_map(|prompt| 0..prompt.len()).collect();
+        let sizes = [transformer.blocks.len(), self.n_heads()];
+        let mut recorder = Recorder::new(backend, plan, sizes, prompts);
+        let resid = transformer.forward(backend, &tokens, &positions, plan.n_blocks(), &mut recorder)?;
+        if !plan.logits {
+            return Ok((None, recorder.into_cache()));
+        }
+        let normalized = transformer.ln_final.forward(backend, &resid)?; // [rows, d_model]
+        let logits = backend.logits(&transformer.unembed, &normalized, recorder.prompts())?;
+        Ok((Some(logits), recorder.into_cache()))
+    }
+
+    fn decode_heads(
+        &self,
+        layer: usize,
+        heads: &[usize],
+        projection: Projection,
+        k: usize,
+        vectors: &mut (dyn Iterator<Item = Result<Vectors>> + Send),
+    ) -> Result<Vec<TopTokens>> {
+        let heads: Vec<HeadId> = heads.iter().map(|&head| HeadId { layer, head, projection }).collect();
+        let w_v_and_w_o = || Ok((self.w_v(layer)?, self.w_o(layer)?));
+        self.decoder.decode(&self.backend, &self.transformer.unembed, &heads, k, vectors, w_v_and_w_o)
+    }
+
+    fn decode_through(&self, p: Array2<f32>, vectors: &Vectors, k: usize) -> Result<TopTokens> {
+        let table = self.backend.upload_projection(p)?;
+        self.backend.decode(vectors, &table, &self.transformer.unembed, k)
+    }
+
+    fn weights(&self) -> Result<Weights> {
+        self.transformer.weights(&self.backend)
+    }
+
+    fn block_weights(&self, layer: usize) -> Result<BlockWeights> {
+        self.transformer.blocks[layer].weights(&self.backend)
+    }
+
+    fn w_e(&self) -> Result<Array2<f32>> {
+        Ok(self.backend.embedding_weights(&self.transformer.embedding)?.0)
+    }
+
+    fn w_u(&self) -> Result<Array2<f32>> {
+        Ok(self.backend.unembed_weights(&self.transformer.unembed)?.0)
+    }
+
+    fn w_v(&self, layer: usize) -> Result<Array3<f32>> {
+        let attn = &self.transformer.blocks[layer].attn;
+        let [_, _, w_v] = &attn.w_qkv;
+        Ok(attn.input_weights(&self.backend, w_v)?.0)
+    }
+
+    fn w_o(&self, layer: usize) -> Result<Array3<f32>> {
+        Ok(self.transformer.blocks[layer].attn.output_weights(&self.backend)?.0)
+    }
+}

@@ -1,0 +1,109 @@
+//! The hook points of a forward pass: each activation passes through here as it is computed.
+
+use std::ops::Range;
+
+use ndarray::{ArcArray, ArcArray2, Ix3, IxDyn};
+
+use super::activation::Activation;
+use super::activation_cache::ActivationCache;
+use super::run_options::RunPlan;
+use crate::backend::Backend;
+use crate::error::Result;
+use crate::memory::LazyArray;
+
+/// Puts the activations that a run keeps into its cache, one array for each prompt.
+///
+/// [`hook`](Self::hook) takes an activation and returns the one that the model goes on with.
+pub(super) struct Recorder<'a, B: Backend> {
+    backend: &'a B,
+    plan: &'a RunPlan,
+    n_heads: usize,
+    /// The rows of each prompt.
+    prompts: Vec<Range<usize>>,
+    /// The layer that is being computed.
+    layer: usize,
+    cache: ActivationCache,
+}
+
+impl<'a, B: Backend> Recorder<'a, B> {
+    pub(super) fn new(
+        backend: &'a B,
+        plan: &'a RunPlan,
+        [n_layers, n_heads]: [usize; 2],
+        prompts: Vec<Vec<u32>>,
+    ) -> Self {
+        let rows = rows_of(&prompts);
+        Self { backend, plan, n_heads, prompts: rows, layer: 0, cache: ActivationCache::new(prompts, n_layers) }
+    }
+
+    /// The same recorder, for the activations of a layer.
+    pub(super) fn in_layer(&mut self, layer: usize) -> &mut Self {
+        self.layer = layer;
+        self
+    }
+
+    /// The rows of each prompt.
+    pub(super) fn prompts(&self) -> &[Range<usize>] {
+        &self.prompts
+    }
+
+    pub(super) fn into_cache(self) -> ActivationCache {
+        self.cache
+    }
+
+    /// Any activation that has a row for each token.
+    /// Shape: `[rows, d_model]`, kept as `[pos, d_model]`; `[rows, n_heads d_head]`, kept as `[pos, n_heads, d_head]`.
+    pub(super) fn hook(&mut self, activation: Activation, x: B::Tensor) -> Result<B::Tensor> {
+        if self.plan.keeps(activation, self.layer) {
+            let n_heads = activation.is_per_head().then_some(self.n_heads);
+            for (prompt, rows) in self.backend.lazy_rows(&x, &self.prompts)?.into_iter().enumerate() {
+                self.keep(prompt, activation, rows.map(move |rows| by_head(rows, n_heads)));
+            }
+        }
+        Ok(x)
+    }
+
+    /// The scores follow from `q` and `k`, so they are computed when they are first read.
+    /// Shape: `q`, `k` `[rows, n_heads d_head]`, kept as `[n_heads, query_pos, key_pos]`.
+    pub(super) fn hook_attn_scores(&mut self, q: &B::Tensor, k: &B::Tensor) -> Result<()> {
+        if self.plan.keeps(Activation::AttnScores, self.layer) {
+            for (prompt, rows) in self.prompts.clone().into_iter().enumerate() {
+                let scores = self.backend.attn_scores(q, k, self.n_heads, rows)?;
+                self.keep(prompt, Activation::AttnScores, scores.map(ArcArray::into_dyn));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether [`hook_pattern`](Self::hook_pattern) wants the pattern of this layer.
+    pub(super) fn keeps_pattern(&self) -> bool {
+        self.plan.keeps(Activation::Pattern, self.layer)
+    }
+
+    /// Shape: `[n_heads, query_pos, key_pos]` for each prompt, or nothing.
+    pub(super) fn hook_pattern(&mut self, pattern: Vec<LazyArray<Ix3>>) {
+        for (prompt, pattern) in pattern.into_iter().enumerate() {
+            self.keep(prompt, Activation::Pattern, pattern.map(ArcArray::into_dyn));
+        }
+    }
+
+    fn keep(&mut self, prompt: usize, activation: Activation, values: LazyArray<IxDyn>) {
+        self.cache.insert(prompt, activation, self.layer, values);
+    }
+}
+
+/// Shape: `[pos, n_heads d_head]` → `[pos, n_heads, d_head]`, or the same without a number of heads.
+fn by_head(rows: ArcArray2<f32>, n_heads: Option<usize>) -> ArcArray<f32, IxDyn> {
+    let Some(n_heads) = n_heads else { return rows.into_dyn() };
+    let shape = (rows.nrows(), n_heads, rows.ncols() / n_heads);
+    rows.into_shape_with_order(shape).expect("n_heads d_head columns").into_dyn()
+}
+
+/// The rows of each prompt in a batch whose prompts follow each other.
+fn rows_of(prompts: &[Vec<u32>]) -> Vec<Range<usize>> {
+    let ends = prompts.iter().scan(0, |end, prompt| {
+        *end += prompt.len();
+        Some(*end)
+    });
+    ends.zip(prompts).map(|(end, prompt)| end - prompt.len()..end).collect()
+}

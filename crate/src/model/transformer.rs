@@ -1,0 +1,114 @@
+//! GPT-2, top down: layer norm, attention, MLP, block, transformer.
+//!
+//! The text → logits half is in [`super::on_device`], uploading the weights in [`super::device_weights`]. Each `forward` has
+//! the shapes of nanoGPT's `model.py`, except that the prompts of a batch follow each other row by row, without padding:
+//! `[rows, …]` stands for `[batch, pos, …]`.
+//!
+//! Every activation passes through the [`Recorder`] on the line that computes it, under TransformerLens' name.
+
+use super::activation::Activation::{AttnOut, K, MlpOut, Q, ResidMid, ResidPost, ResidPre, V, Z};
+use super::recorder::Recorder;
+use crate::backend::Backend;
+use crate::config::ActFn;
+use crate::error::Result;
+use crate::weights::LayerNormWeights;
+
+/// `(x − mean) / √(variance + eps) ⊙ w + b`; without `w` and `b` where they are folded into the next weights.
+pub(super) struct LayerNorm<B: Backend> {
+    pub(super) on_device: B::LayerNorm,
+    /// A copy on the host, to export.
+    pub(super) weights: Option<LayerNormWeights>,
+}
+
+impl<B: Backend> LayerNorm<B> {
+    /// Shape: `[rows, d_model]` → the same.
+    pub(super) fn forward(&self, backend: &B, x: &B::Tensor) -> Result<B::Tensor> {
+        backend.layer_norm(&self.on_device, x)
+    }
+}
+
+/// Causal multi-head attention.
+pub(super) struct Attention<B: Backend> {
+    pub(super) n_heads: usize,
+    /// `W_Q`, `W_K`, `W_V`, heads side by side. Shape: each `[d_model, n_heads d_head]`.
+    pub(super) w_qkv: [B::Linear; 3],
+    /// `W_O`, heads below each other. Shape: `[n_heads d_head, d_model]`.
+    pub(super) w_o: B::Linear,
+}
+
+impl<B: Backend> Attention<B> {
+    /// Shape: `[rows, d_model]` → the same.
+    fn forward(&self, backend: &B, x: &B::Tensor, recorder: &mut Recorder<B>) -> Result<B::Tensor> {
+        let [q, k, v] = backend.linear_qkv(&self.w_qkv, x)?; // [rows, n_heads d_head]
+        let (q, k, v) = (recorder.hook(Q, q)?, recorder.hook(K, k)?, recorder.hook(V, v)?);
+        recorder.hook_attn_scores(&q, &k)?;
+        let output = backend.attention([&q, &k, &v], self.n_heads, recorder.prompts(), recorder.keeps_pattern())?;
+        recorder.hook_pattern(output.pattern);
+        let z = recorder.hook(Z, output.z)?; // [rows, n_heads d_head]
+        backend.linear(&self.w_o, &z)
+    }
+}
+
+/// Two linear layers with an activation function between them.
+pub(super) struct Mlp<B: Backend> {
+    pub(super) act_fn: ActFn,
+    /// Shape: `[d_model, d_mlp]`.
+    pub(super) w_in: B::Linear,
+    /// Shape: `[d_mlp, d_model]`.
+    pub(super) w_out: B::Linear,
+}
+
+impl<B: Backend> Mlp<B> {
+    /// Shape: `[rows, d_model]` → the same.
+    fn forward(&self, backend: &B, x: &B::Tensor) -> Result<B::Tensor> {
+        let post = backend.linear_act(&self.w_in, self.act_fn, x)?; // [rows, d_mlp]
+        backend.linear(&self.w_out, &post)
+    }
+}
+
+/// A transformer block: attention and MLP, each of which reads a normalized residual stream and adds to it.
+pub(super) struct Block<B: Backend> {
+    pub(super) ln1: LayerNorm<B>,
+    pub(super) attn: Attention<B>,
+    pub(super) ln2: LayerNorm<B>,
+    pub(super) mlp: Mlp<B>,
+}
+
+impl<B: Backend> Block<B> {
+    /// The residual stream before the block → after it. Shape: `[rows, d_model]` → the same.
+    fn forward(&self, backend: &B, resid_pre: B::Tensor, recorder: &mut Recorder<B>) -> Result<B::Tensor> {
+        let resid_pre = recorder.hook(ResidPre, resid_pre)?;
+        let attn_out = self.attn.forward(backend, &self.ln1.forward(backend, &resid_pre)?, recorder)?;
+        let attn_out = recorder.hook(AttnOut, attn_out)?;
+        let resid_mid = recorder.hook(ResidMid, backend.add(&resid_pre, &attn_out)?)?;
+        let mlp_out = self.mlp.forward(backend, &self.ln2.forward(backend, &resid_mid)?)?;
+        let mlp_out = recorder.hook(MlpOut, mlp_out)?;
+        recorder.hook(ResidPost, backend.add(&resid_mid, &mlp_out)?)
+    }
+}
+
+/// GPT-2 with its weights on the device of `B`.
+pub(super) struct Transformer<B: Backend> {
+    pub(super) embedding: B::Embedding,
+    pub(super) blocks: Vec<Block<B>>,
+    pub(super) ln_final: LayerNorm<B>,
+    pub(super) unembed: B::Unembed,
+}
+
+impl<B: Backend> Transformer<B> {
+    /// The residual stream after the first `n_blocks` blocks. Shape: `[rows]`, `[rows]` → `[rows, d_model]`.
+    pub(super) fn forward(
+        &self,
+        backend: &B,
+        tokens: &[u32],
+        positions: &[usize],
+        n_blocks: usize,
+        recorder: &mut Recorder<B>,
+    ) -> Result<B::Tensor> {
+        let mut resid = backend.embed(&self.embedding, tokens, positions)?; // [rows, d_model]
+        for (layer, block) in self.blocks.iter().enumerate().take(n_blocks) {
+            resid = block.forward(backend, resid, recorder.in_layer(layer))?;
+        }
+        Ok(resid)
+    }
+}

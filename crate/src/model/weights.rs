@@ -1,0 +1,71 @@
+//! The weights of a loaded model, copied to the host.
+
+use ndarray::{Array2, Array3, Axis};
+
+use super::gpt2::Gpt2;
+use super::on_device::ModelOnDevice;
+use crate::error::{Result, check_index};
+use crate::weights::{BlockWeights, Weights};
+
+impl Gpt2 {
+    /// The weights, processed as [`processing`](Self::processing) says: a copy of them all, for a model keeps its
+    /// weights on its device alone. [`w_v`](Self::w_v) and [`w_o`](Self::w_o) copy one head's.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if the device fails.
+    pub fn weights(&self) -> Result<Weights> {
+        self.on_device().weights()
+    }
+
+    /// `W_V` of a head: `model.W_V[layer, head]` in TransformerLens. Shape: → `[d_model, d_head]`.
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`] for a layer or head that the model does not have, [`Error::Device`].
+    pub fn w_v(&self, layer: usize, head: usize) -> Result<Array2<f32>> {
+        self.of_head(layer, head, |model| model.w_v(layer))
+    }
+
+    /// `W_O` of a head: `model.W_O[layer, head]` in TransformerLens. Shape: → `[d_head, d_model]`.
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`] for a layer or head that the model does not have, [`Error::Device`].
+    pub fn w_o(&self, layer: usize, head: usize) -> Result<Array2<f32>> {
+        self.of_head(layer, head, |model| model.w_o(layer))
+    }
+
+    /// `W_E`, the token embedding: `model.W_E` in TransformerLens. A copy. Shape: → `[d_vocab, d_model]`.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if the device fails.
+    pub fn w_e(&self) -> Result<Array2<f32>> {
+        self.on_device().w_e()
+    }
+
+    /// `W_U`, the unembedding: `model.W_U` in TransformerLens. A copy. Shape: → `[d_model, d_vocab]`.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if the device fails.
+    pub fn w_u(&self) -> Result<Array2<f32>> {
+        self.on_device().w_u()
+    }
+
+    /// The weights of one transformer block, as in [`weights`](Self::weights).
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`] for a layer that the model does not have, [`Error::Device`].
+    pub fn block_weights(&self, layer: usize) -> Result<BlockWeights> {
+        check_index("layer", layer, "the model", self.config().n_layers)?;
+        self.on_device().block_weights(layer)
+    }
+
+    fn of_head(
+        &self,
+        layer: usize,
+        head: usize,
+        of_layer: impl Fn(&dyn ModelOnDevice) -> Result<Array3<f32>>,
+    ) -> Result<Array2<f32>> {
+        check_index("layer", layer, "the model", self.config().n_layers)?;
+        check_index("head", head, "each layer", self.config().n_heads)?;
+        Ok(of_layer(self.on_device())?.index_axis_move(Axis(0), head).as_standard_layout().into_owned())
+    }
+}
