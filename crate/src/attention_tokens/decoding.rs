@@ -1,0 +1,178 @@
+//! Activations of a run → the data of its heads.
+
+use ndarray::{Array2, Axis, Ix2, Ix3, s};
+
+use super::head_data::{HeadData, PromptHeadData};
+use super::n_cells;
+use crate::decode::{Projection, TopTokens, Vectors};
+use crate::error::{Error, Result, check_index};
+use crate::model::{Activation, ActivationCache, Gpt2};
+
+/// How to decode a head. [`Projection::Notebook`] and the best token alone by default.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DecodeOptions {
+    /// The way to the residual stream.
+    pub projection: Projection,
+    /// How many tokens to keep of each vector, best first; at least 1.
+    pub top_k: usize,
+}
+
+impl Default for DecodeOptions {
+    fn default() -> Self {
+        Self { projection: Projection::default(), top_k: 1 }
+    }
+}
+
+/// The data of one head on every prompt of a cache, which must hold its layer's `Q`, `K`, `V` and `Pattern`.
+///
+/// ```
+/// use attention_tokens::prelude::*;
+///
+/// let model = Gpt2::from_pretrained("demo", LoadOptions::default())?;
+/// let (_, cache) = model.run_with_cache("The next sentence is false.")?;
+/// let data = head_data(&model, &cache, 0, 1, DecodeOptions::default())?.prompt(0)?;
+/// assert_eq!(data.feature(Feature::Qk).dim(), (7, 7)); // [query_pos, key_pos]
+/// # Ok::<(), Error>(())
+/// ```
+///
+/// # Errors
+/// [`Error::OutOfRange`] for a layer or head that the model does not have, [`Error::NotCached`] if the cache lacks
+/// an activation, [`Error::Mismatch`] if it comes from a model of another shape or `top_k` is 0, [`Error::Device`].
+pub fn head_data(
+    model: &Gpt2,
+    cache: &ActivationCache,
+    layer: usize,
+    head: usize,
+    options: DecodeOptions,
+) -> Result<HeadData> {
+    let mut data = heads_data(model, cache, layer, &[head], options)?;
+    Ok(data.pop().expect("one head was asked for"))
+}
+
+/// The data of every head, layer by layer: [`head_data`] for each. Shape: → `[n_layers n_heads]`.
+///
+/// # Errors
+/// As for [`head_data`].
+pub fn all_heads_data(model: &Gpt2, cache: &ActivationCache, options: DecodeOptions) -> Result<Vec<HeadData>> {
+    let config = model.config();
+    let mut data = Vec::with_capacity(config.n_layers * config.n_heads);
+    for layer in 0..config.n_layers {
+        data.extend(layer_data(model, cache, layer, options)?);
+    }
+    Ok(data)
+}
+
+/// The data of every head of a layer, head by head: [`head_data`] for each. Shape: → `[n_heads]`.
+///
+/// # Errors
+/// As for [`head_data`].
+pub fn layer_data(
+    model: &Gpt2,
+    cache: &ActivationCache,
+    layer: usize,
+    options: DecodeOptions,
+) -> Result<Vec<HeadData>> {
+    let heads: Vec<usize> = (0..model.config().n_heads).collect();
+    heads_data(model, cache, layer, &heads, options)
+}
+
+/// The data of some heads of a layer, in the order of `heads`.
+fn heads_data(
+    model: &Gpt2,
+    cache: &ActivationCache,
+    layer: usize,
+    heads: &[usize],
+    options: DecodeOptions,
+) -> Result<Vec<HeadData>> {
+    let DecodeOptions { projection, top_k } = options;
+    if top_k == 0 {
+        return Err(Error::Mismatch { what: "top_k", expected: "at least 1".into(), found: "0".into() });
+    }
+    check_index("layer", layer, "the model", model.config().n_layers)?;
+    for &head in heads {
+        check_index("head", head, "each layer", model.config().n_heads)?;
+    }
+    let mut vectors = heads.iter().map(|&head| vectors_of_head(model, cache, layer, head));
+    let top = model.on_device().decode_heads(layer, heads, projection, top_k, &mut vectors)?;
+    let data_of_head = |(&head, top): (&usize, TopTokens)| {
+        let mut start = 0;
+        let prompts = (0..cache.n_prompts()).map(|prompt| {
+            let input = cache.tokens()[prompt].clone();
+            let pattern = cache.view_of_prompt(prompt, Activation::Pattern, layer)?; // [n_heads, query_pos, key_pos]
+            let attn = pattern.index_axis(Axis(0), head).to_owned();
+            let mut next = |rows: usize| {
+                start += rows;
+                top.rows(start - rows..start)
+            };
+            Ok(PromptHeadData {
+                layer,
+                head,
+                projection,
+                attn: attn.into_dimensionality::<Ix2>().expect("a pattern has three axes"),
+                qk: next(n_cells(input.len())),
+                q: next(input.len()),
+                k: next(input.len()),
+                v: next(input.len()),
+                input,
+                tokenizer: model.tokenizer_if_any(),
+            })
+        });
+        Ok(HeadData { layer, head, projection, prompts: prompts.collect::<Result<_>>()? })
+    };
+    heads.iter().zip(top).map(data_of_head).collect()
+}
+
+/// The best token of every cell of a head with key ≤ query, prompt by prompt and query by query, through any matrix `p` in place
+/// of a projection's. Shape: `[d_head, d_model]` → `[cells of all prompts]`.
+pub(crate) fn tokens_through(
+    model: &Gpt2,
+    cache: &ActivationCache,
+    [layer, head]: [usize; 2],
+    p: Array2<f32>,
+) -> Result<Vec<u32>> {
+    let vectors = vectors_of_head(model, cache, layer, head)?;
+    let top = model.on_device().decode_through(p, &vectors, 1)?;
+    let mut start = 0;
+    let mut tokens = Vec::new();
+    for prompt in cache.tokens() {
+        let end = start + n_cells(prompt.len());
+        tokens.extend(top.tokens.slice(s![start..end, 0]));
+        start = end + 3 * prompt.len(); // behind the cells come q, k and v
+    }
+    Ok(tokens)
+}
+
+/// Everything of a head that is decoded, prompt by prompt: first `q ⊙ k` of the cells with key ≤ query, query by query,
+/// then the `q`, `k` and `v` of each position.
+fn vectors_of_head(model: &Gpt2, cache: &ActivationCache, layer: usize, head: usize) -> Result<Vectors> {
+    let (n_heads, d_head) = (model.config().n_heads, model.config().d_head);
+    let rows: usize = 3 * cache.tokens().iter().map(Vec::len).sum::<usize>();
+    let ones = rows as u32; // behind the others
+    let n: usize = cache.tokens().iter().map(|tokens| n_cells(tokens.len()) + 3 * tokens.len()).sum();
+    let (mut table, mut pairs) = (Vec::with_capacity((rows + 1) * d_head), Vec::with_capacity(n));
+    for prompt in 0..cache.n_prompts() {
+        let of = |activation| -> Result<_> {
+            let all = cache.view_of_prompt(prompt, activation, layer)?;
+            let all = all.into_dimensionality::<Ix3>().expect("q, k and v have three axes"); // [pos, n_heads, d_head]
+            if (all.dim().1, all.dim().2) != (n_heads, d_head) {
+                return Err(Error::Mismatch {
+                    what: "decoding a cache",
+                    expected: format!("one of this model, with {n_heads} heads of d_head {d_head}"),
+                    found: format!("one with {} heads of d_head {}", all.dim().1, all.dim().2),
+                });
+            }
+            Ok(all.index_axis_move(Axis(1), head)) // [pos, d_head]
+        };
+        let first = (table.len() / d_head) as u32;
+        for activation in [Activation::Q, Activation::K, Activation::V] {
+            table.extend(of(activation)?); // [pos, d_head]
+        }
+        let pos = cache.tokens()[prompt].len() as u32;
+        let (q, k) = (first, first + pos);
+        pairs.extend((0..pos).flat_map(|query| (0..=query).map(move |key| [q + query, k + key])));
+        pairs.extend((first..first + 3 * pos).map(|row| [row, ones]));
+    }
+    table.resize(table.len() + d_head, 1.0);
+    let table = Array2::from_shape_vec((rows + 1, d_head), table).expect("as many rows as queries, keys and values");
+    Ok(Vectors::new(table, pairs))
+}

@@ -1,0 +1,182 @@
+//! The data of a head: for each cell its attention, its attention token and the tokens of its query, key and value.
+
+use ndarray::{Array2, Array4, s};
+
+use super::n_cells;
+use crate::decode::{Projection, TopTokens};
+use crate::error::{Result, check_index};
+use crate::tokenizer::{self, Tokenizer};
+
+/// The columns of a head's data, in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Feature {
+    /// The token id at the key position.
+    Input,
+    /// The attention pattern.
+    Attn,
+    /// The attention token of query and key.
+    Qk,
+    /// The token of the key position's query vector.
+    Q,
+    /// The token of the key position's key vector.
+    K,
+    /// The token of the key position's value vector.
+    V,
+}
+
+impl Feature {
+    /// All features, in the order of [`HeadData::to_array`]'s last axis.
+    pub const ALL: [Feature; 6] = [Feature::Input, Feature::Attn, Feature::Qk, Feature::Q, Feature::K, Feature::V];
+
+    /// `"input"`, `"attn"`, `"qk"`, `"q"`, `"k"`, `"v"`: the original's column names.
+    pub fn name(self) -> &'static str {
+        match self {
+            Feature::Input => "input",
+            Feature::Attn => "attn",
+            Feature::Qk => "qk",
+            Feature::Q => "q",
+            Feature::K => "k",
+            Feature::V => "v",
+        }
+    }
+}
+
+/// What one head does with every prompt of a batch.
+#[derive(Clone, Debug)]
+pub struct HeadData {
+    /// The layer, from 0.
+    pub layer: usize,
+    /// The head of the layer, from 0.
+    pub head: usize,
+    /// The projection that the tokens were decoded with.
+    pub projection: Projection,
+    /// A prompt each, in the order of the batch.
+    pub prompts: Vec<PromptHeadData>,
+}
+
+/// What one head does with one prompt.
+#[derive(Clone, Debug)]
+pub struct PromptHeadData {
+    /// The layer, from 0.
+    pub layer: usize,
+    /// The head of the layer, from 0.
+    pub head: usize,
+    /// The projection that the tokens were decoded with.
+    pub projection: Projection,
+    /// The token ids of the prompt. Shape: `[pos]`.
+    pub input: Vec<u32>,
+    /// The attention pattern; 0 where key > query. Shape: `[query_pos, key_pos]`.
+    pub attn: Array2<f32>,
+    /// The attention tokens, a row for each cell with key ≤ query, query by query:
+    /// [`cell`](Self::cell) gives the row of a cell. `n = pos (pos + 1) / 2`.
+    pub qk: TopTokens,
+    /// The tokens of the query vectors, a row for each position.
+    pub q: TopTokens,
+    /// The tokens of the key vectors, a row for each position.
+    pub k: TopTokens,
+    /// The tokens of the value vectors, a row for each position.
+    pub v: TopTokens,
+    pub(super) tokenizer: Option<Tokenizer>,
+}
+
+impl HeadData {
+    /// Number of prompts in the batch.
+    pub fn n_prompts(&self) -> usize {
+        self.prompts.len()
+    }
+
+    /// The data of one prompt of the batch.
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`] if the batch has no such prompt.
+    pub fn prompt(&self, prompt: usize) -> Result<PromptHeadData> {
+        check_index("prompt", prompt, "the batch", self.prompts.len())?;
+        Ok(self.prompts[prompt].clone())
+    }
+
+    pub(crate) fn prompts(&self) -> &[PromptHeadData] {
+        &self.prompts
+    }
+
+    /// The original notebook's array. Cells with key > query, and padding behind shorter prompts, are −1 in every
+    /// feature; the features are in the order of [`Feature::ALL`]. (Token ids below 2²⁴ are exact in `f32`.)
+    /// Shape: → `[batch, query, key, feature]`.
+    pub fn to_array(&self) -> Array4<f32> {
+        let longest = self.prompts.iter().map(|prompt| prompt.input.len()).max().unwrap_or(0);
+        let mut array = Array4::from_elem((self.prompts.len(), longest, longest, Feature::ALL.len()), -1.0);
+        for (prompt, mut array) in self.prompts.iter().zip(array.outer_iter_mut()) {
+            let pos = prompt.input.len();
+            for (index, feature) in Feature::ALL.into_iter().enumerate() {
+                array.slice_mut(s![..pos, ..pos, index]).assign(&prompt.feature(feature));
+            }
+        }
+        array
+    }
+}
+
+impl PromptHeadData {
+    /// Number of positions.
+    pub fn n_pos(&self) -> usize {
+        self.input.len()
+    }
+
+    /// The row of [`qk`](Self::qk) that belongs to a cell, `None` where key > query or beyond the prompt.
+    pub fn cell(&self, query: usize, key: usize) -> Option<usize> {
+        (key <= query && query < self.n_pos()).then(|| n_cells(query) + key)
+    }
+
+    /// The cells with key ≤ query, as (query, key), query by query: those that there is data of.
+    pub(crate) fn cells(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
+        (0..self.n_pos()).flat_map(|query| (0..=query).map(move |key| (query, key)))
+    }
+
+    /// Which head it is.
+    pub(crate) fn name(&self) -> String {
+        format!("{}.{}", self.layer, self.head)
+    }
+
+    /// Which head it is, and how its tokens were decoded.
+    pub(crate) fn caption(&self) -> String {
+        format!("head {}, projection {}", self.name(), self.projection.name())
+    }
+
+    /// A feature of every cell, −1 where key > query. Shape: → `[query_pos, key_pos]`.
+    pub fn feature(&self, feature: Feature) -> Array2<f32> {
+        let best = |top: &TopTokens, row: usize| top.tokens[[row, 0]] as f32;
+        let pos = self.n_pos();
+        Array2::from_shape_fn((pos, pos), |(query, key)| match self.cell(query, key) {
+            None => -1.0,
+            Some(cell) => match feature {
+                Feature::Input => self.input[key] as f32,
+                Feature::Attn => self.attn[[query, key]],
+                Feature::Qk => best(&self.qk, cell),
+                Feature::Q => best(&self.q, key),
+                Feature::K => best(&self.k, key),
+                Feature::V => best(&self.v, key),
+            },
+        })
+    }
+
+    /// The attention tokens of a query, from the first key to its own position.
+    pub(crate) fn tokens_of_query(&self, query: usize) -> Vec<u32> {
+        let first = n_cells(query);
+        self.qk.tokens.slice(s![first..=first + query, 0]).to_vec()
+    }
+
+    /// The attention token of every cell with key ≤ query, `None` elsewhere. Shape: → `[query_pos, key_pos]`.
+    pub fn attention_tokens(&self) -> Array2<Option<u32>> {
+        let pos = self.n_pos();
+        Array2::from_shape_fn((pos, pos), |(query, key)| Some(self.qk.tokens[[self.cell(query, key)?, 0]]))
+    }
+
+    /// A token's text as it is, or `#` and its id where it has none.
+    pub(crate) fn token_text(&self, token: u32) -> String {
+        tokenizer::text(self.tokenizer.as_ref(), token)
+    }
+
+    /// How a figure shows a token: its text, with `<nl>` for a newline, `<sp>` for a lone space, `<tab>` for a tab and
+    /// `EOS` for `<|endoftext|>`. A token that has no text (no tokenizer, or an id beyond it) shows as `#` and its id.
+    pub fn token_label(&self, token: u32) -> String {
+        tokenizer::label(self.tokenizer.as_ref(), token)
+    }
+}
