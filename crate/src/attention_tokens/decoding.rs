@@ -8,12 +8,12 @@ use crate::decode::{Projection, TopTokens, Vectors};
 use crate::error::{Error, Result, check_index};
 use crate::model::{Activation, ActivationCache, Gpt2};
 
-/// How to decode a head. [`Projection::Notebook`] and the best token alone by default.
+/// How to decode a head. By default through [`Projection::Notebook`], with the best token only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DecodeOptions {
-    /// The way to the residual stream.
+    /// How a vector gets to the residual stream.
     pub projection: Projection,
-    /// How many tokens to keep of each vector, best first; at least 1.
+    /// Number of tokens for each vector, best first; at least 1.
     pub top_k: usize,
 }
 
@@ -23,7 +23,7 @@ impl Default for DecodeOptions {
     }
 }
 
-/// The data of one head on every prompt of a cache, which must hold its layer's `Q`, `K`, `V` and `Pattern`.
+/// The data of one head on every prompt of a cache. The cache must hold `Q`, `K`, `V` and `Pattern` of the layer.
 ///
 /// ```
 /// use attention_tokens::prelude::*;
@@ -76,7 +76,7 @@ pub fn layer_data(
     heads_data(model, cache, layer, &heads, options)
 }
 
-/// The data of some heads of a layer, in the order of `heads`.
+/// The data of some heads of a layer, in the order of `heads`. Shape: `[n]` → `[n]`.
 fn heads_data(
     model: &Gpt2,
     cache: &ActivationCache,
@@ -100,7 +100,7 @@ fn heads_data(
             let input = cache.tokens()[prompt].clone();
             let pattern = cache.view_of_prompt(prompt, Activation::Pattern, layer)?; // [n_heads, query_pos, key_pos]
             let attn = pattern.index_axis(Axis(0), head).to_owned();
-            let mut next = |rows: usize| {
+            let mut take = |rows: usize| {
                 start += rows;
                 top.rows(start - rows..start)
             };
@@ -109,10 +109,10 @@ fn heads_data(
                 head,
                 projection,
                 attn: attn.into_dimensionality::<Ix2>().expect("a pattern has three axes"),
-                qk: next(n_cells(input.len())),
-                q: next(input.len()),
-                k: next(input.len()),
-                v: next(input.len()),
+                qk: take(n_cells(input.len())),
+                q: take(input.len()),
+                k: take(input.len()),
+                v: take(input.len()),
                 input,
                 tokenizer: model.tokenizer_if_any(),
             })
@@ -122,8 +122,8 @@ fn heads_data(
     heads.iter().zip(top).map(data_of_head).collect()
 }
 
-/// The best token of every cell of a head with key ≤ query, prompt by prompt and query by query, through any matrix `p` in place
-/// of a projection's. Shape: `[d_head, d_model]` → `[cells of all prompts]`.
+/// The attention token of every cell of a head with key ≤ query, prompt by prompt and query by query, through a matrix `p`
+/// of the caller's in place of a projection. Shape: `p [d_head, d_model]` → `[cells of all prompts]`.
 pub(crate) fn tokens_through(
     model: &Gpt2,
     cache: &ActivationCache,
@@ -137,17 +137,17 @@ pub(crate) fn tokens_through(
     for prompt in cache.tokens() {
         let end = start + n_cells(prompt.len());
         tokens.extend(top.tokens.slice(s![start..end, 0]));
-        start = end + 3 * prompt.len(); // behind the cells come q, k and v
+        start = end + 3 * prompt.len(); // the cells are followed by q, k and v
     }
     Ok(tokens)
 }
 
-/// Everything of a head that is decoded, prompt by prompt: first `q ⊙ k` of the cells with key ≤ query, query by query,
-/// then the `q`, `k` and `v` of each position.
+/// All vectors of a head that are decoded, prompt by prompt: `q ⊙ k` of the cells with key ≤ query, query by query, then `q`,
+/// `k` and `v` of each position. Shape: → `[n, d_head]`.
 fn vectors_of_head(model: &Gpt2, cache: &ActivationCache, layer: usize, head: usize) -> Result<Vectors> {
     let (n_heads, d_head) = (model.config().n_heads, model.config().d_head);
     let rows: usize = 3 * cache.tokens().iter().map(Vec::len).sum::<usize>();
-    let ones = rows as u32; // behind the others
+    let ones = rows as u32; // the last row of the table
     let n: usize = cache.tokens().iter().map(|tokens| n_cells(tokens.len()) + 3 * tokens.len()).sum();
     let (mut table, mut pairs) = (Vec::with_capacity((rows + 1) * d_head), Vec::with_capacity(n));
     for prompt in 0..cache.n_prompts() {
@@ -173,6 +173,7 @@ fn vectors_of_head(model: &Gpt2, cache: &ActivationCache, layer: usize, head: us
         pairs.extend((first..first + 3 * pos).map(|row| [row, ones]));
     }
     table.resize(table.len() + d_head, 1.0);
-    let table = Array2::from_shape_vec((rows + 1, d_head), table).expect("as many rows as queries, keys and values");
+    let table = Array2::from_shape_vec((rows + 1, d_head), table)
+        .expect("a row for each query, key and value, and one of ones");
     Ok(Vectors::new(table, pairs))
 }

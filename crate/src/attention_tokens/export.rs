@@ -1,4 +1,4 @@
-//! Head data for pandas and numpy.
+//! Export of head data: CSV for pandas, `.npz` for numpy.
 
 use std::fs::File;
 use std::path::Path;
@@ -36,7 +36,7 @@ impl HeadData {
     ///
     /// | columns | |
     /// |---|---|
-    /// | `layer`, `head`, `projection`, `prompt` | where the cell is from |
+    /// | `layer`, `head`, `projection`, `prompt` | the source of the cell |
     /// | `query`, `key`, `query_token`, `key_token` | its positions, and the input there |
     /// | `attn` | the attention |
     /// | `token`, `token_id`, `logit`, `margin` | the attention token, its logit, and how far that is above the runner-up's |

@@ -41,34 +41,34 @@ impl Feature {
     }
 }
 
-/// What one head does with every prompt of a batch.
+/// The data of one head on every prompt of a batch.
 #[derive(Clone, Debug)]
 pub struct HeadData {
     /// The layer, from 0.
     pub layer: usize,
     /// The head of the layer, from 0.
     pub head: usize,
-    /// The projection that the tokens were decoded with.
+    /// The projection that its tokens were decoded through.
     pub projection: Projection,
-    /// A prompt each, in the order of the batch.
+    /// The data of each prompt, in the order of the batch.
     pub prompts: Vec<PromptHeadData>,
 }
 
-/// What one head does with one prompt.
+/// The data of one head on one prompt.
 #[derive(Clone, Debug)]
 pub struct PromptHeadData {
     /// The layer, from 0.
     pub layer: usize,
     /// The head of the layer, from 0.
     pub head: usize,
-    /// The projection that the tokens were decoded with.
+    /// The projection that its tokens were decoded through.
     pub projection: Projection,
     /// The token ids of the prompt. Shape: `[pos]`.
     pub input: Vec<u32>,
     /// The attention pattern; 0 where key > query. Shape: `[query_pos, key_pos]`.
     pub attn: Array2<f32>,
-    /// The attention tokens, a row for each cell with key ≤ query, query by query:
-    /// [`cell`](Self::cell) gives the row of a cell. `n = pos (pos + 1) / 2`.
+    /// The attention tokens, a row for each cell with key ≤ query, query by query; [`cell`](Self::cell) returns the row of a
+    /// cell. Shape: `n = pos (pos + 1) / 2` rows.
     pub qk: TopTokens,
     /// The tokens of the query vectors, a row for each position.
     pub q: TopTokens,
@@ -98,8 +98,8 @@ impl HeadData {
         &self.prompts
     }
 
-    /// The original notebook's array. Cells with key > query, and padding behind shorter prompts, are −1 in every
-    /// feature; the features are in the order of [`Feature::ALL`]. (Token ids below 2²⁴ are exact in `f32`.)
+    /// The original notebook's array, with the features in the order of [`Feature::ALL`]. Every feature is −1 where
+    /// key > query and beyond the end of shorter prompts. (Token ids below 2²⁴ are exact in `f32`.)
     /// Shape: → `[batch, query, key, feature]`.
     pub fn to_array(&self) -> Array4<f32> {
         let longest = self.prompts.iter().map(|prompt| prompt.input.len()).max().unwrap_or(0);
@@ -120,22 +120,22 @@ impl PromptHeadData {
         self.input.len()
     }
 
-    /// The row of [`qk`](Self::qk) that belongs to a cell, `None` where key > query or beyond the prompt.
+    /// The row of a cell in [`qk`](Self::qk); `None` where key > query or beyond the prompt.
     pub fn cell(&self, query: usize, key: usize) -> Option<usize> {
         (key <= query && query < self.n_pos()).then(|| n_cells(query) + key)
     }
 
-    /// The cells with key ≤ query, as (query, key), query by query: those that there is data of.
+    /// The cells that have data, those with key ≤ query, as (query, key), query by query.
     pub(crate) fn cells(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
         (0..self.n_pos()).flat_map(|query| (0..=query).map(move |key| (query, key)))
     }
 
-    /// Which head it is.
+    /// The head's name: `layer.head`.
     pub(crate) fn name(&self) -> String {
         format!("{}.{}", self.layer, self.head)
     }
 
-    /// Which head it is, and how its tokens were decoded.
+    /// The head's name and its projection, for captions.
     pub(crate) fn caption(&self) -> String {
         format!("head {}, projection {}", self.name(), self.projection.name())
     }
@@ -157,7 +157,7 @@ impl PromptHeadData {
         })
     }
 
-    /// The attention tokens of a query, from the first key to its own position.
+    /// The attention tokens of a query, from the first key to its own position. Shape: → `[query + 1]`.
     pub(crate) fn tokens_of_query(&self, query: usize) -> Vec<u32> {
         let first = n_cells(query);
         self.qk.tokens.slice(s![first..=first + query, 0]).to_vec()

@@ -2,17 +2,30 @@
 
 /// An activation of a transformer block, named as in TransformerLens.
 ///
-/// | activation | shape | what |
+/// What one reads each for:
+///
+/// | activation | shape | read it to see |
 /// |---|---|---|
-/// | `ResidPre` | `[pos, d_model]` | the residual stream before the block |
-/// | `Q`, `K`, `V` | `[pos, n_heads, d_head]` | queries, keys, values; biases in, before the scale 1/√d_head |
-/// | `AttnScores` | `[n_heads, query_pos, key_pos]` | `q kᵀ / √d_head`, before the softmax; −∞ where key > query; computed when first asked for |
-/// | `Pattern` | `[n_heads, query_pos, key_pos]` | after the softmax: rows sum to 1 |
-/// | `Z` | `[pos, n_heads, d_head]` | pattern times values |
-/// | `AttnOut` | `[pos, d_model]` | what attention adds to the residual stream |
-/// | `ResidMid` | `[pos, d_model]` | the residual stream between attention and MLP |
+/// | `Pattern` | `[n_heads, query_pos, key_pos]` | where each head attends: rows sum to 1, and are 0 where key > query |
+/// | `AttnScores` | `[n_heads, query_pos, key_pos]` | the same before the softmax, `q kᵀ / √d_head`: differences in logits, −∞ where key > query |
+/// | `Q`, `K` | `[pos, n_heads, d_head]` | why a head attends there: a query and a key match along the QK circuit's directions |
+/// | `V` | `[pos, n_heads, d_head]` | the content that a position offers to those that attend to it |
+/// | `Z` | `[pos, n_heads, d_head]` | the content that a head has gathered, `pattern v`, before `W_O` writes it: the place to ablate or patch a head |
+/// | `AttnOut` | `[pos, d_model]` | the sum of all heads' outputs, with `b_O`: what attention adds to the residual stream |
 /// | `MlpOut` | `[pos, d_model]` | what the MLP adds |
-/// | `ResidPost` | `[pos, d_model]` | the residual stream after the block |
+/// | `ResidPre` | `[pos, d_model]` | the residual stream before the block: what the model knows so far (a logit lens reads it) |
+/// | `ResidMid` | `[pos, d_model]` | the residual stream between attention and MLP |
+/// | `ResidPost` | `[pos, d_model]` | the residual stream after the block, which is the next block's `ResidPre` |
+///
+/// Queries, keys and values have their biases in, and not yet the scale 1/√d_head. Where each is:
+///
+/// ```text
+/// ResidPre ─┬────────────────────────────────────────────────────────────► + ─ ResidMid ─┬──────────────────► + ─ ResidPost
+///           │                                                              │             │                    │
+///           └─ ln1 ─┬─ W_Q ─ Q ─┐                                          │             └─ ln2 ─ MLP ─ MlpOut
+///                   ├─ W_K ─ K ─┴─ AttnScores ─ softmax ─ Pattern ─┐       │
+///                   └─ W_V ─ V ────────────────────────────────────┴─ Z ─ W_O ─ AttnOut
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[allow(missing_docs)] // the table above
 pub enum Activation {

@@ -1,4 +1,4 @@
-//! What a forward pass computed on the way, by name and layer.
+//! The activations of a forward pass, by prompt, layer and name.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -9,35 +9,39 @@ use super::activation::Activation;
 use crate::error::{Error, Result, check_index};
 use crate::memory::{HostArray, LazyArray};
 
-/// An activation: an array on the host from the moment that somebody looks at it.
-struct Values {
+/// One activation of one prompt, computed or copied to the host when it is first read.
+struct CachedActivation {
     array: OnceLock<HostArray<IxDyn>>,
-    /// Makes it; `None` once it is made, so that nothing is held twice.
-    kept: Mutex<Option<LazyArray<IxDyn>>>,
+    /// The source of `array`; `None` once it has been read, so that no memory is held twice.
+    source: Mutex<Option<LazyArray<IxDyn>>>,
 }
 
-impl Values {
+impl CachedActivation {
     fn view(&self) -> Result<ArrayViewD<'_, f32>> {
         if let Some(array) = self.array.get() {
             return Ok(array.view());
         }
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(make) = &*kept {
-            let array = make.compute()?; // an error leaves everything as it is
+        let mut source = self.source.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(lazy) = &*source {
+            let array = lazy.compute()?; // after an error, the next read tries again
             self.array.get_or_init(|| array);
-            *kept = None;
+            *source = None;
         }
-        Ok(self.array.get().expect("what is not to be made has been made").view())
+        Ok(self.array.get().expect("the array is set before its source is dropped").view())
     }
 }
 
 /// The activations of a forward pass over one or several prompts, as `ndarray` arrays.
 ///
-/// Prompts of different lengths have arrays of different lengths: nothing is padded. Cloning is cheap, the arrays are
-/// shared. Up to 1 GiB of the memory of dropped caches is kept for the next runs, until a model is dropped.
+/// [`Activation`] tells what each is good for, its shape, and where in the block it is.
+/// [`RunOptions`](crate::RunOptions) chooses which ones a run keeps.
 ///
-/// Of a model on a GPU ([`Device::cuda`](crate::Device::cuda)) an activation stays there until it is first looked at; then it
-/// is copied to the host, and its memory on the GPU freed. Dropping the cache frees all of it.
+/// Prompts of different lengths have arrays of different lengths, without padding: take one prompt with
+/// [`prompt`](Self::prompt), then read its arrays with [`get`](Self::get). Cloning a cache shares the arrays.
+///
+/// Memory: the arrays of dropped caches, up to 1 GiB, are reused by the next runs until a model is dropped. If the model is on
+/// a GPU ([`Device::cuda`](crate::Device::cuda)), an activation stays there until it is first read, which copies it to the
+/// host and frees its memory on the GPU. Dropping the cache frees the rest.
 ///
 /// ```
 /// use attention_tokens::prelude::*;
@@ -52,22 +56,23 @@ impl Values {
 pub struct ActivationCache {
     /// The token ids of each prompt, the beginning-of-sequence token included.
     tokens: Vec<Vec<u32>>,
-    /// A prompt each.
-    activations: Vec<BTreeMap<(usize, Activation), Arc<Values>>>,
+    /// The activations of each prompt, by layer and name.
+    activations: Vec<BTreeMap<(usize, Activation), Arc<CachedActivation>>>,
     n_layers: usize,
 }
 
 impl ActivationCache {
+    /// An empty cache for prompts of these tokens. Shape: `[prompt][pos]`.
     pub(crate) fn new(tokens: Vec<Vec<u32>>, n_layers: usize) -> Self {
         Self { activations: vec![BTreeMap::new(); tokens.len()], tokens, n_layers }
     }
 
     pub(crate) fn insert(&mut self, prompt: usize, activation: Activation, layer: usize, values: LazyArray<IxDyn>) {
-        let values = Values { array: OnceLock::new(), kept: Mutex::new(Some(values)) };
+        let values = CachedActivation { array: OnceLock::new(), source: Mutex::new(Some(values)) };
         self.activations[prompt].insert((layer, activation), Arc::new(values));
     }
 
-    /// How many prompts the cache holds.
+    /// Number of prompts.
     pub fn n_prompts(&self) -> usize {
         self.tokens.len()
     }
@@ -77,7 +82,8 @@ impl ActivationCache {
         &self.tokens
     }
 
-    /// The cache of one prompt of the batch. (It may share the batch's memory, which is freed with the last of them.)
+    /// The cache of one prompt of the batch. It may share the batch's memory, which is then freed with the last cache that
+    /// shares it.
     ///
     /// # Errors
     /// [`Error::OutOfRange`] if the batch has no such prompt.
@@ -90,12 +96,12 @@ impl ActivationCache {
         })
     }
 
-    /// Number of layers of the model that ran, whether their activations were kept or not.
+    /// Number of layers of the model, whether the cache holds their activations or not.
     pub fn n_layers(&self) -> usize {
         self.n_layers
     }
 
-    /// An activation of the only prompt, copied. [`Activation`] has the shapes.
+    /// A copy of an activation, for a cache of one prompt. [`Activation`] lists the shapes.
     ///
     /// # Errors
     /// [`Error::Mismatch`] if the cache holds several prompts (take one with [`prompt`](Self::prompt)),
@@ -105,7 +111,7 @@ impl ActivationCache {
         Ok(self.view(activation, layer)?.to_owned())
     }
 
-    /// As [`get`](Self::get), without copying. (A notebook cannot keep a borrowed value in a variable: use `get`.)
+    /// [`get`](Self::get) without the copy. A notebook cannot keep a borrowed value in a variable, so cells use `get`.
     ///
     /// # Errors
     /// As for [`get`](Self::get).
@@ -120,6 +126,7 @@ impl ActivationCache {
         }
     }
 
+    /// A view of an activation of one prompt of the batch.
     pub(crate) fn view_of_prompt(
         &self,
         prompt: usize,
@@ -132,36 +139,33 @@ impl ActivationCache {
             None => Err(Error::NotCached {
                 activation: activation.name(),
                 layer,
-                hint: format!("the run was told to keep only {}", self.kept()),
+                hint: format!("the run was told to keep only {}", self.contents()),
             }),
         }
     }
 
-    /// What is kept, in words, for error messages.
-    fn kept(&self) -> String {
-        let Some(kept) = self.activations.first() else { return "nothing".into() };
-        let activations: BTreeSet<&str> = kept.keys().map(|(_, activation)| activation.name()).collect();
-        let layers: BTreeSet<usize> = kept.keys().map(|&(layer, _)| layer).collect();
-        let list = |items: Vec<String>| items.join(", ");
-        match kept.is_empty() {
-            true => "nothing".into(),
-            false => format!(
-                "{} of layers {}",
-                list(activations.into_iter().map(str::to_owned).collect()),
-                list(layers.into_iter().map(|layer| layer.to_string()).collect())
-            ),
+    /// The activations and layers in the cache, in words, for messages.
+    fn contents(&self) -> String {
+        let Some(first) = self.activations.first() else { return "nothing".into() };
+        let activations: BTreeSet<&str> = first.keys().map(|(_, activation)| activation.name()).collect();
+        let layers: BTreeSet<usize> = first.keys().map(|&(layer, _)| layer).collect();
+        if first.is_empty() {
+            return "nothing".into();
         }
+        let activations: Vec<&str> = activations.into_iter().collect();
+        let layers: Vec<String> = layers.into_iter().map(|layer| layer.to_string()).collect();
+        format!("{} of layers {}", activations.join(", "), layers.join(", "))
     }
 }
 
 impl std::fmt::Debug for ActivationCache {
-    /// Sizes, not numbers: a cache can hold gigabytes.
+    /// Sizes without the numbers: a cache can hold gigabytes.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ActivationCache")
             .field("prompts", &self.n_prompts())
             .field("tokens", &self.tokens.iter().map(Vec::len).collect::<Vec<_>>())
             .field("layers", &self.n_layers)
-            .field("kept", &self.kept())
+            .field("kept", &self.contents())
             .finish()
     }
 }

@@ -18,7 +18,7 @@ use crate::pretrained::{self, Checkpoint, LoadOptions, ProcessedCheckpoint};
 use crate::tokenizer::Tokenizer;
 use crate::weights::Processing;
 
-/// A GPT-2 on a device, ready to run. Cloning is cheap: the weights are shared.
+/// A GPT-2 on a device, ready to run. Clones share the weights.
 ///
 /// ```
 /// use attention_tokens::prelude::*;
@@ -47,13 +47,13 @@ impl Gpt2 {
     /// Loads a model.
     ///
     /// `name` is
-    /// - `"demo"`: the small trained model that comes with the crate (its folder `demo-model` has a model card),
+    /// - `"demo"`: a small trained model that comes with the crate (its model card is in the folder `demo-model`),
     /// - a folder in Hugging Face's format (`config.json`, `model.safetensors` or an index with its shards, and
     ///   `tokenizer.json` or `vocab.json` with `merges.txt`; without a tokenizer, calls that take token ids work),
     /// - `"gpt2-small"` (or `"gpt2"`), `"gpt2-medium"`, `"gpt2-large"`, `"gpt2-xl"`, `"distilgpt2"` or any
     ///   `"owner/name"`: from the Hugging Face cache, else downloaded into it. The environment variables of the Python
-    ///   library hold: `HF_HUB_CACHE`, `HF_HOME`, `HF_ENDPOINT`, `HF_TOKEN`, `HF_TOKEN_PATH`, `HF_HUB_OFFLINE`. What
-    ///   is in the cache is used without asking the Hub.
+    ///   library apply: `HF_HUB_CACHE`, `HF_HOME`, `HF_ENDPOINT`, `HF_TOKEN`, `HF_TOKEN_PATH`, `HF_HUB_OFFLINE`. A model
+    ///   that is in the cache is loaded without asking the Hub.
     ///
     /// # Errors
     /// Each of [`Error`]'s variants about names, files, configuration, tensors, the Hub and the device, naming what
@@ -62,8 +62,7 @@ impl Gpt2 {
         Self::load(name.as_ref(), options)
     }
 
-    // Not generic, as the other functions that do the work: what is generic is compiled again in every notebook cell
-    // that calls it.
+    // The functions that do the work are not generic: a generic one is compiled again in every notebook cell that calls it.
     fn load(name: &str, options: LoadOptions) -> Result<Self> {
         evcxr::warn_of_debug_build();
         let files = pretrained::find(name, &options)?;
@@ -76,8 +75,8 @@ impl Gpt2 {
         Ok(Self(Arc::new(Inner { name: name.into(), config, processing, device, tokenizer, on_device })))
     }
 
-    /// Shows the model, as its `Debug` does, in an evcxr notebook; evcxr calls this for a cell's last expression. (What has
-    /// only `Debug`, evcxr tries to show in this way first, and compiles the cell twice.)
+    /// Shows the model's `Debug` text in a notebook; evcxr calls this for a cell's last expression. (For a type with `Debug`
+    /// alone, evcxr first tries this method, and compiles the cell twice.)
     pub fn evcxr_display(&self) {
         evcxr::show(&[("text/plain", &format!("{self:?}"))]);
     }
@@ -92,7 +91,7 @@ impl Gpt2 {
         self.0.processing
     }
 
-    /// Where the model computes.
+    /// The device that the model computes on.
     pub fn device(&self) -> Device {
         self.0.device
     }
@@ -115,12 +114,12 @@ impl Gpt2 {
 
     fn run_without_cache(&self, prompts: Prompts) -> Result<Vec<Array2<f32>>> {
         let (logits, _) = self.run(prompts, RunOptions::default().activations([]))?;
-        Ok(logits.expect("no option switches the logits off"))
+        Ok(logits.expect("these options compute logits"))
     }
 
-    /// The logits of each prompt, shape `[prompt] [pos, d_vocab]`, and every activation.
+    /// The logits of each prompt, and every activation. Shape: → `[prompt] [pos, d_vocab]`, and the cache.
     ///
-    /// Prompts of a batch may have any lengths: each gets what it gets alone.
+    /// Prompts of a batch may have different lengths: each gets the same results as alone.
     ///
     /// # Errors
     /// [`Error::Prompt`] for a prompt without tokens or longer than `n_ctx`, [`Error::OutOfRange`] for a token id
@@ -132,11 +131,11 @@ impl Gpt2 {
 
     pub(crate) fn run_with_everything(&self, prompts: Prompts) -> Result<(Vec<Array2<f32>>, ActivationCache)> {
         let (logits, cache) = self.run(prompts, RunOptions::default())?;
-        Ok((logits.expect("no option switches the logits off"), cache))
+        Ok((logits.expect("these options compute logits"), cache))
     }
 
-    /// As [`run_with_cache`](Self::run_with_cache), keeping only what the options say. The logits are `None` if the
-    /// options leave them out.
+    /// [`run_with_cache`](Self::run_with_cache) with options: which activations to keep, how far to run. The logits are
+    /// `None` if the options leave them out.
     ///
     /// # Errors
     /// As for [`run_with_cache`](Self::run_with_cache), and [`Error::OutOfRange`] or [`Error::Mismatch`] for a layer
@@ -166,6 +165,7 @@ impl Gpt2 {
         self.on_device().run(tokens.collect::<Result<_>>()?, &plan)
     }
 
+    /// The token ids of a prompt, each in the vocabulary, as many as the context allows. Shape: → `[pos]`.
     fn checked_tokens(&self, prompt: usize, content: Prompt) -> Result<Vec<u32>> {
         let &Gpt2Config { n_ctx, d_vocab, .. } = &self.0.config;
         let tokens = match content {
@@ -187,7 +187,7 @@ impl Gpt2 {
         Ok(tokens)
     }
 
-    /// The model on its device. Layers and heads that it is asked for must exist.
+    /// The model on its device, which does not check layers and heads.
     pub(crate) fn on_device(&self) -> &dyn ModelOnDevice {
         &*self.0.on_device
     }
@@ -197,7 +197,7 @@ impl Gpt2 {
     }
 }
 
-/// The model on its device.
+/// Uploads the weights to the backend of the device.
 fn put_on_device(
     device: Device,
     config: &Gpt2Config,

@@ -1,9 +1,9 @@
-//! What a forward pass takes: one prompt or several, as text or as token ids.
+//! Prompts, as text or as token ids.
 
 /// One prompt or several, as text or as token ids.
 ///
-/// Made from a `&str`, a `Vec<u32>` of token ids, or arrays and vectors of either. Text gets the beginning-of-sequence
-/// token in front; token ids are taken as they are.
+/// Converts from a `&str`, a `Vec<u32>` of token ids, or arrays and vectors of either. Text is tokenized with the
+/// beginning-of-sequence token in front; token ids are used unchanged.
 #[derive(Clone, Debug)]
 pub struct Prompts(pub(crate) Vec<Prompt>);
 

@@ -8,8 +8,8 @@ use crate::error::{Result, check_index};
 use crate::weights::{BlockWeights, Weights};
 
 impl Gpt2 {
-    /// The weights, processed as [`processing`](Self::processing) says: a copy of them all, for a model keeps its
-    /// weights on its device alone. [`w_v`](Self::w_v) and [`w_o`](Self::w_o) copy one head's.
+    /// A copy of all weights, processed as [`processing`](Self::processing) says; the model itself has them on its device
+    /// only. [`w_v`](Self::w_v) and [`w_o`](Self::w_o) copy the weights of one head.
     ///
     /// # Errors
     /// [`Error::Device`] if the device fails.
@@ -58,6 +58,7 @@ impl Gpt2 {
         self.on_device().block_weights(layer)
     }
 
+    /// The part of a layer's weights that belongs to a head. Shape: `[n_heads, rows, columns]` → `[rows, columns]`.
     fn of_head(
         &self,
         layer: usize,
