@@ -98,7 +98,7 @@ impl ActivationCache {
     /// An activation of the only prompt, copied. [`Activation`] has the shapes.
     ///
     /// # Errors
-    /// [`Error::Mismatch`] if the cache holds several prompts (take one with [`prompt`](Self::prompt)),
+    /// [`Error::SeveralPrompts`] if the cache holds several prompts (take one with [`prompt`](Self::prompt)),
     /// [`Error::OutOfRange`] if the model has no such layer, [`Error::NotCached`] if the run was told not to keep it,
     /// [`Error::Device`] if a GPU does not give it.
     pub fn get(&self, activation: Activation, layer: usize) -> Result<ArrayD<f32>> {
@@ -112,11 +112,7 @@ impl ActivationCache {
     pub fn view(&self, activation: Activation, layer: usize) -> Result<ArrayViewD<'_, f32>> {
         match self.n_prompts() {
             1 => self.view_of_prompt(0, activation, layer),
-            n => Err(Error::Mismatch {
-                what: "reading an activation",
-                expected: "a cache of one prompt: choose one with cache.prompt(i)".into(),
-                found: format!("a cache of {n} prompts"),
-            }),
+            n_prompts => Err(Error::SeveralPrompts { n_prompts }),
         }
     }
 

@@ -7,7 +7,7 @@ impl Gpt2 {
     /// See [`Tokenizer::to_tokens`].
     ///
     /// # Errors
-    /// [`Error::NoTokenizer`], and the tokenizer's own.
+    /// [`Error::NoTokenizer`], [`Error::Tokenize`].
     pub fn to_tokens(&self, text: &str) -> Result<Vec<u32>> {
         self.tokenizer()?.to_tokens(text)
     }
@@ -15,7 +15,7 @@ impl Gpt2 {
     /// See [`Tokenizer::to_tokens_without_bos`].
     ///
     /// # Errors
-    /// [`Error::NoTokenizer`], and the tokenizer's own.
+    /// [`Error::NoTokenizer`], [`Error::Tokenize`].
     pub fn to_tokens_without_bos(&self, text: &str) -> Result<Vec<u32>> {
         self.tokenizer()?.to_tokens_without_bos(text)
     }
@@ -23,7 +23,7 @@ impl Gpt2 {
     /// See [`Tokenizer::to_str_tokens`].
     ///
     /// # Errors
-    /// [`Error::NoTokenizer`], and the tokenizer's own.
+    /// [`Error::NoTokenizer`], [`Error::Tokenize`].
     pub fn to_str_tokens(&self, text: &str) -> Result<Vec<String>> {
         self.tokenizer()?.to_str_tokens(text)
     }
@@ -31,7 +31,7 @@ impl Gpt2 {
     /// See [`Tokenizer::to_single_token`].
     ///
     /// # Errors
-    /// [`Error::NoTokenizer`], [`Error::NotOneToken`].
+    /// [`Error::NoTokenizer`], [`Error::Tokenize`], [`Error::NotOneToken`].
     pub fn to_single_token(&self, text: &str) -> Result<u32> {
         self.tokenizer()?.to_single_token(text)
     }
@@ -39,7 +39,7 @@ impl Gpt2 {
     /// See [`Tokenizer::to_single_str_token`].
     ///
     /// # Errors
-    /// [`Error::NoTokenizer`], [`Error::OutOfRange`].
+    /// [`Error::NoTokenizer`], [`Error::OutOfRange`], [`Error::Detokenize`].
     pub fn to_single_str_token(&self, token: u32) -> Result<String> {
         self.tokenizer()?.to_single_str_token(token)
     }
@@ -47,7 +47,7 @@ impl Gpt2 {
     /// See [`Tokenizer::to_string`].
     ///
     /// # Errors
-    /// [`Error::NoTokenizer`], [`Error::OutOfRange`].
+    /// [`Error::NoTokenizer`], [`Error::OutOfRange`], [`Error::Detokenize`].
     pub fn to_string(&self, tokens: &[u32]) -> Result<String> {
         self.tokenizer()?.to_string(tokens)
     }
