@@ -84,7 +84,7 @@ fn singular_vectors_say_what_they_cannot_do() {
     let error = |of, vectors| singular_vectors(&model, of, vectors, 5).unwrap_err().to_string();
     assert!(error(WeightMatrix::WIn { layer: 4 }, 1).contains("layer 4 out of range"));
     assert!(error(WeightMatrix::Ov { layer: 0, head: 8 }, 1).contains("head 8 out of range"));
-    assert!(error(WeightMatrix::WOut { layer: 0 }, 0).contains("at least 1 of each"));
+    assert!(error(WeightMatrix::WOut { layer: 0 }, 0).contains("num_vectors: expected at least 1, found 0"));
     // More than there are gives all: the rank of an OV circuit is d_head.
     let all = singular_vectors(&model, WeightMatrix::Ov { layer: 0, head: 0 }, 1000, 1).unwrap();
     assert_eq!((all.vectors.dim(), all.singular_values.len()), ((16, 128), 16));

@@ -32,7 +32,8 @@ impl Hub {
     }
 }
 
-/// Serves the repositories `test/whole`, `test/sharded`, `test/pickle`, `test/private` and `openai-community/gpt2`.
+/// Serves the repositories `test/whole`, `test/sharded`, `test/pickle`, `test/private` and `openai-community/gpt2`;
+/// `test/404-answers-STATUS` answers with that status.
 fn serve() -> Hub {
     let server = Server::http("127.0.0.1:0").unwrap();
     let endpoint = format!("http://{}", server.server_addr());
@@ -59,6 +60,9 @@ type Answer = (u16, Vec<u8>, Vec<(&'static str, String)>);
 
 fn answer(url: &str, token: Option<&str>, range: Option<&str>) -> Answer {
     let not_found = (404, b"Entry not found".to_vec(), vec![]);
+    if let Some((_, status)) = url.split_once("test/404-answers-") {
+        return (status[..3].parse().unwrap(), b"401, 403 or 404".to_vec(), vec![]);
+    }
     if url.contains("test/private") && token != Some("Bearer secret") {
         return (401, b"Invalid credentials".to_vec(), vec![]);
     }
@@ -144,7 +148,12 @@ fn the_child_process() {
     };
     match Gpt2::from_pretrained(&name, options) {
         Ok(model) => println!("loaded d_model {}", model.config().d_model),
-        Err(error) => println!("error {error}"),
+        Err(error) => {
+            println!("error {error}");
+            if let Error::Hub { status, .. } = error {
+                println!("status {status:?}, source {:?}", std::error::Error::source(&error).map(ToString::to_string));
+            }
+        }
     }
 }
 
@@ -206,6 +215,27 @@ fn what_the_hub_does_not_have_is_said() {
     assert!(printed.contains("error revision: expected a branch"), "{printed}");
 }
 
+/// The number in the repository's name and those in the body of the answer do not matter.
+#[test]
+fn the_hint_follows_the_http_status() {
+    let (hub, home) = (serve(), tempfile::tempdir().unwrap());
+    let variables = hub.with_home(home.path());
+    for (status, hint) in [
+        (401, "a private or gated repository needs a token in HF_TOKEN"),
+        (403, "a private or gated repository needs a token in HF_TOKEN"),
+        (404, "check the name and the revision"),
+        (429, "wait a few minutes, or set a token in HF_TOKEN"),
+        (500, "the server failed: try again later"),
+        (418, "check the network and HF_ENDPOINT"),
+    ] {
+        let printed = in_child(&format!("test/404-answers-{status}"), None, &variables);
+        assert!(printed.contains(hint), "{printed}");
+        let source = format!("request error: http status: {status}");
+        assert!(printed.contains(&format!("status Some({status}), source Some({source:?})")), "{printed}");
+        assert_eq!(printed.lines().find(|line| line.starts_with("error")).unwrap().matches(&source).count(), 1);
+    }
+}
+
 #[test]
 fn a_hub_that_cannot_be_reached_is_an_error() {
     // A port that was just free: nobody listens.
@@ -216,6 +246,7 @@ fn a_hub_that_cannot_be_reached_is_an_error() {
     let printed = in_child("gpt2", None, &variables);
     assert!(printed.contains(&format!("error openai-community/gpt2 at {endpoint}: listing its files")), "{printed}");
     assert!(printed.contains("check the network and HF_ENDPOINT, or give a folder"), "{printed}");
+    assert!(printed.contains("status None, source Some(\"request error: "), "{printed}");
 }
 
 #[test]

@@ -298,7 +298,7 @@ fn every_head_is_the_same_alone_and_among_all() {
 fn bad_input_is_an_error_that_names_it() {
     let model = demo();
     let error = |prompts: Vec<Vec<u32>>| model.forward(prompts).unwrap_err().to_string();
-    assert_eq!(error(vec![]), "prompts: expected at least one, found an empty batch");
+    assert_eq!(error(vec![]), "running the model: prompts: expected at least 1, found 0");
     let empty = error(vec![vec![1], vec![]]);
     assert!(empty.starts_with("prompt 1: expected 1 to 256 tokens, the model's context, found no token"), "{empty}");
     assert_eq!(error(vec![vec![1; 257]]), "prompt 0: expected 1 to 256 tokens, the model's context, found 257");
@@ -314,9 +314,19 @@ fn bad_input_is_an_error_that_names_it() {
     assert!(cache.get(Activation::Q, 0).unwrap_err().to_string().contains("choose one with cache.prompt(i)"));
     assert!(cache.prompt(2).unwrap_err().to_string().starts_with("prompt 2 out of range: the cache has 2"));
     let zero = DecodeOptions { top_k: 0, ..Default::default() };
-    assert!(head_data(&model, &cache, 0, 0, zero).unwrap_err().to_string().starts_with("top_k: expected at least 1"));
+    assert!(
+        head_data(&model, &cache, 0, 0, zero)
+            .unwrap_err()
+            .to_string()
+            .starts_with("DecodeOptions: top_k: expected at least 1")
+    );
     let other = load(&fixture("tiny")).unwrap();
-    assert!(head_data(&other, &cache, 0, 0, Default::default()).unwrap_err().to_string().contains("one of this model"));
+    assert!(
+        head_data(&other, &cache, 0, 0, Default::default())
+            .unwrap_err()
+            .to_string()
+            .contains("with the model that filled it")
+    );
 }
 
 #[test]

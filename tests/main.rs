@@ -6,6 +6,8 @@ mod browser;
 /// A card of CUDA, or the stand-in for one.
 #[cfg(all(feature = "cuda", unix))]
 mod cuda;
+/// Each variant of `Error`: what causes it, its fields, its source.
+mod errors;
 /// The experiments: against TransformerLens, by hand, and their figures.
 mod experiments;
 /// Figures as plotly's JSON.

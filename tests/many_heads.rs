@@ -111,14 +111,14 @@ fn heads_that_do_not_belong_together_are_refused() {
     let other = calculate_attns(&run_prompts(&demo(), "The bus.").unwrap(), 0, 3).unwrap();
     for (name, figure) in [("layer_grid", layer_grid as fn(&[HeadData], usize) -> _), ("browse_heads", browse_heads)] {
         let message = figure(&[], 0).unwrap_err().to_string();
-        assert_eq!(message, format!("{name}: expected at least one head, found none"));
+        assert_eq!(message, format!("{name}: heads: expected at least 1, found 0"));
         let message = figure(&[heads[0].clone(), other.clone()], 0).unwrap_err().to_string();
-        assert!(message.contains("the prompt that head 0.0 saw") && message.contains("head 0.3"), "{message}");
+        assert!(message.contains("different tokens in prompt 0 of heads 0.0 and 0.3"), "{message}");
         assert!(figure(&heads, 1).unwrap_err().to_string().contains("prompt 1 out of range"));
     }
     let run = run_prompts(&demo(), vec![vec![11_u32; 64]]).unwrap();
     let message = browse_heads(&calculate_layer(&run, 0).unwrap(), 0).unwrap_err().to_string();
-    assert!(message.contains("at most 8000 cells: fewer heads, or a shorter prompt"), "{message}");
+    assert!(message.contains("expected 1 to 8000, found 16640; take fewer heads or a shorter prompt"), "{message}");
     let message =
         add_axis_labels(&layer_grid(&heads, 0).unwrap(), &heads[0].prompt(0).unwrap()).unwrap_err().to_string();
     assert!(message.contains("found a grid of heads"), "{message}");

@@ -80,11 +80,8 @@ impl Gpt2Config {
     /// size is missing, zero or absurd, or if it asks for something that GPT-2 does not have.
     pub fn from_file(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
-        let raw: HuggingFaceConfig = serde_json::from_str(&text).map_err(|error| Error::Format {
-            path: path.into(),
-            expected: "a GPT-2 configuration in JSON".into(),
-            found: error.to_string(),
-        })?;
+        let raw: HuggingFaceConfig =
+            serde_json::from_str(&text).map_err(|error| Error::format(path, "a GPT-2 configuration in JSON", error))?;
         raw.check(path)
     }
 }

@@ -1,9 +1,14 @@
 //! One error type for the whole crate.
 //!
-//! Every message says which file, tensor, head or prompt it is about, what was found, what was expected, and what
-//! to do. evcxr prints it with `Display` when `?` ends a cell, and every variable of the notebook stays alive.
+//! Each message names the file, tensor, head or prompt, and gives what was found, what is allowed and what to do, in one line.
+//! `Display` includes the text of the [`source`](std::error::Error::source) once, because evcxr prints an error with `Display`
+//! alone when `?` ends a cell. Every variable of the notebook stays alive.
+
+mod checks;
 
 use std::path::PathBuf;
+
+pub(crate) use checks::{check_count, check_index};
 
 /// A result whose error is [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -18,15 +23,21 @@ pub enum Error {
         known.join(", ")
     )]
     UnknownModel {
-        /// What was asked for.
+        /// The name that was given.
         name: String,
         /// The names that need no owner.
         known: Vec<String>,
     },
-    /// A file that a model needs is not there.
+    /// A revision that is not a name of a branch, tag or commit.
+    #[error("revision: expected a branch, a tag or a commit, found {found:?}")]
+    Revision {
+        /// The revision that was given.
+        found: String,
+    },
+    /// A file that a model needs does not exist.
     #[error("{}: no such file; {hint}", path.display())]
     MissingFile {
-        /// The file that was looked for.
+        /// The missing file.
         path: PathBuf,
         /// What to do about it.
         hint: String,
@@ -36,26 +47,28 @@ pub enum Error {
     Io {
         /// The file.
         path: PathBuf,
-        /// What the operating system said.
+        /// The error of the operating system.
         source: std::io::Error,
     },
     /// A file that cannot be written.
-    #[error("{}: cannot be written: {problem}", path.display())]
+    #[error("{}: cannot be written: {source}", path.display())]
     Write {
         /// The file.
         path: PathBuf,
-        /// What went wrong.
-        problem: String,
+        /// The error of the operating system, or of the library that writes the format.
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// A file whose content is not what its name promises.
+    /// A file whose content is not in the format that was expected.
     #[error("{}: expected {expected}, found {found}", path.display())]
     Format {
         /// The file.
         path: PathBuf,
-        /// What it should hold.
+        /// The expected content.
         expected: String,
-        /// What it holds.
+        /// The content; the text of `source` where there is one.
         found: String,
+        /// The error of the library that reads the format.
+        source: Option<Box<dyn std::error::Error + Send + Sync>>,
     },
     /// A setting of `config.json` that contradicts itself, or that GPT-2 does not have.
     #[error("{}: {field}: expected {expected}, found {found}", path.display())]
@@ -64,9 +77,9 @@ pub enum Error {
         path: PathBuf,
         /// The key.
         field: &'static str,
-        /// What is allowed.
+        /// The allowed values.
         expected: String,
-        /// What it says.
+        /// The value in the file.
         found: String,
     },
     /// A tensor that is missing, unknown, of the wrong shape or dtype, or not finite.
@@ -76,24 +89,28 @@ pub enum Error {
         path: PathBuf,
         /// The name of the tensor in the file.
         tensor: String,
-        /// What was expected.
+        /// The shape, dtype or values that were expected.
         expected: String,
-        /// What was found.
+        /// The shape, dtype or values in the file.
         found: String,
     },
-    /// The Hugging Face Hub (or a mirror) did not give a file.
-    #[error("{repo} at {endpoint}: {problem}; {hint}")]
+    /// The Hugging Face Hub (or a mirror) did not deliver a file.
+    #[error("{repo} at {endpoint}: {problem}{}; {hint}", after(": ", source.as_ref()))]
     Hub {
         /// The repository, `owner/name`.
         repo: String,
-        /// The address that was asked.
+        /// The address of the Hub.
         endpoint: String,
-        /// What happened.
+        /// What failed.
         problem: String,
+        /// The HTTP status, if the Hub answered with an error.
+        status: Option<u16>,
         /// What to do about it.
         hint: String,
+        /// The error of the HTTP client or of the cache.
+        source: Option<Box<dyn std::error::Error + Send + Sync>>,
     },
-    /// A call that takes or gives text, on a model that was loaded without a tokenizer.
+    /// Text given to, or asked of, a model that was loaded without a tokenizer.
     #[error(
         "{model} was loaded without a tokenizer: put tokenizer.json, or vocab.json and merges.txt, into its folder, \
          or give token ids instead of text"
@@ -101,6 +118,22 @@ pub enum Error {
     NoTokenizer {
         /// The name or folder of the model.
         model: String,
+    },
+    /// A text that the tokenizer cannot encode.
+    #[error("tokenizing {text:?} failed: {source}")]
+    Tokenize {
+        /// The text.
+        text: String,
+        /// The tokenizer's error.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Token ids that the tokenizer's decoder cannot turn into text.
+    #[error("turning tokens {tokens:?} into text failed: {source}")]
+    Detokenize {
+        /// The token ids, all within the vocabulary.
+        tokens: Vec<u32>,
+        /// The tokenizer's error.
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// A text that should be a single token and is not.
     #[error("{text:?} is not a single token: the tokenizer splits it into {found:?}")]
@@ -111,26 +144,56 @@ pub enum Error {
         found: Vec<String>,
     },
     /// An index beyond what the model or the data has.
-    #[error("{what} {index} out of range: {owner} has {len}{}", allowed(*len))]
+    #[error("{what} {index} out of range: {owner} has {len}{}", indices(*len))]
     OutOfRange {
-        /// What is counted: "layer", "head", "prompt", "token id", …
+        /// What the index counts: "layer", "head", "prompt", "token id", …
         what: &'static str,
-        /// The index that was asked for.
+        /// The index that was given.
         index: usize,
-        /// Who has so many of them: "the model", "the cache", …
+        /// What is indexed: "the model", "the cache", …
         owner: &'static str,
-        /// How many there are.
+        /// The number of items it has.
         len: usize,
     },
-    /// A prompt that the model cannot take: no token at all, or more than its context.
-    #[error("prompt {prompt}: expected {expected}, found {found}")]
+    /// A count or a setting outside of its allowed range.
+    #[error("{function}: {what}: expected {}, found {found}{}", range(*min, *max), after("; ", hint.as_ref()))]
+    Count {
+        /// The function or option that has the limit.
+        function: &'static str,
+        /// What is counted: the name of an argument or option, "prompts", "heads", …
+        what: String,
+        /// The number that was given.
+        found: usize,
+        /// The smallest number allowed.
+        min: usize,
+        /// The largest number allowed, if there is one.
+        max: Option<usize>,
+        /// What to do about it, where that is not obvious.
+        hint: Option<&'static str>,
+    },
+    /// Two values whose shapes do not fit together.
+    #[error("{what}: expected {axes} = {expected:?}, found {found:?}; {hint}")]
+    Shape {
+        /// The value or the function that takes it.
+        what: String,
+        /// The names of the axes, as `[n_heads, d_head]`.
+        axes: &'static str,
+        /// The shape that would fit.
+        expected: Vec<usize>,
+        /// The shape that was given.
+        found: Vec<usize>,
+        /// What to do about it.
+        hint: &'static str,
+    },
+    /// A prompt without tokens, or with more than the model's context has positions.
+    #[error("prompt {prompt}: expected 1 to {n_ctx} tokens, the model's context, found {}", tokens_found(*len))]
     Prompt {
         /// The index of the prompt in its batch.
         prompt: usize,
-        /// What is allowed.
-        expected: String,
-        /// What was given.
-        found: String,
+        /// The number of its tokens.
+        len: usize,
+        /// The largest number of tokens that the model takes.
+        n_ctx: usize,
     },
     /// An activation that the cache does not hold.
     #[error("{activation} of layer {layer} is not in the cache: {hint}")]
@@ -142,15 +205,91 @@ pub enum Error {
         /// What to do about it.
         hint: String,
     },
-    /// Two values that do not fit together, or an option with a value it cannot have.
-    #[error("{what}: expected {expected}, found {found}")]
-    Mismatch {
-        /// What was being done, or which option it is.
-        what: &'static str,
-        /// What would fit.
-        expected: String,
-        /// What was given.
-        found: String,
+    /// An activation read from a cache of several prompts without choosing one.
+    #[error(
+        "reading an activation: expected a cache of one prompt: choose one with cache.prompt(i), found a cache of \
+         {n_prompts} prompts"
+    )]
+    SeveralPrompts {
+        /// The number of prompts in the cache.
+        n_prompts: usize,
+    },
+    /// Heads that should have seen the same prompts and did not.
+    #[error(
+        "{function}: expected heads that saw the same prompts, found different tokens in prompt {prompt} of heads \
+         {}.{} and {}.{}", first.0, first.1, other.0, other.1
+    )]
+    DifferentPrompts {
+        /// The function that compares or draws the heads.
+        function: &'static str,
+        /// The index of the first prompt that differs.
+        prompt: usize,
+        /// Layer and head of the first of the two.
+        first: (usize, usize),
+        /// Layer and head of the other one.
+        other: (usize, usize),
+    },
+    /// A list of heads that is not every head of a model, layer by layer.
+    #[error(
+        "{function}: expected every head of a model, layer by layer, as all_heads_data gives them, found {}",
+        heads_found(found)
+    )]
+    NotEveryHead {
+        /// The function or type that needs every head.
+        function: &'static str,
+        /// Layer and head of each element of the list.
+        found: Vec<(usize, usize)>,
+    },
+    /// A singular value decomposition that does not converge, which finite weights do not cause.
+    #[error("{function}: the singular value decomposition of head {layer}.{head} does not converge; {hint}")]
+    Svd {
+        /// The processing step or function that decomposes the head's weights.
+        function: &'static str,
+        /// The layer.
+        layer: usize,
+        /// The head.
+        head: usize,
+        /// What to do about it.
+        hint: &'static str,
+    },
+    /// A figure of another kind than the function takes.
+    #[error("{function}: expected {expected}, found {found}")]
+    FigureKind {
+        /// The function.
+        function: &'static str,
+        /// The kind of figure that it takes.
+        expected: &'static str,
+        /// The kind of figure that was given.
+        found: &'static str,
+    },
+    /// Vocabulary counts made with other weights, or decoded with another projection.
+    #[error(
+        "counts: expected those of the same model and projection: projection {}, weights {:016x}, found projection {}, \
+         weights {:016x}", expected.0, expected.1, found.0, found.1
+    )]
+    OtherCounts {
+        /// The projection, and the fingerprint of the weights, of the counts at hand.
+        expected: (&'static str, u64),
+        /// Those of the other counts or of the model.
+        found: (&'static str, u64),
+    },
+    /// A list of prompt pairs without the kind that is to be tested.
+    #[error("similarity_test: expected pairs of kind {kind:?}, found pairs of kinds {found:?}")]
+    NoPairsOfKind {
+        /// The kind that was asked for.
+        kind: String,
+        /// The kinds that the pairs have.
+        found: Vec<String>,
+    },
+    /// A perplexity of t-SNE that does not fit the number of tokens.
+    #[error("embedding_map: expected a perplexity from 1 to {max:.1} for {n_tokens} tokens, found {found}")]
+    Perplexity {
+        /// The perplexity that was given.
+        found: f64,
+        /// The largest perplexity for this number of tokens.
+        max: f64,
+        /// The number of tokens on the map.
+        n_tokens: usize,
     },
     /// Something is missing that a CUDA GPU needs: the feature `cuda` of this build, the driver, a library, the GPU.
     #[error("CUDA needs {missing}; {hint}")]
@@ -160,35 +299,48 @@ pub enum Error {
         /// What to do about it.
         hint: String,
     },
-    /// The device failed (out of memory, driver).
-    #[error("{device}: {operation} failed: {problem}")]
+    /// The device failed: out of memory, or an error of the driver.
+    #[error("{device}: {operation} failed: {source}")]
     Device {
         /// The device.
         device: String,
-        /// What it was asked to do.
+        /// The operation.
         operation: &'static str,
-        /// What it said.
-        problem: String,
+        /// The error of the driver or of the library that computes.
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
 }
 
 impl Error {
-    pub(crate) fn write(path: impl Into<PathBuf>, problem: &dyn std::fmt::Display) -> Self {
-        Self::Write { path: path.into(), problem: problem.to_string() }
-    }
-
     pub(crate) fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io { path, source }
     }
+
+    pub(crate) fn write(path: impl Into<PathBuf>, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Write { path: path.into(), source: source.into() }
+    }
+
+    /// A [`Format`](Self::Format) error whose cause is another library's.
+    pub(crate) fn format(
+        path: impl Into<PathBuf>,
+        expected: impl Into<String>,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        let source = source.into();
+        Self::Format { path: path.into(), expected: expected.into(), found: source.to_string(), source: Some(source) }
+    }
+
+    pub(crate) fn device(
+        device: impl Into<String>,
+        operation: &'static str,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        Self::Device { device: device.into(), operation, source: source.into() }
+    }
 }
 
-/// `index` if it is below `len`, else [`Error::OutOfRange`].
-pub(crate) fn check_index(what: &'static str, index: usize, owner: &'static str, len: usize) -> Result<usize> {
-    if index < len { Ok(index) } else { Err(Error::OutOfRange { what, index, owner, len }) }
-}
-
-fn allowed(len: usize) -> String {
+fn indices(len: usize) -> String {
     match len {
         0 => String::new(),
         1 => ", 0".into(),
@@ -196,16 +348,45 @@ fn allowed(len: usize) -> String {
     }
 }
 
+fn range(min: usize, max: Option<usize>) -> String {
+    match max {
+        Some(max) => format!("{min} to {max}"),
+        None => format!("at least {min}"),
+    }
+}
+
+fn tokens_found(len: usize) -> String {
+    if len == 0 { "no token (is the beginning-of-sequence token left out?)".into() } else { len.to_string() }
+}
+
+fn heads_found(heads: &[(usize, usize)]) -> String {
+    match heads {
+        [] => "none".into(),
+        [(layer, head)] => format!("head {layer}.{head} alone"),
+        [first, .., last] => format!("{} heads, from {}.{} to {}.{}", heads.len(), first.0, first.1, last.0, last.1),
+    }
+}
+
+/// `value` behind a separator, or nothing.
+fn after(separator: &str, value: Option<impl std::fmt::Display>) -> String {
+    value.map_or_else(String::new, |value| format!("{separator}{value}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// The variants that no call on sound weights and a sound device causes; the others are in `tests/errors.rs`.
     #[test]
-    fn an_index_error_says_what_is_allowed() {
-        let message = |index, len| check_index("head", index, "the model", len).unwrap_err().to_string();
-        assert_eq!(message(12, 12), "head 12 out of range: the model has 12, 0 to 11");
-        assert_eq!(message(1, 1), "head 1 out of range: the model has 1, 0");
-        assert_eq!(message(0, 0), "head 0 out of range: the model has 0");
-        assert_eq!(check_index("head", 11, "the model", 12).unwrap(), 11);
+    fn failures_of_the_machine_name_it() {
+        let source = || "out of memory: 5 MB were asked for";
+        let device = Error::device("CUDA device 0", "an upload", source());
+        assert_eq!(device.to_string(), "CUDA device 0: an upload failed: out of memory: 5 MB were asked for");
+        assert_eq!(std::error::Error::source(&device).unwrap().to_string(), source());
+        let svd = Error::Svd { function: "singular_vectors", layer: 3, head: 1, hint: "are its weights finite?" };
+        let expected = "singular_vectors: the singular value decomposition of head 3.1 does not converge; ";
+        assert!(svd.to_string().starts_with(expected));
+        let detokenize = Error::Detokenize { tokens: vec![1, 2], source: "no decoder".into() };
+        assert_eq!(detokenize.to_string(), "turning tokens [1, 2] into text failed: no decoder");
     }
 }

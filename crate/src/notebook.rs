@@ -26,7 +26,7 @@ use crate::attention_tokens::{
     DecodeOptions, Feature, HeadData, PromptHeadData, head_data, layer_data, unique_index_pattern,
 };
 use crate::decode::TopTokens;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, check_count};
 use crate::model::ActivationCache;
 use crate::model::Gpt2;
 use crate::model::Prompts;
@@ -83,7 +83,7 @@ pub fn plot_attns(pattern: &Array2<f32>) -> Figure {
 /// ([`MIN_ATTN`] in the original).
 ///
 /// # Errors
-/// [`Error::Mismatch`] if the figure is not one heat map of the size of the data.
+/// [`Error::FigureKind`] if the figure is not one heat map, [`Error::Shape`] if its size is not that of the data.
 pub fn add_attn_overlay(plot: &Figure, data: &PromptHeadData, min_attn: f32) -> Result<Figure> {
     let mut panel = panel_for(plot, data, "add_attn_overlay")?;
     panel.frames.extend(frames(data, min_attn));
@@ -94,7 +94,7 @@ pub fn add_attn_overlay(plot: &Figure, data: &PromptHeadData, min_attn: f32) -> 
 /// k tokens; top and bottom turned by −90°, size 12, black, 20 pixels away.
 ///
 /// # Errors
-/// [`Error::Mismatch`] if the figure is not one heat map of the size of the data.
+/// [`Error::FigureKind`] if the figure is not one heat map, [`Error::Shape`] if its size is not that of the data.
 pub fn add_axis_labels(plot: &Figure, data: &PromptHeadData) -> Result<Figure> {
     let mut panel = panel_for(plot, data, "add_axis_labels")?;
     panel.axis_labels = Some(axis_labels(data));
@@ -105,7 +105,7 @@ pub fn add_axis_labels(plot: &Figure, data: &PromptHeadData) -> Result<Figure> {
 /// has no tokens, the attention with two decimals.
 ///
 /// # Errors
-/// [`Error::Mismatch`] if the figure is not one heat map of the size of the data.
+/// [`Error::FigureKind`] if the figure is not one heat map, [`Error::Shape`] if its size is not that of the data.
 pub fn add_token_labels(plot: &Figure, data: &PromptHeadData, feature: Feature) -> Result<Figure> {
     let mut panel = panel_for(plot, data, "add_token_labels")?;
     panel.token_labels = token_labels(data, feature);
@@ -115,7 +115,7 @@ pub fn add_token_labels(plot: &Figure, data: &PromptHeadData, feature: Feature) 
 /// Two figures side by side as one, 600 × 400 pixels each, with a title above and a description below.
 ///
 /// # Errors
-/// [`Error::Mismatch`] if one of them is not a single heat map.
+/// [`Error::FigureKind`] if one of them is not a single heat map.
 pub fn compare_plots(a: &Figure, b: &Figure, title: &str, description: &str) -> Result<Figure> {
     let look = a.look();
     let (a, b) = (a.panel("compare_plots")?, b.panel("compare_plots")?);
@@ -149,8 +149,8 @@ pub fn calculate_layer(run: &PromptRun, layer: usize) -> Result<Vec<HeadData>> {
 /// ```
 ///
 /// # Errors
-/// [`Error::Mismatch`] if there are no heads or too many cells, or if the heads saw different prompts; [`Error::OutOfRange`] if
-/// there is no such prompt.
+/// [`Error::Count`] if there are no heads or too many cells, [`Error::DifferentPrompts`] if the heads saw different prompts,
+/// [`Error::OutOfRange`] if there is no such prompt.
 pub fn layer_grid(heads: &[HeadData], prompt: usize) -> Result<Figure> {
     Figure::grid(of_prompt(heads, prompt, "layer_grid")?.into_iter().map(panel_of).collect())
 }
@@ -208,17 +208,13 @@ fn labelled_panel_of(data: PromptHeadData) -> Panel {
 /// The data of one prompt from each head, if there are heads and they saw the same one.
 fn of_prompt(heads: &[HeadData], prompt: usize, what: &'static str) -> Result<Vec<PromptHeadData>> {
     let data = heads.iter().map(|head| head.prompt(prompt)).collect::<Result<Vec<_>>>()?;
-    let Some(first) = data.first() else {
-        return Err(Error::Mismatch { what, expected: "at least one head".into(), found: "none".into() });
-    };
-    match data.iter().find(|data| data.input != first.input) {
-        None => Ok(data),
-        Some(other) => Err(Error::Mismatch {
-            what,
-            expected: format!("the prompt that head {}.{} saw, for every head", first.layer, first.head),
-            found: format!("another one for head {}.{}", other.layer, other.head),
-        }),
+    check_count(what, "heads", data.len(), 1, None)?;
+    let first = &data[0];
+    if let Some(other) = data.iter().find(|data| data.input != first.input) {
+        let (first, other) = ((first.layer, first.head), (other.layer, other.head));
+        return Err(Error::DifferentPrompts { function: what, prompt, first, other });
     }
+    Ok(data)
 }
 
 /// The cells whose attention exceeds `min_attn`.
@@ -254,10 +250,12 @@ fn panel_for(plot: &Figure, data: &PromptHeadData, what: &'static str) -> Result
     let pos = data.n_pos();
     if panel.pattern.dim() != (pos, pos) {
         let (rows, columns) = panel.pattern.dim();
-        return Err(Error::Mismatch {
-            what,
-            expected: format!("a figure of {pos} × {pos} cells, as the data has"),
-            found: format!("{rows} × {columns}"),
+        return Err(Error::Shape {
+            what: what.into(),
+            axes: "[query_pos, key_pos]",
+            expected: vec![pos, pos],
+            found: vec![rows, columns],
+            hint: "the figure and the data must be of the same prompt",
         });
     }
     panel.data = Some(Arc::new(data.clone()));

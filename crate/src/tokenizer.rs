@@ -67,7 +67,7 @@ impl Tokenizer {
     /// The token ids of a text, with the beginning-of-sequence token in front. Shape: `[pos]`.
     ///
     /// # Errors
-    /// [`Error::Mismatch`] if the tokenizer refuses the text.
+    /// [`Error::Tokenize`] if the tokenizer refuses the text.
     pub fn to_tokens(&self, text: &str) -> Result<Vec<u32>> {
         let mut tokens = vec![self.bos];
         tokens.extend(self.to_tokens_without_bos(text)?);
@@ -77,13 +77,10 @@ impl Tokenizer {
     /// The token ids of a text alone: TransformerLens' `to_tokens(text, prepend_bos=False)`. Shape: `[pos]`.
     ///
     /// # Errors
-    /// [`Error::Mismatch`] if the tokenizer refuses the text.
+    /// [`Error::Tokenize`] if the tokenizer refuses the text.
     pub fn to_tokens_without_bos(&self, text: &str) -> Result<Vec<u32>> {
-        let encoding = self.inner.encode_fast(text, false).map_err(|error| Error::Mismatch {
-            what: "tokenizing",
-            expected: "text that the tokenizer takes".into(),
-            found: format!("{text:?}: {error}"),
-        })?;
+        let encoding =
+            self.inner.encode_fast(text, false).map_err(|source| Error::Tokenize { text: text.into(), source })?;
         Ok(encoding.get_ids().to_vec())
     }
 
@@ -98,7 +95,7 @@ impl Tokenizer {
     /// The id of a text that is a single token.
     ///
     /// # Errors
-    /// [`Error::NotOneToken`], which says how the tokenizer splits it.
+    /// [`Error::NotOneToken`], with the tokens that the tokenizer splits it into; [`Error::Tokenize`].
     pub fn to_single_token(&self, text: &str) -> Result<u32> {
         match self.to_tokens_without_bos(text)?[..] {
             [token] => Ok(token),
@@ -112,7 +109,7 @@ impl Tokenizer {
     /// The string of a token. A token that is a part of a character gives `�`, as in Python.
     ///
     /// # Errors
-    /// [`Error::OutOfRange`] if no string belongs to the id.
+    /// [`Error::OutOfRange`] if no string belongs to the id, [`Error::Detokenize`] if the tokenizer's decoder fails.
     pub fn to_single_str_token(&self, token: u32) -> Result<String> {
         self.to_string(&[token])
     }
@@ -120,7 +117,7 @@ impl Tokenizer {
     /// The text of token ids, special tokens included.
     ///
     /// # Errors
-    /// [`Error::OutOfRange`] if no string belongs to one of the ids.
+    /// [`Error::OutOfRange`] if no string belongs to one of the ids, [`Error::Detokenize`] if the tokenizer's decoder fails.
     pub fn to_string(&self, tokens: &[u32]) -> Result<String> {
         let unknown = |token: u32| Error::OutOfRange {
             what: "token id",
@@ -132,11 +129,7 @@ impl Tokenizer {
             return Err(unknown(token));
         }
         // All ids are known, so that decoding can only fail for a decoder that some other tokenizer brought.
-        self.inner.decode(tokens, false).map_err(|error| Error::Mismatch {
-            what: "decoding tokens",
-            expected: "ids that the tokenizer's decoder takes".into(),
-            found: error.to_string(),
-        })
+        self.inner.decode(tokens, false).map_err(|source| Error::Detokenize { tokens: tokens.to_vec(), source })
     }
 }
 
@@ -164,5 +157,5 @@ impl std::fmt::Debug for Tokenizer {
 
 fn broken(path: &Path, expected: &str) -> impl FnOnce(tokenizers::Error) -> Error {
     let (path, expected) = (path.to_owned(), expected.to_owned());
-    move |error| Error::Format { path, expected, found: error.to_string() }
+    move |error| Error::format(path, expected, error)
 }

@@ -80,7 +80,10 @@ fn pairs_that_cannot_be_tested_are_named() {
     let unequal = [pair("x", "one", "one two three")];
     assert!(error(&unequal, others).contains("PatternMeasure::RowEdits"));
     let rows = SimilarityOptions { measure: PatternMeasure::RowEdits, ..others };
-    assert!(error(&unequal, rows).contains("none for \"one two three\", 4 tokens"));
+    assert!(error(&unequal, rows).contains("other prompts with the 4 tokens of \"one two three\""));
     assert!(similarity_test(&model, &unequal, "x", SimilarityOptions { controls: Controls::Shuffled, ..rows }).is_ok());
-    assert!(error(&unequal, SimilarityOptions { n_controls: 0, ..rows }).contains("at least 1 control"));
+    assert!(
+        error(&unequal, SimilarityOptions { n_controls: 0, ..rows })
+            .contains("n_controls: expected at least 1, found 0")
+    );
 }

@@ -5,7 +5,7 @@ use ndarray::{Array2, Axis, Ix2, Ix3, s};
 use super::head_data::{HeadData, PromptHeadData};
 use super::n_cells;
 use crate::decode::{Projection, TopTokens, Vectors};
-use crate::error::{Error, Result, check_index};
+use crate::error::{Error, Result, check_count, check_index};
 use crate::model::{Activation, ActivationCache, Gpt2};
 
 /// How to decode a head. By default through [`Projection::Notebook`], with the best token only.
@@ -37,7 +37,8 @@ impl Default for DecodeOptions {
 ///
 /// # Errors
 /// [`Error::OutOfRange`] for a layer or head that the model does not have, [`Error::NotCached`] if the cache lacks
-/// an activation, [`Error::Mismatch`] if it comes from a model of another shape or `top_k` is 0, [`Error::Device`].
+/// an activation, [`Error::Shape`] if it comes from a model of another shape, [`Error::Count`] if `top_k` is 0,
+/// [`Error::Device`] if the device fails.
 pub fn head_data(
     model: &Gpt2,
     cache: &ActivationCache,
@@ -85,9 +86,7 @@ fn heads_data(
     options: DecodeOptions,
 ) -> Result<Vec<HeadData>> {
     let DecodeOptions { projection, top_k } = options;
-    if top_k == 0 {
-        return Err(Error::Mismatch { what: "top_k", expected: "at least 1".into(), found: "0".into() });
-    }
+    check_count("DecodeOptions", "top_k", top_k, 1, None)?;
     check_index("layer", layer, "the model", model.config().n_layers)?;
     for &head in heads {
         check_index("head", head, "each layer", model.config().n_heads)?;
@@ -155,10 +154,12 @@ fn vectors_of_head(model: &Gpt2, cache: &ActivationCache, layer: usize, head: us
             let all = cache.view_of_prompt(prompt, activation, layer)?;
             let all = all.into_dimensionality::<Ix3>().expect("q, k and v have three axes"); // [pos, n_heads, d_head]
             if (all.dim().1, all.dim().2) != (n_heads, d_head) {
-                return Err(Error::Mismatch {
-                    what: "decoding a cache",
-                    expected: format!("one of this model, with {n_heads} heads of d_head {d_head}"),
-                    found: format!("one with {} heads of d_head {}", all.dim().1, all.dim().2),
+                return Err(Error::Shape {
+                    what: "decoding a cache".into(),
+                    axes: "[n_heads, d_head]",
+                    expected: vec![n_heads, d_head],
+                    found: vec![all.dim().1, all.dim().2],
+                    hint: "a cache is decoded with the model that filled it",
                 });
             }
             Ok(all.index_axis_move(Axis(1), head)) // [pos, d_head]

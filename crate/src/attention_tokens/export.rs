@@ -49,7 +49,7 @@ impl HeadData {
     /// [`Error::Write`], naming the file.
     pub fn write_csv(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
-        self.csv(path).map_err(|error| Error::write(path, &error))
+        self.csv(path).map_err(|error| Error::write(path, error))
     }
 
     fn csv(&self, path: &Path) -> Result<(), csv::Error> {
@@ -88,7 +88,7 @@ impl HeadData {
     /// [`Error::Write`], naming the file.
     pub fn write_npz(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
-        self.npz(path).map_err(|error| Error::write(path, &error))
+        self.npz(path).map_err(|error| Error::write(path, error))
     }
 
     fn npz(&self, path: &Path) -> Result<(), WriteNpzError> {

@@ -78,7 +78,7 @@ impl Dfdx<::dfdx::tensor::Cuda> {
         let name = format!("dfdx on CUDA device {ordinal}");
         match ::dfdx::tensor::Cuda::try_build(ordinal, 0) {
             Ok(device) => Ok(Self { device, name }),
-            Err(error) => Err(Error::Device { device: name, operation: "opening it", problem: format!("{error:?}") }),
+            Err(error) => Err(Error::device(name, "opening it", format!("{error:?}"))),
         }
     }
 }
@@ -105,7 +105,8 @@ pub(crate) struct DfdxLinear<D: Storage<f32>> {
 
 impl<D: ::dfdx::tensor_ops::Device<f32>> Dfdx<D> {
     fn failed<E: std::fmt::Debug>(&self, operation: &'static str) -> impl Fn(E) -> Error {
-        move |problem| Error::Device { device: self.name.clone(), operation, problem: format!("{problem:?}") }
+        // dfdx's error types need not implement `Error`.
+        move |error| Error::device(&self.name, operation, format!("{error:?}"))
     }
 
     fn vector(&self, x: Vec<f32>) -> Result<Vector<D>> {

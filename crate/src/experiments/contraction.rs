@@ -17,7 +17,7 @@ use ndarray::Array2;
 
 use super::layers_and_heads;
 use crate::attention_tokens::{HeadData, PromptHeadData};
-use crate::error::{Error, Result};
+use crate::error::{Result, check_count};
 use crate::plot::{Chart, ChartAxis, Figure, Form, Matrix, Series, Shade};
 
 /// How many words a head uses about a prompt, and how many it was given.
@@ -99,14 +99,12 @@ impl ContractionByHead {
     /// Of all heads of a model, as [`all_heads_data`](crate::all_heads_data) gives them.
     ///
     /// # Errors
-    /// [`Error::Mismatch`] if the heads are not those of a whole model in their order, or if there is no prompt.
+    /// [`Error::NotEveryHead`](crate::Error::NotEveryHead) if the heads are not those of a whole model in their order,
+    /// [`Error::Count`](crate::Error::Count) if there is no prompt.
     pub fn new(heads: &[HeadData]) -> Result<Self> {
         let (n_layers, n_heads) = layers_and_heads(heads, "ContractionByHead")?;
         let prompts = heads[0].n_prompts();
-        if prompts == 0 {
-            let (expected, found) = ("at least one prompt".into(), "none".into());
-            return Err(Error::Mismatch { what: "ContractionByHead", expected, found });
-        }
+        check_count("ContractionByHead", "prompts", prompts, 1, None)?;
         let (mut distinct_ratio, mut runs_ratio) = (Vec::new(), Vec::new());
         let mut by_length = Vec::with_capacity(heads.len());
         for head in heads {

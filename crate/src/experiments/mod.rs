@@ -44,23 +44,9 @@ fn layers_and_heads(heads: &[HeadData], what: &'static str) -> Result<(usize, us
         |(index, head): (usize, &HeadData)| (head.layer, head.head) == (index / n_heads.max(1), index % n_heads.max(1));
     match n_heads > 0 && n_layers * n_heads == heads.len() && heads.iter().enumerate().all(in_order) {
         true => Ok((n_layers, n_heads)),
-        false => Err(Error::Mismatch {
-            what,
-            expected: "every head of a model, layer by layer, as all_heads_data gives them".into(),
-            found: match heads {
-                [] => "none".into(),
-                [head] => format!("head {}.{} alone", head.layer, head.head),
-                [first, .., last] => {
-                    format!(
-                        "{} heads, from {}.{} to {}.{}",
-                        heads.len(),
-                        first.layer,
-                        first.head,
-                        last.layer,
-                        last.head
-                    )
-                }
-            },
+        false => Err(Error::NotEveryHead {
+            function: what,
+            found: heads.iter().map(|head| (head.layer, head.head)).collect(),
         }),
     }
 }

@@ -16,7 +16,7 @@ use nalgebra::{DMatrix, SymmetricEigen};
 use ndarray::{Array1, Array2, Axis, s};
 
 use crate::decode::{TopTokens, TopTokensBuilder};
-use crate::error::{Error, Result, check_index};
+use crate::error::{Error, Result, check_count, check_index};
 use crate::model::Gpt2;
 use crate::plot::{ChartAxis, Figure, Matrix, Table};
 use crate::tokenizer::{self, Tokenizer};
@@ -88,21 +88,20 @@ pub struct SingularVectors {
 /// ```
 ///
 /// # Errors
-/// [`Error::OutOfRange`] for a layer or head that the model does not have, [`Error::Mismatch`] if `num_vectors` or `top_k` is 0 or
-/// the decomposition does not converge (it does for finite weights), [`Error::Device`].
+/// [`Error::OutOfRange`] for a layer or head that the model does not have, [`Error::Count`] if `num_vectors` or `top_k` is 0,
+/// [`Error::Svd`] if the decomposition does not converge (it does for finite weights), [`Error::Device`] if the device fails.
 pub fn singular_vectors(model: &Gpt2, of: WeightMatrix, num_vectors: usize, top_k: usize) -> Result<SingularVectors> {
     const WHAT: &str = "singular_vectors";
-    if num_vectors == 0 || top_k == 0 {
-        let found = format!("{num_vectors} vectors, {top_k} tokens");
-        return Err(Error::Mismatch { what: WHAT, expected: "at least 1 of each".into(), found });
-    }
+    check_count(WHAT, "num_vectors", num_vectors, 1, None)?;
+    check_count(WHAT, "top_k", top_k, 1, None)?;
     let (singular_values, vectors) = match of {
         WeightMatrix::Ov { layer, head } => {
             let (w_v, w_o) = (model.w_v(layer, head)?.mapv(f64::from), model.w_o(layer, head)?.mapv(f64::from));
-            let svd = svd_of_product(w_v.view(), w_o.t()).ok_or_else(|| Error::Mismatch {
-                what: WHAT,
-                expected: format!("finite weights in the {}", of.name()),
-                found: "a decomposition that does not converge".into(),
+            let svd = svd_of_product(w_v.view(), w_o.t()).ok_or(Error::Svd {
+                function: WHAT,
+                layer,
+                head,
+                hint: "are its weights finite?",
             })?;
             (svd.s, svd.v)
         }

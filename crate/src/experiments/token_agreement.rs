@@ -21,7 +21,7 @@ use rand_chacha::ChaCha8Rng;
 use super::layers_and_heads;
 use crate::attention_tokens::{HeadData, tokens_through};
 use crate::decode::Projection;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, check_count};
 use crate::model::Gpt2;
 use crate::model::{Activation, ActivationCache};
 use crate::plot::{Figure, Matrix, Table};
@@ -54,22 +54,28 @@ impl TokenAgreement {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Mismatch`] if they are not the heads of whole models, or of other prompts.
+    /// [`Error::NotEveryHead`] if one is not the heads of a whole model, [`Error::Shape`] or [`Error::DifferentPrompts`] if they are
+    /// of different sizes or prompts.
     pub fn between(change: &str, a: &[HeadData], b: &[HeadData]) -> Result<Self> {
         const WHAT: &str = "TokenAgreement::between";
         let shape = layers_and_heads(a, WHAT)?;
         let other = layers_and_heads(b, WHAT)?;
-        let inputs = |heads: &[HeadData]| heads[0].prompts().iter().map(|data| data.input.clone()).collect::<Vec<_>>();
-        if shape != other || inputs(a) != inputs(b) {
-            let size = |(n_layers, n_heads): (usize, usize), heads: &[HeadData]| {
-                format!("{n_layers} layers of {n_heads} heads on {} prompts", heads[0].n_prompts())
-            };
-            let expected = format!("the same heads on the same prompts: {}", size(shape, a));
-            return Err(Error::Mismatch {
-                what: WHAT,
+        let size =
+            |(n_layers, n_heads): (usize, usize), heads: &[HeadData]| vec![n_layers, n_heads, heads[0].n_prompts()];
+        let (expected, found) = (size(shape, a), size(other, b));
+        if expected != found {
+            let hint = "both lists must hold the same heads on the same prompts";
+            return Err(Error::Shape {
+                what: WHAT.into(),
+                axes: "[n_layers, n_heads, n_prompts]",
                 expected,
-                found: format!("{}, or other tokens", size(other, b)),
+                found,
+                hint,
             });
+        }
+        let prompts = a[0].prompts().iter().zip(b[0].prompts());
+        if let Some(prompt) = prompts.map(|(a, b)| a.input != b.input).position(|differs| differs) {
+            return Err(Error::DifferentPrompts { function: WHAT, prompt, first: (0, 0), other: (0, 0) });
         }
         let tokens = |head: &HeadData| -> Vec<u32> {
             head.prompts().iter().flat_map(|data| data.qk.tokens.column(0).to_vec()).collect()
@@ -83,7 +89,7 @@ impl TokenAgreement {
     /// product has none.)
     ///
     /// # Errors
-    /// As for [`all_heads_data`](crate::all_heads_data), and [`Error::Mismatch`] if `draws` is 0.
+    /// As for [`all_heads_data`](crate::all_heads_data), and [`Error::Count`] if `draws` is 0.
     pub fn under_sign_flips(
         model: &Gpt2,
         cache: &ActivationCache,
@@ -131,10 +137,7 @@ impl TokenAgreement {
         seed: u64,
         changed: impl Fn(&mut Array2<f32>, &mut Array2<f32>, &mut ChaCha8Rng),
     ) -> Result<Self> {
-        if draws == 0 {
-            let (expected, found) = ("at least 1 draw".into(), "0".into());
-            return Err(Error::Mismatch { what: "TokenAgreement", expected, found });
-        }
+        check_count("TokenAgreement", "draws", draws, 1, None)?;
         let mut random = ChaCha8Rng::seed_from_u64(seed);
         let shape @ (n_layers, n_heads) = (model.config().n_layers, model.config().n_heads);
         let mut heads = Vec::with_capacity(n_layers * n_heads);

@@ -104,7 +104,7 @@ impl ActivationCache {
     /// A copy of an activation, for a cache of one prompt. [`Activation`] lists the shapes.
     ///
     /// # Errors
-    /// [`Error::Mismatch`] if the cache holds several prompts (take one with [`prompt`](Self::prompt)),
+    /// [`Error::SeveralPrompts`] if the cache holds several prompts (take one with [`prompt`](Self::prompt)),
     /// [`Error::OutOfRange`] if the model has no such layer, [`Error::NotCached`] if the run was told not to keep it,
     /// [`Error::Device`] if a GPU does not give it.
     pub fn get(&self, activation: Activation, layer: usize) -> Result<ArrayD<f32>> {
@@ -118,11 +118,7 @@ impl ActivationCache {
     pub fn view(&self, activation: Activation, layer: usize) -> Result<ArrayViewD<'_, f32>> {
         match self.n_prompts() {
             1 => self.view_of_prompt(0, activation, layer),
-            n => Err(Error::Mismatch {
-                what: "reading an activation",
-                expected: "a cache of one prompt: choose one with cache.prompt(i)".into(),
-                found: format!("a cache of {n} prompts"),
-            }),
+            n_prompts => Err(Error::SeveralPrompts { n_prompts }),
         }
     }
 

@@ -12,7 +12,7 @@ use super::run_options::RunOptions;
 use crate::backend::Cuda;
 use crate::backend::{Device, DeviceKind, Dfdx, Fused};
 use crate::config::Gpt2Config;
-use crate::error::{Error, Result, check_index};
+use crate::error::{Error, Result, check_count, check_index};
 use crate::evcxr;
 use crate::pretrained::{self, Checkpoint, LoadOptions, ProcessedCheckpoint};
 use crate::tokenizer::Tokenizer;
@@ -123,8 +123,8 @@ impl Gpt2 {
     ///
     /// # Errors
     /// [`Error::Prompt`] for a prompt without tokens or longer than `n_ctx`, [`Error::OutOfRange`] for a token id
-    /// beyond the vocabulary, [`Error::NoTokenizer`] for text where the model has no tokenizer, [`Error::Mismatch`]
-    /// for an empty batch, [`Error::Device`] if the device fails.
+    /// beyond the vocabulary, [`Error::NoTokenizer`] or [`Error::Tokenize`] for text, [`Error::Count`] for an empty batch,
+    /// [`Error::Device`] if the device fails.
     pub fn run_with_cache(&self, prompts: impl Into<Prompts>) -> Result<(Vec<Array2<f32>>, ActivationCache)> {
         self.run_with_everything(prompts.into())
     }
@@ -138,7 +138,7 @@ impl Gpt2 {
     /// `None` if the options leave them out.
     ///
     /// # Errors
-    /// As for [`run_with_cache`](Self::run_with_cache), and [`Error::OutOfRange`] or [`Error::Mismatch`] for a layer
+    /// As for [`run_with_cache`](Self::run_with_cache), and [`Error::OutOfRange`] or [`Error::Count`] for a layer
     /// that the model does not have.
     pub fn run_with_cache_options(
         &self,
@@ -154,13 +154,7 @@ impl Gpt2 {
         options: RunOptions,
     ) -> Result<(Option<Vec<Array2<f32>>>, ActivationCache)> {
         let plan = options.plan(self.0.config.n_layers)?;
-        if prompts.is_empty() {
-            return Err(Error::Mismatch {
-                what: "prompts",
-                expected: "at least one".into(),
-                found: "an empty batch".into(),
-            });
-        }
+        check_count("running the model", "prompts", prompts.len(), 1, None)?;
         let tokens = prompts.into_iter().enumerate().map(|(index, prompt)| self.checked_tokens(index, prompt));
         self.on_device().run(tokens.collect::<Result<_>>()?, &plan)
     }
@@ -172,14 +166,8 @@ impl Gpt2 {
             Prompt::Text(text) => self.to_tokens(&text)?,
             Prompt::Tokens(tokens) => tokens,
         };
-        let wrong = |found: String| {
-            let expected = format!("1 to {n_ctx} tokens, the model's context");
-            Err(Error::Prompt { prompt, expected, found })
-        };
-        match tokens.len() {
-            0 => return wrong("no token (is the beginning-of-sequence token left out?)".into()),
-            len if len > n_ctx => return wrong(format!("{len}")),
-            _ => {}
+        if !(1..=n_ctx).contains(&tokens.len()) {
+            return Err(Error::Prompt { prompt, len: tokens.len(), n_ctx });
         }
         for &token in &tokens {
             check_index("token id", token as usize, "the model's vocabulary", d_vocab)?;

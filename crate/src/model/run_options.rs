@@ -1,7 +1,7 @@
 //! What a run keeps, and how far it goes.
 
 use super::activation::Activation;
-use crate::error::{Error, Result, check_index};
+use crate::error::{Result, check_count, check_index};
 
 /// What [`Gpt2::run_with_cache_options`](crate::Gpt2::run_with_cache_options) keeps, and how far it runs. By default it keeps
 /// every activation of every layer, and computes the logits.
@@ -51,12 +51,8 @@ impl RunOptions {
         for &layer in &layers {
             check_index("layer", layer, "the model", n_layers)?;
         }
-        if let Some(layer) = self.stop_at_layer.filter(|&layer| layer > n_layers) {
-            return Err(Error::Mismatch {
-                what: "stop_at_layer",
-                expected: format!("0 to {n_layers}, the model's number of layers"),
-                found: layer.to_string(),
-            });
+        if let Some(layer) = self.stop_at_layer {
+            check_count("RunOptions", "stop_at_layer", layer, 0, Some(n_layers))?;
         }
         Ok(RunPlan {
             activations: self.activations.clone().unwrap_or_else(|| Activation::ALL.to_vec()),

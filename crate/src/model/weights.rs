@@ -12,7 +12,7 @@ impl Gpt2 {
     /// only. [`w_v`](Self::w_v) and [`w_o`](Self::w_o) copy the weights of one head.
     ///
     /// # Errors
-    /// [`Error::Device`] if the device fails.
+    /// [`Error::Device`](crate::Error::Device) if the device fails.
     pub fn weights(&self) -> Result<Weights> {
         self.on_device().weights()
     }
@@ -20,7 +20,8 @@ impl Gpt2 {
     /// `W_V` of a head: `model.W_V[layer, head]` in TransformerLens. Shape: → `[d_model, d_head]`.
     ///
     /// # Errors
-    /// [`Error::OutOfRange`] for a layer or head that the model does not have, [`Error::Device`].
+    /// [`Error::OutOfRange`](crate::Error::OutOfRange) for a layer or head that the model does not have,
+    /// [`Error::Device`](crate::Error::Device).
     pub fn w_v(&self, layer: usize, head: usize) -> Result<Array2<f32>> {
         self.of_head(layer, head, |model| model.w_v(layer))
     }
@@ -28,7 +29,8 @@ impl Gpt2 {
     /// `W_O` of a head: `model.W_O[layer, head]` in TransformerLens. Shape: → `[d_head, d_model]`.
     ///
     /// # Errors
-    /// [`Error::OutOfRange`] for a layer or head that the model does not have, [`Error::Device`].
+    /// [`Error::OutOfRange`](crate::Error::OutOfRange) for a layer or head that the model does not have,
+    /// [`Error::Device`](crate::Error::Device).
     pub fn w_o(&self, layer: usize, head: usize) -> Result<Array2<f32>> {
         self.of_head(layer, head, |model| model.w_o(layer))
     }
@@ -36,7 +38,7 @@ impl Gpt2 {
     /// `W_E`, the token embedding: `model.W_E` in TransformerLens. A copy. Shape: → `[d_vocab, d_model]`.
     ///
     /// # Errors
-    /// [`Error::Device`] if the device fails.
+    /// [`Error::Device`](crate::Error::Device) if the device fails.
     pub fn w_e(&self) -> Result<Array2<f32>> {
         self.on_device().w_e()
     }
@@ -44,7 +46,7 @@ impl Gpt2 {
     /// `W_U`, the unembedding: `model.W_U` in TransformerLens. A copy. Shape: → `[d_model, d_vocab]`.
     ///
     /// # Errors
-    /// [`Error::Device`] if the device fails.
+    /// [`Error::Device`](crate::Error::Device) if the device fails.
     pub fn w_u(&self) -> Result<Array2<f32>> {
         self.on_device().w_u()
     }
@@ -52,7 +54,8 @@ impl Gpt2 {
     /// The weights of one transformer block, as in [`weights`](Self::weights).
     ///
     /// # Errors
-    /// [`Error::OutOfRange`] for a layer that the model does not have, [`Error::Device`].
+    /// [`Error::OutOfRange`](crate::Error::OutOfRange) for a layer that the model does not have,
+    /// [`Error::Device`](crate::Error::Device).
     pub fn block_weights(&self, layer: usize) -> Result<BlockWeights> {
         check_index("layer", layer, "the model", self.config().n_layers)?;
         self.on_device().block_weights(layer)

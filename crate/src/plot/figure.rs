@@ -91,7 +91,7 @@ impl Figure {
     /// The same figure in another theme.
     ///
     /// # Errors
-    /// [`Error::Mismatch`] for a figure made from a plot, which has a look of its own.
+    /// [`Error::FigureKind`] for a figure made from a plot, which has a look of its own.
     pub fn with_theme(&self, theme: Theme) -> Result<Self> {
         self.with_look("with_theme", Look { theme, ..self.look })
     }
@@ -99,7 +99,7 @@ impl Figure {
     /// The same figure in other colours.
     ///
     /// # Errors
-    /// [`Error::Mismatch`] for a figure made from a plot, which has a look of its own.
+    /// [`Error::FigureKind`] for a figure made from a plot, which has a look of its own.
     pub fn with_color_scale(&self, color_scale: ColorScale) -> Result<Self> {
         self.with_look("with_color_scale", Look { color_scale, ..self.look })
     }
@@ -107,10 +107,10 @@ impl Figure {
     fn with_look(&self, what: &'static str, look: Look) -> Result<Self> {
         match self.content.has_look() {
             true => Ok(Self { look, ..self.clone() }),
-            false => Err(Error::Mismatch {
-                what,
-                expected: "a figure that this crate draws".into(),
-                found: "a figure made from a plot; change its layout and its traces".into(),
+            false => Err(Error::FigureKind {
+                function: what,
+                expected: "a figure that this crate draws",
+                found: "a figure made from a plot; change its layout and its traces",
             }),
         }
     }
@@ -121,10 +121,10 @@ impl Figure {
 
     /// The one panel of the figure, to make another figure of it.
     pub(crate) fn panel(&self, what: &'static str) -> Result<&Panel> {
-        self.content.panel().map_err(|found| Error::Mismatch {
-            what,
-            expected: "a figure with one heat map, as plot_attns makes it".into(),
-            found: found.into(),
+        self.content.panel().map_err(|found| Error::FigureKind {
+            function: what,
+            expected: "a figure with one heat map, as plot_attns makes it",
+            found,
         })
     }
 

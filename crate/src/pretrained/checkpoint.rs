@@ -85,13 +85,10 @@ pub(crate) fn shards_of_index(index: &Path) -> Result<Vec<String>> {
     struct Index {
         weight_map: BTreeMap<String, String>,
     }
-    let wrong = |found: String| Error::Format {
-        path: index.into(),
-        expected: "a \"weight_map\" from tensor names to files of the same folder".into(),
-        found,
-    };
+    const EXPECTED: &str = "a \"weight_map\" from tensor names to files of the same folder";
+    let wrong = |found: String| Error::Format { path: index.into(), expected: EXPECTED.into(), found, source: None };
     let text = std::fs::read_to_string(index).map_err(Error::io(index))?;
-    let map: Index = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
+    let map: Index = serde_json::from_str(&text).map_err(|error| Error::format(index, EXPECTED, error))?;
     let mut files: Vec<String> = map.weight_map.into_values().collect();
     files.sort();
     files.dedup();
@@ -153,8 +150,12 @@ impl Headers {
     }
 
     fn add_file(&mut self, path: &Path) -> Result<()> {
-        let broken =
-            |expected: &str, found: String| Error::Format { path: path.into(), expected: expected.into(), found };
+        let broken = |expected: &str, found: String| Error::Format {
+            path: path.into(),
+            expected: expected.into(),
+            found,
+            source: None,
+        };
         let mut file = File::open(path).map_err(Error::io(path))?;
         let len = file.metadata().map_err(Error::io(path))?.len();
         let mut header_len = [0; 8];
@@ -171,7 +172,7 @@ impl Headers {
         file.read_exact(&mut header).map_err(Error::io(path))?;
         // This checks the offsets too: in order, without gaps or overlaps, as long as shape and dtype say.
         let metadata: Metadata =
-            serde_json::from_slice(&header).map_err(|error| broken("a safetensors header", error.to_string()))?;
+            serde_json::from_slice(&header).map_err(|error| Error::format(path, "a safetensors header", error))?;
         let data_start = 8 + header_len;
         let data_len = metadata.data_len() as u64;
         if data_start.checked_add(data_len) != Some(len) {

@@ -34,7 +34,9 @@ pub(crate) fn find(repo: &str, aliases: &[&str], options: &LoadOptions) -> Resul
             repo: repo.into(),
             endpoint: settings.endpoint,
             problem: format!("not asked: HF_HUB_OFFLINE is set, and {} does not have the model", cache.display()),
+            status: None,
             hint: "download it first (hf download), or unset HF_HUB_OFFLINE".into(),
+            source: None,
         });
     }
     Download::new(repo, revision, &cache, &settings)?.run()
@@ -88,11 +90,7 @@ fn check_revision(revision: &str) -> Result<()> {
         && revision.split('/').all(|part| !part.is_empty() && part != "." && part != "..");
     match fine {
         true => Ok(()),
-        false => Err(Error::Mismatch {
-            what: "revision",
-            expected: "a branch, a tag or a commit".into(),
-            found: format!("{revision:?}"),
-        }),
+        false => Err(Error::Revision { found: revision.into() }),
     }
 }
 
@@ -132,19 +130,21 @@ impl<'a> Download<'a> {
             .with_token(settings.token.clone())
             .with_progress(false)
             .build()
-            .map_err(|error| failed(repo, &settings.endpoint, "starting", &error))?;
+            .map_err(|error| failed(repo, &settings.endpoint, "starting", error))?;
         let remote = Repo::with_revision(repo.into(), RepoType::Model, revision.into());
         Ok(Self { repo, endpoint: &settings.endpoint, api: api.repo(remote) })
     }
 
     fn run(&self) -> Result<ModelFiles> {
-        let info = self.api.info().map_err(|error| failed(self.repo, self.endpoint, "listing its files", &error))?;
+        let info = self.api.info().map_err(|error| failed(self.repo, self.endpoint, "listing its files", error))?;
         let has = |name: &str| info.siblings.iter().any(|file| file.rfilename == name);
         let missing = |name: &str, hint: &str| Error::Hub {
             repo: self.repo.into(),
             endpoint: self.endpoint.into(),
             problem: format!("the repository has no {name}"),
+            status: None,
             hint: hint.into(),
+            source: None,
         };
         if !has(CONFIG) {
             return Err(missing(CONFIG, "is it a model of transformers?"));
@@ -175,20 +175,39 @@ impl<'a> Download<'a> {
     fn get(&self, file: &str) -> Result<PathBuf> {
         self.api
             .download_with_progress(file, ProgressLines::default())
-            .map_err(|error| failed(self.repo, self.endpoint, file, &error))
+            .map_err(|error| failed(self.repo, self.endpoint, file, error))
     }
 }
 
-fn failed(repo: &str, endpoint: &str, what: &str, error: &ApiError) -> Error {
-    let text = error.to_string();
-    let hint = if text.contains("401") || text.contains("403") {
-        "a private or gated repository needs a token in HF_TOKEN"
-    } else if text.contains("404") {
-        "check the name and the revision"
-    } else {
-        "check the network and HF_ENDPOINT, or give a folder that holds config.json and model.safetensors"
+fn failed(repo: &str, endpoint: &str, problem: &str, error: ApiError) -> Error {
+    let status = http_status(&error);
+    let hint = match status {
+        Some(401 | 403) => "check the name; a private or gated repository needs a token in HF_TOKEN",
+        Some(404) => "check the name and the revision",
+        Some(429) => "the Hub limits the number of requests: wait a few minutes, or set a token in HF_TOKEN",
+        Some(500..=599) => "the server failed: try again later",
+        _ => "check the network and HF_ENDPOINT, or give a folder that holds config.json and model.safetensors",
     };
-    Error::Hub { repo: repo.into(), endpoint: endpoint.into(), problem: format!("{what}: {text}"), hint: hint.into() }
+    Error::Hub {
+        repo: repo.into(),
+        endpoint: endpoint.into(),
+        problem: problem.into(),
+        status,
+        hint: hint.into(),
+        source: Some(error.into()),
+    }
+}
+
+/// The status of the Hub's answer, if it answered with an error.
+fn http_status(error: &ApiError) -> Option<u16> {
+    match error {
+        ApiError::RequestError(error) => match **error {
+            ureq::Error::StatusCode(status) => Some(status),
+            _ => None,
+        },
+        ApiError::TooManyRetries(last) => http_status(last),
+        _ => None,
+    }
 }
 
 /// A line at the start, every tenth of a large file, and at the end: a notebook shows lines, not progress bars.

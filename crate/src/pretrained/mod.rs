@@ -230,5 +230,6 @@ pub(crate) fn only_pickle(path: &Path) -> Error {
         found: "only this pickle, which can run any code when it is read; convert it in Python: \
                 transformers.GPT2LMHeadModel.from_pretrained(FOLDER).save_pretrained(FOLDER, safe_serialization=True)"
             .into(),
+        source: None,
     }
 }

@@ -230,10 +230,11 @@ fn heads(block: &mut BlockWeights, steps: Processing, layer: usize) -> Result<()
             b_v.fill(0.0);
         }
         if refactors {
-            head.refactor().ok_or_else(|| Error::Mismatch {
-                what: "refactor_factored_attn_matrices",
-                expected: "a singular value decomposition that converges".into(),
-                found: format!("none for head {layer}.{index}: load with this step switched off"),
+            head.refactor().ok_or(Error::Svd {
+                function: "refactor_factored_attn_matrices",
+                layer,
+                head: index,
+                hint: "load the model with this step switched off",
             })?;
         }
         Ok((head, to_b_o))

@@ -46,11 +46,7 @@ impl CudaGpu {
         check(ordinal)?;
         let name = format!("CUDA device {ordinal}");
         let gpu = Self::new(ordinal, name.clone());
-        let gpu = Arc::new(gpu.map_err(|CudaError(problem)| Error::Device {
-            device: name,
-            operation: "opening it",
-            problem,
-        })?);
+        let gpu = Arc::new(gpu.map_err(|error| Error::device(name, "opening it", error))?);
         open.insert(ordinal, gpu.clone());
         Ok(gpu)
     }
@@ -96,7 +92,7 @@ impl CudaGpu {
 
     /// An error of an operation.
     pub(super) fn failed(&self, operation: &'static str) -> impl Fn(CudaError) -> Error {
-        move |CudaError(problem)| Error::Device { device: self.name.clone(), operation, problem }
+        move |error| Error::device(&self.name, operation, error)
     }
 }
 

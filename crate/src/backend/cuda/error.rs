@@ -6,6 +6,8 @@ use cudarc::cublas::result::CublasError;
 use cudarc::driver::{DriverError, sys};
 
 /// What a gpu or a library said, for a person.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
 pub(super) struct CudaError(pub(super) String);
 
 impl From<DriverError> for CudaError {

@@ -19,7 +19,7 @@ pub use self::monoid::{Group, Monoid};
 pub use self::token_map::TokenMap;
 use crate::attention_tokens::{DecodeOptions, head_data};
 use crate::decode::Projection;
-use crate::error::{Error, Result};
+use crate::error::{Result, check_count};
 use crate::model::{Gpt2, RunOptions};
 use crate::plot::{Chart, ChartAxis, Form, Series, Shade};
 use crate::plot::{Figure, Matrix, Table};
@@ -61,8 +61,8 @@ pub struct Appending {
 /// ```
 ///
 /// # Errors
-/// [`Error::Mismatch`] if there are no prompts or tokens; [`Error::Prompt`] if a prompt with two more tokens is longer than the
-/// context; otherwise as for [`head_data`].
+/// [`Error::Count`](crate::Error::Count) if there are no prompts or tokens; [`Error::Prompt`](crate::Error::Prompt) if a prompt
+/// with two more tokens is longer than the context; otherwise as for [`head_data`].
 pub fn appending(
     model: &Gpt2,
     layer: usize,
@@ -71,10 +71,8 @@ pub fn appending(
     tokens: &[u32],
     projection: Projection,
 ) -> Result<Appending> {
-    if prompts.is_empty() || tokens.is_empty() {
-        let found = format!("{} and {}", prompts.len(), tokens.len());
-        return Err(Error::Mismatch { what: "appending", expected: "at least one prompt and one token".into(), found });
-    }
+    check_count("appending", "prompts", prompts.len(), 1, None)?;
+    check_count("appending", "tokens", tokens.len(), 1, None)?;
     let n = tokens.len();
     let mut maps = vec![TokenMap::new(); n];
     let (mut same, mut by_chance) = (Array2::<f32>::zeros((n, n)), Array2::<f32>::zeros((n, n)));

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use ndarray::Array2;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, check_count};
 use crate::plot::{ChartAxis, Figure, Matrix, Table};
 
 /// The monoid that some maps generate.
@@ -50,22 +50,33 @@ impl Monoid {
     /// elements no new ones are looked for, and [`is_complete`](Self::is_complete) says so.
     ///
     /// # Errors
-    /// [`Error::Mismatch`] if the maps are not of one set into itself, or if `max_size` is 0.
+    /// [`Error::Shape`] or [`Error::Count`] if the maps are not of one set into itself, [`Error::Count`] if `max_size` is 0.
     pub fn generated_by(generators: &[(String, Vec<usize>)], max_size: usize) -> Result<Self> {
         let n_states = generators.first().map_or(0, |(_, map)| map.len());
-        let mismatch =
-            |expected: String, found: String| Error::Mismatch { what: "Monoid::generated_by", expected, found };
+        const FUNCTION: &str = "Monoid::generated_by";
         for (name, map) in generators {
             if map.len() != n_states {
-                return Err(mismatch(format!("{n_states} states for each map"), format!("{} for {name:?}", map.len())));
+                return Err(Error::Shape {
+                    what: format!("{FUNCTION}: the map of {name:?}"),
+                    axes: "[n_states]",
+                    expected: vec![n_states],
+                    found: vec![map.len()],
+                    hint: "every map gives a state for each state",
+                });
             }
-            if let Some(state) = map.iter().find(|&&state| state >= n_states) {
-                return Err(mismatch(format!("states from 0 to {}", n_states - 1), format!("{state} in {name:?}")));
+            if let Some(&found) = map.iter().find(|&&state| state >= n_states) {
+                let what = format!("a state in the map of {name:?}");
+                return Err(Error::Count {
+                    function: FUNCTION,
+                    what,
+                    found,
+                    min: 0,
+                    max: Some(n_states - 1),
+                    hint: None,
+                });
             }
         }
-        if max_size == 0 {
-            return Err(mismatch("a size of at least 1".into(), "0".into()));
-        }
+        check_count(FUNCTION, "max_size", max_size, 1, None)?;
         let identity: Vec<usize> = (0..n_states).collect();
         let mut indices = HashMap::from([(identity.clone(), 0)]);
         let (mut words, mut maps) = (vec![Vec::new()], vec![identity]);
@@ -339,9 +350,8 @@ mod tests {
         assert_eq!((limited.len(), limited.is_complete(), limited.is_group()), (3, false, false));
         assert_eq!((limited.product(1, 1), limited.product(2, 1)), (Some(2), None));
         assert!(Monoid::generated_by(&[("a".into(), vec![0, 1]), ("b".into(), vec![0])], 9).is_err());
-        assert!(
-            Monoid::generated_by(&[("a".into(), vec![2, 1])], 9).unwrap_err().to_string().contains("found 2 in \"a\"")
-        );
+        let message = Monoid::generated_by(&[("a".into(), vec![2, 1])], 9).unwrap_err().to_string();
+        assert_eq!(message, "Monoid::generated_by: a state in the map of \"a\": expected 0 to 1, found 2");
         assert!(Monoid::generated_by(&[], 0).is_err());
         // A map that does nothing is the identity; two that do the same are one element.
         let same =

@@ -15,7 +15,7 @@ use super::measure::PatternMeasure;
 use super::permutation::{bootstrap_intervals, difference, permutation_p};
 use crate::attention_tokens::{DecodeOptions, HeadData, layer_data};
 use crate::decode::Projection;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, check_count};
 use crate::model::ActivationCache;
 use crate::model::{Gpt2, RunOptions};
 use crate::plot::{Chart, ChartAxis, Figure, Form, Series, Shade, Table};
@@ -139,8 +139,8 @@ pub struct SimilarityTest {
 /// ```
 ///
 /// # Errors
-/// [`Error::Mismatch`] if there are no pairs of the kind, if a pair has no controls, or if its prompts differ in length and the
-/// measure needs equal ones; otherwise as for [`layer_data`].
+/// [`Error::NoPairsOfKind`]; [`Error::Count`] if a pair has no controls, or none or no resamples are asked for; [`Error::Shape`]
+/// if the prompts of a pair differ in length and the measure needs equal ones; otherwise as for [`layer_data`].
 pub fn similarity_test(
     model: &Gpt2,
     pairs: &[PromptPair],
@@ -192,11 +192,8 @@ impl Design {
         random: &mut ChaCha8Rng,
     ) -> Result<Self> {
         const WHAT: &str = "similarity_test";
-        let mismatch = |expected: String, found: String| Err(Error::Mismatch { what: WHAT, expected, found });
-        if options.n_controls == 0 || options.resamples == 0 {
-            let found = format!("{} and {}", options.n_controls, options.resamples);
-            return mismatch("at least 1 control and 1 resample".into(), found);
-        }
+        check_count(WHAT, "n_controls", options.n_controls, 1, None)?;
+        check_count(WHAT, "resamples", options.resamples, 1, None)?;
         let mut tokens = Vec::with_capacity(pairs.len());
         for pair in pairs {
             tokens.push([model.to_tokens(&pair.a)?, model.to_tokens(&pair.b)?]);
@@ -206,8 +203,13 @@ impl Design {
         for (index, pair) in pairs.iter().enumerate().filter(|(_, pair)| pair.kind == kind) {
             let [a, b] = &tokens[index];
             if options.measure == PatternMeasure::AdjustedRand && a.len() != b.len() {
-                let found = format!("{} and {}: {:?}, {:?}", a.len(), b.len(), pair.a, pair.b);
-                return mismatch("prompts of one length in a pair, or PatternMeasure::RowEdits".into(), found);
+                return Err(Error::Shape {
+                    what: format!("{WHAT}: the tokens of {:?}, paired with {:?}", pair.b, pair.a),
+                    axes: "[pos]",
+                    expected: vec![a.len()],
+                    found: vec![b.len()],
+                    hint: "PatternMeasure::RowEdits compares prompts of different lengths",
+                });
             }
             let controls: Vec<Vec<u32>> = match options.controls {
                 Controls::OtherPrompts => {
@@ -242,17 +244,23 @@ impl Design {
                 }
             };
             if controls.is_empty() {
-                let found = format!("none for {:?}, {} tokens; add pairs, or take Controls::Shuffled", pair.b, b.len());
-                return mismatch("another prompt of the same length for each pair".into(), found);
+                return Err(Error::Count {
+                    function: WHAT,
+                    what: format!("other prompts with the {} tokens of {:?}", b.len(), pair.b),
+                    found: 0,
+                    min: 1,
+                    max: None,
+                    hint: Some("add pairs, or take Controls::Shuffled"),
+                });
             }
             let first = design.prompt(a);
             let second = std::iter::once(b).chain(&controls).map(|prompt| design.prompt(prompt)).collect();
             design.comparisons.push((first, second));
         }
         if design.comparisons.is_empty() {
-            let mut kinds: Vec<&str> = pairs.iter().map(|pair| pair.kind.as_str()).collect();
-            kinds.dedup();
-            return mismatch(format!("pairs of kind {kind:?}"), format!("pairs of kinds {kinds:?}"));
+            let mut found: Vec<String> = pairs.iter().map(|pair| pair.kind.clone()).collect();
+            found.dedup();
+            return Err(Error::NoPairsOfKind { kind: kind.into(), found });
         }
         Ok(design)
     }

@@ -113,7 +113,8 @@ impl VocabularyCounts {
     /// Runs the prompts as one batch and counts the tokens of every head.
     ///
     /// # Errors
-    /// As for [`Gpt2::run_with_cache`], and [`Error::Mismatch`] if it is another model than the one that was counted.
+    /// As for [`Gpt2::run_with_cache`], and [`Error::Shape`] or [`Error::OtherCounts`] if it is another model than the one that
+    /// was counted.
     pub fn add(&mut self, model: &Gpt2, prompts: impl Into<Prompts>) -> Result<()> {
         self.add_prompts(model, prompts.into())
     }
@@ -146,7 +147,7 @@ impl VocabularyCounts {
     /// Adds the counts of other prompts, for instance of another machine's share: counts add exactly, in any order.
     ///
     /// # Errors
-    /// [`Error::Mismatch`] if they are of another model, or decoded with another projection.
+    /// [`Error::Shape`] or [`Error::OtherCounts`] if they are of another model, or decoded with another projection.
     pub fn merge(&mut self, other: &Self) -> Result<()> {
         self.same_source(&other.source)?;
         self.n_prompts += other.n_prompts;
@@ -159,21 +160,21 @@ impl VocabularyCounts {
     }
 
     pub(super) fn same_source(&self, other: &Source) -> Result<()> {
-        let describe = |source: &Source| {
-            let Source { n_layers, n_heads, d_vocab, projection, fingerprint } = source;
-            let projection = projection.name();
-            format!(
-                "{n_layers} layers of {n_heads} heads, {d_vocab} tokens, projection {projection}, weights {fingerprint:016x}"
-            )
-        };
-        match self.source == *other {
-            true => Ok(()),
-            false => Err(Error::Mismatch {
-                what: "adding counts",
-                expected: format!("those of the same model and projection: {}", describe(&self.source)),
-                found: describe(other),
-            }),
+        let shape = |source: &Source| vec![source.n_layers, source.n_heads, source.d_vocab];
+        let made_with = |source: &Source| (source.projection.name(), source.fingerprint);
+        let (expected, found) = (shape(&self.source), shape(other));
+        if expected != found {
+            let hint = "only counts of one model add up";
+            return Err(Error::Shape {
+                what: "counts".into(),
+                axes: "[n_layers, n_heads, d_vocab]",
+                expected,
+                found,
+                hint,
+            });
         }
+        let (expected, found) = (made_with(&self.source), made_with(other));
+        if expected == found { Ok(()) } else { Err(Error::OtherCounts { expected, found }) }
     }
 
     fn index(&self, layer: usize, head: usize, component: Component) -> usize {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use ndarray::{Array2, Axis, s};
 
 use super::counts::{Component, VocabularyCounts, ranked};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, check_count};
 use crate::experiments::singular_vectors::of_gram;
 use crate::model::Gpt2;
 use crate::plot::{Chart, ChartAxis, Figure, Form, Series, Shade};
@@ -60,8 +60,8 @@ impl VocabularyCounts {
     /// A map of the `max_tokens` most frequent tokens of all heads, by their rows of `W_E`, coloured by the layer that uses them most.
     ///
     /// # Errors
-    /// [`Error::Mismatch`] if it is another model than the one that was counted, if there are fewer than three tokens, or if a
-    /// perplexity does not fit their number; [`Error::Device`].
+    /// [`Error::Shape`] or [`Error::OtherCounts`] if it is another model than the one that was counted, [`Error::Count`] if there
+    /// are fewer than three tokens, [`Error::Perplexity`] if it does not fit their number, [`Error::Device`] if the device fails.
     pub fn embedding_map(
         &self,
         model: &Gpt2,
@@ -72,10 +72,7 @@ impl VocabularyCounts {
         self.same_source(&super::counts::Source::new(model, self.source.projection)?)?;
         let tokens: Vec<u32> =
             ranked(&self.totals(component)).into_iter().take(max_tokens).map(|(token, _)| token).collect();
-        if tokens.len() < 3 {
-            let (expected, found) = ("at least 3 tokens".into(), tokens.len().to_string());
-            return Err(Error::Mismatch { what: "embedding_map", expected, found });
-        }
+        check_count("embedding_map", "tokens", tokens.len(), 3, None)?;
         let rows: Vec<usize> = tokens.iter().map(|&token| token as usize).collect();
         let embeddings = model.w_e()?.select(Axis(0), &rows).mapv(f64::from); // [token, d_model]
         let (principal, variance) = principal_components(embeddings.clone());
@@ -151,10 +148,9 @@ fn principal_components(mut rows: Array2<f64>) -> (Array2<f64>, [f64; 2]) {
 #[cfg(feature = "tsne")]
 fn t_sne(rows: &Array2<f64>, principal: Array2<f64>, perplexity: f64) -> Result<Array2<f64>> {
     let n = rows.nrows();
-    let most = (n - 1) as f64 / 3.0;
-    if !(1.0..=most).contains(&perplexity) {
-        let (expected, found) = (format!("a perplexity from 1 to {most:.1} for {n} tokens"), perplexity.to_string());
-        return Err(Error::Mismatch { what: "embedding_map", expected, found });
+    let max = (n - 1) as f64 / 3.0;
+    if !(1.0..=max).contains(&perplexity) {
+        return Err(Error::Perplexity { found: perplexity, max, n_tokens: n });
     }
     // As scikit-learn begins: small, so that no two groups are far from each other for no reason.
     let spread = principal.column(0).std(0.0).max(f64::MIN_POSITIVE);
@@ -167,11 +163,7 @@ fn t_sne(rows: &Array2<f64>, principal: Array2<f64>, perplexity: f64) -> Result<
         tsne.embedding()
     };
     let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build();
-    let pool = pool.map_err(|error| Error::Mismatch {
-        what: "t-SNE",
-        expected: "a thread to compute on".into(),
-        found: error.to_string(),
-    })?;
+    let pool = pool.map_err(|error| Error::device("the CPU", "starting a thread for t-SNE", error))?;
     Ok(Array2::from_shape_vec((n, 2), pool.install(fit)).expect("two coordinates for each token"))
 }
 

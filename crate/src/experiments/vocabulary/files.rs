@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use safetensors::SafeTensors;
-use safetensors::tensor::{Dtype, TensorView};
+use safetensors::tensor::{Dtype, SafeTensorError, TensorView};
 
 use super::counts::{Component, VocabularyCounts};
 use crate::decode::Projection;
@@ -32,7 +32,7 @@ impl VocabularyCounts {
     /// [`Error::Write`], naming the file.
     pub fn write_csv(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
-        self.csv(path).map_err(|error| Error::write(path, &error))
+        self.csv(path).map_err(|error| Error::write(path, error))
     }
 
     fn csv(&self, path: &Path) -> Result<(), csv::Error> {
@@ -53,7 +53,7 @@ impl VocabularyCounts {
     #[cfg(feature = "parquet")]
     pub fn write_parquet(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
-        self.parquet(path).map_err(|error| Error::write(path, &error))
+        self.parquet(path).map_err(|error| Error::write(path, error))
     }
 
     #[cfg(feature = "parquet")]
@@ -108,8 +108,8 @@ impl VocabularyCounts {
     /// says what is expected: `VocabularyCounts::new(&model, projection)?`.
     ///
     /// # Errors
-    /// [`Error::Io`] if the file cannot be read, [`Error::Format`] if it holds no counts, [`Error::Mismatch`] if they are of another
-    /// model or projection.
+    /// [`Error::Io`] if the file cannot be read, [`Error::Format`] if it holds no counts, [`Error::Shape`] or
+    /// [`Error::OtherCounts`] if they are of another model or projection.
     pub fn load(path: impl AsRef<Path>, like: &Self) -> Result<Self> {
         Ok(Self::read(path.as_ref(), like)?.counts)
     }
@@ -145,10 +145,10 @@ impl VocabularyCounts {
             ("n_read", n_read.to_string()),
         ];
         let metadata = metadata.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-        let bytes = safetensors::serialize(tensors, Some(metadata)).map_err(|error| Error::write(path, &error))?;
+        let bytes = safetensors::serialize(tensors, Some(metadata)).map_err(|error| Error::write(path, error))?;
         let beside = path.with_extension("writing");
-        std::fs::write(&beside, bytes).map_err(|error| Error::write(&beside, &error))?;
-        std::fs::rename(&beside, path).map_err(|error| Error::write(path, &error))
+        std::fs::write(&beside, bytes).map_err(|error| Error::write(&beside, error))?;
+        std::fs::rename(&beside, path).map_err(|error| Error::write(path, error))
     }
 
     /// What a sweep wrote, with the place in the file and the prompts before it, if it was one with the same key.
@@ -156,16 +156,17 @@ impl VocabularyCounts {
         let read = Self::read(path, like)?;
         if read.key != key {
             let expected = format!("the state of a sweep over a file of {key}; remove it to begin anew");
-            return Err(Error::Format { path: path.into(), expected, found: read.key });
+            return Err(Error::Format { path: path.into(), expected, found: read.key, source: None });
         }
         Ok((read.counts, read.offset, read.n_read))
     }
 
     fn read(path: &Path, like: &Self) -> Result<SavedCounts> {
         let bytes = std::fs::read(path).map_err(Error::io(path))?;
-        let wrong = |found: String| Error::Format { path: path.into(), expected: FORMAT.into(), found };
-        let tensors = SafeTensors::deserialize(&bytes).map_err(|error| wrong(error.to_string()))?;
-        let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|error| wrong(error.to_string()))?;
+        let wrong = |found: String| Error::Format { path: path.into(), expected: FORMAT.into(), found, source: None };
+        let unreadable = |error: SafeTensorError| Error::format(path, FORMAT, error);
+        let tensors = SafeTensors::deserialize(&bytes).map_err(unreadable)?;
+        let (_, header) = SafeTensors::read_metadata(&bytes).map_err(unreadable)?;
         let metadata: HashMap<String, String> = header.metadata().clone().unwrap_or_default();
         let text = |name: &str| metadata.get(name).ok_or_else(|| wrong(format!("no {name}")));
         if text("format")? != FORMAT {
@@ -187,7 +188,7 @@ impl VocabularyCounts {
         // Only then are sizes those of a model that is there.
         like.same_source(&source)?;
         let column = |name: &str, dtype: Dtype| {
-            let tensor = tensors.tensor(name).map_err(|error| wrong(error.to_string()))?;
+            let tensor = tensors.tensor(name).map_err(unreadable)?;
             match (tensor.dtype() == dtype, tensor.shape()) {
                 (true, &[n]) => Ok((n, tensor.data().to_vec())),
                 (_, shape) => Err(wrong(format!("{name} of {:?} {shape:?}", tensor.dtype()))),

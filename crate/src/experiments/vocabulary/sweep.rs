@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::counts::VocabularyCounts;
 use crate::decode::Projection;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, check_count, check_index};
 use crate::model::Gpt2;
 
 /// Longer lines are no prompts, and would take memory.
@@ -92,8 +92,9 @@ pub(super) fn duration(duration: Duration) -> String {
 ///
 /// # Errors
 /// [`Error::Io`] or [`Error::Write`] naming the file; [`Error::Format`] for a line that is no text or longer than a megabyte, naming
-/// the line, and for a state that does not fit the model, the file or the options; [`Error::Mismatch`] for options that make no
-/// sense; and as for [`Gpt2::run_with_cache`].
+/// the line, and for a state that does not fit the file or the options; [`Error::Shape`] or [`Error::OtherCounts`] for a
+/// state of another model or projection; [`Error::Count`] or [`Error::OutOfRange`] for options outside their range; and as for
+/// [`Gpt2::run_with_cache`].
 pub fn count_file(
     model: &Gpt2,
     path: impl AsRef<Path>,
@@ -165,17 +166,12 @@ fn sweep(
 }
 
 fn check(model: &Gpt2, options: &SweepOptions) -> Result<()> {
-    let mismatch = |expected: String, found: String| Err(Error::Mismatch { what: "count_file", expected, found });
-    let n_ctx = model.config().n_ctx;
+    const OPTIONS: &str = "SweepOptions";
+    let saturating = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
     let SweepOptions { max_tokens, batch_tokens, shard: (shard, shards), .. } = *options;
-    if !(1..=n_ctx).contains(&max_tokens) {
-        return mismatch(format!("max_tokens from 1 to {n_ctx}, the model's context"), max_tokens.to_string());
-    }
-    if batch_tokens == 0 || shard >= shards {
-        let found = format!("batch_tokens {batch_tokens}, shard {shard} of {shards}");
-        return mismatch("at least 1 token a batch, and a shard below the number of shards".into(), found);
-    }
-    Ok(())
+    check_count(OPTIONS, "max_tokens", max_tokens, 1, Some(model.config().n_ctx))?;
+    check_count(OPTIONS, "batch_tokens", batch_tokens, 1, None)?;
+    check_index("shard", saturating(shard), "the sweep", saturating(shards)).map(drop)
 }
 
 /// A prompt's tokens, as many as are wanted.
@@ -229,6 +225,7 @@ impl PromptFile {
                 path: self.path.clone(),
                 expected: expected.into(),
                 found: format!("{found} at byte {}, in prompt {}", self.offset, self.n_read + 1),
+                source: None,
             };
             if read == MOST_BYTES && line.last() != Some(&b'\n') {
                 return Err(wrong("one prompt a line, of less than a megabyte", "a longer line".into()));
@@ -274,7 +271,7 @@ impl fmt::Display for SweepEstimate {
 /// sample makes the model ready (its projections are folded as heads come to decode much) and is not measured.
 ///
 /// # Errors
-/// As for [`count_file`], and [`Error::Mismatch`] if the file has fewer than two prompts.
+/// As for [`count_file`], and [`Error::Count`] if `sample` is less than two, or the file has fewer than two prompts.
 pub fn estimate_sweep(
     model: &Gpt2,
     path: impl AsRef<Path>,
@@ -296,10 +293,8 @@ fn estimate(model: &Gpt2, path: &Path, options: &SweepOptions, sample: u64) -> R
             }
         }
     }
-    if texts.len() < 2 {
-        let found = format!("{}: {prompts} in the file, {sample} asked for", path.display());
-        return Err(Error::Mismatch { what: "estimate_sweep", expected: "at least 2 prompts".into(), found });
-    }
+    check_count("estimate_sweep", "sample", usize::try_from(sample).unwrap_or(usize::MAX), 2, None)?;
+    check_count("estimate_sweep", format!("prompts in {}", path.display()), texts.len(), 2, None)?;
     let mut counts = VocabularyCounts::new(model, options.projection)?;
     let mut run = |texts: &[String]| -> Result<f64> {
         let started = Instant::now();

@@ -42,10 +42,13 @@ impl Figure {
         let (height, width) = grid.size();
         match height * width <= MOST_CELLS {
             true => Ok(Self::new(grid)),
-            false => Err(Error::Mismatch {
-                what: "layer_grid",
-                expected: format!("at most {MOST_CELLS} cells: fewer heads, or a shorter prompt"),
-                found: format!("{} heads, {pos} positions, {} cells", grid.panels.len(), height * width),
+            false => Err(Error::Count {
+                function: "layer_grid",
+                what: format!("cells of {} heads with {pos} positions", grid.panels.len()),
+                found: height * width,
+                min: 1,
+                max: Some(MOST_CELLS),
+                hint: Some("take fewer heads or a shorter prompt"),
             }),
         }
     }

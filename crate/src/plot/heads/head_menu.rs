@@ -27,10 +27,13 @@ impl Figure {
         let cells = panels.len() * (pos * (pos + 1) / 2);
         match cells <= MOST_CELLS {
             true => Ok(Self::new(Browser { panels })),
-            false => Err(Error::Mismatch {
-                what: "browse_heads",
-                expected: format!("at most {MOST_CELLS} cells: fewer heads, or a shorter prompt"),
-                found: format!("{} heads, {pos} positions, {cells} cells", panels.len()),
+            false => Err(Error::Count {
+                function: "browse_heads",
+                what: format!("cells of {} heads with {pos} positions", panels.len()),
+                found: cells,
+                min: 1,
+                max: Some(MOST_CELLS),
+                hint: Some("take fewer heads or a shorter prompt"),
             }),
         }
     }

@@ -1,0 +1,45 @@
+//! Checks of indices and counts that a user gives.
+
+use super::{Error, Result};
+
+/// `index` if it is below `len`, else [`Error::OutOfRange`].
+pub(crate) fn check_index(what: &'static str, index: usize, owner: &'static str, len: usize) -> Result<usize> {
+    if index < len { Ok(index) } else { Err(Error::OutOfRange { what, index, owner, len }) }
+}
+
+/// [`Error::Count`] if `found` is less than `min` or more than `max`.
+pub(crate) fn check_count(
+    function: &'static str,
+    what: impl Into<String>,
+    found: usize,
+    min: usize,
+    max: Option<usize>,
+) -> Result<()> {
+    if found >= min && max.is_none_or(|max| found <= max) {
+        return Ok(());
+    }
+    Err(Error::Count { function, what: what.into(), found, min, max, hint: None })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_index_error_gives_the_allowed_range() {
+        let message = |index, len| check_index("head", index, "the model", len).unwrap_err().to_string();
+        assert_eq!(message(12, 12), "head 12 out of range: the model has 12, 0 to 11");
+        assert_eq!(message(1, 1), "head 1 out of range: the model has 1, 0");
+        assert_eq!(message(0, 0), "head 0 out of range: the model has 0");
+        assert_eq!(check_index("head", 11, "the model", 12).unwrap(), 11);
+    }
+
+    #[test]
+    fn a_count_error_gives_the_allowed_range() {
+        let message = |found, max| check_count("sweep", "max_tokens", found, 1, max).unwrap_err().to_string();
+        assert_eq!(message(0, None), "sweep: max_tokens: expected at least 1, found 0");
+        assert_eq!(message(257, Some(256)), "sweep: max_tokens: expected 1 to 256, found 257");
+        assert!(check_count("sweep", "max_tokens", 256, 1, Some(256)).is_ok());
+        assert!(check_count("sweep", "max_tokens", 1, 1, None).is_ok());
+    }
+}
