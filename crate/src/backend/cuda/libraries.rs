@@ -52,8 +52,8 @@ mod jumps {
         address: &'static AtomicPtr<c_void>,
     }
 
-    /// Defines each function of a library as `name: jmp [address]`. Before loading, and if an old library lacks the function,
-    /// the address is that of a function that returns `$status`, the library's own number for "not found".
+    /// Defines each function of a library as `name: jmp [address]`. Until the library is loaded, and if its version lacks the
+    /// function, the address is that of a function that returns `$status`, an error code of the library.
     macro_rules! library {
         ($library:ident, $status:literal, [$($name:ident)*]) => {
             mod $library {
@@ -123,7 +123,7 @@ mod jumps {
         }
     }
 
-    // CUDA_ERROR_NOT_FOUND
+    // 500 is CUDA_ERROR_NOT_FOUND.
     library!(driver, 500, [
         cuCtxGetCurrent cuCtxSetCurrent cuDestroyExternalMemory cuDeviceGet cuDeviceGetAttribute cuDeviceGetCount
         cuDeviceGetDefaultMemPool cuDeviceGetName cuDevicePrimaryCtxRelease_v2 cuDevicePrimaryCtxRetain cuDeviceTotalMem_v2
@@ -137,14 +137,14 @@ mod jumps {
         cuStreamCreate cuStreamDestroy_v2 cuStreamSynchronize cuStreamWaitEvent
     ]);
 
-    // CUBLAS_STATUS_NOT_SUPPORTED
+    // 15 is CUBLAS_STATUS_NOT_SUPPORTED.
     library!(cublas, 15, [
         cublasCreate_v2 cublasDestroy_v2 cublasDgemmStridedBatched cublasDgemm_v2 cublasDgemv_v2 cublasGemmEx
         cublasGemmStridedBatchedEx cublasHgemm cublasHgemmStridedBatched cublasSetStream_v2 cublasSgemmBatched
         cublasSgemmStridedBatched cublasSgemm_v2 cublasSgemv_v2
     ]);
 
-    // NVRTC_ERROR_INTERNAL_ERROR
+    // 11 is NVRTC_ERROR_INTERNAL_ERROR.
     library!(nvrtc, 11, [
         nvrtcCompileProgram nvrtcCreateProgram nvrtcDestroyProgram nvrtcGetPTX nvrtcGetPTXSize nvrtcGetProgramLog
         nvrtcGetProgramLogSize
@@ -177,7 +177,7 @@ mod jumps {
         },
     ];
 
-    const TOOLKIT: &str = "install CUDA 12 or 13 from developer.nvidia.com/cuda-downloads; if it is in an unusual place, set CUDA_ROOT \
+    const TOOLKIT: &str = "install CUDA 12 or 13 from developer.nvidia.com/cuda-downloads; if it is installed in an unusual place, set CUDA_ROOT \
                            to its folder, or LD_LIBRARY_PATH to the folder of the file";
 
     /// Fills the table. Libraries stay loaded until the process ends.

@@ -1,9 +1,8 @@
 //! Every operation on a CUDA GPU: cuBLAS for matrix products, eight CUDA [`kernels`] for everything else.
 //!
 //! [`Dfdx`](super::Dfdx) implements every operation on a GPU too, and is the reference for this backend. It is not the fast
-//! one, because it spends more time on a layer norm than on the matrix products around it (`docs/gpu.md` counts the calls);
-//! because its tensors do not lend out their memory, so that no single operation can be replaced; and because it keeps a copy
-//! of every upload on the host.
+//! one: a layer norm alone is ten of its operations (`docs/gpu.md` counts the calls), its tensors do not lend out their memory,
+//! so that no single operation can be replaced, and it keeps a copy of every uploaded weight on the host.
 //!
 //! The GPU executes work in the order in which it is issued. Only downloads wait for it ([`DeviceBuffer::download`]). Cached
 //! activations stay on the GPU until they are first read ([`cached`]).
