@@ -25,8 +25,8 @@ fn a_gpu_matches_all_golden_data() {
     }
 }
 
-/// A batch equals its prompts one by one within rounding (cuBLAS may add in another order for another shape). Repeated runs are
-/// equal bit by bit, from any thread.
+/// A batch equals its prompts one by one within rounding (cuBLAS may add in another order for another shape). Repeated
+/// runs are equal bit by bit, from any thread.
 #[test]
 fn results_do_not_depend_on_the_batch_or_the_thread() {
     let model = load_on_gpu(&fixture("tiny"));
@@ -93,7 +93,8 @@ fn fake_cuda() -> PathBuf {
         .into()
 }
 
-/// Makes one of the fake libraries available in a folder. As a link, because the three are one file that must be loaded once.
+/// Makes one of the fake libraries available in a folder. As a link, because the three are one file that must be loaded
+/// once.
 fn link_fake_library(library: &str, folder: &Path) {
     let file = std::fs::canonicalize(fake_cuda().join(library)).unwrap();
     std::os::unix::fs::symlink(file, folder.join(library)).unwrap();
@@ -146,7 +147,8 @@ fn a_missing_library_or_gpu_is_named_in_the_error() {
     }
 }
 
-/// Runs a test of this module in a process of its own, on a fake GPU with `memory` bytes. Returns the fake driver's counts by name.
+/// Runs a test of this module in a process of its own, on a fake GPU with `memory` bytes. Returns the fake driver's
+/// counts by name.
 fn run_alone(test: &str, memory: &str) -> HashMap<String, u64> {
     let folder = tempfile::tempdir().unwrap();
     let (memory_file, calls) = (folder.path().join("memory"), folder.path().join("calls"));

@@ -50,7 +50,8 @@ fn attention_is_launched_once_per_prompt_length() {
     assert_eq!((count("cublasSgemmBatched"), count("cublasSgemmStridedBatched")), (2 * N_LAYERS, 3 * N_LAYERS));
 }
 
-/// The reason for kernels of our own: dfdx makes several times as many launches, and copies from the host in most operations.
+/// The reason for kernels of our own: dfdx makes several times as many launches, and copies from the host in most
+/// operations.
 #[test]
 #[ignore = "needs the fake driver"]
 fn dfdx_makes_several_times_as_many_calls() {

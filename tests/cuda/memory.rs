@@ -105,8 +105,8 @@ fn activations_stay_on_the_gpu_until_they_are_read() {
     let before = used_bytes();
     let run = || model.run_with_cache(ragged()).unwrap().1;
     let cache = run();
-    // Each value is stored once: the first resid_pre; in each block q, k, v, z, attn_out, resid_mid, mlp_out, resid_post; and the
-    // patterns.
+    // Each value is stored once: the first resid_pre; in each block q, k, v, z, attn_out, resid_mid, mlp_out,
+    // resid_post; and the patterns.
     let pos: usize = RAGGED.iter().map(|prompt| prompt.len()).sum();
     let pattern_len: usize = RAGGED.iter().map(|prompt| prompt.len() * prompt.len()).sum();
     let expected = (1 + 8 * config.n_layers) * pos * config.d_model + config.n_layers * config.n_heads * pattern_len;

@@ -1,5 +1,5 @@
-//! `cargo xtask cuda-check`: tests the feature `cuda` on a machine without a GPU. It is compiled by NVIDIA's own compilers and
-//! runs with a fake of the driver, cuBLAS and NVRTC.
+//! `cargo xtask cuda-check`: tests the feature `cuda` on a machine without a GPU. It is compiled by NVIDIA's own
+//! compilers and runs with a fake of the driver, cuBLAS and NVRTC.
 
 use std::env;
 use std::ffi::OsString;
@@ -211,8 +211,8 @@ fn compile_fake_cuda(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Checks that a program depends on none of NVIDIA's libraries. Otherwise it would not start where one is missing, and could not
-/// report which.
+/// Checks that a program depends on none of NVIDIA's libraries. Otherwise it would not start where one is missing, and
+/// could not report which.
 fn check_dependencies(program: &Path) -> Result<()> {
     let listed = output(Command::new("ldd").arg(program)).ok_or("ldd fails")?;
     match NVIDIA_LIBRARIES.iter().find(|library| listed.contains(&format!("lib{library}."))) {

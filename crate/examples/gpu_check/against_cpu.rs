@@ -1,4 +1,4 @@
-//! Compares a model on the GPU with the same model on the CPU: every activation, and the attention tokens of every projection.
+//! Compares a model on the GPU with the CPU: every activation, and the attention tokens of every projection.
 
 use std::path::Path;
 

@@ -17,11 +17,12 @@ use super::against_cpu::parameter_bytes;
 use super::random_weights::{Sizes, prompts};
 use super::{Options, Result};
 
-/// Decoding all heads is measured once instead of five times if it takes longer than this, in seconds. If it would take ten times as
-/// long, only one layer is measured.
+/// Decoding all heads is measured once instead of five times if it takes longer than this, in seconds. If it would take
+/// ten times as long, only one layer is measured.
 const SLOW_S: f64 = 2.0;
 
-/// Rows of the table are not started later than this, in seconds since the program started, so that it ends within ten minutes.
+/// Rows of the table are not started later than this, in seconds since the program started, so that it ends within ten
+/// minutes.
 const LAST_START_S: u64 = 330;
 /// The same for the rows of PyTorch.
 const LAST_TORCH_START_S: u64 = 450;

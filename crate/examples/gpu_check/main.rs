@@ -9,9 +9,9 @@
 //! | `--without-dfdx` | skip dfdx's own operations |
 //! | `--python PROGRAM` | a Python with PyTorch to compare with, `python3` by default |
 //!
-//! The program is self-contained: it includes the golden data, and makes random weights of GPT-2 small's shape from a seed. It can
-//! be copied to a machine with NVIDIA's driver, the libraries of CUDA 12 or 13, and no Rust. It prints Markdown. It fails if a
-//! number is wrong; a missed target for speed is printed, and is no failure.
+//! The program is self-contained: it includes the golden data, and makes random weights of GPT-2 small's shape from a
+//! seed. It can be copied to a machine with NVIDIA's driver, the libraries of CUDA 12 or 13, and no Rust. It prints
+//! Markdown. It fails if a number is wrong; a missed target for speed is printed, and is no failure.
 
 mod against_cpu;
 mod benchmark;

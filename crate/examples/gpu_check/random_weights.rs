@@ -19,8 +19,8 @@ pub(crate) struct Sizes {
 
 pub(crate) const GPT2_SMALL: Sizes = Sizes { n_layers: 12, n_heads: 12, d_model: 768, d_vocab: 50257, n_ctx: 1024 };
 
-/// Writes `config.json` and `model.safetensors`. The weights are normally distributed, with standard deviations roughly those of a
-/// trained GPT-2.
+/// Writes `config.json` and `model.safetensors`. The weights are normally distributed, with standard deviations roughly
+/// those of a trained GPT-2.
 pub(crate) fn write(folder: &Path, sizes: Sizes, seed: u64) -> Result<(), Box<dyn Error>> {
     let Sizes { n_layers, n_heads, d_model, d_vocab, n_ctx } = sizes;
     let config = json!({

@@ -2,8 +2,8 @@
 
     python torch.py FOLDER LENGTHS BATCHES SECONDS
 
-Prints a line of JSON for each batch and length, and starts none after SECONDS. Results are copied to the host, as in this project.
-Each time is the median of 5 runs after 2 warm-up runs.
+Prints a line of JSON for each batch and length, and starts none after SECONDS. Results are copied to the host, as in this
+project. Each time is the median of 5 runs after 2 warm-up runs.
 """
 
 import json
@@ -33,7 +33,10 @@ def load_weights(folder):
 
 
 def blocks(w, config, tokens, keep_layer=None):
-    """The residual stream after the last block, [batch, pos, d_model], and q, k, v of layer `keep_layer`, each [batch, head, pos, d_head]."""
+    """The residual stream after the last block, [batch, pos, d_model].
+
+    And q, k and v of layer `keep_layer`, each [batch, head, pos, d_head].
+    """
     heads, d_model = config["n_head"], config["n_embd"]
     batch, length = tokens.shape
     mask = torch.full((length, length), -math.inf, device="cuda").triu(1)
@@ -65,8 +68,10 @@ def forward(w, config, tokens):
 
 
 def decode_layer(w, config, tokens, layer):
-    """A function that decodes every cell and vector of a layer's heads, with the notebook's projection (W_V times the sums of W_O), in blocks
-    of 256 MB of logits. It returns the best tokens."""
+    """A function that decodes every cell and vector of a layer's heads, and returns the best tokens.
+
+    With the notebook's projection (W_V times the sums of W_O), in blocks of 256 MB of logits.
+    """
     d_model, heads = config["n_embd"], config["n_head"]
     d_head = d_model // heads
     _, (q, k, v) = blocks(w, config, tokens, keep_layer=layer)

@@ -1,9 +1,9 @@
 // Runs a kernel on one thread of the CPU: block after block, the threads of a block as fibers.
 //
-// A fiber runs thread after thread of the block. When a thread waits in __syncthreads(), another fiber continues with the threads
-// that are left; when all threads wait, each fiber is resumed. Launches of a kernel alternate between ascending and descending
-// order of the threads, so that a kernel in which a thread reads what another has not written yet, or has overwritten, gives wrong
-// numbers in one of two launches.
+// A fiber runs thread after thread of the block. When a thread waits in __syncthreads(), another fiber continues with
+// the threads that are left; when all threads wait, each fiber is resumed. Launches of a kernel alternate between
+// ascending and descending order of the threads, so that a kernel in which a thread reads what another has not written
+// yet, or has overwritten, gives wrong numbers in one of two launches.
 //
 // Fibers switch stacks by `_longjmp`, because `swapcontext` makes a system call each time.
 

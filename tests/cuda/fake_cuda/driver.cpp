@@ -1,4 +1,5 @@
-// The driver: devices, contexts, memory, modules and launches. Streams and events do nothing, because every call finishes its work.
+// The driver: devices, contexts, memory, modules and launches. Streams and events do nothing, because every call
+// finishes its work.
 
 #include <dlfcn.h>
 

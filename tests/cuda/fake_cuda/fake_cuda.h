@@ -1,16 +1,16 @@
-// A fake of NVIDIA's driver, cuBLAS and NVRTC that computes on the CPU, to test the feature `cuda` on a machine without a GPU.
-// It has the functions that this project calls. `cargo xtask cuda-check` compiles it.
+// A fake of NVIDIA's driver, cuBLAS and NVRTC that computes on the CPU, to test the feature `cuda` on a machine without
+// a GPU. It has the functions that this project calls. `cargo xtask cuda-check` compiles it.
 //
-// It is stricter than a GPU. Memory is filled with NaN when it is allocated, ends at a page that cannot be accessed, and is
-// unmapped when it is freed, so that an access outside of it ends the program. The matrices of a product must be inside allocated
-// memory. Kernels are compiled from their source for the CPU. Those of a module in machine code (dfdx's) are counted and do
-// nothing.
+// It is stricter than a GPU. Memory is filled with NaN when it is allocated, ends at a page that cannot be accessed,
+// and is unmapped when it is freed: an access beyond its end, or after it is freed, ends the program. The matrices of a
+// product must be inside allocated memory. Kernels are compiled from their source for the CPU. Those of a module in
+// machine code (dfdx's) are counted and do nothing.
 //
 // Environment variables:
 // - FAKE_CUDA_DEVICES: the number of GPUs, 1 by default; with -1 the driver cannot be initialized.
 // - FAKE_CUDA_MEMORY: a file with the GPU's memory in bytes, read at every allocation; 64 GiB by default.
-// - FAKE_CUDA_CALLS: a file that is written when the program ends: the number of calls of each function and kernel, and the
-//   peak of allocated bytes.
+// - FAKE_CUDA_CALLS: a file that is written when the program ends: the number of calls of each function and kernel, and
+//   the peak of allocated bytes.
 
 #pragma once
 

@@ -21,7 +21,8 @@ void (*synchronize_block)();
 extern char __start_shared_memory[] __attribute__((weak, visibility("hidden")));
 extern char __stop_shared_memory[] __attribute__((weak, visibility("hidden")));
 
-// Called by the fake driver before each block: fills shared memory with NaN, so that a block cannot read the values of the one before.
+// Called by the fake driver before each block: fills shared memory with NaN, so that a block cannot read the values of
+// the one before.
 void forget_shared_memory() {
     if (__start_shared_memory) std::memset(__start_shared_memory, 0xff, __stop_shared_memory - __start_shared_memory);
 }

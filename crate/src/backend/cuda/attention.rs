@@ -95,7 +95,7 @@ impl PromptGroup<'_> {
         })
     }
 
-    /// The heads of several prompts are anywhere in the batch: products with lists of addresses, which a kernel computes.
+    /// The heads of several prompts are anywhere in the batch: products with lists of addresses, made by a kernel.
     #[allow(unsafe_code)]
     fn attend_several(&self, first_rows: &[usize]) -> Result<(), CudaError> {
         let &Self { gpu, qkv: [q, k, v], n_heads, pos, pattern, z } = self;
@@ -118,7 +118,7 @@ impl PromptGroup<'_> {
         };
         let [q, k, v, z] = [0, 1, 2, 4].map(|index| list(index, z.columns));
         self.attend([q, k, v, list(3, pos), z], n, |alpha, a, b, c, shape| {
-            // SAFETY: the kernel wrote addresses of the rows of these prompts in `q`, `k`, `v` and `z`, and of their patterns.
+            // SAFETY: the kernel wrote addresses of these prompts' rows in `q`, `k`, `v` and `z`, and of their patterns.
             unsafe { gpu.gemm_batched(alpha, a, b, c, shape) }
         })
     }

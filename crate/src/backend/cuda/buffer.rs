@@ -25,7 +25,7 @@ struct Allocation {
     gpu: Arc<CudaGpu>,
 }
 
-// SAFETY: a kernel's parameter is the address of the first byte, which is stored here and lives as long as the reference.
+// SAFETY: a kernel's parameter is the address of the first byte, which is stored here as long as the reference lives.
 #[allow(unsafe_code)]
 unsafe impl DeviceRepr for &DeviceBuffer {
     fn as_kernel_param(&self) -> *mut std::ffi::c_void {
@@ -124,8 +124,8 @@ impl DeviceBuffer {
         assert!(offset + size_of_val(to) <= self.bytes, "the values are inside the buffer");
         if !to.is_empty() {
             self.allocation.gpu.device.bind_to_thread()?;
-            // SAFETY: the range is inside the allocation, any bytes are a valid `Pod`, and the call returns when they have
-            // been copied.
+            // SAFETY: the range is inside the allocation, any bytes are a valid `Pod`, and the call returns when they
+            // have been copied.
             unsafe { result::memcpy_dtoh_sync(to, self.pointer + offset as u64) }?;
         }
         Ok(())
@@ -140,8 +140,8 @@ fn out_of_memory(bytes: usize) -> CudaError {
         Err(error) => CudaError::from(error).0,
     };
     CudaError(format!(
-        "out of memory: {} MB requested, {free}; drop caches of earlier runs, run fewer or shorter prompts, load the model with a \
-         smaller `decode_cache_bytes`, or close other programs that use the GPU",
+        "out of memory: {} MB requested, {free}; drop caches of earlier runs, run fewer or shorter prompts, load the model \
+         with a smaller `decode_cache_bytes`, or close other programs that use the GPU",
         mb(bytes)
     ))
 }

@@ -1,4 +1,4 @@
-//! Cached activations: they stay on the GPU until they are first read, as long as caches do not exceed their share of memory.
+//! Cached activations, which stay on the GPU until they are first read, within the caches' share of its memory.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -27,7 +27,8 @@ impl DeviceSlice<'_> {
         Ok(host)
     }
 
-    /// Postpones the download until the array is read. If caches hold all that they may, downloads at once. Shape: → `shape`.
+    /// Postpones the download until the array is read. If caches hold all that they may, downloads at once.
+    /// Shape: → `shape`.
     pub(super) fn to_lazy<D: Dimension + Send + 'static>(
         &self,
         gpu: &Arc<CudaGpu>,
@@ -47,8 +48,8 @@ pub(super) fn lazy_rows(gpu: &Arc<CudaGpu>, x: &DeviceMatrix, rows: Range<usize>
     slice.to_lazy(gpu, shape)
 }
 
-/// See [`Backend::attn_scores`](crate::backend::Backend::attn_scores). Caches the small queries and keys instead of the scores,
-/// which are as large as the pattern and rarely read; the host computes the scores when they are.
+/// See [`Backend::attn_scores`](crate::backend::Backend::attn_scores). Caches the small queries and keys instead of the
+/// scores, which are as large as the pattern and rarely read; the host computes the scores when they are.
 /// Shape: each `[rows, n_heads d_head]` → `[n_heads, query_pos, key_pos]`.
 pub(super) fn lazy_attn_scores(
     gpu: &Arc<CudaGpu>,

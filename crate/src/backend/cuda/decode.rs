@@ -16,16 +16,16 @@ use crate::decode::{TopTokens, Vectors, n_ranked};
 /// The size of the vectors that are on the GPU together.
 const VECTOR_BYTES: usize = 64 << 20;
 
-/// Vectors that are products of values above this limit may overflow later, at another place in `(c P) W_U` than in `c (P W_U)`.
-/// They are decoded by the former, as the reference does.
+/// Vectors that are products of values above this limit may overflow later, and at another place in `(c P) W_U` than
+/// in `c (P W_U)`. They are decoded by the former, as the reference does.
 const MAX_FOLDED: f32 = 1e9;
 
 /// A head's projection, and its product with the unembedding.
 pub(crate) struct DecodeTable {
     /// Shape: `[d_head, d_model]`.
     p: DeviceMatrix,
-    /// `P W_U`, computed when the head is first decoded. Decoding a vector takes `d_head` multiplications per token with it,
-    /// and `d_model` with `W_U`. Shape: `[d_head, d_vocab]`.
+    /// `P W_U`, computed when the head is first decoded. Decoding a vector takes `d_head` multiplications per token
+    /// with it, and `d_model` with `W_U`. Shape: `[d_head, d_vocab]`.
     p_w_u: OnceLock<DeviceMatrix>,
 }
 
@@ -117,8 +117,8 @@ fn best_tokens(
         let rows = start..(start + block_rows).min(n);
         x.matmul_rows_into(gpu, rows.clone(), w, &block)?;
         let parameters = (&block.buffer, b, &tokens, &logits, start as u64, d_vocab as u32, n_ranked as u32);
-        // SAFETY: the parameters are those of the kernel, which has a block for each row. It writes `n_ranked` tokens and
-        // logits of each row, at most `d_vocab` of them, after those of the `start` rows before.
+        // SAFETY: the parameters are those of the kernel, which has a block for each row. It writes `n_ranked` tokens
+        // and logits of each row, at most `d_vocab` of them, after those of the `start` rows before.
         unsafe { gpu.kernels.top_tokens.clone().launch(block_per_row(rows.len()), parameters) }?;
     }
     Ok(BestTokens { tokens, logits })

@@ -12,21 +12,21 @@ use super::kernels::Kernels;
 use super::libraries;
 use crate::error::{Error, Result, check_index};
 
-/// The driver's pool keeps this much unused memory for the next run. Returning it would take longer than most kernels run.
+/// The driver's pool keeps this much unused memory for the next run. Freeing it would take longer than most kernels.
 const POOL_RELEASE_THRESHOLD: u64 = 512 << 20;
 
 /// Caches hold at most total memory / `CACHE_DIVISOR`; further activations are copied to the host as they are computed.
 const CACHE_DIVISOR: usize = 4;
 
-/// An open GPU. It stays open until the process ends: opening it takes longer than most models run, and closing it after a
-/// failure would panic in cudarc.
+/// An open GPU. It stays open until the process ends: opening it takes longer than most runs of a model, and closing it
+/// after a failure would panic in cudarc.
 pub(super) struct CudaGpu {
     name: String,
     pub(super) device: Arc<CudaDevice>,
     /// Locked for each call: NVIDIA advises against calls of several threads with one handle.
     blas: Mutex<CudaBlas>,
     pub(super) kernels: Kernels,
-    /// Whether memory comes from the driver's pool, in stream order. Calls that allocate without a pool wait for all work.
+    /// Whether memory comes from the driver's pool, in stream order. Allocating without the pool waits for all work.
     pub(super) pooled: bool,
     /// Bytes that caches hold.
     cache_bytes: Mutex<usize>,

@@ -41,8 +41,8 @@ impl From<CublasError> for CudaError {
     }
 }
 
-/// The driver's message for a status. By number: cudarc's enum ends with the statuses of CUDA 11.8, and formatting another
-/// one would be undefined behaviour.
+/// The driver's message for a status. By number: cudarc's enum ends with the statuses of CUDA 11.8, and formatting
+/// another one would be undefined behaviour.
 #[allow(unsafe_code)]
 fn driver_message(status: u32) -> String {
     unsafe extern "C" {

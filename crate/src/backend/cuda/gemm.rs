@@ -11,8 +11,8 @@ impl CudaGpu {
     /// `c = alpha a b`, for each of `shape.count` products.
     /// Shape: `a [count, rows, inner]`, `b [count, inner, columns]` → `c [count, rows, columns]`.
     ///
-    /// In single precision: nothing here enables TF32. (`NVIDIA_TF32_OVERRIDE=1` does, in NVIDIA's libraries and for every
-    /// program.)
+    /// In single precision: nothing here enables TF32. (`NVIDIA_TF32_OVERRIDE=1` does, in NVIDIA's libraries and for
+    /// every program.)
     ///
     /// # Panics
     /// If an operand reaches beyond its buffer.
@@ -38,8 +38,8 @@ impl CudaGpu {
         let (handle, beta) = (*blas.handle(), 0.0);
         let (pa, pb, pc) =
             (b.address::<f32>() as *const f32, a.address::<f32>() as *const f32, c.address::<f32>() as *mut f32);
-        // SAFETY: the operands are inside their buffers, as was just checked. The memory belongs to this GPU, and is freed in
-        // stream order, after this product.
+        // SAFETY: the operands are inside their buffers, as was just checked. The memory belongs to this GPU, and is
+        // freed in stream order, after this product.
         unsafe {
             if count == 1 {
                 cudarc::cublas::result::sgemm(handle, opa, opb, m, n, k, &alpha, pa, lda, pb, ldb, &beta, pc, ldc)?;
@@ -53,8 +53,8 @@ impl CudaGpu {
         Ok(())
     }
 
-    /// [`gemm`](Self::gemm) of matrices at any addresses. An operand's buffer contains the addresses, `u64` each, and its offset
-    /// is the index of the first one.
+    /// [`gemm`](Self::gemm) of matrices at any addresses. An operand's buffer contains the addresses, `u64` each, and
+    /// its offset is the index of the first one.
     /// Shape: each `[count]` addresses, of `a [rows, inner]`, `b [inner, columns]` and `c [rows, columns]`.
     ///
     /// # Safety
@@ -80,7 +80,7 @@ impl CudaGpu {
         let (handle, beta) = (*blas.handle(), 0.0);
         let (pa, pb, pc) =
             (b.address::<u64>() as *const _, a.address::<u64>() as *const _, c.address::<u64>() as *const _);
-        // SAFETY: the buffers contain `count` addresses, as was just checked, and the caller vouches for the matrices there.
+        // SAFETY: the buffers contain `count` addresses, as was just checked. The caller vouches for the matrices.
         unsafe {
             cudarc::cublas::sys::cublasSgemmBatched(
                 handle, opa, opb, m, n, k, &alpha, pa, lda, pb, ldb, &beta, pc, ldc, batch,
@@ -91,8 +91,8 @@ impl CudaGpu {
     }
 }
 
-/// The arguments of a call of cuBLAS, by its own names. cuBLAS reads matrices column by column, and so sees the transposes of our
-/// row-major ones: it computes `cᵀ = bᵀ aᵀ`.
+/// The arguments of a call of cuBLAS, by its own names. cuBLAS reads matrices column by column, and so sees the
+/// transposes of our row-major ones: it computes `cᵀ = bᵀ aᵀ`.
 struct ColumnMajor {
     opa: cublasOperation_t,
     opb: cublasOperation_t,

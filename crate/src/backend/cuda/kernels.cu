@@ -1,7 +1,7 @@
 // The operations that cuBLAS does not have. NVRTC compiles this file when a GPU is first used; no header is needed.
 //
-// Matrices are row-major. Kernels that reduce over a row have one block of BLOCK threads per row. Element-wise kernels have one
-// thread per element, in a grid-stride loop where there are more elements than threads.
+// Matrices are row-major. Kernels that reduce over a row have one block of BLOCK threads per row. Element-wise kernels
+// have one thread per element, in a grid-stride loop where there are more elements than threads.
 
 #define BLOCK 256
 #define LOADS 8 // logits that a thread loads together
@@ -73,8 +73,8 @@ extern "C" __global__ void layer_norm(
     }
 }
 
-// x = epilogue(x + b) in place, for a batch of matrices with a bias each. One block per BLOCK columns of a row. The numbers of
-// the functions are those of `Epilogue` in kernels.rs.
+// x = epilogue(x + b) in place, for a batch of matrices with a bias each. One block per BLOCK columns of a row. The
+// numbers of the functions are those of `Epilogue` in kernels.rs.
 // Shape: x [count, rows, columns], b [count, columns]
 extern "C" __global__ void add_bias(float *x, const float *b, u32 rows, u32 columns, u32 epilogue) {
     u32 blocks_per_row = (columns + BLOCK - 1) / BLOCK;
@@ -123,8 +123,9 @@ struct FirstRows {
     u32 of_prompt[MAX_PROMPTS];
 };
 
-// The address of each head of some prompts, as cuBLAS takes them for a batched product: a list each for q, k, v, pattern and z.
-// Shape: q, k, v, z [rows, n_heads d_head], pattern [prompts, n_heads, pos, pos] -> addresses [5, n], n = prompts n_heads
+// The addresses of the heads of some prompts, for batched products of cuBLAS: a list each for q, k, v, pattern and z.
+// Shape: q, k, v, z [rows, n_heads d_head], pattern [prompts, n_heads, pos, pos] -> addresses [5, n],
+// n = prompts * n_heads
 extern "C" __global__ void list_head_addresses(
     FirstRows first_rows, float *q, float *k, float *v, float *pattern, float *z, float **addresses, u32 n_heads, u32 d_head,
     u32 pos, u32 n
@@ -157,8 +158,8 @@ extern "C" __global__ void causal_softmax(float *scores, u32 pos) {
     for (u32 key = threadIdx.x; key < pos; key += BLOCK) row[key] = key < keys ? row[key] / total : 0;
 }
 
-// A logit and its token as one integer that is larger for better tokens. Among equal logits the lowest token id is best; NaN is
-// the worst logit.
+// A logit and its token as one integer that is larger for better tokens. Among equal logits the lowest token id is
+// best; NaN is the worst logit.
 __device__ u64 rank(float logit, u32 token) {
     u32 bits = __float_as_int(logit + 0.0f); // +0 for -0, which it equals
     u32 ordered = bits & 0x80000000u ? ~bits : bits | 0x80000000u;
@@ -220,8 +221,8 @@ __device__ void push_several(BestTwo &best, const float *row, const float *b, u3
     for (u32 index = 0; index < LOADS; index++) push(best, logits[index], token + index * BLOCK, below);
 }
 
-// The n_ranked best tokens of each row of product + b, best first, n_ranked <= d_vocab. One block per row, which reads the row
-// once for every two tokens. The result goes after that of `rows_before` rows.
+// The n_ranked best tokens of each row of product + b, best first, n_ranked <= d_vocab. One block per row, which reads
+// the row once for every two tokens. The result goes after that of `rows_before` rows.
 // Shape: product [rows, d_vocab], b [d_vocab] -> tokens, logits [rows_before + rows, n_ranked]
 extern "C" __global__ void top_tokens(
     const float *product, const float *b, u32 *tokens, float *logits, u64 rows_before, u32 d_vocab, u32 n_ranked
@@ -234,7 +235,7 @@ extern "C" __global__ void top_tokens(
         if (LOADS * BLOCK <= d_vocab) {
             push_several(best, row, b, token, below);
             token += LOADS * BLOCK;
-            // The second best of all threads so far bounds the result, and later tokens lose ties: their ids are higher.
+            // The second best of all threads bounds the result. Later tokens lose ties, because their ids are higher.
             u64 first = best.first, second = best.second;
             block_best_two(first, second);
             best.threshold = logit_of(second);

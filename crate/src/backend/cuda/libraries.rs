@@ -1,9 +1,10 @@
 //! Loads NVIDIA's driver, cuBLAS and NVRTC at run time, when a GPU is first used.
 //!
-//! dfdx's cudarc is linked to the three libraries. A program that contains it would not start on a machine without them, and a
-//! notebook could not report which one is missing. So this module defines every function that cudarc calls as a jump to an
-//! address in a table, and [`load`] fills the table from the libraries that it finds. The linker takes these definitions, so
-//! that a program depends on none of NVIDIA's libraries, and runs with those of CUDA 12 and of CUDA 13.
+//! dfdx's cudarc is linked to the three libraries. A program that contains it would not start on a machine without
+//! them, and a notebook could not report which one is missing. So this module defines every function that cudarc calls
+//! as a jump to an address in a table, and [`load`] fills the table from the libraries that it finds. The linker takes
+//! these definitions, so that a program depends on none of NVIDIA's libraries, and runs with those of CUDA 12 and of
+//! CUDA 13.
 
 use crate::error::Result;
 
@@ -52,8 +53,8 @@ mod jumps {
         address: &'static AtomicPtr<c_void>,
     }
 
-    /// Defines each function of a library as `name: jmp [address]`. Until the library is loaded, and if its version lacks the
-    /// function, the address is that of a function that returns `$status`, an error code of the library.
+    /// Defines each function of a library as `name: jmp [address]`. Until the library is loaded, and if its version
+    /// lacks the function, the address is that of a function that returns `$status`, an error code of the library.
     macro_rules! library {
         ($library:ident, $status:literal, [$($name:ident)*]) => {
             mod $library {
@@ -232,8 +233,8 @@ mod jumps {
         (!handle.is_null()).then_some(handle)
     }
 
-    /// Opens the files beside a library that the library will open by name. The system finds them if they are open already;
-    /// otherwise it searches its own folders only.
+    /// Opens the files beside a library that the library will open by name. The system finds them if they are open
+    /// already; otherwise it searches its own folders only.
     fn open_companions(file: &Path, prefix: &str) {
         if file.components().count() == 1 {
             return; // the system found the library by name, and will find these

@@ -1,11 +1,11 @@
 //! Every operation on a CUDA GPU: cuBLAS for matrix products, eight CUDA [`kernels`] for everything else.
 //!
-//! [`Dfdx`](super::Dfdx) implements every operation on a GPU too, and is the reference for this backend. It is not the fast
-//! one: a layer norm alone is ten of its operations (`docs/gpu.md` counts the calls), its tensors do not lend out their memory,
-//! so that no single operation can be replaced, and it keeps a copy of every uploaded weight on the host.
+//! [`Dfdx`](super::Dfdx) implements every operation on a GPU too, and is the reference for this backend. It is not the
+//! fast one: a layer norm alone is ten of its operations (`docs/gpu.md` counts the calls), its tensors do not lend out
+//! their memory, so that no single operation can be replaced, and it keeps a copy of every uploaded weight on the host.
 //!
-//! The GPU executes work in the order in which it is issued. Only downloads wait for it ([`DeviceBuffer::download`]). Cached
-//! activations stay on the GPU until they are first read ([`cached`]).
+//! The GPU executes work in the order in which it is issued. Only downloads wait for it ([`DeviceBuffer::download`]).
+//! Cached activations stay on the GPU until they are first read ([`cached`]).
 
 mod attention;
 mod buffer;
@@ -56,7 +56,8 @@ impl Cuda {
     }
 }
 
-/// Frees the pool of host memory that downloads reuse, as [`Fused`](super::Fused) does: it is of no use without a model.
+/// Frees the pool of host memory that downloads reuse, as [`Fused`](super::Fused) does: it is of no use without a
+/// model.
 impl Drop for Cuda {
     fn drop(&mut self) {
         clear_pool();
@@ -109,7 +110,8 @@ impl Cuda {
         Ok(y)
     }
 
-    /// One batched product for queries, keys and values: those of a single prompt are too small to occupy a GPU one by one.
+    /// One batched product for queries, keys and values: those of a single prompt are too small to occupy a GPU one by
+    /// one.
     /// Shape: `[rows, d_model]` → each `[rows, n_heads d_head]`.
     fn qkv(&self, linears: &[CudaLinear; 3], x: &DeviceMatrix) -> Result<[DeviceMatrix; 3], CudaError> {
         let (w, b) = (linears.each_ref().map(|linear| &linear.w.buffer), linears.each_ref().map(|linear| &linear.b));
@@ -142,8 +144,8 @@ impl Cuda {
     ) -> Result<(), CudaError> {
         let blocks = thread_per_column(count * rows, columns);
         let parameters = (x, b, rows as u32, columns as u32, epilogue as u32);
-        // SAFETY: the parameters are those of the kernel; `x` has `count` matrices of these rows and columns, `b` a row for
-        // each matrix.
+        // SAFETY: the parameters are those of the kernel; `x` has `count` matrices of these rows and columns, `b` a row
+        // for each matrix.
         Ok(unsafe { self.gpu.kernels.add_bias.clone().launch(blocks, parameters) }?)
     }
 }
@@ -208,8 +210,8 @@ impl Backend for Cuda {
             let tokens = DeviceBuffer::upload(&self.gpu, tokens)?;
             let positions = DeviceBuffer::upload(&self.gpu, &positions)?;
             let parameters = (&tokens, &positions, &w_e.buffer, &w_pos.buffer, &y.buffer, y.columns as u32);
-            // SAFETY: the parameters are those of the kernel, which has a block for each row of `y`; the caller has checked
-            // the token ids and the positions.
+            // SAFETY: the parameters are those of the kernel, which has a block for each row of `y`; the caller has
+            // checked the token ids and the positions.
             unsafe { self.gpu.kernels.embed.clone().launch(block_per_row(y.rows), parameters) }?;
             Ok(y)
         };
