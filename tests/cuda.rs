@@ -1,3 +1,5 @@
+//! Models on a CUDA GPU. Ignored tests need the fake driver of `cargo xtask cuda-check`; the others run on a GPU too.
+
 mod calls;
 mod memory;
 
@@ -9,12 +11,12 @@ use attention_tokens::prelude::*;
 
 use crate::support::{assert_close, example, fixture, root};
 
-fn on_card(folder: &Path) -> Gpt2 {
+fn load_on_gpu(folder: &Path) -> Gpt2 {
     Gpt2::from_pretrained(folder.to_str().unwrap(), LoadOptions::default().device(Device::cuda(0))).unwrap()
 }
 
 #[test]
-fn every_golden_number_on_a_card() {
+fn a_gpu_matches_all_golden_data() {
     let folders = [(fixture("tiny"), 214), (fixture("odd"), 289), (root().join("crate/demo-model"), 39)];
     for (folder, quantities) in folders {
         let output = example("parity").arg(folder).arg("cuda").output().unwrap();
@@ -23,11 +25,11 @@ fn every_golden_number_on_a_card() {
     }
 }
 
-/// What a batch gives is what its prompts give alone (within rounding: cuBLAS may add in another order for another shape), and
-/// the same bits each time, from any thread.
+/// A batch equals its prompts one by one within rounding (cuBLAS may add in another order for another shape). Repeated
+/// runs are equal bit by bit, from any thread.
 #[test]
-fn a_card_computes_the_same_alone_in_a_batch_and_from_many_threads() {
-    let model = on_card(&fixture("tiny"));
+fn results_do_not_depend_on_the_batch_or_the_thread() {
+    let model = load_on_gpu(&fixture("tiny"));
     assert_eq!(model.device(), Device::cuda(0));
     let prompts = [vec![1, 2, 3, 4, 5], vec![7], vec![90, 3, 3, 8, 1, 2, 11]];
     let (logits, cache) = model.run_with_cache(prompts.to_vec()).unwrap();
@@ -43,19 +45,19 @@ fn a_card_computes_the_same_alone_in_a_batch_and_from_many_threads() {
                         data.iter().map(|data| (data.prompts[0].qk.clone(), data.prompts[0].v.clone())).collect();
                     (logits, cache, tokens)
                 };
-                let (own, own_cache, tokens) = run();
-                assert_close(&own[0], &logits[index], 1e-5);
-                let of_batch = cache.prompt(index).unwrap();
+                let (alone_logits, alone_cache, alone_tokens) = run();
+                assert_close(&alone_logits[0], &logits[index], 1e-5);
+                let batch_cache = cache.prompt(index).unwrap();
                 for activation in [Activation::Q, Activation::Pattern, Activation::Z, Activation::ResidPost] {
-                    assert_close(&own_cache.get(activation, 1).unwrap(), &of_batch.get(activation, 1).unwrap(), 1e-5);
+                    let (alone, in_batch) = (alone_cache.get(activation, 1), batch_cache.get(activation, 1));
+                    assert_close(&alone.unwrap(), &in_batch.unwrap(), 1e-5);
                 }
                 for _ in 0..2 {
-                    let (again, cache_again, tokens_again) = run();
-                    assert_eq!((again, tokens_again), (own.clone(), tokens.clone()));
+                    let (again_logits, again_cache, again_tokens) = run();
+                    assert_eq!((again_logits, again_tokens), (alone_logits.clone(), alone_tokens.clone()));
                     for activation in Activation::ALL {
-                        let (one, other) =
-                            (own_cache.get(activation, 1).unwrap(), cache_again.get(activation, 1).unwrap());
-                        assert_eq!(one, other, "{activation:?}");
+                        let (first, again) = (alone_cache.get(activation, 1), again_cache.get(activation, 1));
+                        assert_eq!(first.unwrap(), again.unwrap(), "{activation:?}");
                     }
                 }
             });
@@ -63,58 +65,60 @@ fn a_card_computes_the_same_alone_in_a_batch_and_from_many_threads() {
     });
 }
 
-/// The weights come back as they went.
 #[test]
-fn weights_on_a_card_are_those_of_the_file() {
+fn downloaded_weights_equal_the_uploaded_ones() {
     let folder = fixture("odd");
     let cpu = Gpt2::from_pretrained(folder.to_str().unwrap(), LoadOptions::default()).unwrap().weights().unwrap();
-    let card = on_card(&folder).weights().unwrap();
-    assert_eq!((cpu.w_e, cpu.w_pos, cpu.w_u, cpu.b_u), (card.w_e, card.w_pos, card.w_u, card.b_u));
-    for (cpu, card) in cpu.blocks.iter().zip(&card.blocks) {
-        assert_eq!((&cpu.w_q, &cpu.b_q, &cpu.w_o, &cpu.b_o), (&card.w_q, &card.b_q, &card.w_o, &card.b_o));
-        assert_eq!((&cpu.w_in, &cpu.b_in, &cpu.w_out, &cpu.b_out), (&card.w_in, &card.b_in, &card.w_out, &card.b_out));
+    let gpu = load_on_gpu(&folder).weights().unwrap();
+    assert_eq!((cpu.w_e, cpu.w_pos, cpu.w_u, cpu.b_u), (gpu.w_e, gpu.w_pos, gpu.w_u, gpu.b_u));
+    for (cpu, gpu) in cpu.blocks.iter().zip(&gpu.blocks) {
+        assert_eq!((&cpu.w_q, &cpu.b_q, &cpu.w_o, &cpu.b_o), (&gpu.w_q, &gpu.b_q, &gpu.w_o, &gpu.b_o));
+        assert_eq!((&cpu.w_in, &cpu.b_in, &cpu.w_out, &cpu.b_out), (&gpu.w_in, &gpu.b_in, &gpu.w_out, &gpu.b_out));
     }
 }
 
-/// A card that is not there is named, with how many there are.
 #[test]
-fn a_card_that_is_not_there() {
-    let load = |device| Gpt2::from_pretrained("demo", LoadOptions::default().device(device)).unwrap_err().to_string();
+fn a_device_out_of_range_is_an_error_with_the_number_of_gpus() {
+    let error = |device| Gpt2::from_pretrained("demo", LoadOptions::default().device(device)).unwrap_err().to_string();
     let expected = "CUDA device 77 out of range: this machine has";
-    assert!(load(Device::cuda(77)).starts_with(expected), "{}", load(Device::cuda(77)));
-    assert!(load(Device::dfdx_cuda(77)).starts_with(expected), "{}", load(Device::dfdx_cuda(77)));
+    for device in [Device::cuda(77), Device::dfdx_cuda(77)] {
+        assert!(error(device).starts_with(expected), "{}", error(device));
+    }
 }
 
-/// Where the stand-in lies, as `cargo xtask cuda-check` says.
-fn stand_in() -> PathBuf {
-    std::env::var_os("ATTENTION_TOKENS_STAND_IN").expect("`cargo xtask cuda-check` says where the stand-in lies").into()
+/// The folder of the fake driver, from `cargo xtask cuda-check`.
+fn fake_cuda() -> PathBuf {
+    std::env::var_os("ATTENTION_TOKENS_FAKE_CUDA")
+        .expect("`cargo xtask cuda-check` sets the fake driver's folder")
+        .into()
 }
 
-/// A link: what is one file is loaded once.
-fn lend(library: &str, folder: &Path) {
-    let file = std::fs::canonicalize(stand_in().join(library)).unwrap();
+/// Makes one of the fake libraries available in a folder. As a link, because the three are one file that must be loaded
+/// once.
+fn link_fake_library(library: &str, folder: &Path) {
+    let file = std::fs::canonicalize(fake_cuda().join(library)).unwrap();
     std::os::unix::fs::symlink(file, folder.join(library)).unwrap();
 }
 
-/// What `parity` says on a card if the system finds only these files of NVIDIA's.
-fn parity_with(libraries: &[&str], set: impl Fn(&mut Command) -> &mut Command) -> String {
+/// The last line that `parity` prints on stderr if the system finds only these of NVIDIA's libraries.
+fn parity_error(libraries: &[&str], configure: impl Fn(&mut Command) -> &mut Command) -> String {
     let folder = tempfile::tempdir().unwrap();
     for library in libraries {
-        lend(library, folder.path());
+        link_fake_library(library, folder.path());
     }
     let mut parity = example("parity");
     for variable in ["CUDA_ROOT", "CUDA_PATH", "CUDA_HOME", "CUDA_TOOLKIT_ROOT_DIR", "CONDA_PREFIX"] {
         parity.env_remove(variable);
     }
     parity.arg(fixture("tiny")).arg("cuda").env("LD_LIBRARY_PATH", folder.path());
-    let output = set(&mut parity).output().unwrap();
+    let output = configure(&mut parity).output().unwrap();
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     String::from_utf8(output.stderr).unwrap().lines().last().unwrap_or_default().to_owned()
 }
 
 #[test]
-#[ignore = "needs the stand-in, and a machine without NVIDIA's libraries"]
-fn what_is_missing_is_named() {
+#[ignore = "needs the fake driver, and a machine without NVIDIA's libraries"]
+fn a_missing_library_or_gpu_is_named_in_the_error() {
     let (driver, cublas, nvrtc) = ("libcuda.so.1", "libcublas.so.13", "libnvrtc.so.13");
     let cases: [(&[&str], &str, &str); 3] = [
         (
@@ -134,24 +138,25 @@ fn what_is_missing_is_named() {
         ),
     ];
     for (libraries, missing, hint) in cases {
-        let said = parity_with(libraries, |parity| parity);
-        assert!(said.contains(missing) && said.contains(hint), "{said}");
+        let error = parity_error(libraries, |parity| parity);
+        assert!(error.contains(missing) && error.contains(hint), "{error}");
     }
     for devices in ["0", "-1"] {
-        let said = parity_with(&[driver, cublas, nvrtc], |parity| parity.env("STAND_IN_DEVICES", devices));
-        assert!(said.contains("CUDA needs a GPU") && said.contains("`nvidia-smi` says what"), "{said}");
+        let error = parity_error(&[driver, cublas, nvrtc], |parity| parity.env("FAKE_CUDA_DEVICES", devices));
+        assert!(error.contains("CUDA needs a GPU") && error.contains("`nvidia-smi` lists what"), "{error}");
     }
 }
 
-/// Runs a test of these files by itself, with a number of bytes in a file for the stand-in; gives what it counted.
-fn alone(test: &str, memory: &str) -> HashMap<String, u64> {
+/// Runs a test of this module in a process of its own, on a fake GPU with `memory` bytes. Returns the fake driver's
+/// counts by name.
+fn run_alone(test: &str, memory: &str) -> HashMap<String, u64> {
     let folder = tempfile::tempdir().unwrap();
     let (memory_file, calls) = (folder.path().join("memory"), folder.path().join("calls"));
     std::fs::write(&memory_file, memory).unwrap();
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", &format!("cuda::{test}"), "--ignored", "--nocapture"]);
-    command.env("STAND_IN_MEMORY", memory_file).env("STAND_IN_CALLS", &calls);
-    command.env("LD_LIBRARY_PATH", stand_in());
+    command.env("FAKE_CUDA_MEMORY", memory_file).env("FAKE_CUDA_CALLS", &calls);
+    command.env("LD_LIBRARY_PATH", fake_cuda());
     let output = command.output().unwrap();
     assert!(output.status.success(), "{output:?}");
     let calls = std::fs::read_to_string(calls).unwrap();
@@ -159,26 +164,26 @@ fn alone(test: &str, memory: &str) -> HashMap<String, u64> {
     calls.lines().filter_map(count).collect()
 }
 
-/// Whether [`alone`] runs this test, and the file that says how much memory there is.
+/// The file with the fake GPU's memory in bytes, if [`run_alone`] started this process.
 fn memory_file() -> Option<PathBuf> {
-    std::env::var_os("STAND_IN_MEMORY").map(PathBuf::from)
+    std::env::var_os("FAKE_CUDA_MEMORY").map(PathBuf::from)
 }
 
-/// NVIDIA's own compiler takes the kernels, all of them.
+/// NVIDIA's own compiler accepts all kernels.
 #[test]
-#[ignore = "needs the stand-in and NVRTC"]
+#[ignore = "needs the fake driver and NVRTC"]
 fn nvrtc_compiles_the_kernels() {
     if std::env::var_os("WITH_NVRTC").is_some() {
-        on_card(&fixture("tiny"));
+        load_on_gpu(&fixture("tiny"));
         return;
     }
-    let nvrtc = std::env::var_os("ATTENTION_TOKENS_NVRTC").expect("`cargo xtask cuda-check` says where NVRTC lies");
+    let nvrtc = std::env::var_os("ATTENTION_TOKENS_NVRTC").expect("`cargo xtask cuda-check` sets NVRTC's folder");
     let folder = tempfile::tempdir().unwrap();
     for library in ["libcuda.so.1", "libcublas.so.13"] {
-        lend(library, folder.path());
+        link_fake_library(library, folder.path());
     }
     let nvrtc = PathBuf::from(nvrtc);
-    // Where the system looks, and where the toolkit alone is.
+    // Found by the system in LD_LIBRARY_PATH, then only in the toolkit.
     let paths = std::env::join_paths([folder.path(), &nvrtc]).unwrap();
     for (paths, root) in [(paths.as_os_str(), Path::new("/")), (folder.path().as_os_str(), nvrtc.parent().unwrap())] {
         let mut command = Command::new(std::env::current_exe().unwrap());

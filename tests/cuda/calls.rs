@@ -1,81 +1,81 @@
-//! What is asked of a card, counted.
+//! The number of calls that a forward pass makes to the driver and to cuBLAS, counted by the fake driver.
 
 use std::collections::HashMap;
 
 use attention_tokens::prelude::*;
 
-use super::alone;
+use super::run_alone;
 use crate::support::fixture;
 
-/// The work of one forward pass: what was counted with three of them, less what was with two.
+/// Layers of the fixture `tiny`.
+const N_LAYERS: u64 = 2;
+
+/// The calls of one forward pass: those of a process that makes three, minus those of a process that makes two.
 fn calls_of_a_forward_pass(kind: &str) -> HashMap<String, u64> {
-    let counted = |times: &str| alone(&format!("calls::{times}_forward_passes_{kind}"), "1000000000");
-    let (two, three) = (counted("two"), counted("three"));
+    let calls = |times: &str| run_alone(&format!("calls::{times}_forward_passes_{kind}"), "1000000000");
+    let (two, three) = (calls("two"), calls("three"));
     three.into_iter().map(|(name, count)| (name.clone(), count - two.get(&name).unwrap_or(&0))).collect()
 }
 
 #[test]
-#[ignore = "needs the stand-in"]
-fn a_forward_pass_waits_for_nothing_but_its_logits() {
+#[ignore = "needs the fake driver"]
+fn a_forward_pass_waits_only_for_its_logits() {
     let calls = calls_of_a_forward_pass("of_our_kernels");
-    let of = |name: &str| calls.get(name).copied().unwrap_or(0);
-    let n_layers = 2;
-    assert_eq!(of("kernel layer_norm"), 2 * n_layers + 1);
-    assert_eq!(of("cuLaunchKernel"), 9 * n_layers + 3);
-    assert_eq!((of("cublasSgemm_v2"), of("cublasSgemmStridedBatched")), (3 * n_layers + 1, 3 * n_layers));
-    assert_eq!((of("cuMemcpyHtoD_v2"), of("cuMemcpyDtoH_v2")), (2, 1)); // token ids and positions; logits
-    assert_eq!(of("cuStreamSynchronize"), 0);
+    let count = |name: &str| calls.get(name).copied().unwrap_or(0);
+    assert_eq!(count("kernel layer_norm"), 2 * N_LAYERS + 1);
+    assert_eq!(count("cuLaunchKernel"), 9 * N_LAYERS + 3);
+    assert_eq!((count("cublasSgemm_v2"), count("cublasSgemmStridedBatched")), (3 * N_LAYERS + 1, 3 * N_LAYERS));
+    assert_eq!((count("cuMemcpyHtoD_v2"), count("cuMemcpyDtoH_v2")), (2, 1)); // token ids and positions; logits
+    assert_eq!(count("cuStreamSynchronize"), 0);
 }
 
 #[test]
-#[ignore = "needs the stand-in"]
-fn a_run_with_a_cache_copies_no_more_than_one_without() {
+#[ignore = "needs the fake driver"]
+fn run_with_cache_makes_the_same_calls_as_forward() {
     let calls = calls_of_a_forward_pass("with_a_cache");
-    let without = calls_of_a_forward_pass("of_our_kernels");
+    let without_cache = calls_of_a_forward_pass("of_our_kernels");
     for name in ["cuLaunchKernel", "cublasSgemm_v2", "cublasSgemmStridedBatched", "cuMemcpyHtoD_v2", "cuMemcpyDtoH_v2"]
     {
-        assert_eq!(calls[name], without[name], "{name}");
+        assert_eq!(calls[name], without_cache[name], "{name}");
     }
 }
 
-/// Prompts of one length are one product and one softmax, however many.
+/// Any number of prompts of one length take one product and one softmax.
 #[test]
-#[ignore = "needs the stand-in"]
-fn attention_is_launched_once_a_length() {
+#[ignore = "needs the fake driver"]
+fn attention_is_launched_once_per_prompt_length() {
     let calls = calls_of_a_forward_pass("of_a_batch");
-    let of = |name: &str| calls.get(name).copied().unwrap_or(0);
-    let n_layers = 2;
-    assert_eq!((of("kernel list_heads"), of("kernel causal_softmax")), (n_layers, 2 * n_layers));
-    assert_eq!((of("cublasSgemmBatched"), of("cublasSgemmStridedBatched")), (2 * n_layers, 3 * n_layers));
+    let count = |name: &str| calls.get(name).copied().unwrap_or(0);
+    assert_eq!((count("kernel list_head_addresses"), count("kernel causal_softmax")), (N_LAYERS, 2 * N_LAYERS));
+    assert_eq!((count("cublasSgemmBatched"), count("cublasSgemmStridedBatched")), (2 * N_LAYERS, 3 * N_LAYERS));
 }
 
-/// Why there are kernels of our own: dfdx's operations launch several times as many, and copy from the host for most of them.
+/// The reason for kernels of our own: dfdx makes several times as many launches, and copies from the host in most
+/// operations.
 #[test]
-#[ignore = "needs the stand-in"]
-fn dfdx_asks_a_card_for_several_times_as_much() {
-    let work = |kind| {
+#[ignore = "needs the fake driver"]
+fn dfdx_makes_several_times_as_many_calls() {
+    let counts = |kind| {
         let calls = calls_of_a_forward_pass(kind);
-        let of = |names: &[&str]| -> u64 { names.iter().map(|&name| calls.get(name).copied().unwrap_or(0)).sum() };
-        let launches = of(&["cuLaunchKernel", "cublasSgemm_v2", "cublasSgemmStridedBatched"]);
-        (
-            launches,
-            of(&["cuMemcpyHtoD_v2"]),
-            of(&["cuMemAllocAsync", "cuMemFreeAsync", "cuMemsetD8Async", "cuMemcpyDtoDAsync_v2"]),
-        )
+        let sum = |names: &[&str]| -> u64 { names.iter().map(|&name| calls.get(name).copied().unwrap_or(0)).sum() };
+        let launches = sum(&["cuLaunchKernel", "cublasSgemm_v2", "cublasSgemmStridedBatched"]);
+        let copies = sum(&["cuMemcpyHtoD_v2"]);
+        let memory = sum(&["cuMemAllocAsync", "cuMemFreeAsync", "cuMemsetD8Async", "cuMemcpyDtoDAsync_v2"]);
+        [launches, copies, memory]
     };
-    let (ours, dfdx) = (work("of_our_kernels"), work("of_dfdx"));
+    let (ours, dfdx) = (counts("of_our_kernels"), counts("of_dfdx"));
     println!(
-        "launches, copies from the host, and calls about memory, of a forward pass of two layers: {ours:?}, by dfdx {dfdx:?}"
+        "launches, copies from the host and memory calls of a forward pass of two layers: {ours:?}, with dfdx {dfdx:?}"
     );
-    assert!(dfdx.0 > 2 * ours.0 && dfdx.1 > 20 * ours.1 && dfdx.2 > 2 * ours.2, "{ours:?}, by dfdx {dfdx:?}");
+    assert!(dfdx[0] > 2 * ours[0] && dfdx[1] > 20 * ours[1] && dfdx[2] > 2 * ours[2], "{ours:?}, with dfdx {dfdx:?}");
 }
 
-/// Tests that others run alone.
+/// Defines the tests that [`calls_of_a_forward_pass`] runs in processes of their own.
 macro_rules! forward_passes {
     ($($name:ident: $times:literal times $run:ident on $device:ident of $prompts:expr,)*) => {
         $(
             #[test]
-            #[ignore = "needs the stand-in, and is run by another test"]
+            #[ignore = "needs the fake driver, and is run by another test"]
             fn $name() {
                 let options = LoadOptions::default().device(Device::$device(0));
                 let model = Gpt2::from_pretrained(fixture("tiny").to_str().unwrap(), options).unwrap();

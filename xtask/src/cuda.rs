@@ -1,5 +1,5 @@
-//! The feature `cuda` on a machine without a GPU: compiled by NVIDIA's own compilers, linked, and run with a stand-in for the
-//! driver, cuBLAS and NVRTC.
+//! `cargo xtask cuda-check`: tests the feature `cuda` on a machine without a GPU. It is compiled by NVIDIA's own
+//! compilers and runs with a fake of the driver, cuBLAS and NVRTC.
 
 use std::env;
 use std::ffi::OsString;
@@ -12,7 +12,7 @@ use crate::stages::Stages;
 use crate::tool::{Result, output, run, works};
 use crate::{library, notebooks, prerequisites};
 
-/// NVIDIA's compilers, headers and NVRTC, as PyPI has them for x86-64 Linux.
+/// NVIDIA's compilers, headers and NVRTC on PyPI, for x86-64 Linux.
 const PACKAGES: [&str; 6] = [
     "nvidia-cuda-nvcc==13.0.88",
     "nvidia-cuda-crt==13.0.88",
@@ -22,19 +22,23 @@ const PACKAGES: [&str; 6] = [
     "nvidia-cuda-cccl==13.0.85",
 ];
 
-/// The oldest cards that dfdx's kernels compile for; the driver of a newer one makes of the result what it needs.
+/// The oldest compute capability that dfdx's kernels compile for. The driver of a newer GPU JIT-compiles the result.
 const CAPABILITY: &str = "8.0";
 
-/// What cudarc's build script asks the linker for, and nothing of ours needs.
-const LINKED: [&str; 4] = ["cuda", "cublas", "cublasLt", "nvrtc"];
+/// The libraries that cudarc's build script passes to the linker. Programs must not depend on them.
+const NVIDIA_LIBRARIES: [&str; 4] = ["cuda", "cublas", "cublasLt", "nvrtc"];
 
-/// The generations of cards that our own kernels are assembled for, to see that they are taken.
-const GENERATIONS: [&str; 5] = ["sm_75", "sm_80", "sm_90", "sm_100", "sm_120"];
+/// The architectures that nvcc compiles our own kernels for.
+const ARCHITECTURES: [&str; 5] = ["sm_75", "sm_80", "sm_90", "sm_100", "sm_120"];
 
-/// Where NVIDIA's programs and libraries lie, and the environment that finds them.
+/// The sources of the fake, in `tests/cuda/fake_cuda`.
+const FAKE_CUDA: [&str; 6] = ["driver.cpp", "memory.cpp", "blocks.cpp", "cublas.cpp", "nvrtc.cpp", "calls.cpp"];
+
+/// The installed toolkit.
 struct Toolkit {
-    /// `CUDA_ROOT`: headers, and libraries to link to that are empty.
+    /// `CUDA_ROOT`: headers, and empty libraries to link to.
     root: PathBuf,
+    /// `PATH`, with nvcc and a fake `nvidia-smi`.
     path: OsString,
     /// NVIDIA's own libraries.
     libraries: PathBuf,
@@ -46,7 +50,7 @@ impl Toolkit {
         library::inherit_no_build(&mut command);
         command.env("CUDA_ROOT", &self.root).env("PATH", &self.path).current_dir(crate::root());
         command.env_remove("CUDA_PATH").env_remove("CUDA_COMPUTE_CAP");
-        // Crates compiled with CUDA are others: in a folder of their own neither side compiles anything twice.
+        // Dependencies differ with the feature. In a folder of their own, neither build makes the other compile again.
         command.env("CARGO_TARGET_DIR", target());
         command
     }
@@ -56,14 +60,14 @@ fn target() -> PathBuf {
     crate::root().join("target/cuda")
 }
 
-/// All stages; a notebook only where there is a Jupyter.
+/// Runs all stages. Those of the notebook need Jupyter.
 pub(crate) fn check(stages: &mut Stages, jupyter: Option<&Jupyter>) -> Result<()> {
     const FEATURES: [&str; 2] = ["--features", "attention-tokens/cuda"];
     let toolkit = stages.run("CUDA: NVIDIA's compilers from PyPI", set_up)?;
-    let stand_in = target().join("stand-in");
-    stages.run("CUDA: our kernels by nvcc, and the stand-in", || {
-        assemble(&toolkit)?;
-        compile_stand_in(&stand_in)
+    let fake_cuda = target().join("fake-cuda");
+    stages.run("CUDA: our kernels by nvcc, and the fake driver", || {
+        compile_kernels(&toolkit)?;
+        compile_fake_cuda(&fake_cuda)
     })?;
     stages.run("CUDA: clippy", || {
         let mut clippy = toolkit.command("cargo");
@@ -76,46 +80,46 @@ pub(crate) fn check(stages: &mut Stages, jupyter: Option<&Jupyter>) -> Result<()
         run("cargo doc", doc.args(FEATURES).env("RUSTDOCFLAGS", "--deny warnings"))
     })?;
     stages.run("CUDA: compiling the tests", || {
-        // The tests start the example programs.
-        for what in [&["build", "--examples"][..], &["test", "--no-run", "--lib", "--test", "integration"]] {
+        // Examples too: tests start them.
+        for args in [&["build", "--examples"][..], &["test", "--no-run", "--lib", "--test", "integration"]] {
             let mut compile = toolkit.command("cargo");
-            run("cargo", compile.args(what).args(["--locked", "--package", "attention-tokens"]).args(FEATURES))?;
+            run("cargo", compile.args(args).args(["--locked", "--package", "attention-tokens"]).args(FEATURES))?;
         }
         Ok(())
     })?;
-    stages.run("CUDA: tests with the stand-in", || {
-        for (target, names) in [("--lib", "backend::tests"), ("--test=integration", "cuda::")] {
+    stages.run("CUDA: tests with the fake driver", || {
+        for (target, filter) in [("--lib", "backend::tests"), ("--test=integration", "cuda::")] {
             let mut test = toolkit.command("cargo");
             test.args(["test", "--locked", "--package", "attention-tokens", target]).args(FEATURES);
-            test.args(["--", names, "--include-ignored"]);
-            test.env("LD_LIBRARY_PATH", &stand_in).env("ATTENTION_TOKENS_STAND_IN", &stand_in);
+            test.args(["--", filter, "--include-ignored"]);
+            test.env("LD_LIBRARY_PATH", &fake_cuda).env("ATTENTION_TOKENS_FAKE_CUDA", &fake_cuda);
             run("cargo test", test.env("ATTENTION_TOKENS_NVRTC", &toolkit.libraries))?;
         }
         Ok(())
     })?;
-    stages.run("CUDA: gpu_check with the stand-in", || {
+    stages.run("CUDA: gpu_check with the fake driver", || {
         let mut compile = toolkit.command("cargo");
         compile.args(["build", "--release", "--locked", "--package", "attention-tokens", "--example", "gpu_check"]);
         run("cargo build", compile.args(FEATURES))?;
         let program = target().join("release/examples/gpu_check");
-        needs_no_library(&program)?;
+        check_dependencies(&program)?;
         let mut gpu_check = Command::new(&program);
-        gpu_check.args(["--small", "--without-dfdx"]).env("LD_LIBRARY_PATH", &stand_in);
+        gpu_check.args(["--small", "--without-dfdx"]).env("LD_LIBRARY_PATH", &fake_cuda);
         run("gpu_check", &mut gpu_check)?;
         println!("{} is ready for a machine with a GPU ({} MB)", program.display(), megabytes(&program)?);
         Ok(())
     })?;
     let Some(jupyter) = jupyter else { return Ok(()) };
-    let variables = [("CUDA_ROOT", toolkit.root.as_path()), ("LD_LIBRARY_PATH", stand_in.as_path())];
-    let notebook = crate::root().join("tests/cuda/card.ipynb");
+    let variables = [("CUDA_ROOT", toolkit.root.as_path()), ("LD_LIBRARY_PATH", fake_cuda.as_path())];
+    let notebook = crate::root().join("tests/cuda/gpu.ipynb");
     let mut execute = |stage, plainly| {
         stages.run(stage, || notebooks::execute_in(jupyter, &notebook, &toolkit.path, &variables, plainly))
     };
-    execute("CUDA: a notebook with the stand-in", false)?;
-    execute("CUDA: the same with the plain dependency", true)
+    execute("CUDA: a notebook with the fake driver", false)?;
+    execute("CUDA: the same notebook with the plain dependency", true)
 }
 
-/// Installs what is missing, and puts it where build scripts look.
+/// Installs NVIDIA's packages unless they are installed, and lays out a toolkit where build scripts find it.
 fn set_up() -> Result<Toolkit> {
     if cfg!(not(all(target_os = "linux", target_arch = "x86_64"))) {
         return Err("cuda-check runs on x86-64 Linux, for which PyPI has NVIDIA's compilers".into());
@@ -127,8 +131,8 @@ fn set_up() -> Result<Toolkit> {
     let cache = cache.or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cache"))).ok_or("HOME is not set")?;
     let site = cache.join("attention-tokens/cuda");
     let stamp = site.join("installed.txt");
-    let wanted = PACKAGES.join("\n");
-    if fs::read_to_string(&stamp).unwrap_or_default() != wanted {
+    let packages = PACKAGES.join("\n");
+    if fs::read_to_string(&stamp).unwrap_or_default() != packages {
         let mut pip = Command::new(prerequisites::python()?);
         pip.args([
             "-m",
@@ -141,22 +145,22 @@ fn set_up() -> Result<Toolkit> {
             "--target",
         ]);
         run("pip install", pip.arg(&site).args(PACKAGES))?;
-        fs::write(&stamp, &wanted).map_err(|error| format!("{}: {error}", stamp.display()))?;
+        fs::write(&stamp, &packages).map_err(|error| format!("{}: {error}", stamp.display()))?;
     }
-    let toolkit = site.join("nvidia/cu13");
+    let nvidia = site.join("nvidia/cu13");
 
     let (root, bin) = (target().join("toolkit"), target().join("bin"));
     let libraries = root.join("lib");
     for folder in [&libraries, &bin] {
         fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     }
-    link(&toolkit.join("include"), &root.join("include"))?;
-    for library in LINKED {
+    link(&nvidia.join("include"), &root.join("include"))?;
+    for library in NVIDIA_LIBRARIES {
         let mut cc = Command::new("cc");
         cc.args(["-shared", "-x", "c", "/dev/null", "-o"]).arg(libraries.join(format!("lib{library}.so")));
         run("cc", &mut cc)?;
     }
-    // dfdx's build script asks it which card to compile for.
+    // dfdx's build script asks nvidia-smi for the compute capability to compile for.
     let nvidia_smi = bin.join("nvidia-smi");
     let script = format!("#!/bin/sh\necho compute_cap\necho {CAPABILITY}\n");
     if fs::read_to_string(&nvidia_smi).unwrap_or_default() != script {
@@ -164,52 +168,54 @@ fn set_up() -> Result<Toolkit> {
         run("chmod", Command::new("chmod").arg("+x").arg(&nvidia_smi))?;
     }
     let path = env::var_os("PATH").unwrap_or_default();
-    let paths = [bin, toolkit.join("bin")].into_iter().chain(env::split_paths(&path));
+    let paths = [bin, nvidia.join("bin")].into_iter().chain(env::split_paths(&path));
     let path = env::join_paths(paths).map_err(|error| format!("PATH: {error}"))?;
-    Ok(Toolkit { root, path, libraries: toolkit.join("lib") })
+    Ok(Toolkit { root, path, libraries: nvidia.join("lib") })
 }
 
-/// Assembles our kernels for each generation of cards; what spills its registers would be slow, and fails.
-fn assemble(toolkit: &Toolkit) -> Result<()> {
+/// Compiles our kernels for each architecture. A kernel that spills registers would be slow, and is an error.
+fn compile_kernels(toolkit: &Toolkit) -> Result<()> {
     let source = crate::root().join("crate/src/backend/cuda/kernels.cu");
-    for generation in GENERATIONS {
+    for architecture in ARCHITECTURES {
         let mut nvcc = toolkit.command("nvcc");
         nvcc.args(["-cubin", "-Xptxas", "-v", "-Werror", "all-warnings", "-o"]).arg(target().join("kernels.cubin"));
-        nvcc.arg(format!("-arch={generation}")).arg(&source);
-        let done = nvcc.output().map_err(|error| format!("nvcc: {error}"))?;
-        let said = String::from_utf8_lossy(&done.stderr);
-        let kernels = said.matches("Compiling entry function").count();
-        let spills = said.matches("bytes spill").count()
-            - said.matches(" 0 bytes spill stores").count()
-            - said.matches(" 0 bytes spill loads").count();
-        if !done.status.success() || kernels == 0 || spills > 0 {
-            return Err(format!("nvcc for {generation}: {kernels} kernels, {spills} spills\n{said}"));
+        nvcc.arg(format!("-arch={architecture}")).arg(&source);
+        let output = nvcc.output().map_err(|error| format!("nvcc: {error}"))?;
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        let kernels = stderr.matches("Compiling entry function").count();
+        let spills = stderr.matches("bytes spill").count()
+            - stderr.matches(" 0 bytes spill stores").count()
+            - stderr.matches(" 0 bytes spill loads").count();
+        if !output.status.success() || kernels == 0 || spills > 0 {
+            return Err(format!("nvcc for {architecture}: {kernels} kernels, {spills} spills\n{stderr}"));
         }
-        println!("nvcc: {kernels} kernels for {generation}, no register spilled");
+        println!("nvcc: {kernels} kernels for {architecture}, no register spilled");
     }
     Ok(())
 }
 
-/// One file with three names: the driver, cuBLAS and NVRTC.
-fn compile_stand_in(folder: &Path) -> Result<()> {
-    let sources = crate::root().join("tests/cuda");
+/// Compiles the fake of the driver, cuBLAS and NVRTC: one file with three names.
+fn compile_fake_cuda(folder: &Path) -> Result<()> {
+    let sources = crate::root().join("tests/cuda/fake_cuda");
     fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     let driver = folder.join("libcuda.so.1");
     let mut compile = Command::new("g++");
     compile.args(["-std=c++17", "-O2", "-Wall", "-Wextra", "-Wno-clobbered", "-Werror", "-fPIC", "-shared", "-o"]);
-    run("g++", compile.arg(&driver).arg(sources.join("fake_cuda.cpp")).arg("-ldl"))?;
+    run("g++", compile.arg(&driver).args(FAKE_CUDA.map(|file| sources.join(file))).arg("-ldl"))?;
     for name in ["libcublas.so.13", "libnvrtc.so.13"] {
         link(&driver, &folder.join(name))?;
     }
+    // It compiles kernels with this header.
     let header = folder.join("on_host.h");
     fs::copy(sources.join("on_host.h"), &header).map_err(|error| format!("{}: {error}", header.display()))?;
     Ok(())
 }
 
-/// A program that depended on one of NVIDIA's libraries would not start where it is missing, and could not say so.
-fn needs_no_library(program: &Path) -> Result<()> {
+/// Checks that a program depends on none of NVIDIA's libraries. Otherwise it would not start where one is missing, and
+/// could not report which.
+fn check_dependencies(program: &Path) -> Result<()> {
     let listed = output(Command::new("ldd").arg(program)).ok_or("ldd fails")?;
-    match LINKED.iter().find(|library| listed.contains(&format!("lib{library}."))) {
+    match NVIDIA_LIBRARIES.iter().find(|library| listed.contains(&format!("lib{library}."))) {
         Some(library) => Err(format!("{} is linked to lib{library}:\n{listed}", program.display())),
         None => Ok(()),
     }
@@ -219,7 +225,7 @@ fn megabytes(file: &Path) -> Result<u64> {
     Ok(fs::metadata(file).map_err(|error| format!("{}: {error}", file.display()))?.len() / 1_000_000)
 }
 
-/// A link that leads there, whatever was there before.
+/// Makes a symbolic link, and replaces an older one.
 #[cfg(unix)]
 fn link(to: &Path, link: &Path) -> Result<()> {
     let _ = fs::remove_file(link);
@@ -228,5 +234,5 @@ fn link(to: &Path, link: &Path) -> Result<()> {
 
 #[cfg(not(unix))]
 fn link(_: &Path, link: &Path) -> Result<()> {
-    Err(format!("{}: no links here", link.display()))
+    Err(format!("{}: symbolic links need Unix", link.display()))
 }

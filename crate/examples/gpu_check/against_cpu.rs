@@ -1,4 +1,4 @@
-//! The same model on the CPU and on the card: every activation, and the attention tokens of every projection.
+//! Compares a model on the GPU with the CPU: every activation, and the attention tokens of every projection.
 
 use std::path::Path;
 
@@ -8,48 +8,49 @@ use ndarray::ArrayViewD;
 use super::random_weights::{Sizes, prompts};
 use super::{Options, Result};
 
-/// Of the largest magnitude of an activation.
-const LIMIT: f32 = 1e-3;
-/// Tokens must be equal where the margin is above this share of the largest |logit| of the head.
-const MARGIN: f32 = 1e-4;
+/// The largest error allowed, as a share of an activation's largest magnitude.
+const MAX_ERROR: f32 = 1e-3;
+/// Tokens must be equal where the margin to the runner-up exceeds this share of the head's largest |logit|.
+const MIN_MARGIN: f32 = 1e-4;
 
-/// Prints what is compared, and gives whether all of it is within the limits.
-pub(crate) fn check(folder: &Path, sizes: Sizes, card: Device, options: &Options) -> Result<bool> {
+/// Prints the comparisons, and returns whether all are within the limits.
+pub(crate) fn check(folder: &Path, sizes: Sizes, gpu: Device, options: &Options) -> Result<bool> {
     let name = folder.to_string_lossy().into_owned();
     let load = |device| Gpt2::from_pretrained(&name, LoadOptions::default().device(device));
     let cpu = load(Device::cpu())?;
     let before = used_memory()?;
-    let on_card = load(card)?;
+    let on_gpu = load(gpu)?;
     let after = used_memory()?;
     let parameters = parameter_bytes(sizes);
     if let (Some(before), Some(after)) = (before, after) {
-        // The card was opened for the golden data; what it keeps for itself is in both.
-        let taken = after.saturating_sub(before);
+        // The golden data has opened the GPU, so both numbers contain the driver's own memory.
+        let used = after.saturating_sub(before);
         println!(
-            "- Loading takes {} MB of the card; the parameters, the unembedding apart from the embedding, are {} MB.",
-            mb(taken),
+            "- Loading takes {} MB of the GPU; the parameters are {} MB, with separate embedding and unembedding.",
+            mb(used),
             mb(parameters)
         );
     }
-    let plain = if options.dfdx { Some(load(Device::dfdx_cuda(options.device))?) } else { None };
+    let dfdx = if options.dfdx { Some(load(Device::dfdx_cuda(options.device))?) } else { None };
 
     let mut all_right = true;
-    // Ragged on purpose, some of one length, and together with more rows than logits are made of at a time.
+    // Ragged, some of equal length, and with more rows than a block of logits.
     let lengths: &[usize] = if options.small { &[5, 1, 13, 5, 40, 40] } else { &[13, 1, 128, 13, 300, 300] };
-    let another = |(index, &length): (usize, &usize)| prompts(index + 1, length, sizes.d_vocab).pop();
-    let batch: Vec<Vec<u32>> = lengths.iter().enumerate().filter_map(another).collect();
+    // Prompts of one length differ, because the number of prompts is part of the seed.
+    let prompt = |(index, &length): (usize, &usize)| prompts(index + 1, length, sizes.d_vocab).pop();
+    let batch: Vec<Vec<u32>> = lengths.iter().enumerate().filter_map(prompt).collect();
     let (want_logits, want) = cpu.run_with_cache(batch.clone())?;
-    for (model, what) in [(Some(&on_card), "cuda"), (plain.as_ref(), "dfdx_cuda")] {
+    for (model, device_name) in [(Some(&on_gpu), "cuda"), (dfdx.as_ref(), "dfdx_cuda")] {
         let Some(model) = model else { continue };
         let (logits, cache) = model.run_with_cache(batch.clone())?;
         let mut worst = (0.0, "logits", 0);
-        let mut look = |off: f32, activation, layer| {
-            if is_worse(off, worst.0) {
-                worst = (off, activation, layer);
+        let mut record = |error: f32, activation, layer| {
+            if is_worse(error, worst.0) {
+                worst = (error, activation, layer);
             }
         };
         for (got, want) in logits.iter().zip(&want_logits) {
-            look(off(got.view().into_dyn(), want.view().into_dyn()), "logits", 0);
+            record(relative_error(got.view().into_dyn(), want.view().into_dyn()), "logits", 0);
         }
         for prompt in 0..batch.len() {
             let (got, want) = (cache.prompt(prompt)?, want.prompt(prompt)?);
@@ -57,48 +58,52 @@ pub(crate) fn check(folder: &Path, sizes: Sizes, card: Device, options: &Options
                 .into_iter()
                 .flat_map(|activation| (0..sizes.n_layers).map(move |layer| (activation, layer)))
             {
-                look(off(got.view(activation, layer)?, want.view(activation, layer)?), activation.name(), layer);
+                record(
+                    relative_error(got.view(activation, layer)?, want.view(activation, layer)?),
+                    activation.name(),
+                    layer,
+                );
             }
         }
-        let (off, activation, layer) = worst;
-        let right = off <= LIMIT;
+        let (error, activation, layer) = worst;
+        let right = error <= MAX_ERROR;
         all_right &= right;
         println!(
-            "- {what}: logits and all activations of prompts of {lengths:?} tokens: off by {off:.1e} of the largest magnitude at \
-             most ({activation}, layer {layer}); limit {LIMIT:.0e}: {}",
+            "- {device_name}: logits and all activations of prompts of {lengths:?} tokens: largest error {error:.1e} of the \
+             largest magnitude ({activation}, layer {layer}); limit {MAX_ERROR:.0e}: {}",
             verdict(right)
         );
-        if what == "cuda" {
-            all_right &= tokens(&cpu, model, &want, sizes)?;
+        if device_name == "cuda" {
+            all_right &= check_tokens(&cpu, model, &want, sizes)?;
         }
     }
     Ok(all_right)
 }
 
-/// So many prompts are decoded: the CPU takes long.
-const DECODED: usize = 3;
+/// The number of prompts to decode: the CPU is slow.
+const DECODED_PROMPTS: usize = 3;
 
-/// Decodes the CPU's activations on both.
-fn tokens(cpu: &Gpt2, on_card: &Gpt2, cache: &ActivationCache, sizes: Sizes) -> Result<bool> {
+/// Decodes the CPU's activations on both devices, and compares the best tokens.
+fn check_tokens(cpu: &Gpt2, on_gpu: &Gpt2, cache: &ActivationCache, sizes: Sizes) -> Result<bool> {
     let mut all_right = true;
     for projection in Projection::ALL {
         let options = DecodeOptions { projection, top_k: 3 };
-        let (mut compared, mut different, mut wrong, mut worst) = (0, 0, 0, 0.0_f32);
+        let (mut compared, mut different, mut wrong, mut max_margin) = (0, 0, 0, 0.0_f32);
         for layer in [0, sizes.n_layers / 2, sizes.n_layers - 1] {
             let decoded = |model: &Gpt2| -> Result<Vec<PromptHeadData>> {
                 let of_prompt = |prompt| layer_data(model, &cache.prompt(prompt)?, layer, options);
-                let heads = (0..DECODED).map(of_prompt).collect::<std::result::Result<Vec<_>, _>>()?;
+                let heads = (0..DECODED_PROMPTS).map(of_prompt).collect::<std::result::Result<Vec<_>, _>>()?;
                 Ok(heads.into_iter().flatten().flat_map(|head| head.prompts).collect())
             };
-            for (got, want) in decoded(on_card)?.iter().zip(&decoded(cpu)?) {
+            for (got, want) in decoded(on_gpu)?.iter().zip(&decoded(cpu)?) {
                 for (got, want) in [(&got.qk, &want.qk), (&got.q, &want.q), (&got.k, &want.k), (&got.v, &want.v)] {
-                    let largest = want.logits.iter().fold(0.0_f32, |largest, logit| largest.max(logit.abs()));
+                    let max_logit = want.logits.iter().fold(0.0_f32, |max, logit| max.max(logit.abs()));
                     for (row, &margin) in want.margin.iter().enumerate() {
                         compared += 1;
                         if got.tokens[[row, 0]] != want.tokens[[row, 0]] {
                             different += 1;
-                            worst = worst.max(margin / largest);
-                            wrong += usize::from(margin > MARGIN * largest);
+                            max_margin = max_margin.max(margin / max_logit);
+                            wrong += usize::from(margin > MIN_MARGIN * max_logit);
                         }
                     }
                 }
@@ -106,8 +111,8 @@ fn tokens(cpu: &Gpt2, on_card: &Gpt2, cache: &ActivationCache, sizes: Sizes) -> 
         }
         all_right &= wrong == 0;
         println!(
-            "- tokens, projection {}: {compared} compared, {different} different (the largest margin among them {worst:.1e} of the \
-             largest |logit|), {wrong} above a margin of {MARGIN:.0e}: {}",
+            "- tokens, projection {}: {compared} compared, {different} different (with margins up to {max_margin:.1e} of the largest \
+             |logit|), {wrong} above a margin of {MIN_MARGIN:.0e}: {}",
             projection.name(),
             verdict(wrong == 0)
         );
@@ -115,33 +120,34 @@ fn tokens(cpu: &Gpt2, on_card: &Gpt2, cache: &ActivationCache, sizes: Sizes) -> 
     Ok(all_right)
 }
 
-/// The largest difference, as a share of the largest magnitude; the same infinities do not differ.
-fn off(got: ArrayViewD<f32>, want: ArrayViewD<f32>) -> f32 {
+/// The largest error, as a share of the largest magnitude. Equal infinities have no error; NaN if the shapes differ.
+/// Shape: both the same.
+fn relative_error(got: ArrayViewD<f32>, want: ArrayViewD<f32>) -> f32 {
     if got.shape() != want.shape() {
         return f32::NAN;
     }
-    let magnitude = want.iter().filter(|x| x.is_finite()).fold(1e-30_f32, |largest, x| largest.max(x.abs()));
-    let mut largest = 0.0;
+    let magnitude = want.iter().filter(|x| x.is_finite()).fold(1e-30_f32, |max, x| max.max(x.abs()));
+    let mut worst = 0.0;
     for (got, want) in got.iter().zip(want) {
-        let off = if got == want { 0.0 } else { (got - want).abs() / magnitude };
-        if is_worse(off, largest) {
-            largest = off;
+        let error = if got == want { 0.0 } else { (got - want).abs() / magnitude };
+        if is_worse(error, worst) {
+            worst = error;
         }
     }
-    largest
+    worst
 }
 
-/// What is no number is the worst.
-fn is_worse(off: f32, than: f32) -> bool {
-    off > than || off.is_nan()
+/// NaN is the worst error.
+fn is_worse(error: f32, than: f32) -> bool {
+    error > than || error.is_nan()
 }
 
-/// The memory of the card that somebody uses, if this thread has used it.
+/// The bytes of GPU memory in use by all programs; `None` unless this thread has used the GPU.
 pub(crate) fn used_memory() -> Result<Option<usize>> {
     Ok(cudarc::driver::result::mem_get_info().ok().map(|(free, total)| total - free))
 }
 
-/// In float32, the unembedding counted for itself.
+/// The size of the parameters in float32, with separate embedding and unembedding.
 pub(crate) fn parameter_bytes(sizes: Sizes) -> usize {
     let Sizes { n_layers, d_model, d_vocab, n_ctx, .. } = sizes;
     4 * (n_layers * (12 * d_model * d_model + 13 * d_model) + (2 * d_vocab + n_ctx) * d_model)

@@ -1,4 +1,4 @@
-//! How fast the card is, and how much of what it can do that is.
+//! Benchmarks of the GPU: milliseconds, shares of its peak rates, and a comparison with PyTorch.
 
 use std::collections::BTreeMap;
 use std::hint::black_box;
@@ -17,24 +17,26 @@ use super::against_cpu::parameter_bytes;
 use super::random_weights::{Sizes, prompts};
 use super::{Options, Result};
 
-/// Decoding all heads is measured once if it takes longer than this, and a layer of them instead if it would take longer than
-/// ten times this. In seconds.
-const LONG: f64 = 2.0;
+/// Decoding all heads is measured once instead of five times if it takes longer than this, in seconds. If it would take
+/// ten times as long, only one layer is measured.
+const SLOW_S: f64 = 2.0;
 
-/// Seconds after the program's own begin: the last moment to begin a row of the table, and one of PyTorch's. The whole of it takes
-/// ten minutes at most.
-const LATEST: [u64; 2] = [330, 450];
+/// Rows of the table are not started later than this, in seconds since the program started, so that it ends within ten
+/// minutes.
+const LAST_START_S: u64 = 330;
+/// The same for the rows of PyTorch.
+const LAST_TORCH_START_S: u64 = 450;
 
-/// Vectors of GPT-2 small that are decoded at a time.
-const ROWS: usize = 256;
+/// The rows of a block of logits of GPT-2 small.
+const DECODE_ROWS: usize = 256;
 
-/// What the card does at best.
-struct Rates {
-    /// Operations a second in a product of two large matrices of float32.
-    product: f64,
-    /// The same in a product of decoding's shape: `ROWS` vectors with a folded projection.
+/// The peak rates of the GPU.
+struct PeakRates {
+    /// Operations per second in a product of two large matrices of float32.
+    matmul: f64,
+    /// Operations per second in a product of decoding's shape: `DECODE_ROWS` vectors with a decode table.
     decoding: f64,
-    /// Bytes a second, read and written, in a copy.
+    /// Bytes read and written per second in a copy.
     memory: f64,
 }
 
@@ -44,18 +46,19 @@ struct Row {
     length: usize,
     blocks_s: f64,
     forward_s: f64,
-    /// And whether it was measured on one layer.
-    heads: (f64, bool),
+    heads_s: f64,
+    /// Whether `heads_s` is the time of one layer, times the number of layers.
+    heads_from_one_layer: bool,
 }
 
-pub(crate) fn run(folder: &Path, sizes: Sizes, card: Device, options: &Options, started: Instant) -> Result<()> {
+pub(crate) fn run(folder: &Path, sizes: Sizes, gpu: Device, options: &Options, started: Instant) -> Result<()> {
     let name = folder.to_string_lossy().into_owned();
-    let model = Gpt2::from_pretrained(&name, LoadOptions::default().device(card))?;
-    let rates = rates(sizes, options)?;
+    let model = Gpt2::from_pretrained(&name, LoadOptions::default().device(gpu))?;
+    let rates = peak_rates(sizes, options)?;
     println!(
-        "The card does {:.1} TFLOP/s in a large product of float32 (no TF32), {:.1} in one of decoding's shape, and copies {:.0} GB/s, \
-         read and written together.\n",
-        rates.product / 1e12,
+        "The GPU reaches {:.1} TFLOP/s in a large product of float32 (no TF32) and {:.1} in one of decoding's shape, and copies \
+         {:.0} GB/s (bytes read plus bytes written).\n",
+        rates.matmul / 1e12,
         rates.decoding / 1e12,
         rates.memory / 1e9
     );
@@ -63,33 +66,32 @@ pub(crate) fn run(folder: &Path, sizes: Sizes, card: Device, options: &Options, 
         if options.small { (&[5, 13], &[1, 2]) } else { (&[13, 128, 512, 1024], &[1, 16]) };
     let mut rows = Vec::new();
     for (&batch, &length) in batches.iter().flat_map(|batch| lengths.iter().map(move |length| (batch, length))) {
-        if started.elapsed().as_secs() > LATEST[0] {
-            println!("{batch} × {length} is left out: {} s have gone by\n", started.elapsed().as_secs());
+        if started.elapsed().as_secs() > LAST_START_S {
+            println!("{batch} × {length} skipped after {} s\n", started.elapsed().as_secs());
             continue;
         }
         match measure(&model, sizes, batch, length) {
             Ok(row) => rows.push(row),
-            // A smaller card may not have the memory.
-            Err(problem) => println!("{batch} × {length} is left out: {problem}\n"),
+            // A small GPU may run out of memory.
+            Err(error) => println!("{batch} × {length} skipped: {error}\n"),
         }
     }
+    println!("Milliseconds: the median of 5 runs after 2 warm-up runs, with results copied to the host.");
+    println!("`blocks`: all layers, returning the last `resid_post`.");
+    println!("`forward`: the logits of every position too. `heads`: decoding every cell and vector of all heads.\n");
     println!(
-        "Milliseconds, median of 5 after 2, everything copied to the host. `blocks`: all layers, the last `resid_post` kept."
-    );
-    println!("`forward`: and the logits of every position. `heads`: every cell and vector of all heads decoded.\n");
-    println!(
-        "| batch × S | blocks | % of the product rate | % of the memory rate | forward | heads | % of the product rate | % of decoding's |"
+        "| batch × S | blocks | % of the matmul rate | % of the memory rate | forward | heads | % of the matmul rate | % of the decoding rate |"
     );
     println!("|---|---:|---:|---:|---:|---:|---:|---:|");
     for row in &rows {
-        print(row, sizes, &rates);
+        print_row(row, sizes, &rates);
     }
     println!(
-        "\n`run_with_cache`, everything kept, which leaves it on the card; and with all of it looked at, on the host then:\n"
+        "\n`run_with_cache` with all activations, which stay on the GPU; and with reading all of them on the host:\n"
     );
     for &length in lengths {
-        let [run_s, looked_at_s] = measure_cache(&model, sizes, length)?;
-        println!("- S = {length}: {:.2} ms, looked at {:.2} ms", 1e3 * run_s, 1e3 * looked_at_s);
+        let [run_s, read_s] = measure_cache(&model, sizes, length)?;
+        println!("- S = {length}: {:.2} ms, with reading {:.2} ms", 1e3 * run_s, 1e3 * read_s);
     }
     drop(model);
 
@@ -102,13 +104,13 @@ pub(crate) fn run(folder: &Path, sizes: Sizes, card: Device, options: &Options, 
         }
     }
 
-    println!("\n### PyTorch, eager, the plain mathematics, on the same card\n");
-    let left = Duration::from_secs(LATEST[1]).saturating_sub(started.elapsed());
-    match torch(folder, lengths, batches, left, options) {
-        Err(problem) => println!("Not compared: {problem}."),
+    println!("\n### PyTorch, eager, on the same GPU\n");
+    let time_left = Duration::from_secs(LAST_TORCH_START_S).saturating_sub(started.elapsed());
+    match torch(folder, lengths, batches, time_left, options) {
+        Err(error) => println!("Not compared: {error}."),
         Ok(reports) => compare(&rows, &reports, sizes),
     }
-    targets(&rows);
+    print_targets(&rows);
     Ok(())
 }
 
@@ -121,16 +123,16 @@ fn measure(model: &Gpt2, sizes: Sizes, batch: usize, length: usize) -> Result<Ro
         black_box(layer_data(model, &cache, layer, DecodeOptions::default())?);
         Ok(start.elapsed().as_secs_f64())
     };
-    layer(0)?; // folds
+    layer(0)?; // makes the decode tables
     let first = layer(0)? * sizes.n_layers as f64;
-    if first > 10.0 * LONG {
-        return Ok(Row { heads: (first, true), ..row });
+    if first > 10.0 * SLOW_S {
+        return Ok(Row { heads_s: first, heads_from_one_layer: true, ..row });
     }
-    // A layer at a time, as a person who has many prompts would: the data of all heads takes much memory on the host.
+    // Layer by layer, as a user with many prompts would: the data of all heads takes much memory on the host.
     let all = || (0..sizes.n_layers).map(&layer).sum::<Result<f64>>();
     all()?;
-    let seconds = if first > LONG { all()? } else { median(all)? };
-    Ok(Row { heads: (seconds, false), ..row })
+    let seconds = if first > SLOW_S { all()? } else { median(all)? };
+    Ok(Row { heads_s: seconds, ..row })
 }
 
 fn measure_forward(model: &Gpt2, sizes: Sizes, batch: usize, length: usize) -> Result<Row> {
@@ -147,24 +149,24 @@ fn measure_forward(model: &Gpt2, sizes: Sizes, batch: usize, length: usize) -> R
     };
     let blocks_s = seconds(&|| {
         let (_, cache) = model.run_with_cache_options(prompts.clone(), last.clone())?;
-        look_at(&cache, &[Activation::ResidPost], sizes.n_layers - 1..sizes.n_layers)
+        read(&cache, &[Activation::ResidPost], sizes.n_layers - 1..sizes.n_layers)
     })?;
     let forward_s = seconds(&|| {
         black_box(model.forward(prompts.clone())?);
         Ok(())
     })?;
-    Ok(Row { batch, length, blocks_s, forward_s, heads: (f64::NAN, false) })
+    Ok(Row { batch, length, blocks_s, forward_s, heads_s: f64::NAN, heads_from_one_layer: false })
 }
 
-/// Everything kept: the run, which leaves it on the card, and with all of it copied to the host.
+/// Seconds of a run with all activations, which stay on the GPU, and of a run with all of them copied to the host.
 fn measure_cache(model: &Gpt2, sizes: Sizes, length: usize) -> Result<[f64; 2]> {
     let prompts = prompts(1, length, sizes.d_vocab);
-    let of = |looked_at: bool| -> Result<f64> {
+    let time = |reading: bool| -> Result<f64> {
         let run = || {
             let start = Instant::now();
             let (_, cache) = model.run_with_cache(prompts.clone())?;
-            if looked_at {
-                look_at(&cache, &COMPUTED, 0..sizes.n_layers)?;
+            if reading {
+                read(&cache, &COMPUTED_ON_GPU, 0..sizes.n_layers)?;
             }
             Ok(start.elapsed().as_secs_f64())
         };
@@ -172,17 +174,17 @@ fn measure_cache(model: &Gpt2, sizes: Sizes, length: usize) -> Result<[f64; 2]> 
         run()?;
         median(run)
     };
-    Ok([of(false)?, of(true)?])
+    Ok([time(false)?, time(true)?])
 }
 
-/// All activations but the scores, which the host computes from queries and keys.
-const COMPUTED: [Activation; 10] = {
+/// All activations but the attention scores, which the host computes from queries and keys.
+const COMPUTED_ON_GPU: [Activation; 10] = {
     use Activation::{AttnOut, K, MlpOut, Pattern, Q, ResidMid, ResidPost, ResidPre, V, Z};
     [ResidPre, Q, K, V, Pattern, Z, AttnOut, ResidMid, MlpOut, ResidPost]
 };
 
-/// What is looked at is copied to the host.
-fn look_at(cache: &ActivationCache, activations: &[Activation], layers: Range<usize>) -> Result<()> {
+/// Reads activations, which copies them to the host.
+fn read(cache: &ActivationCache, activations: &[Activation], layers: Range<usize>) -> Result<()> {
     for prompt in 0..cache.n_prompts() {
         let cache = cache.prompt(prompt)?;
         for (layer, &activation) in layers.clone().flat_map(|layer| activations.iter().map(move |a| (layer, a))) {
@@ -192,38 +194,39 @@ fn look_at(cache: &ActivationCache, activations: &[Activation], layers: Range<us
     Ok(())
 }
 
+/// The median of 5 measurements.
 fn median(mut seconds: impl FnMut() -> Result<f64>) -> Result<f64> {
     let mut all = (0..5).map(|_| seconds()).collect::<Result<Vec<_>>>()?;
     all.sort_by(f64::total_cmp);
     Ok(all[2])
 }
 
-fn print(row: &Row, sizes: Sizes, rates: &Rates) {
+fn print_row(row: &Row, sizes: Sizes, rates: &PeakRates) {
     let Sizes { n_layers, n_heads, d_model, d_vocab, .. } = sizes;
-    let &Row { batch, length, blocks_s, forward_s, heads: (heads_s, of_a_layer) } = row;
+    let &Row { batch, length, blocks_s, forward_s, heads_s, heads_from_one_layer } = row;
     let rows = (batch * length) as f64;
-    // Each weight once for each row; queries times keys, and the pattern times values, whole squares.
-    let products =
+    // Two operations per weight and row, plus `q kᵀ` and `pattern v` as full squares.
+    let blocks_flop =
         2.0 * rows * (n_layers * 12 * d_model * d_model) as f64 + 4.0 * rows * (length * d_model * n_layers) as f64;
-    let weights = (parameter_bytes(sizes) - 8 * d_vocab * d_model) as f64;
+    let weight_bytes = (parameter_bytes(sizes) - 8 * d_vocab * d_model) as f64;
     let vectors = (batch * (length * (length + 1) / 2 + 3 * length)) as f64;
-    let decoding = 2.0 * vectors * (n_layers * n_heads * (d_model / n_heads) * d_vocab) as f64;
+    let decoding_flop = 2.0 * vectors * (n_layers * n_heads * (d_model / n_heads) * d_vocab) as f64;
     let percent = |rate: f64, best: f64| 100.0 * rate / best;
     println!(
         "| {batch} × {length} | {:.2} | {:.0} | {:.0} | {:.2} | {:.1}{} | {:.0} | {:.0} |",
         1e3 * blocks_s,
-        percent(products / blocks_s, rates.product),
-        percent(weights / blocks_s, rates.memory),
+        percent(blocks_flop / blocks_s, rates.matmul),
+        percent(weight_bytes / blocks_s, rates.memory),
         1e3 * forward_s,
         1e3 * heads_s,
-        if of_a_layer { " (from one layer)" } else { "" },
-        percent(decoding / heads_s, rates.product),
-        percent(decoding / heads_s, rates.decoding),
+        if heads_from_one_layer { " (from one layer)" } else { "" },
+        percent(decoding_flop / heads_s, rates.matmul),
+        percent(decoding_flop / heads_s, rates.decoding),
     );
 }
 
-/// Measured with cuBLAS and the driver alone. (A model is loaded: their addresses are known.)
-fn rates(sizes: Sizes, options: &Options) -> Result<Rates> {
+/// Measures the peak rates with calls of cuBLAS and of the driver. A model must be loaded, which loads these libraries.
+fn peak_rates(sizes: Sizes, options: &Options) -> Result<PeakRates> {
     let device = CudaDevice::new(options.device)?;
     let n: usize = if options.small { 256 } else { 8192 };
     let blas = CudaBlas::new(device.clone())?;
@@ -231,49 +234,49 @@ fn rates(sizes: Sizes, options: &Options) -> Result<Rates> {
     let (a, b) = (device.htod_sync_copy(&numbers)?, device.htod_sync_copy(&numbers)?);
     let mut c = device.alloc_zeros::<f32>(n * n)?;
     let (transa, transb) = (CUBLAS_OP_N, CUBLAS_OP_N);
-    // As cuBLAS has it, column by column.
+    // cuBLAS stores matrices column by column.
     let shape = |m: usize, n: usize, k: usize| {
         let [m, n, k] = [m, n, k].map(|size| size as i32);
         GemmConfig { transa, transb, m, n, k, alpha: 1.0, lda: m, ldb: k, beta: 0.0, ldc: m }
     };
-    let best = |run: &mut dyn FnMut() -> Result<()>| -> Result<f64> {
-        let mut best = f64::INFINITY;
+    let min_seconds = |run: &mut dyn FnMut() -> Result<()>| -> Result<f64> {
+        let mut min = f64::INFINITY;
         for _ in 0..10 {
             device.synchronize()?;
             let start = Instant::now();
             run()?;
             device.synchronize()?;
-            best = best.min(start.elapsed().as_secs_f64());
+            min = min.min(start.elapsed().as_secs_f64());
         }
-        Ok(best)
+        Ok(min)
     };
     let (d_vocab, d_head) = (sizes.d_vocab, sizes.d_model / sizes.n_heads);
-    let rows = ROWS.min(n * n / d_vocab);
-    // Many short ones are asked for at a time, as decoding does.
+    let rows = DECODE_ROWS.min(n * n / d_vocab);
+    // Short products are issued many at a time, as in decoding.
     let mut rate = |times: usize, m: usize, n: usize, k: usize| -> Result<f64> {
-        let seconds = best(&mut || {
-            // SAFETY: three matrices of as many numbers as the largest product has, on the card.
+        let seconds = min_seconds(&mut || {
+            // SAFETY: all three matrices have the `n * n` elements of the largest product.
             #[allow(unsafe_code)]
             (0..times).try_for_each(|_| unsafe { blas.gemm(shape(m, n, k), &a, &b, &mut c) })?;
             Ok(())
         })?;
         Ok(2.0 * (times * m * n * k) as f64 / seconds)
     };
-    let (product, decoding) = (rate(1, n, n, n)?, rate(20, d_vocab, rows, d_head)?);
+    let (matmul, decoding) = (rate(1, n, n, n)?, rate(20, d_vocab, rows, d_head)?);
     let (free, _) = cudarc::driver::result::mem_get_info()?;
-    let long: usize = if options.small { 1 << 16 } else { (1 << 30).min(free / 16) };
-    let from = device.alloc_zeros::<f32>(long)?;
-    let mut to = device.alloc_zeros::<f32>(long)?;
-    let copy_s = best(&mut || Ok(device.dtod_copy(&from, &mut to)?))?;
-    Ok(Rates { product, decoding, memory: 8.0 * long as f64 / copy_s })
+    let len: usize = if options.small { 1 << 16 } else { (1 << 30).min(free / 16) };
+    let from = device.alloc_zeros::<f32>(len)?;
+    let mut to = device.alloc_zeros::<f32>(len)?;
+    let copy_s = min_seconds(&mut || Ok(device.dtod_copy(&from, &mut to)?))?;
+    Ok(PeakRates { matmul, decoding, memory: 8.0 * len as f64 / copy_s })
 }
 
-/// What `torch.py` reports, by batch and length.
+/// Runs `torch.py`, and returns its reports by batch and length.
 fn torch(
     folder: &Path,
     lengths: &[usize],
     batches: &[usize],
-    left: Duration,
+    time_left: Duration,
     options: &Options,
 ) -> Result<BTreeMap<(usize, usize), Value>> {
     let script = folder.join("torch.py");
@@ -281,11 +284,11 @@ fn torch(
     let has_cuda =
         Command::new(&options.python).args(["-c", "import torch; assert torch.cuda.is_available()"]).output();
     if !has_cuda.is_ok_and(|output| output.status.success()) {
-        return Err(format!("{} has no PyTorch that sees the card", options.python).into());
+        return Err(format!("{} has no PyTorch that finds the GPU", options.python).into());
     }
     let list = |numbers: &[usize]| numbers.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
     let mut torch = Command::new(&options.python);
-    torch.arg(script).arg(folder).args([list(lengths), list(batches), left.as_secs().to_string()]);
+    torch.arg(script).arg(folder).args([list(lengths), list(batches), time_left.as_secs().to_string()]);
     let output = torch.output()?;
     if !output.status.success() {
         return Err(format!("torch.py failed: {}", String::from_utf8_lossy(&output.stderr)).into());
@@ -300,12 +303,12 @@ fn torch(
     Ok(reports)
 }
 
-/// Ratios above 1 are in this project's favour.
+/// Prints the comparison with PyTorch. Speed-ups above 1 are in this project's favour.
 fn compare(rows: &[Row], reports: &BTreeMap<(usize, usize), Value>, sizes: Sizes) {
     let version = reports.values().next().and_then(|report| report["torch"].as_str()).unwrap_or("?");
-    println!("torch {version}. `heads`: PyTorch decodes without folding; one layer, times the number of layers.\n");
+    println!("torch {version}. `heads`: without decode tables; one layer, times the number of layers.\n");
     println!(
-        "| batch × S | blocks | times as fast here | forward | times as fast here | its logits left on the card | heads | times as fast here |"
+        "| batch × S | blocks | speed-up here | forward | speed-up here | logits left on the GPU | heads | speed-up here |"
     );
     println!("|---|---:|---:|---:|---:|---:|---:|---:|");
     for row in rows {
@@ -321,25 +324,27 @@ fn compare(rows: &[Row], reports: &BTreeMap<(usize, usize), Value>, sizes: Sizes
             blocks_s / row.blocks_s,
             1e3 * forward_s,
             forward_s / row.forward_s,
-            1e3 * seconds("forward_on_card_s"),
+            1e3 * seconds("forward_on_gpu_s"),
             if heads_s.is_nan() { String::new() } else { format!("{:.0}", 1e3 * heads_s) },
-            if heads_s.is_nan() { String::new() } else { format!("{:.1}", heads_s / row.heads.0) },
+            if heads_s.is_nan() { String::new() } else { format!("{:.1}", heads_s / row.heads_s) },
         );
     }
-    for (length, wanted) in [(13, 1.0), (512, 0.9)] {
+    for (length, target) in [(13, 1.0), (512, 0.9)] {
         let row = rows.iter().find(|row| (row.batch, row.length) == (1, length));
         if let Some((row, report)) = row.zip(reports.get(&(1, length))) {
-            let ratio = |key: &str, own: f64| report[key].as_f64().map_or(f64::NAN, |seconds| seconds / own);
-            let (blocks, forward) = (ratio("blocks_s", row.blocks_s), ratio("forward_s", row.forward_s));
-            let met = if blocks >= wanted && forward >= wanted { "met" } else { "**missed**" };
-            println!("\nTarget at S = {length}: {wanted} × PyTorch. Blocks {blocks:.2}, forward {forward:.2}: {met}.");
+            let speedup = |key: &str, own: f64| report[key].as_f64().map_or(f64::NAN, |seconds| seconds / own);
+            let (blocks, forward) = (speedup("blocks_s", row.blocks_s), speedup("forward_s", row.forward_s));
+            let met = if blocks >= target && forward >= target { "met" } else { "**missed**" };
+            println!(
+                "\nTarget at S = {length}: {target} × the speed of PyTorch. Blocks {blocks:.2}, forward {forward:.2}: {met}."
+            );
         }
     }
 }
 
-fn targets(rows: &[Row]) {
+fn print_targets(rows: &[Row]) {
     if let Some(row) = rows.iter().find(|row| (row.batch, row.length) == (1, 128)) {
-        let met = if row.heads.0 <= 0.5 { "met" } else { "**missed**" };
-        println!("\nTarget: all heads at S = 128 in 0.5 s. {:.2} s: {met}.", row.heads.0);
+        let met = if row.heads_s <= 0.5 { "met" } else { "**missed**" };
+        println!("\nTarget: all heads at S = 128 in 0.5 s. {:.2} s: {met}.", row.heads_s);
     }
 }

@@ -1,17 +1,17 @@
-//! Tries a GPU: golden data, the CPU against it, then how fast it is. One command, at most ten minutes.
+//! Checks a GPU against golden data and the CPU, then benchmarks it. Takes at most ten minutes.
 //!
 //!     cargo run --release --features cuda --example gpu_check [-- OPTION …]
 //!
 //! | option | |
 //! |---|---|
-//! | `--device N` | the GPU with this number; 0 if it is not given |
-//! | `--small` | small sizes, to try the program itself |
-//! | `--without-dfdx` | leave out dfdx's own operations |
-//! | `--python PROGRAM` | the Python that may have PyTorch; `python3` if it is not given |
+//! | `--device N` | the GPU with this number, 0 by default |
+//! | `--small` | small sizes, to test this program itself |
+//! | `--without-dfdx` | skip dfdx's own operations |
+//! | `--python PROGRAM` | a Python with PyTorch to compare with, `python3` by default |
 //!
-//! It needs nothing but itself: the golden data is inside, the weights of GPT-2 small's shape are random, from a seed. So the
-//! program may be copied to a machine that has NVIDIA's driver and the libraries of CUDA 12 or 13 and no Rust. What it prints
-//! is Markdown. It fails if a number is wrong; a target of speed that is missed is printed and is no failure.
+//! The program is self-contained: it includes the golden data, and makes random weights of GPT-2 small's shape from a
+//! seed. It can be copied to a machine with NVIDIA's driver, the libraries of CUDA 12 or 13, and no Rust. It prints
+//! Markdown. It fails if a number is wrong; a missed target for speed is printed, and is no failure.
 
 mod against_cpu;
 mod benchmark;
@@ -66,45 +66,41 @@ fn options() -> Result<Options> {
     Ok(options)
 }
 
-/// Whether all numbers are right.
+/// Returns whether all numbers are right.
 fn run(options: &Options) -> Result<bool> {
     let started = Instant::now();
-    let card = Device::cuda(options.device);
-    let folder = Temporary::new()?;
+    let gpu = Device::cuda(options.device);
+    let folder = TemporaryFolder::new()?;
     println!("# gpu_check\n");
-    println!(
-        "{}, {} processors, attention-tokens {}\n",
-        name_of_card(options.device),
-        cores(),
-        env!("CARGO_PKG_VERSION")
-    );
+    println!("{}, {} processors, attention-tokens {}\n", gpu_name(options.device), cores(), env!("CARGO_PKG_VERSION"));
 
     println!("## Golden data\n");
     let mut all_right = true;
     for (name, folder) in golden_folders(folder.path())? {
-        for (device, what) in [(card, "cuda"), (Device::dfdx_cuda(options.device), "dfdx_cuda")] {
-            // dfdx decodes the demo model for minutes.
-            if what == "cuda" || options.dfdx && name != "demo" {
+        for (device, device_name) in [(gpu, "cuda"), (Device::dfdx_cuda(options.device), "dfdx_cuda")] {
+            // dfdx takes minutes to decode the demo model.
+            if device_name == "cuda" || options.dfdx && name != "demo" {
                 let outcome = golden::check(&folder, device, true)?;
-                println!("- {name} on {what}: {} quantities, {} failed", outcome.checked, outcome.failed);
+                println!("- {name} on {device_name}: {} quantities, {} failed", outcome.checked, outcome.failed);
                 all_right &= outcome.failed == 0;
             }
         }
     }
 
-    let sizes = match options.small {
-        false => random_weights::SMALL,
-        true => random_weights::Sizes { n_layers: 2, n_heads: 4, d_model: 64, d_vocab: 1000, n_ctx: 64 },
+    let sizes = if options.small {
+        random_weights::Sizes { n_layers: 2, n_heads: 4, d_model: 64, d_vocab: 1000, n_ctx: 64 }
+    } else {
+        random_weights::GPT2_SMALL
     };
     let weights = folder.path().join("random");
     std::fs::create_dir(&weights)?;
     random_weights::write(&weights, sizes, 1)?;
-    println!("\n## The CPU against the card, on random weights of {}\n", describe(sizes));
-    all_right &= against_cpu::check(&weights, sizes, card, options)?;
+    println!("\n## The GPU against the CPU, on random weights of {}\n", describe(sizes));
+    all_right &= against_cpu::check(&weights, sizes, gpu, options)?;
     println!("\n## Speed, on the same weights\n");
-    benchmark::run(&weights, sizes, card, options, started)?;
+    benchmark::run(&weights, sizes, gpu, options, started)?;
     println!(
-        "\nAll of it took {:.0} s. The numbers are {}.",
+        "\nThis took {:.0} s. The numbers are {}.",
         started.elapsed().as_secs_f64(),
         if all_right { "right" } else { "WRONG" }
     );
@@ -120,8 +116,8 @@ fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// The card and its driver as `nvidia-smi` names them.
-fn name_of_card(ordinal: usize) -> String {
+/// The GPU, its driver and its memory, from `nvidia-smi`.
+fn gpu_name(ordinal: usize) -> String {
     let mut nvidia_smi = Command::new("nvidia-smi");
     nvidia_smi.args([
         "--query-gpu=name,driver_version,memory.total",
@@ -131,10 +127,10 @@ fn name_of_card(ordinal: usize) -> String {
     ]);
     let printed = nvidia_smi.output().ok().filter(|output| output.status.success());
     let printed = printed.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
-    printed.unwrap_or_else(|| format!("GPU {ordinal} (nvidia-smi does not say which)"))
+    printed.unwrap_or_else(|| format!("GPU {ordinal} (nvidia-smi does not name it)"))
 }
 
-/// The golden data, as folders: what is inside this program, and the demo model where the sources are at hand.
+/// The folders with golden data: those that this program includes, and the demo model if the source tree is there.
 fn golden_folders(temporary: &Path) -> Result<Vec<(&'static str, PathBuf)>> {
     macro_rules! files {
         ($name:literal) => {
@@ -167,10 +163,10 @@ fn golden_folders(temporary: &Path) -> Result<Vec<(&'static str, PathBuf)>> {
     Ok(folders)
 }
 
-/// A folder that is removed at the end.
-struct Temporary(PathBuf);
+/// A temporary folder that is removed on drop.
+struct TemporaryFolder(PathBuf);
 
-impl Temporary {
+impl TemporaryFolder {
     fn new() -> Result<Self> {
         let folder = std::env::temp_dir().join(format!("gpu_check-{}", std::process::id()));
         std::fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
@@ -182,7 +178,7 @@ impl Temporary {
     }
 }
 
-impl Drop for Temporary {
+impl Drop for TemporaryFolder {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
     }

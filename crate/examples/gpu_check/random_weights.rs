@@ -1,4 +1,4 @@
-//! Random weights, the same for the same seed, as a checkpoint in Hugging Face's format.
+//! A GPT-2 checkpoint in Hugging Face's format with random weights, reproducible from a seed.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -7,7 +7,7 @@ use std::path::Path;
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::json;
 
-/// The sizes of a GPT-2.
+/// The sizes of a model.
 #[derive(Clone, Copy)]
 pub(crate) struct Sizes {
     pub(crate) n_layers: usize,
@@ -17,10 +17,10 @@ pub(crate) struct Sizes {
     pub(crate) n_ctx: usize,
 }
 
-/// GPT-2 small's.
-pub(crate) const SMALL: Sizes = Sizes { n_layers: 12, n_heads: 12, d_model: 768, d_vocab: 50257, n_ctx: 1024 };
+pub(crate) const GPT2_SMALL: Sizes = Sizes { n_layers: 12, n_heads: 12, d_model: 768, d_vocab: 50257, n_ctx: 1024 };
 
-/// Writes `config.json` and `model.safetensors`: normally distributed numbers, as wide as a trained GPT-2's are by rough measure.
+/// Writes `config.json` and `model.safetensors`. The weights are normally distributed, with standard deviations roughly
+/// those of a trained GPT-2.
 pub(crate) fn write(folder: &Path, sizes: Sizes, seed: u64) -> Result<(), Box<dyn Error>> {
     let Sizes { n_layers, n_heads, d_model, d_vocab, n_ctx } = sizes;
     let config = json!({
@@ -31,7 +31,7 @@ pub(crate) fn write(folder: &Path, sizes: Sizes, seed: u64) -> Result<(), Box<dy
     std::fs::write(folder.join("config.json"), config.to_string())?;
 
     let mut random = fastrand::Rng::with_seed(seed);
-    // The sum of four uniform numbers: near enough to a normal distribution, and the same on every machine.
+    // The sum of four uniform numbers is close to a normal distribution, and the same on every machine.
     let mut normal = |n: usize, mean: f32, deviation: f32| -> Vec<u8> {
         let numbers = (0..n).map(|_| {
             let sum: f32 = (0..4).map(|_| random.f32() - 0.5).sum();
@@ -71,7 +71,7 @@ pub(crate) fn write(folder: &Path, sizes: Sizes, seed: u64) -> Result<(), Box<dy
     Ok(())
 }
 
-/// Token ids, the same for the same length and number of prompts.
+/// Random token ids, reproducible from the number of prompts and their length. Shape: → `[batch, length]`.
 pub(crate) fn prompts(batch: usize, length: usize, d_vocab: usize) -> Vec<Vec<u32>> {
     let mut random = fastrand::Rng::with_seed((batch * 100_000 + length) as u64);
     (0..batch).map(|_| (0..length).map(|_| random.u32(..d_vocab as u32)).collect()).collect()

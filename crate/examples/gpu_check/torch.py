@@ -1,9 +1,9 @@
-"""The plain mathematics of GPT-2 in PyTorch, eager and in float32, on the same card: what gpu_check is held against.
+"""GPT-2 in plain PyTorch, eager and in float32, on the GPU: the baseline of gpu_check.
 
     python torch.py FOLDER LENGTHS BATCHES SECONDS
 
-Prints a line of JSON for each length and batch that is begun within so many seconds. Everything ends on the host, as it does in
-this project. A second is the median of 5 runs after 2.
+Prints a line of JSON for each batch and length, and starts none after SECONDS. Results are copied to the host, as in this
+project. Each time is the median of 5 runs after 2 warm-up runs.
 """
 
 import json
@@ -17,7 +17,8 @@ import torch
 import torch.nn.functional as F
 
 
-def weights(folder):
+def load_weights(folder):
+    """The tensors of model.safetensors on the GPU, by name."""
     with open(f"{folder}/model.safetensors", "rb") as file:
         (size,) = struct.unpack("<Q", file.read(8))
         header = json.loads(file.read(size))
@@ -32,12 +33,15 @@ def weights(folder):
 
 
 def blocks(w, config, tokens, keep_layer=None):
-    """The residual stream behind the last block; the queries and keys and values of one layer if it is asked for."""
+    """The residual stream after the last block, [batch, pos, d_model].
+
+    And q, k and v of layer `keep_layer`, each [batch, head, pos, d_head].
+    """
     heads, d_model = config["n_head"], config["n_embd"]
     batch, length = tokens.shape
     mask = torch.full((length, length), -math.inf, device="cuda").triu(1)
     x = w["wte.weight"][tokens] + w["wpe.weight"][:length]
-    kept = None
+    qkv_of_layer = None
     for layer in range(config["n_layer"]):
         of = lambda name: w[f"h.{layer}.{name}"]
         y = F.layer_norm(x, (d_model,), of("ln_1.weight"), of("ln_1.bias"), 1e-5)
@@ -46,7 +50,7 @@ def blocks(w, config, tokens, keep_layer=None):
             part.reshape(batch, length, heads, d_model // heads).transpose(1, 2) for part in qkv.split(d_model, dim=-1)
         )
         if layer == keep_layer:
-            kept = (q, k, v)
+            qkv_of_layer = (q, k, v)
         pattern = (q @ k.transpose(-1, -2) / math.sqrt(d_model // heads) + mask).softmax(-1)
         z = (pattern @ v).transpose(1, 2).reshape(-1, d_model)
         x = x + torch.addmm(of("attn.c_proj.bias"), z, of("attn.c_proj.weight")).reshape(x.shape)
@@ -54,16 +58,20 @@ def blocks(w, config, tokens, keep_layer=None):
         hidden = torch.addmm(of("mlp.c_fc.bias"), y.reshape(-1, d_model), of("mlp.c_fc.weight"))
         hidden = F.gelu(hidden, approximate="tanh")
         x = x + torch.addmm(of("mlp.c_proj.bias"), hidden, of("mlp.c_proj.weight")).reshape(x.shape)
-    return x, kept
+    return x, qkv_of_layer
 
 
 def forward(w, config, tokens):
+    """The logits, [batch, pos, d_vocab]."""
     x, _ = blocks(w, config, tokens)
     return F.layer_norm(x, (config["n_embd"],), w["ln_f.weight"], w["ln_f.bias"], 1e-5) @ w["wte.weight"].T
 
 
 def decode_layer(w, config, tokens, layer):
-    """The best token of every cell and vector of a layer's heads, through W_V times the sums of W_O, in blocks of 256 MB."""
+    """A function that decodes every cell and vector of a layer's heads, and returns the best tokens.
+
+    With the notebook's projection (W_V times the sums of W_O), in blocks of 256 MB of logits.
+    """
     d_model, heads = config["n_embd"], config["n_head"]
     d_head = d_model // heads
     _, (q, k, v) = blocks(w, config, tokens, keep_layer=layer)
@@ -85,7 +93,7 @@ def decode_layer(w, config, tokens, layer):
     return all_heads
 
 
-def seconds(run):
+def median_seconds(run):
     def once():
         torch.cuda.synchronize()
         start = time.perf_counter()
@@ -98,27 +106,27 @@ def seconds(run):
 
 
 def main():
-    begun = time.perf_counter()
-    folder, lengths, batches, most = sys.argv[1:]
+    start = time.perf_counter()
+    folder, lengths, batches, time_limit = sys.argv[1:]
     with open(f"{folder}/config.json") as file:
         config = json.load(file)
-    w = weights(folder)
+    w = load_weights(folder)
     with torch.no_grad():
         for batch in map(int, batches.split(",")):
             for length in map(int, lengths.split(",")):
-                if time.perf_counter() - begun > float(most):
+                if time.perf_counter() - start > float(time_limit):
                     return
                 tokens = torch.randint(config["vocab_size"], (batch, length), device="cuda")
                 report = {
                     "torch": torch.__version__,
                     "batch": batch,
                     "length": length,
-                    "blocks_s": seconds(lambda: blocks(w, config, tokens)[0].cpu()),
-                    "forward_s": seconds(lambda: forward(w, config, tokens).cpu()),
-                    "forward_on_card_s": seconds(lambda: forward(w, config, tokens)),
+                    "blocks_s": median_seconds(lambda: blocks(w, config, tokens)[0].cpu()),
+                    "forward_s": median_seconds(lambda: forward(w, config, tokens).cpu()),
+                    "forward_on_gpu_s": median_seconds(lambda: forward(w, config, tokens)),
                 }
                 if batch == 1 and length <= 128:
-                    report["layer_s"] = seconds(decode_layer(w, config, tokens, 0))
+                    report["layer_s"] = median_seconds(decode_layer(w, config, tokens, 0))
                 print(json.dumps(report), flush=True)
 
 

@@ -1,4 +1,4 @@
-//! Attention of a batch: all prompts of one length at a time, so that a gpu has enough to do.
+//! Attention of a batch. Prompts of equal length are computed together, to occupy the GPU.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -8,29 +8,30 @@ use cudarc::driver::{DeviceRepr, LaunchAsync};
 use ndarray::Dim;
 
 use super::DeviceMatrix;
+use super::buffer::DeviceBuffer;
 use super::cached::DeviceSlice;
 use super::device::CudaGpu;
 use super::error::CudaError;
-use super::gemm::{Operand, Shape};
-use super::kernels::{a_block_each, a_thread_each};
-use super::memory::Memory;
+use super::gemm::{GemmShape, Operand};
+use super::kernels::{block_per_row, thread_per_element};
 use crate::backend::AttentionOutput;
 
-/// Patterns of this many bytes are on the gpu at a time, or one prompt's if that is larger.
+/// The size of the patterns that are computed together, unless one prompt's pattern is larger.
 const PATTERN_BYTES: usize = 64 << 20;
 
-/// `MOST_PROMPTS` of `kernels.cu`.
-const MOST_PROMPTS: usize = 256;
+/// `MAX_PROMPTS` in `kernels.cu`.
+const MAX_PROMPTS: usize = 256;
 
-/// `FirstRows` of `kernels.cu`.
+/// `FirstRows` in `kernels.cu`.
 #[repr(C)]
-struct FirstRows([u32; MOST_PROMPTS]);
+struct FirstRows([u32; MAX_PROMPTS]);
 
-// SAFETY: a kernel's parameter is these numbers themselves, laid out as the kernel has them.
+// SAFETY: the kernel takes this struct by value, and declares it with the same layout.
 #[allow(unsafe_code)]
 unsafe impl DeviceRepr for FirstRows {}
 
 /// See [`Backend::attention`](crate::backend::Backend::attention).
+/// Shape: each `[rows, n_heads d_head]` → `z` the same, each pattern `[n_heads, query_pos, key_pos]`.
 pub(super) fn attention(
     gpu: &Arc<CudaGpu>,
     qkv: [&DeviceMatrix; 3],
@@ -38,97 +39,106 @@ pub(super) fn attention(
     prompts: &[Range<usize>],
     keep_pattern: bool,
 ) -> Result<AttentionOutput<DeviceMatrix>, CudaError> {
-    let z = DeviceMatrix::unset(gpu, qkv[0].rows, qkv[0].columns)?;
-    let mut kept = BTreeMap::new();
-    for (pos, group) in groups(prompts, n_heads) {
-        let first_rows: Vec<usize> = group.iter().map(|&prompt| prompts[prompt].start).collect();
-        let pattern = Memory::unset::<f32>(gpu, group.len() * n_heads * pos * pos)?;
-        let heads = Heads { gpu, qkv, n_heads, pos, pattern: &pattern, z: &z };
+    let z = DeviceMatrix::uninit(gpu, qkv[0].rows, qkv[0].columns)?;
+    let mut patterns = BTreeMap::new();
+    for (pos, prompt_indices) in groups_of_equal_length(prompts, n_heads) {
+        let first_rows: Vec<usize> = prompt_indices.iter().map(|&prompt| prompts[prompt].start).collect();
+        let pattern = DeviceBuffer::uninit::<f32>(gpu, prompt_indices.len() * n_heads * pos * pos)?;
+        let group = PromptGroup { gpu, qkv, n_heads, pos, pattern: &pattern, z: &z };
         match first_rows[..] {
-            [first_row] => heads.of_one_prompt(first_row)?,
-            _ => heads.of_prompts(&first_rows)?,
+            [first_row] => group.attend_one(first_row)?,
+            _ => group.attend_several(&first_rows)?,
         }
-        for (index, prompt) in group.into_iter().enumerate().filter(|_| keep_pattern) {
-            let of_prompt = DeviceSlice { memory: &pattern, first: index * n_heads * pos * pos };
-            kept.insert(prompt, of_prompt.keep(gpu, Dim((n_heads, pos, pos)))?);
+        for (index, prompt) in prompt_indices.into_iter().enumerate().filter(|_| keep_pattern) {
+            let of_prompt = DeviceSlice { buffer: &pattern, offset: index * n_heads * pos * pos };
+            patterns.insert(prompt, of_prompt.to_lazy(gpu, Dim((n_heads, pos, pos)))?);
         }
     }
-    Ok(AttentionOutput { z, pattern: kept.into_values().collect() })
+    Ok(AttentionOutput { z, pattern: patterns.into_values().collect() })
 }
 
-/// Prompts of one length, as many as there is room for, each with that length.
-fn groups(prompts: &[Range<usize>], n_heads: usize) -> Vec<(usize, Vec<usize>)> {
+/// The number of tokens and the indices of prompts of equal length, at most [`PATTERN_BYTES`] of patterns in a group.
+fn groups_of_equal_length(prompts: &[Range<usize>], n_heads: usize) -> Vec<(usize, Vec<usize>)> {
     let mut by_length: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
     for (prompt, rows) in prompts.iter().enumerate() {
         by_length.entry(rows.len()).or_default().push(prompt);
     }
-    let cut = |(pos, prompts): (usize, Vec<usize>)| {
-        let at_once = (PATTERN_BYTES / (size_of::<f32>() * n_heads * pos * pos)).clamp(1, MOST_PROMPTS);
-        prompts.chunks(at_once).map(|group| (pos, group.to_vec())).collect::<Vec<_>>()
+    let split = |(pos, prompts): (usize, Vec<usize>)| {
+        let max_prompts = (PATTERN_BYTES / (size_of::<f32>() * n_heads * pos * pos)).clamp(1, MAX_PROMPTS);
+        prompts.chunks(max_prompts).map(|group| (pos, group.to_vec())).collect::<Vec<_>>()
     };
-    by_length.into_iter().flat_map(cut).collect()
+    by_length.into_iter().flat_map(split).collect()
 }
 
-/// The heads of some prompts of `pos` tokens.
-struct Heads<'a> {
+/// Prompts of `pos` tokens each.
+struct PromptGroup<'a> {
     gpu: &'a Arc<CudaGpu>,
-    /// Shape: each `[rows, n_heads d_head]`, the rows of the whole batch.
+    /// The rows of the whole batch. Shape: each `[rows, n_heads d_head]`.
     qkv: [&'a DeviceMatrix; 3],
     n_heads: usize,
     pos: usize,
-    /// To be written. Shape: `[prompts, n_heads, query_pos, key_pos]`.
-    pattern: &'a Memory,
-    /// The rows of these prompts are to be written. Shape: `[rows, n_heads d_head]`.
+    /// Output. Shape: `[prompts, n_heads, query_pos, key_pos]`.
+    pattern: &'a DeviceBuffer,
+    /// Output, in the rows of these prompts. Shape: `[rows, n_heads d_head]`.
     z: &'a DeviceMatrix,
 }
 
-impl Heads<'_> {
-    /// Those of a single prompt lie at even distances.
-    fn of_one_prompt(&self, first_row: usize) -> Result<(), CudaError> {
+impl PromptGroup<'_> {
+    /// The heads of a single prompt are at equal distances in memory: strided products.
+    fn attend_one(&self, first_row: usize) -> Result<(), CudaError> {
         let &Self { gpu, qkv: [q, k, v], n_heads, pos, pattern, z } = self;
-        let of = |x| DeviceMatrix::heads(x, first_row, n_heads);
-        let pattern = Operand { memory: pattern, first: 0, row: pos, next: pos * pos, transposed: false };
-        self.attend([of(q), of(k), of(v), pattern, of(z)], n_heads, |factor, a, b, c, shape| {
-            gpu.products(factor, a, b, c, shape)
+        let heads = |x| DeviceMatrix::heads(x, first_row, n_heads);
+        let pattern =
+            Operand { buffer: pattern, offset: 0, row_stride: pos, matrix_stride: pos * pos, transposed: false };
+        self.attend([heads(q), heads(k), heads(v), pattern, heads(z)], n_heads, |alpha, a, b, c, shape| {
+            gpu.gemm(alpha, a, b, c, shape)
         })
     }
 
-    /// Those of several lie here and there: a kernel lists where.
+    /// The heads of several prompts are anywhere in the batch: products with lists of addresses, made by a kernel.
     #[allow(unsafe_code)]
-    fn of_prompts(&self, first_rows: &[usize]) -> Result<(), CudaError> {
+    fn attend_several(&self, first_rows: &[usize]) -> Result<(), CudaError> {
         let &Self { gpu, qkv: [q, k, v], n_heads, pos, pattern, z } = self;
         let n = first_rows.len() * n_heads;
-        let lists = Memory::unset::<u64>(gpu, 5 * n)?;
-        let mut of = [0; MOST_PROMPTS];
-        of.iter_mut().zip(first_rows).for_each(|(to, &row)| *to = row as u32);
-        let (q, k, v, to) = (&q.memory, &k.memory, &v.memory, &z.memory);
-        let [heads, d_head, rows, matrices] = [n_heads, z.columns / n_heads, pos, n].map(|size| size as u32);
-        let parameters = (FirstRows(of), q, k, v, pattern, to, &lists, heads, d_head, rows, matrices);
-        // SAFETY: the parameters are those of the kernel, and there is room for five addresses for each head.
-        unsafe { gpu.kernels.list_heads.clone().launch(a_thread_each(n), parameters) }?;
-        let listed = |index: usize, row| Operand { memory: &lists, first: index * n, row, next: 0, transposed: false };
-        let [q, k, v, z_of_heads] = [0, 1, 2, 4].map(|index| listed(index, z.columns));
-        self.attend([q, k, v, listed(3, pos), z_of_heads], n, |factor, a, b, c, shape| {
-            // SAFETY: the rows of these prompts are in `q`, `k`, `v` and `z`, and their patterns in `pattern`.
-            unsafe { gpu.products_of_listed(factor, a, b, c, shape) }
+        let addresses = DeviceBuffer::uninit::<u64>(gpu, 5 * n)?; // [5, prompts, n_heads]
+        let mut rows = FirstRows([0; MAX_PROMPTS]);
+        rows.0.iter_mut().zip(first_rows).for_each(|(to, &row)| *to = row as u32);
+        let sizes = [n_heads, z.columns / n_heads, pos, n].map(|size| size as u32);
+        let [n_heads, d_head, pos_u32, n_u32] = sizes;
+        let (q, k, v, z_buffer) = (&q.buffer, &k.buffer, &v.buffer, &z.buffer);
+        let parameters = (rows, q, k, v, pattern, z_buffer, &addresses, n_heads, d_head, pos_u32, n_u32);
+        // SAFETY: the parameters are those of the kernel, and `addresses` has room for five of them for each head.
+        unsafe { gpu.kernels.list_head_addresses.clone().launch(thread_per_element(n), parameters) }?;
+        let list = |index: usize, row_stride| Operand {
+            buffer: &addresses,
+            offset: index * n,
+            row_stride,
+            matrix_stride: 0,
+            transposed: false,
+        };
+        let [q, k, v, z] = [0, 1, 2, 4].map(|index| list(index, z.columns));
+        self.attend([q, k, v, list(3, pos), z], n, |alpha, a, b, c, shape| {
+            // SAFETY: the kernel wrote addresses of these prompts' rows in `q`, `k`, `v` and `z`, and of their patterns.
+            unsafe { gpu.gemm_batched(alpha, a, b, c, shape) }
         })
     }
 
-    /// `pattern = softmax(q kᵀ / √d_head)` and `z = pattern v`, for so many heads.
+    /// `pattern = softmax(q kᵀ / √d_head)` and `z = pattern v`, for `count` heads.
+    /// Shape: `q`, `k`, `v` each `[count, pos, d_head]` → `pattern [count, pos, pos]`, `z [count, pos, d_head]`.
     #[allow(unsafe_code)]
     fn attend<'a>(
         &self,
         [q, k, v, pattern, z]: [Operand<'a>; 5],
         count: usize,
-        products: impl Fn(f32, Operand<'a>, Operand<'a>, Operand<'a>, Shape) -> Result<(), CudaError>,
+        gemm: impl Fn(f32, Operand<'a>, Operand<'a>, Operand<'a>, GemmShape) -> Result<(), CudaError>,
     ) -> Result<(), CudaError> {
         let (pos, d_head) = (self.pos, self.z.columns / self.n_heads);
-        let transposed_k = Operand { transposed: true, ..k };
-        let scores = Shape { rows: pos, inner: d_head, columns: pos, count };
-        products(1.0 / (d_head as f32).sqrt(), q, transposed_k, pattern, scores)?;
-        let (softmax, blocks) = (self.gpu.kernels.causal_softmax.clone(), a_block_each(count * pos));
+        let k_transposed = Operand { transposed: true, ..k };
+        let scores = GemmShape { rows: pos, inner: d_head, columns: pos, count };
+        gemm(1.0 / (d_head as f32).sqrt(), q, k_transposed, pattern, scores)?;
+        let (softmax, blocks) = (self.gpu.kernels.causal_softmax.clone(), block_per_row(count * pos));
         // SAFETY: the parameters are those of the kernel, which has a block for each row of the scores.
         unsafe { softmax.launch(blocks, (self.pattern, pos as u32)) }?;
-        products(1.0, pattern, v, z, Shape { rows: pos, inner: pos, columns: d_head, count })
+        gemm(1.0, pattern, v, z, GemmShape { rows: pos, inner: pos, columns: d_head, count })
     }
 }

@@ -1,4 +1,4 @@
-//! What a cache keeps: it stays on the gpu until somebody looks at it, as much as there is room for.
+//! Cached activations, which stay on the GPU until they are first read, within the caches' share of its memory.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -6,55 +6,58 @@ use std::sync::Arc;
 use ndarray::{Dimension, Ix2, Ix3};
 
 use super::DeviceMatrix;
+use super::buffer::DeviceBuffer;
 use super::device::CudaGpu;
 use super::error::CudaError;
-use super::memory::Memory;
 use crate::backend::fused;
 use crate::memory::{HostArray, LazyArray};
 
-/// Numbers on a gpu that lie as an array does.
+/// The values of a row-major array in GPU memory, from an offset on.
 pub(super) struct DeviceSlice<'a> {
-    pub(super) memory: &'a Memory,
-    /// How many numbers lie before the first of them.
-    pub(super) first: usize,
+    pub(super) buffer: &'a DeviceBuffer,
+    /// Index of the first value.
+    pub(super) offset: usize,
 }
 
 impl DeviceSlice<'_> {
-    /// Copies them to the host.
+    /// Copies the values to the host. Shape: → `shape`.
     pub(super) fn download<D: Dimension>(&self, shape: D) -> Result<HostArray<D>, CudaError> {
         let mut host = HostArray::uninit(shape);
-        self.memory.download(self.first, host.as_slice_mut().expect("a new array is contiguous"))?;
+        self.buffer.download(self.offset, host.as_slice_mut().expect("a new array is contiguous"))?;
         Ok(host)
     }
 
-    /// Leaves them on the gpu, or copies them at once if caches have all that they may.
-    pub(super) fn keep<D: Dimension + Send + 'static>(
+    /// Postpones the download until the array is read. If caches hold all that they may, downloads at once.
+    /// Shape: → `shape`.
+    pub(super) fn to_lazy<D: Dimension + Send + 'static>(
         &self,
         gpu: &Arc<CudaGpu>,
         shape: D,
     ) -> Result<LazyArray<D>, CudaError> {
-        let Some(memory) = self.memory.for_cache() else { return Ok(self.download(shape)?.into()) };
-        let (gpu, first) = (gpu.clone(), self.first);
+        let Some(buffer) = self.buffer.for_cache() else { return Ok(self.download(shape)?.into()) };
+        let (gpu, offset) = (gpu.clone(), self.offset);
         Ok(LazyArray::new(move || {
-            DeviceSlice { memory: &memory, first }.download(shape.clone()).map_err(gpu.failed("a download"))
+            DeviceSlice { buffer: &buffer, offset }.download(shape.clone()).map_err(gpu.failed("a download"))
         }))
     }
 }
 
-/// Some rows of a matrix.
-pub(super) fn rows(gpu: &Arc<CudaGpu>, x: &DeviceMatrix, rows: Range<usize>) -> Result<LazyArray<Ix2>, CudaError> {
+/// A range of rows of a matrix. Shape: `[rows, columns]` → `[n, columns]`.
+pub(super) fn lazy_rows(gpu: &Arc<CudaGpu>, x: &DeviceMatrix, rows: Range<usize>) -> Result<LazyArray<Ix2>, CudaError> {
     let (slice, shape) = x.rows(rows);
-    slice.keep(gpu, shape)
+    slice.to_lazy(gpu, shape)
 }
 
-/// They are as large as the pattern, and few look at them: the few queries and keys are kept, and give them when asked.
-pub(super) fn attn_scores(
+/// See [`Backend::attn_scores`](crate::backend::Backend::attn_scores). Caches the small queries and keys instead of the
+/// scores, which are as large as the pattern and rarely read; the host computes the scores when they are.
+/// Shape: each `[rows, n_heads d_head]` → `[n_heads, query_pos, key_pos]`.
+pub(super) fn lazy_attn_scores(
     gpu: &Arc<CudaGpu>,
     [q, k]: [&DeviceMatrix; 2],
     n_heads: usize,
-    of: Range<usize>,
+    rows: Range<usize>,
 ) -> Result<LazyArray<Ix3>, CudaError> {
-    let (q, k) = (rows(gpu, q, of.clone())?, rows(gpu, k, of)?);
+    let (q, k) = (lazy_rows(gpu, q, rows.clone())?, lazy_rows(gpu, k, rows)?);
     Ok(LazyArray::new(move || {
         let (q, k) = (q.compute()?, k.compute()?);
         Ok(fused::attn_scores(q.view(), k.view(), n_heads, 0..q.nrows()))

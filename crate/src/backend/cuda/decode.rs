@@ -1,54 +1,56 @@
-//! Decoding: the products of many vectors with a folded projection, and the best tokens of each, block by block.
+//! Decoding on the GPU: multiply vectors with a head's decode table, and find the best tokens of each, block by block.
 
 use std::sync::{Arc, OnceLock};
 
 use cudarc::driver::LaunchAsync;
 use ndarray::{Array2, ArrayView2, Axis};
 
+use super::buffer::DeviceBuffer;
 use super::device::CudaGpu;
 use super::error::CudaError;
-use super::kernels::{a_block_each, a_thread_each};
-use super::logits::rows_at_once;
-use super::memory::Memory;
+use super::kernels::{block_per_row, thread_per_element};
+use super::logits::rows_per_block;
 use super::{CudaLinear, DeviceMatrix};
-use crate::decode::n_ranked;
-use crate::decode::{TopTokens, Vectors};
+use crate::decode::{TopTokens, Vectors, n_ranked};
 
-/// Vectors of this many bytes are on the gpu at a time, and as many bytes of logits.
-const VECTORS_BYTES: usize = 64 << 20;
+/// The size of the vectors that are on the GPU together.
+const VECTOR_BYTES: usize = 64 << 20;
 
-/// Products of rows with numbers above this may overflow later, and do so otherwise in another order: they go the plain way.
-const LARGEST: f32 = 1e9;
+/// Vectors that are products of values above this limit may overflow later, and at another place in `(c P) W_U` than
+/// in `c (P W_U)`. They are decoded by the former, as the reference does.
+const MAX_FOLDED: f32 = 1e9;
 
-/// A head's projection.
+/// A head's projection, and its product with the unembedding.
 pub(crate) struct DecodeTable {
     /// Shape: `[d_head, d_model]`.
     p: DeviceMatrix,
-    /// `P W_U`, made when the head is first decoded: a product of it costs `d_head` multiplications, of the unembedding
-    /// `d_model`. Shape: `[d_head, d_vocab]`.
-    folded: OnceLock<DeviceMatrix>,
+    /// `P W_U`, computed when the head is first decoded. Decoding a vector takes `d_head` multiplications per token
+    /// with it, and `d_model` with `W_U`. Shape: `[d_head, d_vocab]`.
+    p_w_u: OnceLock<DeviceMatrix>,
 }
 
 impl DecodeTable {
+    /// Shape: `[d_head, d_model]`.
     pub(super) fn upload(gpu: &Arc<CudaGpu>, p: ArrayView2<f32>) -> Result<Self, CudaError> {
-        Ok(Self { p: DeviceMatrix::upload(gpu, p)?, folded: OnceLock::new() })
+        Ok(Self { p: DeviceMatrix::upload(gpu, p)?, p_w_u: OnceLock::new() })
     }
 
-    /// The memory that it takes once it is folded.
+    /// The size in bytes, `P W_U` included.
     pub(super) fn bytes(&self, d_vocab: usize) -> usize {
         size_of::<f32>() * self.p.rows * (self.p.columns + d_vocab)
     }
 
-    fn folded(&self, gpu: &Arc<CudaGpu>, unembed: &CudaLinear) -> Result<&DeviceMatrix, CudaError> {
-        if let Some(folded) = self.folded.get() {
-            return Ok(folded);
+    /// Shape: → `[d_head, d_vocab]`.
+    fn p_w_u(&self, gpu: &Arc<CudaGpu>, unembed: &CudaLinear) -> Result<&DeviceMatrix, CudaError> {
+        if let Some(p_w_u) = self.p_w_u.get() {
+            return Ok(p_w_u);
         }
-        let folded = self.p.product(gpu, &unembed.w)?;
-        Ok(self.folded.get_or_init(|| folded)) // another thread may have been first, with the same
+        let p_w_u = self.p.matmul(gpu, &unembed.w)?;
+        Ok(self.p_w_u.get_or_init(|| p_w_u)) // another thread may have stored the same product meanwhile
     }
 }
 
-/// See [`Backend::decode`](crate::backend::Backend::decode).
+/// See [`DecodeBackend::decode`](crate::decode::DecodeBackend::decode). Shape: `[n, d_head]` → `[n, k]`.
 pub(super) fn decode(
     gpu: &Arc<CudaGpu>,
     vectors: &Vectors,
@@ -56,66 +58,68 @@ pub(super) fn decode(
     unembed: &CudaLinear,
     k: usize,
 ) -> Result<TopTokens, CudaError> {
-    let (n, d_head, wanted) = (vectors.len(), table.p.rows, n_ranked(k, unembed.w.columns));
-    let (mut tokens, mut logits) = (Array2::zeros((n, wanted)), Array2::zeros((n, wanted)));
-    let fits = vectors.table().iter().all(|x| x.abs() < LARGEST);
-    let widest = if fits { d_head } else { d_head.max(table.p.columns) };
-    let at_once = (VECTORS_BYTES / (size_of::<f32>() * widest)).max(1);
-    let table = DeviceMatrix::upload(gpu, vectors.table())?;
-    let their_tokens = tokens.axis_chunks_iter_mut(Axis(0), at_once);
-    let their_logits = logits.axis_chunks_iter_mut(Axis(0), at_once);
-    for ((pairs, mut tokens), mut logits) in vectors.pairs().chunks(at_once).zip(their_tokens).zip(their_logits) {
-        let c = made_of(gpu, &table, pairs)?;
-        let best = match fits {
-            true => best_of(gpu, &c, table.folded(gpu, unembed)?, &unembed.b, wanted)?,
-            false => best_of(gpu, &c.product(gpu, &table.p)?, &unembed.w, &unembed.b, wanted)?,
+    let (n, d_head, n_ranked) = (vectors.len(), table.p.rows, n_ranked(k, unembed.w.columns));
+    let (mut tokens, mut logits) = (Array2::zeros((n, n_ranked)), Array2::zeros((n, n_ranked)));
+    let folded = vectors.table().iter().all(|x| x.abs() < MAX_FOLDED);
+    let widest = if folded { d_head } else { d_head.max(table.p.columns) };
+    let block_rows = (VECTOR_BYTES / (size_of::<f32>() * widest)).max(1);
+    let factors = DeviceMatrix::upload(gpu, vectors.table())?;
+    let token_blocks = tokens.axis_chunks_iter_mut(Axis(0), block_rows);
+    let logit_blocks = logits.axis_chunks_iter_mut(Axis(0), block_rows);
+    for ((pairs, mut tokens), mut logits) in vectors.pairs().chunks(block_rows).zip(token_blocks).zip(logit_blocks) {
+        let c = multiply_rows(gpu, &factors, pairs)?; // [block_rows, d_head]
+        let best = if folded {
+            best_tokens(gpu, &c, table.p_w_u(gpu, unembed)?, &unembed.b, n_ranked)?
+        } else {
+            best_tokens(gpu, &c.matmul(gpu, &table.p)?, &unembed.w, &unembed.b, n_ranked)?
         };
-        let whole_rows = "whole rows of a new array are contiguous";
-        best.tokens.download(0, tokens.as_slice_mut().expect(whole_rows))?;
-        best.logits.download(0, logits.as_slice_mut().expect(whole_rows))?;
+        let contiguous = "whole rows of a new array are contiguous";
+        best.tokens.download(0, tokens.as_slice_mut().expect(contiguous))?;
+        best.logits.download(0, logits.as_slice_mut().expect(contiguous))?;
     }
     Ok(TopTokens::of_best(tokens, logits, k))
 }
 
-/// Vectors. Shape: → `[n, d_head]`.
+/// The element-wise products of pairs of rows. Shape: `[rows, d_head]`, `[n]` → `[n, d_head]`.
 #[allow(unsafe_code)]
-fn made_of(gpu: &Arc<CudaGpu>, table: &DeviceMatrix, pairs: &[[u32; 2]]) -> Result<DeviceMatrix, CudaError> {
-    let c = DeviceMatrix::unset(gpu, pairs.len(), table.columns)?;
+fn multiply_rows(gpu: &Arc<CudaGpu>, factors: &DeviceMatrix, pairs: &[[u32; 2]]) -> Result<DeviceMatrix, CudaError> {
+    let c = DeviceMatrix::uninit(gpu, pairs.len(), factors.columns)?;
     let n = c.rows * c.columns;
-    let pairs = Memory::upload(gpu, pairs)?;
-    let parameters = (&table.memory, &pairs, &c.memory, c.columns as u32, n as u32);
-    // SAFETY: the parameters are those of the kernel, `c` has n numbers, and every pair is of rows of the table.
-    unsafe { gpu.kernels.multiply_rows.clone().launch(a_thread_each(n), parameters) }?;
+    let pairs = DeviceBuffer::upload(gpu, pairs)?;
+    let parameters = (&factors.buffer, &pairs, &c.buffer, c.columns as u32, n as u32);
+    // SAFETY: the parameters are those of the kernel, `c` has `n` elements, and `Vectors` has checked the row indices.
+    unsafe { gpu.kernels.multiply_rows.clone().launch(thread_per_element(n), parameters) }?;
     Ok(c)
 }
 
-/// Shape: each `[n, wanted]`.
-struct Best {
-    tokens: Memory,
-    logits: Memory,
+/// Shape: each `[n, n_ranked]`.
+struct BestTokens {
+    tokens: DeviceBuffer,
+    logits: DeviceBuffer,
 }
 
-/// The best tokens of each row of `x w + b`. Asks the gpu for all of it, and waits for none.
+/// The best tokens of each row of `x w + b`. Issues the work and does not wait for it.
+/// Shape: `x [n, inner]`, `w [inner, d_vocab]`, `b [d_vocab]` → each `[n, n_ranked]`.
 #[allow(unsafe_code)]
-fn best_of(
+fn best_tokens(
     gpu: &Arc<CudaGpu>,
     x: &DeviceMatrix,
     w: &DeviceMatrix,
-    b: &Memory,
-    wanted: usize,
-) -> Result<Best, CudaError> {
+    b: &DeviceBuffer,
+    n_ranked: usize,
+) -> Result<BestTokens, CudaError> {
     let (n, d_vocab) = (x.rows, w.columns);
-    let at_once = rows_at_once(n, d_vocab);
-    let block = DeviceMatrix::unset(gpu, at_once, d_vocab)?;
-    let best = Best { tokens: Memory::unset::<u32>(gpu, n * wanted)?, logits: Memory::unset::<f32>(gpu, n * wanted)? };
-    for start in (0..n).step_by(at_once) {
-        let rows = start..(start + at_once).min(n);
-        x.product_of_rows(gpu, rows.clone(), w, &block)?;
-        let Best { tokens, logits } = &best;
-        let parameters = (&block.memory, b, tokens, logits, start as u64, d_vocab as u32, wanted as u32);
-        // SAFETY: the parameters are those of the kernel, which has a block for each row; it writes `wanted` tokens and logits
-        // of each, at most as many as there are tokens, behind those of the `start` rows before.
-        unsafe { gpu.kernels.top_tokens.clone().launch(a_block_each(rows.len()), parameters) }?;
+    let block_rows = rows_per_block(n, d_vocab);
+    let block = DeviceMatrix::uninit(gpu, block_rows, d_vocab)?;
+    let tokens = DeviceBuffer::uninit::<u32>(gpu, n * n_ranked)?;
+    let logits = DeviceBuffer::uninit::<f32>(gpu, n * n_ranked)?;
+    for start in (0..n).step_by(block_rows) {
+        let rows = start..(start + block_rows).min(n);
+        x.matmul_rows_into(gpu, rows.clone(), w, &block)?;
+        let parameters = (&block.buffer, b, &tokens, &logits, start as u64, d_vocab as u32, n_ranked as u32);
+        // SAFETY: the parameters are those of the kernel, which has a block for each row. It writes `n_ranked` tokens
+        // and logits of each row, at most `d_vocab` of them, after those of the `start` rows before.
+        unsafe { gpu.kernels.top_tokens.clone().launch(block_per_row(rows.len()), parameters) }?;
     }
-    Ok(best)
+    Ok(BestTokens { tokens, logits })
 }

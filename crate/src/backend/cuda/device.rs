@@ -1,4 +1,4 @@
-//! A gpu, opened once for all models on it.
+//! A CUDA GPU, opened once per process and shared by all models on it.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,31 +12,33 @@ use super::kernels::Kernels;
 use super::libraries;
 use crate::error::{Error, Result, check_index};
 
-/// So much memory that nothing uses is kept for the next run instead of being given back to the driver, which takes longer
-/// than most kernels run.
-const KEPT_BYTES: u64 = 512 << 20;
+/// The driver's pool keeps this much unused memory for the next run. Freeing it would take longer than most kernels.
+const POOL_RELEASE_THRESHOLD: u64 = 512 << 20;
 
-/// Caches may keep this part of a gpu's memory; what is beyond comes to the host at once.
-const PART_OF_CACHES: usize = 4;
+/// Caches hold at most total memory / `CACHE_DIVISOR`; further activations are copied to the host as they are computed.
+const CACHE_DIVISOR: usize = 4;
 
-/// A gpu that is ready. It stays open until the program ends: opening it takes longer than most models do, and closing what
-/// has failed would panic in cudarc.
+/// An open GPU. It stays open until the process ends: opening it takes longer than most runs of a model, and closing it
+/// after a failure would panic in cudarc.
 pub(super) struct CudaGpu {
     name: String,
     pub(super) device: Arc<CudaDevice>,
-    /// cuBLAS orders what is asked of a handle by one thread.
+    /// Locked for each call: NVIDIA advises against calls of several threads with one handle.
     blas: Mutex<CudaBlas>,
     pub(super) kernels: Kernels,
-    /// Whether memory comes from the driver's pool, in the order of the work, or by calls that wait for all of it.
+    /// Whether memory comes from the driver's pool, in stream order. Allocating without the pool waits for all work.
     pub(super) pooled: bool,
-    /// Bytes that caches keep, of at most so many.
-    in_caches: Mutex<usize>,
-    pub(super) most_in_caches: usize,
+    /// Bytes that caches hold.
+    cache_bytes: Mutex<usize>,
+    pub(super) max_cache_bytes: usize,
 }
 
 impl CudaGpu {
+    /// Opens the GPU with this number, or returns the one that is open.
+    ///
     /// # Errors
-    /// [`Error::Cuda`] for what is missing, [`Error::OutOfRange`] for a gpu that is not there, [`Error::Device`].
+    /// [`Error::Cuda`] if the driver, a library or a GPU is missing, [`Error::OutOfRange`] if this GPU does not exist,
+    /// [`Error::Device`] if it cannot be opened.
     pub(super) fn open(ordinal: usize) -> Result<Arc<Self>> {
         static OPEN: Mutex<BTreeMap<usize, Arc<CudaGpu>>> = Mutex::new(BTreeMap::new());
         let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
@@ -54,24 +56,23 @@ impl CudaGpu {
     fn new(ordinal: usize, name: String) -> Result<Self, CudaError> {
         let device = CudaDevice::new(ordinal)?;
         let pools = device.attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MEMORY_POOLS_SUPPORTED)?;
-        let blas = CudaBlas::new(device.clone())?;
+        let blas = Mutex::new(CudaBlas::new(device.clone())?);
         let kernels = Kernels::compile(&device)?;
         let (_, total) = result::mem_get_info()?;
-        let (in_caches, most_in_caches) = (Mutex::new(0), total / PART_OF_CACHES);
-        let blas = Mutex::new(blas);
-        let gpu = Self { name, pooled: pools > 0, blas, kernels, device, in_caches, most_in_caches };
+        let (cache_bytes, max_cache_bytes) = (Mutex::new(0), total / CACHE_DIVISOR);
+        let gpu = Self { name, pooled: pools > 0, blas, kernels, device, cache_bytes, max_cache_bytes };
         if gpu.pooled {
-            gpu.keep_spare_memory()?;
+            gpu.set_pool_release_threshold()?;
         }
         Ok(gpu)
     }
 
     #[allow(unsafe_code)]
-    fn keep_spare_memory(&self) -> Result<(), CudaError> {
+    fn set_pool_release_threshold(&self) -> Result<(), CudaError> {
         let mut pool = std::ptr::null_mut();
-        let mut bytes = KEPT_BYTES;
+        let mut bytes = POOL_RELEASE_THRESHOLD;
         let threshold = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
-        // SAFETY: the device exists, the pool is its own, and the attribute is a number of 64 bits.
+        // SAFETY: the device exists, the pool belongs to it, and the attribute is a 64-bit number.
         unsafe {
             sys::cuDeviceGetDefaultMemPool(&mut pool, *self.device.cu_device()).result()?;
             sys::cuMemPoolSetAttribute(pool, threshold, (&raw mut bytes).cast()).result()?;
@@ -79,30 +80,33 @@ impl CudaGpu {
         Ok(())
     }
 
-    /// cuBLAS, for this thread alone.
+    /// The cuBLAS handle, locked for the calling thread.
     pub(super) fn blas(&self) -> Result<MutexGuard<'_, CudaBlas>, CudaError> {
         self.device.bind_to_thread()?;
         Ok(self.blas.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Bytes that caches keep.
-    pub(super) fn in_caches(&self) -> MutexGuard<'_, usize> {
-        self.in_caches.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The number of bytes that caches hold, locked.
+    pub(super) fn cache_bytes(&self) -> MutexGuard<'_, usize> {
+        self.cache_bytes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// An error of an operation.
+    /// Adds this device and the operation to an error.
     pub(super) fn failed(&self, operation: &'static str) -> impl Fn(CudaError) -> Error {
         move |error| Error::device(&self.name, operation, error)
     }
 }
 
-/// Whether there is such a gpu, and all that it takes to use it.
+/// Checks that NVIDIA's driver, cuBLAS, NVRTC and this GPU are there.
+///
+/// # Errors
+/// [`Error::Cuda`] if the driver, a library or every GPU is missing, [`Error::OutOfRange`] if this GPU does not exist.
 pub(in crate::backend) fn check(ordinal: usize) -> Result<()> {
     libraries::load()?;
     let no_gpu = |missing: String| Error::Cuda {
         missing,
         hint:
-            "`nvidia-smi` says what the driver sees; Device::cpu() needs no GPU, and Device::auto() takes one if it can"
+            "`nvidia-smi` lists what the driver sees; Device::cpu() needs no GPU, and Device::auto() uses one if it can"
                 .into(),
     };
     let unusable = |error| no_gpu(format!("a GPU that the driver can use ({})", CudaError::from(error).0));

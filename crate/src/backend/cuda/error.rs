@@ -1,11 +1,11 @@
-//! What the driver and the libraries say when something fails.
+//! Error messages of the driver and of cuBLAS.
 
 use std::ffi::{CStr, c_char, c_uint};
 
 use cudarc::cublas::result::CublasError;
 use cudarc::driver::{DriverError, sys};
 
-/// What a gpu or a library said, for a person.
+/// An error of the GPU or of one of NVIDIA's libraries, as a message for the user.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(super) struct CudaError(pub(super) String);
@@ -14,11 +14,11 @@ impl From<DriverError> for CudaError {
     fn from(error: DriverError) -> Self {
         Self(match error.0 {
             sys::CUresult::CUDA_ERROR_UNSUPPORTED_PTX_VERSION => {
-                "the driver is older than NVRTC, and does not know what it makes: install a newer driver, or the toolkit of an \
-                 older CUDA"
+                "the driver is older than NVRTC and cannot load the PTX that it makes: install a newer driver, or the toolkit of \
+                 an older CUDA"
                     .into()
             }
-            status => said_by_driver(status as u32),
+            status => driver_message(status as u32),
         })
     }
 }
@@ -28,32 +28,33 @@ impl From<CublasError> for CudaError {
         let status = error.0 as u32;
         let name = match status {
             1 => {
-                "not initialized; a driver older than cuBLAS may be why: `nvidia-smi` shows the newest CUDA that it is for"
+                "not initialized; the driver may be older than cuBLAS: `nvidia-smi` shows the newest CUDA that it supports"
             }
-            3 => "it could not allocate memory",
-            7 => "a size or an address is not allowed",
-            8 => "the GPU lacks something that it needs",
-            11 => "memory could not be reached",
-            13 => "it did not run on the GPU",
-            14 => "an internal error",
+            3 => "out of memory",
+            7 => "invalid size or address",
+            8 => "the GPU lacks a feature that it needs",
+            11 => "memory could not be accessed",
+            13 => "execution on the GPU failed",
+            14 => "internal error",
             15 => "not supported",
             _ => "see cublasStatus_t",
         };
-        Self(format!("cuBLAS said {status}, {name}"))
+        Self(format!("cuBLAS status {status}, {name}"))
     }
 }
 
-/// A status in words, by its number: cudarc's names end with those of CUDA 11.8, and to print another would be undefined.
+/// The driver's message for a status. By number: cudarc's enum ends with the statuses of CUDA 11.8, and formatting
+/// another one would be undefined behaviour.
 #[allow(unsafe_code)]
-fn said_by_driver(status: u32) -> String {
+fn driver_message(status: u32) -> String {
     unsafe extern "C" {
         fn cuGetErrorString(status: c_uint, text: *mut *const c_char) -> c_uint;
     }
     let mut text = std::ptr::null();
-    // SAFETY: the driver writes the address of a text that it never frees, or null for a number that it does not know.
+    // SAFETY: the driver writes the address of a static text, or null for an unknown number.
     let text = unsafe {
         cuGetErrorString(status, &mut text);
         (!text.is_null()).then(|| CStr::from_ptr(text).to_string_lossy())
     };
-    format!("the driver said {status}, {}", text.as_deref().unwrap_or("which it has no words for"))
+    format!("driver status {status}, {}", text.as_deref().unwrap_or("which the driver does not describe"))
 }

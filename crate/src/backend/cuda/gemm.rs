@@ -1,83 +1,89 @@
-//! Products of matrices, by cuBLAS.
+//! Matrix products by cuBLAS, single and batched.
 
 use cudarc::cublas::sys::cublasOperation_t;
 use cudarc::driver::sys::CUdeviceptr;
 
+use super::buffer::DeviceBuffer;
 use super::device::CudaGpu;
 use super::error::CudaError;
-use super::memory::Memory;
 
 impl CudaGpu {
-    /// `c = factor a b`, a product for each of `count`. cuBLAS reads matrices column by column: to it, ours are transposed,
-    /// so it is asked for `cᵀ = bᵀ aᵀ`.
+    /// `c = alpha a b`, for each of `shape.count` products.
+    /// Shape: `a [count, rows, inner]`, `b [count, inner, columns]` → `c [count, rows, columns]`.
     ///
-    /// In single precision: nothing here asks for TF32. (The driver's `NVIDIA_TF32_OVERRIDE=1` does, for every program.)
+    /// In single precision: nothing here enables TF32. (`NVIDIA_TF32_OVERRIDE=1` does, in NVIDIA's libraries and for
+    /// every program.)
+    ///
+    /// # Panics
+    /// If an operand reaches beyond its buffer.
     #[allow(unsafe_code)]
-    pub(super) fn products(
+    pub(super) fn gemm(
         &self,
-        factor: f32,
+        alpha: f32,
         a: Operand,
         b: Operand,
         c: Operand,
-        shape: Shape,
+        shape: GemmShape,
     ) -> Result<(), CudaError> {
-        let Shape { rows, inner, columns, count } = shape;
-        let reach = |operand: &Operand, [rows, columns]: [usize; 2]| {
+        let GemmShape { rows, inner, columns, count } = shape;
+        let end = |operand: &Operand, [rows, columns]: [usize; 2]| {
             let [rows, columns] = if operand.transposed { [columns, rows] } else { [rows, columns] };
-            operand.first + (count - 1) * operand.next + (rows - 1) * operand.row + columns
+            operand.offset + (count - 1) * operand.matrix_stride + (rows - 1) * operand.row_stride + columns
         };
         for (operand, shape) in [(&a, [rows, inner]), (&b, [inner, columns]), (&c, [rows, columns])] {
-            assert!(reach(operand, shape) * size_of::<f32>() <= operand.memory.bytes, "a product beyond its memory");
+            assert!(end(operand, shape) * size_of::<f32>() <= operand.buffer.bytes, "an operand is inside its buffer");
         }
-        let Call { opa, opb, m, n, k, lda, ldb, ldc, batch } = Call::new([&a, &b, &c], shape)?;
+        let ColumnMajor { opa, opb, m, n, k, lda, ldb, ldc, batch } = ColumnMajor::new([&a, &b, &c], shape)?;
         let blas = self.blas()?;
         let (handle, beta) = (*blas.handle(), 0.0);
         let (pa, pb, pc) =
             (b.address::<f32>() as *const f32, a.address::<f32>() as *const f32, c.address::<f32>() as *mut f32);
-        // SAFETY: the three operands lie inside their memory, as was just checked; the memory is of this gpu, and is freed in
-        // the order of the gpu's work, behind this product.
+        // SAFETY: the operands are inside their buffers, as was just checked. The memory belongs to this GPU, and is
+        // freed in stream order, after this product.
         unsafe {
             if count == 1 {
-                cudarc::cublas::result::sgemm(handle, opa, opb, m, n, k, &factor, pa, lda, pb, ldb, &beta, pc, ldc)?;
+                cudarc::cublas::result::sgemm(handle, opa, opb, m, n, k, &alpha, pa, lda, pb, ldb, &beta, pc, ldc)?;
             } else {
-                let (sa, sb, sc) = (b.next as i64, a.next as i64, c.next as i64);
+                let (sa, sb, sc) = (b.matrix_stride as i64, a.matrix_stride as i64, c.matrix_stride as i64);
                 cudarc::cublas::result::sgemm_strided_batched(
-                    handle, opa, opb, m, n, k, &factor, pa, lda, sa, pb, ldb, sb, &beta, pc, ldc, sc, batch,
+                    handle, opa, opb, m, n, k, &alpha, pa, lda, sa, pb, ldb, sb, &beta, pc, ldc, sc, batch,
                 )?;
             }
         }
         Ok(())
     }
 
-    /// [`products`](Self::products) of matrices that lie anywhere on the gpu: an operand's memory has their addresses, and
-    /// `first` is the place of the first of them there.
+    /// [`gemm`](Self::gemm) of matrices at any addresses. An operand's buffer contains the addresses, `u64` each, and
+    /// its offset is the index of the first one.
+    /// Shape: each `[count]` addresses, of `a [rows, inner]`, `b [inner, columns]` and `c [rows, columns]`.
     ///
     /// # Safety
-    /// At every address lies a matrix of the shape in memory of this gpu, once the work that was asked for before is done.
+    /// By the time the product runs, every address must be that of a matrix of this shape in memory of this GPU.
+    ///
+    /// # Panics
+    /// If a buffer contains fewer than `shape.count` addresses from the offset on.
     #[allow(unsafe_code)]
-    pub(super) unsafe fn products_of_listed(
+    pub(super) unsafe fn gemm_batched(
         &self,
-        factor: f32,
+        alpha: f32,
         a: Operand,
         b: Operand,
         c: Operand,
-        shape: Shape,
+        shape: GemmShape,
     ) -> Result<(), CudaError> {
         for operand in [&a, &b, &c] {
-            assert!(
-                (operand.first + shape.count) * size_of::<u64>() <= operand.memory.bytes,
-                "more matrices than listed"
-            );
+            let end = operand.offset + shape.count;
+            assert!(end * size_of::<u64>() <= operand.buffer.bytes, "the addresses are inside their buffer");
         }
-        let Call { opa, opb, m, n, k, lda, ldb, ldc, batch } = Call::new([&a, &b, &c], shape)?;
+        let ColumnMajor { opa, opb, m, n, k, lda, ldb, ldc, batch } = ColumnMajor::new([&a, &b, &c], shape)?;
         let blas = self.blas()?;
         let (handle, beta) = (*blas.handle(), 0.0);
         let (pa, pb, pc) =
             (b.address::<u64>() as *const _, a.address::<u64>() as *const _, c.address::<u64>() as *const _);
-        // SAFETY: the lists are as long as was just checked, and the caller says what is at the addresses.
+        // SAFETY: the buffers contain `count` addresses, as was just checked. The caller vouches for the matrices.
         unsafe {
             cudarc::cublas::sys::cublasSgemmBatched(
-                handle, opa, opb, m, n, k, &factor, pa, lda, pb, ldb, &beta, pc, ldc, batch,
+                handle, opa, opb, m, n, k, &alpha, pa, lda, pb, ldb, &beta, pc, ldc, batch,
             )
         }
         .result()?;
@@ -85,8 +91,9 @@ impl CudaGpu {
     }
 }
 
-/// What is asked of cuBLAS, in its own numbers.
-struct Call {
+/// The arguments of a call of cuBLAS, by its own names. cuBLAS reads matrices column by column, and so sees the
+/// transposes of our row-major ones: it computes `cᵀ = bᵀ aᵀ`.
+struct ColumnMajor {
     opa: cublasOperation_t,
     opb: cublasOperation_t,
     m: i32,
@@ -98,49 +105,48 @@ struct Call {
     batch: i32,
 }
 
-impl Call {
-    /// Of `a`, `b` and `c`, as ours.
-    fn new([a, b, c]: [&Operand; 3], Shape { rows, inner, columns, count }: Shape) -> Result<Self, CudaError> {
-        let int =
-            |x: usize| i32::try_from(x).map_err(|_| CudaError(format!("a product of size {x}: cuBLAS takes 2³¹ - 1")));
+impl ColumnMajor {
+    /// Takes the operands of our product, and exchanges `a` and `b`.
+    fn new([a, b, c]: [&Operand; 3], shape: GemmShape) -> Result<Self, CudaError> {
+        let GemmShape { rows, inner, columns, count } = shape;
+        let int = |x: usize| {
+            i32::try_from(x).map_err(|_| CudaError(format!("a matrix product of size {x}: cuBLAS allows 2³¹ - 1")))
+        };
         let (m, n, k) = (int(columns)?, int(rows)?, int(inner)?);
-        let (lda, ldb, ldc, batch) = (int(b.row)?, int(a.row)?, int(c.row)?, int(count)?);
+        let (lda, ldb, ldc, batch) = (int(b.row_stride)?, int(a.row_stride)?, int(c.row_stride)?, int(count)?);
         Ok(Self { opa: b.operation(), opb: a.operation(), m, n, k, lda, ldb, ldc, batch })
     }
 }
 
 /// The sizes of `count` products `[rows, inner] [inner, columns]`.
 #[derive(Clone, Copy)]
-pub(super) struct Shape {
+pub(super) struct GemmShape {
     pub(super) rows: usize,
     pub(super) inner: usize,
     pub(super) columns: usize,
     pub(super) count: usize,
 }
 
-/// Where the numbers of a matrix lie, or of several; distances are counted in numbers.
+/// A matrix, or a batch of them, in GPU memory. Offsets and strides are counted in elements.
 #[derive(Clone, Copy)]
 pub(super) struct Operand<'a> {
-    pub(super) memory: &'a Memory,
-    pub(super) first: usize,
+    pub(super) buffer: &'a DeviceBuffer,
+    pub(super) offset: usize,
     /// From a row to the next.
-    pub(super) row: usize,
-    /// From a matrix to the next.
-    pub(super) next: usize,
-    /// Whether it is the transposed matrix that lies there.
+    pub(super) row_stride: usize,
+    /// From a matrix of the batch to the next; 0 uses one matrix in every product.
+    pub(super) matrix_stride: usize,
+    /// Whether the memory contains the transpose of the operand.
     pub(super) transposed: bool,
 }
 
 impl Operand<'_> {
-    /// Of the first of the numbers, which are `T`.
+    /// The address of the first element, where elements are `T`.
     fn address<T>(&self) -> CUdeviceptr {
-        self.memory.pointer + (self.first * size_of::<T>()) as u64
+        self.buffer.pointer + (self.offset * size_of::<T>()) as u64
     }
 
     fn operation(&self) -> cublasOperation_t {
-        match self.transposed {
-            false => cublasOperation_t::CUBLAS_OP_N,
-            true => cublasOperation_t::CUBLAS_OP_T,
-        }
+        if self.transposed { cublasOperation_t::CUBLAS_OP_T } else { cublasOperation_t::CUBLAS_OP_N }
     }
 }

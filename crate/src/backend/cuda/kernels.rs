@@ -1,4 +1,4 @@
-//! The kernels of `kernels.cu`, compiled for the gpu when it is opened.
+//! The kernels of `kernels.cu`, compiled when a GPU is opened, and their launch configurations.
 
 use std::sync::Arc;
 
@@ -9,12 +9,14 @@ use cudarc::nvrtc::{CompileError, compile_ptx};
 use super::error::CudaError;
 use crate::config::ActFn;
 
-pub(super) const SOURCE: &str = include_str!("kernels.cu");
+const SOURCE: &str = include_str!("kernels.cu");
 
-/// Threads of a block: `BLOCK` of `kernels.cu`.
+/// Threads in a block: `BLOCK` in `kernels.cu`.
 const BLOCK: u32 = 256;
-/// More blocks than this do not make work on single numbers faster: each thread then takes several.
-const MOST_BLOCKS: usize = 1 << 16;
+/// More blocks than this do not make element-wise kernels faster. Each thread computes several elements instead.
+const MAX_BLOCKS: usize = 1 << 16;
+/// The name of the compiled module on the GPU.
+const MODULE: &str = "attention_tokens";
 
 macro_rules! kernels {
     ($($name:ident)*) => {
@@ -24,13 +26,13 @@ macro_rules! kernels {
 
         impl Kernels {
             pub(super) fn compile(device: &Arc<CudaDevice>) -> Result<Self, CudaError> {
-                // For the oldest cards that NVRTC knows; the driver makes of it what the gpu at hand runs.
+                // Compile to PTX for NVRTC's oldest architecture; the driver JIT-compiles it for the GPU present.
                 let ptx = compile_ptx(SOURCE).map_err(|error| match error {
                     CompileError::CompileError { log, .. } => CudaError(format!("NVRTC: {}", log.to_string_lossy())),
-                    CompileError::CreationError(error) => said_by_nvrtc(error),
-                    CompileError::GetLogError(error) => said_by_nvrtc(error),
-                    CompileError::GetPtxError(error) => said_by_nvrtc(error),
-                    CompileError::DestroyError(error) => said_by_nvrtc(error),
+                    CompileError::CreationError(error) => nvrtc_error(error),
+                    CompileError::GetLogError(error) => nvrtc_error(error),
+                    CompileError::GetPtxError(error) => nvrtc_error(error),
+                    CompileError::DestroyError(error) => nvrtc_error(error),
                 })?;
                 device.load_ptx(ptx, MODULE, &[$(stringify!($name)),*])?;
                 let function = |name| {
@@ -42,32 +44,30 @@ macro_rules! kernels {
     };
 }
 
-/// By its number: cudarc's names end with those of CUDA 11.8, and to print another would be undefined.
-fn said_by_nvrtc(error: NvrtcError) -> CudaError {
-    CudaError(format!("NVRTC said {}, see nvrtcResult", error.0 as u32))
+kernels!(add add_bias causal_softmax embed layer_norm list_head_addresses multiply_rows top_tokens);
+
+/// A status of NVRTC by number: cudarc's enum ends with the statuses of CUDA 11.8, and formatting another one would be
+/// undefined behaviour.
+fn nvrtc_error(error: NvrtcError) -> CudaError {
+    CudaError(format!("NVRTC status {}, see nvrtcResult", error.0 as u32))
 }
 
-/// The name that the gpu knows them by.
-const MODULE: &str = "attention_tokens";
-
-kernels!(add add_bias causal_softmax embed layer_norm list_heads multiply_rows top_tokens);
-
-/// A block for each row.
-pub(super) fn a_block_each(rows: usize) -> LaunchConfig {
+/// One block per row.
+pub(super) fn block_per_row(rows: usize) -> LaunchConfig {
     LaunchConfig { grid_dim: (rows as u32, 1, 1), block_dim: (BLOCK, 1, 1), shared_mem_bytes: 0 }
 }
 
-/// A block for each so many columns of each row as it has threads.
-pub(super) fn a_thread_each_column(rows: usize, columns: usize) -> LaunchConfig {
-    a_block_each(rows * columns.div_ceil(BLOCK as usize))
+/// One thread per element, in blocks of [`BLOCK`] columns of a row.
+pub(super) fn thread_per_column(rows: usize, columns: usize) -> LaunchConfig {
+    block_per_row(rows * columns.div_ceil(BLOCK as usize))
 }
 
-/// A thread for each number, or for several.
-pub(super) fn a_thread_each(n: usize) -> LaunchConfig {
-    a_block_each(n.div_ceil(BLOCK as usize).clamp(1, MOST_BLOCKS))
+/// One thread per element, or per several elements if there are more than `MAX_BLOCKS * BLOCK`.
+pub(super) fn thread_per_element(n: usize) -> LaunchConfig {
+    block_per_row(n.div_ceil(BLOCK as usize).clamp(1, MAX_BLOCKS))
 }
 
-/// What `add_bias` does besides, in its numbers.
+/// The function that `add_bias` applies after the addition, by its number in `kernels.cu`.
 #[derive(Clone, Copy)]
 #[repr(u32)]
 pub(super) enum Epilogue {

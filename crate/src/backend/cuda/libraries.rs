@@ -1,18 +1,23 @@
-//! NVIDIA's libraries, found when they are first needed.
+//! Loads NVIDIA's driver, cuBLAS and NVRTC at run time, when a GPU is first used.
 //!
-//! dfdx's cudarc is linked to the driver, cuBLAS and NVRTC: a program that has it would not even start on a machine that
-//! lacks one of them, and a notebook could not say what is missing. So this module defines every function that cudarc calls,
-//! as a jump to an address of a table, and [`load`] fills the table from the libraries that it finds. What is defined here the
-//! linker takes from here, so that a program depends on no library of NVIDIA's, and runs with CUDA 12's as with 13's.
+//! dfdx's cudarc is linked to the three libraries. A program that contains it would not start on a machine without
+//! them, and a notebook could not report which one is missing. So this module defines every function that cudarc calls
+//! as a jump to an address in a table, and [`load`] fills the table from the libraries that it finds. The linker takes
+//! these definitions, so that a program depends on none of NVIDIA's libraries, and runs with those of CUDA 12 and of
+//! CUDA 13.
 
 use crate::error::Result;
 
+/// Loads the three libraries, once per process.
+///
+/// # Errors
+/// [`Error::Cuda`](crate::Error::Cuda) with the first library that is missing.
 #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 pub(super) fn load() -> Result<()> {
     jumps::load()
 }
 
-/// Elsewhere programs are linked to the libraries.
+/// On other systems programs are linked to the libraries.
 #[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
 pub(super) fn load() -> Result<()> {
     Ok(())
@@ -29,25 +34,27 @@ mod jumps {
     use crate::error::{Error, Result};
 
     struct Library {
-        what: &'static str,
-        /// The file's names, the newest version first.
-        names: &'static [&'static str],
-        install: &'static str,
-        /// Whether it is worth looking where toolkits are installed.
+        /// Its name in the error if it is missing.
+        description: &'static str,
+        /// Names of its file, the newest version first.
+        file_names: &'static [&'static str],
+        /// How to install it.
+        hint: &'static str,
+        /// Whether toolkits contain it.
         in_toolkit: bool,
-        /// How the names of files begin that it opens by their names alone, and that lie beside it.
-        opens: Option<&'static str>,
-        functions: &'static [Epilogue],
+        /// Prefix of the files in its own folder that it opens by name at run time.
+        companion_prefix: Option<&'static str>,
+        functions: &'static [Function],
     }
 
-    struct Epilogue {
+    struct Function {
         name: &'static CStr,
+        /// The target of the jump.
         address: &'static AtomicPtr<c_void>,
     }
 
-    /// Defines the functions of a library: `name: jmp [address]`, where the address, to begin with, is that of a function that
-    /// answers `$status`, "not found" in the library's own numbers. (Which is also what a function answers that an old library
-    /// lacks.)
+    /// Defines each function of a library as `name: jmp [address]`. Until the library is loaded, and if its version
+    /// lacks the function, the address is that of a function that returns `$status`, an error code of the library.
     macro_rules! library {
         ($library:ident, $status:literal, [$($name:ident)*]) => {
             mod $library {
@@ -56,7 +63,7 @@ mod jumps {
                 use std::ffi::{c_uint, c_void};
                 use std::sync::atomic::AtomicPtr;
 
-                use super::Epilogue;
+                use super::Function;
 
                 extern "C" fn not_found() -> c_uint {
                     $status
@@ -64,15 +71,15 @@ mod jumps {
 
                 $(static $name: AtomicPtr<c_void> = AtomicPtr::new(not_found as *mut c_void);)*
 
-                pub(super) static FUNCTIONS: &[Epilogue] =
-                    &[$(Epilogue { name: super::c_name(concat!(stringify!($name), "\0")), address: &$name }),*];
+                pub(super) static FUNCTIONS: &[Function] =
+                    &[$(Function { name: super::c_name(concat!(stringify!($name), "\0")), address: &$name }),*];
 
                 $(super::jump!($name);)*
             }
         };
     }
 
-    /// Hidden: what is outside of this program or library keeps its own.
+    /// `.hidden` limits the definition to this program or library; others that are loaded keep theirs.
     #[cfg(target_arch = "x86_64")]
     macro_rules! jump {
         ($name:ident) => {
@@ -113,11 +120,11 @@ mod jumps {
     const fn c_name(name: &'static str) -> &'static CStr {
         match CStr::from_bytes_with_nul(name.as_bytes()) {
             Ok(name) => name,
-            Err(_) => panic!("the name of a function has no zero inside, and one behind it"),
+            Err(_) => panic!("the name of a function has one NUL, at its end"),
         }
     }
 
-    // CUDA_ERROR_NOT_FOUND
+    // 500 is CUDA_ERROR_NOT_FOUND.
     library!(driver, 500, [
         cuCtxGetCurrent cuCtxSetCurrent cuDestroyExternalMemory cuDeviceGet cuDeviceGetAttribute cuDeviceGetCount
         cuDeviceGetDefaultMemPool cuDeviceGetName cuDevicePrimaryCtxRelease_v2 cuDevicePrimaryCtxRetain cuDeviceTotalMem_v2
@@ -131,14 +138,14 @@ mod jumps {
         cuStreamCreate cuStreamDestroy_v2 cuStreamSynchronize cuStreamWaitEvent
     ]);
 
-    // CUBLAS_STATUS_NOT_SUPPORTED
+    // 15 is CUBLAS_STATUS_NOT_SUPPORTED.
     library!(cublas, 15, [
         cublasCreate_v2 cublasDestroy_v2 cublasDgemmStridedBatched cublasDgemm_v2 cublasDgemv_v2 cublasGemmEx
         cublasGemmStridedBatchedEx cublasHgemm cublasHgemmStridedBatched cublasSetStream_v2 cublasSgemmBatched
         cublasSgemmStridedBatched cublasSgemm_v2 cublasSgemv_v2
     ]);
 
-    // NVRTC_ERROR_INTERNAL_ERROR
+    // 11 is NVRTC_ERROR_INTERNAL_ERROR.
     library!(nvrtc, 11, [
         nvrtcCompileProgram nvrtcCreateProgram nvrtcDestroyProgram nvrtcGetPTX nvrtcGetPTXSize nvrtcGetProgramLog
         nvrtcGetProgramLogSize
@@ -146,35 +153,35 @@ mod jumps {
 
     const LIBRARIES: [Library; 3] = [
         Library {
-            what: "NVIDIA's driver",
-            names: &["libcuda.so.1"],
-            install: "install it from nvidia.com/drivers or with your distribution (`nvidia-smi` then lists the GPUs)",
+            description: "NVIDIA's driver",
+            file_names: &["libcuda.so.1"],
+            hint: "install it from nvidia.com/drivers or with your distribution (`nvidia-smi` then lists the GPUs)",
             in_toolkit: false,
-            opens: None,
+            companion_prefix: None,
             functions: driver::FUNCTIONS,
         },
         Library {
-            what: "cuBLAS, which comes with the CUDA toolkit",
-            names: &["libcublas.so.13", "libcublas.so.12", "libcublas.so"],
-            install: TOOLKIT,
+            description: "cuBLAS, which comes with the CUDA toolkit",
+            file_names: &["libcublas.so.13", "libcublas.so.12", "libcublas.so"],
+            hint: TOOLKIT,
             in_toolkit: true,
-            opens: None, // it says itself where it lies
+            companion_prefix: None, // it finds its companions itself, relative to its own file
             functions: cublas::FUNCTIONS,
         },
         Library {
-            what: "NVRTC, which comes with the CUDA toolkit",
-            names: &["libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so"],
-            install: TOOLKIT,
+            description: "NVRTC, which comes with the CUDA toolkit",
+            file_names: &["libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so"],
+            hint: TOOLKIT,
             in_toolkit: true,
-            opens: Some("libnvrtc-builtins.so"),
+            companion_prefix: Some("libnvrtc-builtins.so"),
             functions: nvrtc::FUNCTIONS,
         },
     ];
 
-    const TOOLKIT: &str = "install CUDA 12 or 13 from developer.nvidia.com/cuda-downloads, and set CUDA_ROOT to its folder, or \
-                           LD_LIBRARY_PATH to that of the file, if it lies in an unusual place";
+    const TOOLKIT: &str = "install CUDA 12 or 13 from developer.nvidia.com/cuda-downloads; if it is installed in an unusual place, set CUDA_ROOT \
+                           to its folder, or LD_LIBRARY_PATH to the folder of the file";
 
-    /// Fills the table; what is loaded stays loaded.
+    /// Fills the table. Libraries stay loaded until the process ends.
     pub(super) fn load() -> Result<()> {
         static LOADED: Mutex<bool> = Mutex::new(false);
         let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
@@ -182,7 +189,7 @@ mod jumps {
             let handles: Vec<*mut c_void> = LIBRARIES.iter().map(open).collect::<Result<_>>()?;
             for (library, handle) in LIBRARIES.iter().zip(handles) {
                 for function in library.functions {
-                    // SAFETY: the handle is of a library that is open, and the name ends with a zero.
+                    // SAFETY: the handle is that of an open library, and the name ends with a NUL.
                     let address = unsafe { libc::dlsym(handle, function.name.as_ptr()) };
                     if !address.is_null() {
                         function.address.store(address, Ordering::Release);
@@ -194,53 +201,52 @@ mod jumps {
         Ok(())
     }
 
-    /// The first file that opens.
+    /// Opens the first file that works, and returns its handle.
     fn open(library: &Library) -> Result<*mut c_void> {
-        let mut problem = None;
+        let mut first_error = None;
         let folders = if library.in_toolkit { toolkit_folders() } else { Vec::new() };
-        for name in library.names {
-            // By its name alone, the system looks in LD_LIBRARY_PATH and in its own folders.
+        for name in library.file_names {
+            // A name without a folder is searched for in LD_LIBRARY_PATH and in the system's folders.
             let files = std::iter::once(PathBuf::from(name)).chain(folders.iter().map(|folder| folder.join(name)));
             for file in files {
                 if let Some(handle) = open_file(&file) {
-                    library.opens.into_iter().for_each(|opens| open_beside(&file, opens));
+                    library.companion_prefix.into_iter().for_each(|prefix| open_companions(&file, prefix));
                     return Ok(handle);
                 }
-                // SAFETY: `dlerror` gives null or a text that this thread's next call of `dl…` may change.
-                let said = unsafe { libc::dlerror() };
-                // The first attempt is the one with the newest version and without a folder: its answer says most.
-                if problem.is_none() && !said.is_null() {
+                // SAFETY: `dlerror` returns null or a text that is valid until this thread's next call of `dl…`.
+                let error = unsafe { libc::dlerror() };
+                // The error of the newest version without a folder is the most informative one.
+                if first_error.is_none() && !error.is_null() {
                     // SAFETY: as above.
-                    problem = Some(unsafe { CStr::from_ptr(said) }.to_string_lossy().into_owned());
+                    first_error = Some(unsafe { CStr::from_ptr(error) }.to_string_lossy().into_owned());
                 }
             }
         }
-        Err(Error::Cuda {
-            missing: format!("{} ({})", library.what, problem.as_deref().unwrap_or(library.names[0])),
-            hint: library.install.into(),
-        })
+        let error = first_error.as_deref().unwrap_or(library.file_names[0]);
+        Err(Error::Cuda { missing: format!("{} ({error})", library.description), hint: library.hint.into() })
     }
 
     fn open_file(file: &Path) -> Option<*mut c_void> {
         let path = CString::new(file.as_os_str().as_encoded_bytes()).ok()?;
-        // SAFETY: the path ends with a zero. What NVIDIA's libraries do when they are loaded is theirs.
+        // SAFETY: the path ends with a NUL. The initializers of NVIDIA's libraries are trusted.
         let handle = unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL) };
         (!handle.is_null()).then_some(handle)
     }
 
-    /// What a library will open by its name alone the system finds if it is open already; otherwise it looks in its own folders.
-    fn open_beside(file: &Path, names: &str) {
+    /// Opens the files beside a library that the library will open by name. The system finds them if they are open
+    /// already; otherwise it searches its own folders only.
+    fn open_companions(file: &Path, prefix: &str) {
         if file.components().count() == 1 {
-            return; // found by its name alone: so will the others be
+            return; // the system found the library by name, and will find these
         }
         let Ok(file) = file.canonicalize() else { return };
-        let beside = file.parent().and_then(|folder| folder.read_dir().ok()).into_iter().flatten().flatten();
-        for other in beside.filter(|other| other.file_name().as_encoded_bytes().starts_with(names.as_bytes())) {
-            open_file(&other.path()); // where it fails, the library says so when it needs it
+        let siblings = file.parent().and_then(|folder| folder.read_dir().ok()).into_iter().flatten().flatten();
+        for sibling in siblings.filter(|it| it.file_name().as_encoded_bytes().starts_with(prefix.as_bytes())) {
+            open_file(&sibling.path()); // on failure the library reports it when it needs the file
         }
     }
 
-    /// Where toolkits lie: what the environment says, then the usual place.
+    /// The library folders of toolkits: first those in environment variables, then the usual places.
     fn toolkit_folders() -> Vec<PathBuf> {
         let variables = ["CUDA_ROOT", "CUDA_PATH", "CUDA_HOME", "CUDA_TOOLKIT_ROOT_DIR", "CONDA_PREFIX"];
         let roots = variables.iter().filter_map(std::env::var_os).map(PathBuf::from);

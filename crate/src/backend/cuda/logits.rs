@@ -1,4 +1,4 @@
-//! Logits, block by block: those of a long batch are more than many a gpu has room for.
+//! Logits, block by block: those of a long batch are larger than the memory of many GPUs.
 
 use std::ops::Range;
 
@@ -9,25 +9,25 @@ use super::kernels::Epilogue;
 use super::{Cuda, CudaLinear, DeviceMatrix};
 use crate::memory::HostArray;
 
-/// Logits of this many bytes are on the gpu at a time.
-const BYTES: usize = 64 << 20;
+/// The size of a block of logits on the GPU.
+const BLOCK_BYTES: usize = 64 << 20;
 
-/// cuBLAS computes as many rows together, or a divisor of as many.
-const TILE: usize = 128;
+/// cuBLAS computes tiles of this many rows, or of a divisor of it.
+const TILE_ROWS: usize = 128;
 
-/// How many rows of logits are made at a time, of `n`.
-pub(super) fn rows_at_once(n: usize, d_vocab: usize) -> usize {
-    let most = (BYTES / (size_of::<f32>() * d_vocab)).max(1);
-    if n <= most {
+/// The number of rows in a block of logits, for `n` rows in all. A multiple of [`TILE_ROWS`] where several tiles fit.
+pub(super) fn rows_per_block(n: usize, d_vocab: usize) -> usize {
+    let max_rows = (BLOCK_BYTES / (size_of::<f32>() * d_vocab)).max(1);
+    if n <= max_rows {
         n.max(1)
-    } else if most < TILE {
-        most
+    } else if max_rows < TILE_ROWS {
+        max_rows
     } else {
-        most / TILE * TILE
+        max_rows / TILE_ROWS * TILE_ROWS
     }
 }
 
-/// See [`Backend::logits`](crate::backend::Backend::logits).
+/// See [`Backend::logits`](crate::backend::Backend::logits). Shape: `[rows, d_model]` → each `[pos, d_vocab]`.
 pub(super) fn logits(
     cuda: &Cuda,
     unembed: &CudaLinear,
@@ -35,21 +35,20 @@ pub(super) fn logits(
     prompts: &[Range<usize>],
 ) -> Result<Vec<Array2<f32>>, CudaError> {
     let d_vocab = unembed.w.columns;
-    let at_once = rows_at_once(x.rows, d_vocab);
-    let block = DeviceMatrix::unset(&cuda.gpu, at_once, d_vocab)?;
-    let unset = |rows: &Range<usize>| HostArray::uninit(Dim((rows.len(), d_vocab))).into_owned();
-    let mut all: Vec<Array2<f32>> = prompts.iter().map(unset).collect();
-    for start in (0..x.rows).step_by(at_once) {
-        let rows = start..(start + at_once).min(x.rows);
-        x.product_of_rows(&cuda.gpu, rows.clone(), &unembed.w, &block)?;
-        cuda.add_bias(&block.memory, &unembed.b, [rows.len(), d_vocab], 1, Epilogue::None)?;
-        // The part of each prompt that is in this block.
+    let block_rows = rows_per_block(x.rows, d_vocab);
+    let block = DeviceMatrix::uninit(&cuda.gpu, block_rows, d_vocab)?;
+    let uninit = |rows: &Range<usize>| HostArray::uninit(Dim((rows.len(), d_vocab))).into_owned();
+    let mut all: Vec<Array2<f32>> = prompts.iter().map(uninit).collect();
+    for start in (0..x.rows).step_by(block_rows) {
+        let rows = start..(start + block_rows).min(x.rows);
+        x.matmul_rows_into(&cuda.gpu, rows.clone(), &unembed.w, &block)?;
+        cuda.add_bias(&block.buffer, &unembed.b, [rows.len(), d_vocab], 1, Epilogue::None)?;
         for (prompt, logits) in prompts.iter().zip(&mut all) {
-            let part = prompt.start.max(rows.start)..prompt.end.min(rows.end);
-            if !part.is_empty() {
+            let common = prompt.start.max(rows.start)..prompt.end.min(rows.end);
+            if !common.is_empty() {
                 let values = logits.as_slice_mut().expect("a new array is contiguous");
-                let of_prompt = (part.start - prompt.start) * d_vocab..(part.end - prompt.start) * d_vocab;
-                block.memory.download((part.start - rows.start) * d_vocab, &mut values[of_prompt])?;
+                let in_prompt = (common.start - prompt.start) * d_vocab..(common.end - prompt.start) * d_vocab;
+                block.buffer.download((common.start - rows.start) * d_vocab, &mut values[in_prompt])?;
             }
         }
     }

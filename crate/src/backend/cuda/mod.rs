@@ -1,13 +1,14 @@
-//! Every operation on a CUDA gpu: products by cuBLAS, everything around them by a few [`kernels`].
+//! Every operation on a CUDA GPU: cuBLAS for matrix products, eight CUDA [`kernels`] for everything else.
 //!
-//! [`Dfdx`](super::Dfdx) has every operation there too, and is the plain implementation. But it spends more on a layer norm
-//! than on the products around it (`docs/performance.md` counts the calls), its tensors lend their memory to nobody, so that
-//! no single operation can be replaced, and they keep a copy of what is uploaded on the host.
+//! [`Dfdx`](super::Dfdx) implements every operation on a GPU too, and is the reference for this backend. It is not the
+//! fast one: a layer norm alone is ten of its operations (`docs/gpu.md` counts the calls), its tensors do not lend out
+//! their memory, so that no single operation can be replaced, and it keeps a copy of every uploaded weight on the host.
 //!
-//! Work on a gpu is done in the order in which it is asked for, and nothing waits for it but [`Memory::download`]. What a cache
-//! keeps stays on the gpu until somebody looks at it ([`cached`]).
+//! The GPU executes work in the order in which it is issued. Only downloads wait for it ([`DeviceBuffer::download`]).
+//! Cached activations stay on the GPU until they are first read ([`cached`]).
 
 mod attention;
+mod buffer;
 mod cached;
 mod decode;
 mod device;
@@ -16,22 +17,22 @@ mod gemm;
 mod kernels;
 mod libraries;
 mod logits;
-mod memory;
+mod matrix;
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use cudarc::driver::LaunchAsync;
-use ndarray::{Array1, Array2, ArrayView2, Dim, Ix2, Ix3};
+use ndarray::{Array1, Array2, Ix2, Ix3};
 
-use self::cached::DeviceSlice;
+use self::buffer::DeviceBuffer;
 use self::decode::DecodeTable;
 use self::device::CudaGpu;
 pub(super) use self::device::check;
 use self::error::CudaError;
-use self::gemm::{Operand, Shape};
-use self::kernels::{Epilogue, a_block_each, a_thread_each, a_thread_each_column};
-use self::memory::Memory;
+use self::gemm::{GemmShape, Operand};
+use self::kernels::{Epilogue, block_per_row, thread_per_column, thread_per_element};
+use self::matrix::DeviceMatrix;
 use super::{AttentionOutput, Backend};
 use crate::config::ActFn;
 use crate::decode::{DecodeBackend, TopTokens, Vectors};
@@ -39,137 +40,112 @@ use crate::error::{Error, Result};
 use crate::memory::{HostArray, LazyArray, clear_pool};
 use crate::weights::LayerNormWeights;
 
-/// A CUDA gpu.
+/// The backend of [`Device::cuda`](crate::Device::cuda).
 pub(crate) struct Cuda {
     gpu: Arc<CudaGpu>,
 }
 
 impl Cuda {
+    /// Opens the GPU with this number, or shares it if it is open already.
+    ///
     /// # Errors
-    /// [`Error::Cuda`] if the driver, a library or a GPU is missing, [`Error::OutOfRange`] if this one is,
+    /// [`Error::Cuda`] if the driver, a library or a GPU is missing, [`Error::OutOfRange`] if this GPU does not exist,
     /// [`Error::Device`] if it cannot be opened.
     pub(crate) fn open(ordinal: usize) -> Result<Self> {
         Ok(Self { gpu: CudaGpu::open(ordinal)? })
     }
 }
 
-/// As for [`Fused`](super::Fused): downloads use the memory of dropped activations again, and without a model it is of no use.
+/// Frees the pool of host memory that downloads reuse, as [`Fused`](super::Fused) does: it is of no use without a
+/// model.
 impl Drop for Cuda {
     fn drop(&mut self) {
         clear_pool();
     }
 }
 
-/// A matrix on the gpu, row by row.
-pub(crate) struct DeviceMatrix {
-    memory: Memory,
-    rows: usize,
-    columns: usize,
-}
-
-impl DeviceMatrix {
-    fn unset(gpu: &Arc<CudaGpu>, rows: usize, columns: usize) -> Result<Self, CudaError> {
-        Ok(Self { memory: Memory::unset::<f32>(gpu, rows * columns)?, rows, columns })
-    }
-
-    fn upload(gpu: &Arc<CudaGpu>, x: ArrayView2<f32>) -> Result<Self, CudaError> {
-        let x = x.as_standard_layout();
-        let values = x.as_slice().expect("it is in standard layout");
-        Ok(Self { memory: Memory::upload(gpu, values)?, rows: x.nrows(), columns: x.ncols() })
-    }
-
-    fn download(&self) -> Result<HostArray<Ix2>, CudaError> {
-        let (slice, shape) = self.rows(0..self.rows);
-        slice.download(shape)
-    }
-
-    /// Some of its rows, and their shape.
-    fn rows(&self, rows: Range<usize>) -> (DeviceSlice<'_>, Ix2) {
-        let first = rows.start * self.columns;
-        (DeviceSlice { memory: &self.memory, first }, Dim((rows.len(), self.columns)))
-    }
-
-    fn operand(&self) -> Operand<'_> {
-        Operand { memory: &self.memory, first: 0, row: self.columns, next: 0, transposed: false }
-    }
-
-    /// The part of each head in the rows of `[rows, n_heads d_head]` from the first on.
-    fn heads(&self, first_row: usize, n_heads: usize) -> Operand<'_> {
-        Operand { first: first_row * self.columns, next: self.columns / n_heads, ..self.operand() }
-    }
-
-    /// `self other`.
-    fn product(&self, gpu: &Arc<CudaGpu>, other: &Self) -> Result<Self, CudaError> {
-        let y = Self::unset(gpu, self.rows, other.columns)?;
-        self.product_of_rows(gpu, 0..self.rows, other, &y)?;
-        Ok(y)
-    }
-
-    /// Some rows of `self other`, into the first rows of `y`.
-    fn product_of_rows(&self, gpu: &Arc<CudaGpu>, rows: Range<usize>, other: &Self, y: &Self) -> Result<(), CudaError> {
-        let shape = Shape { rows: rows.len(), inner: self.columns, columns: other.columns, count: 1 };
-        let x = Operand { first: rows.start * self.columns, ..self.operand() };
-        gpu.products(1.0, x, other.operand(), y.operand(), shape)
-    }
-}
-
+/// The token and position embeddings.
 pub(crate) struct CudaEmbedding {
+    /// Shape: `[d_vocab, d_model]`.
     w_e: DeviceMatrix,
+    /// Shape: `[n_ctx, d_model]`.
     w_pos: DeviceMatrix,
 }
 
+/// A layer norm.
 pub(crate) struct CudaLayerNorm {
-    /// Scale and shift.
-    weights: Option<(Memory, Memory)>,
+    /// Scale and shift; `None` only centres and scales. Shape: each `[d_model]`.
+    weights: Option<(DeviceBuffer, DeviceBuffer)>,
     eps: f32,
 }
 
+/// A weight matrix and a bias.
 pub(crate) struct CudaLinear {
+    /// Shape: `[in, out]`.
     w: DeviceMatrix,
-    b: Memory,
+    /// Shape: `[out]`.
+    b: DeviceBuffer,
 }
 
 impl Cuda {
+    /// Adds the device and the operation to an error.
     fn failed(&self, operation: &'static str) -> impl Fn(CudaError) -> Error {
         self.gpu.failed(operation)
     }
 
-    fn vector(&self, x: &Array1<f32>) -> Result<Memory, CudaError> {
-        Memory::upload(&self.gpu, x.as_standard_layout().as_slice().expect("it is in standard layout"))
+    /// Uploads a vector. Shape: `[n]` → the same.
+    fn upload_vector(&self, x: &Array1<f32>) -> Result<DeviceBuffer, CudaError> {
+        DeviceBuffer::upload(&self.gpu, x.as_standard_layout().as_slice().expect("the layout is standard"))
     }
 
-    fn apply_with(&self, linear: &CudaLinear, function: Epilogue, x: &DeviceMatrix) -> Result<DeviceMatrix, CudaError> {
-        let y = x.product(&self.gpu, &linear.w)?;
-        self.add_bias(&y.memory, &linear.b, [y.rows, y.columns], 1, function)?;
+    /// `epilogue(x W + b)`. Shape: `[rows, in]` → `[rows, out]`.
+    fn linear_epilogue(
+        &self,
+        linear: &CudaLinear,
+        epilogue: Epilogue,
+        x: &DeviceMatrix,
+    ) -> Result<DeviceMatrix, CudaError> {
+        let y = x.matmul(&self.gpu, &linear.w)?;
+        self.add_bias(&y.buffer, &linear.b, [y.rows, y.columns], 1, epilogue)?;
         Ok(y)
     }
 
-    /// Three products at a time: those of one prompt are too small for a gpu.
+    /// One batched product for queries, keys and values: those of a single prompt are too small to occupy a GPU one by
+    /// one.
+    /// Shape: `[rows, d_model]` → each `[rows, n_heads d_head]`.
     fn qkv(&self, linears: &[CudaLinear; 3], x: &DeviceMatrix) -> Result<[DeviceMatrix; 3], CudaError> {
-        let (w, b) = (linears.each_ref().map(|linear| &linear.w.memory), linears.each_ref().map(|linear| &linear.b));
-        let (w, b) = (Memory::whole(w), Memory::whole(b));
+        let (w, b) = (linears.each_ref().map(|linear| &linear.w.buffer), linears.each_ref().map(|linear| &linear.b));
+        let (w, b) = (DeviceBuffer::whole(w), DeviceBuffer::whole(b)); // [3, d_model, out], [3, out]
         let [rows, inner, columns] = [x.rows, x.columns, linears[0].w.columns];
-        let y = Memory::unset::<f32>(&self.gpu, 3 * rows * columns)?;
-        let of = |memory, rows| Operand { memory, first: 0, row: columns, next: rows * columns, transposed: false };
-        self.gpu.products(1.0, x.operand(), of(&w, inner), of(&y, rows), Shape { rows, inner, columns, count: 3 })?;
+        let y = DeviceBuffer::uninit::<f32>(&self.gpu, 3 * rows * columns)?; // [3, rows, out]
+        let batch_of = |buffer, rows| Operand {
+            buffer,
+            offset: 0,
+            row_stride: columns,
+            matrix_stride: rows * columns,
+            transposed: false,
+        };
+        let shape = GemmShape { rows, inner, columns, count: 3 };
+        self.gpu.gemm(1.0, x.operand(), batch_of(&w, inner), batch_of(&y, rows), shape)?;
         self.add_bias(&y, &b, [rows, columns], 3, Epilogue::None)?;
-        Ok(y.thirds().map(|memory| DeviceMatrix { memory, rows, columns }))
+        Ok(y.thirds().map(|buffer| DeviceMatrix { buffer, rows, columns }))
     }
 
-    /// Adds to each row of each of `count` matrices the matrix's own row of `b`, and applies the function.
+    /// `x = epilogue(x + b)` in place, for `count` matrices with a bias each.
+    /// Shape: `x [count, rows, columns]`, `b [count, columns]`.
     #[allow(unsafe_code)]
     fn add_bias(
         &self,
-        x: &Memory,
-        b: &Memory,
+        x: &DeviceBuffer,
+        b: &DeviceBuffer,
         [rows, columns]: [usize; 2],
         count: usize,
-        function: Epilogue,
+        epilogue: Epilogue,
     ) -> Result<(), CudaError> {
-        let blocks = a_thread_each_column(count * rows, columns);
-        let parameters = (x, b, rows as u32, columns as u32, function as u32);
-        // SAFETY: the parameters are those of the kernel; `x` has `count` matrices of so many rows and columns, `b` as many
-        // rows.
+        let blocks = thread_per_column(count * rows, columns);
+        let parameters = (x, b, rows as u32, columns as u32, epilogue as u32);
+        // SAFETY: the parameters are those of the kernel; `x` has `count` matrices of these rows and columns, `b` a row
+        // for each matrix.
         Ok(unsafe { self.gpu.kernels.add_bias.clone().launch(blocks, parameters) }?)
     }
 }
@@ -187,26 +163,27 @@ impl Backend for Cuda {
     }
 
     fn upload_layer_norm(&self, weights: Option<&LayerNormWeights>, eps: f64) -> Result<CudaLayerNorm> {
-        let upload = |ln: &LayerNormWeights| Ok((self.vector(&ln.w)?, self.vector(&ln.b)?));
+        let upload = |ln: &LayerNormWeights| Ok((self.upload_vector(&ln.w)?, self.upload_vector(&ln.b)?));
         let weights = weights.map(upload).transpose().map_err(self.failed("an upload"))?;
         Ok(CudaLayerNorm { weights, eps: eps as f32 })
     }
 
     fn upload_linear(&self, w: Array2<f32>, b: Array1<f32>) -> Result<CudaLinear> {
-        let upload = || Ok(CudaLinear { w: DeviceMatrix::upload(&self.gpu, w.view())?, b: self.vector(&b)? });
+        let upload = || Ok(CudaLinear { w: DeviceMatrix::upload(&self.gpu, w.view())?, b: self.upload_vector(&b)? });
         upload().map_err(self.failed("an upload"))
     }
 
+    /// Uploads the three side by side, so that [`Cuda::qkv`] reads them as one batch.
     fn upload_linear_qkv(&self, parts: [(Array2<f32>, Array1<f32>); 3]) -> Result<[CudaLinear; 3]> {
         let upload = || {
             let (rows, columns) = parts[0].0.dim();
-            let w = Memory::unset::<f32>(&self.gpu, 3 * rows * columns)?.thirds();
-            let b = Memory::unset::<f32>(&self.gpu, 3 * columns)?.thirds();
-            for ((w, b), (own_w, own_b)) in w.iter().zip(&b).zip(&parts) {
-                w.write(own_w.as_standard_layout().as_slice().expect("it is in standard layout"))?;
-                b.write(own_b.as_standard_layout().as_slice().expect("it is in standard layout"))?;
+            let w = DeviceBuffer::uninit::<f32>(&self.gpu, 3 * rows * columns)?.thirds();
+            let b = DeviceBuffer::uninit::<f32>(&self.gpu, 3 * columns)?.thirds();
+            for ((w, b), (host_w, host_b)) in w.iter().zip(&b).zip(&parts) {
+                w.write(host_w.as_standard_layout().as_slice().expect("the layout is standard"))?;
+                b.write(host_b.as_standard_layout().as_slice().expect("the layout is standard"))?;
             }
-            let linear = |(memory, b)| CudaLinear { w: DeviceMatrix { memory, rows, columns }, b };
+            let linear = |(buffer, b)| CudaLinear { w: DeviceMatrix { buffer, rows, columns }, b };
             let ([w_q, w_k, w_v], [b_q, b_k, b_v]) = (w, b);
             Ok([(w_q, b_q), (w_k, b_k), (w_v, b_v)].map(linear))
         };
@@ -229,12 +206,13 @@ impl Backend for Cuda {
         let run = || {
             let CudaEmbedding { w_e, w_pos } = embedding;
             let positions: Vec<u32> = positions.iter().map(|&position| position as u32).collect();
-            let y = DeviceMatrix::unset(&self.gpu, tokens.len(), w_e.columns)?;
-            let (tokens, positions) = (Memory::upload(&self.gpu, tokens)?, Memory::upload(&self.gpu, &positions)?);
-            let parameters = (&tokens, &positions, &w_e.memory, &w_pos.memory, &y.memory, y.columns as u32);
-            // SAFETY: the parameters are those of the kernel, which has a block for each row of `y`; the caller has checked
-            // that there are such tokens and positions.
-            unsafe { self.gpu.kernels.embed.clone().launch(a_block_each(y.rows), parameters) }?;
+            let y = DeviceMatrix::uninit(&self.gpu, tokens.len(), w_e.columns)?;
+            let tokens = DeviceBuffer::upload(&self.gpu, tokens)?;
+            let positions = DeviceBuffer::upload(&self.gpu, &positions)?;
+            let parameters = (&tokens, &positions, &w_e.buffer, &w_pos.buffer, &y.buffer, y.columns as u32);
+            // SAFETY: the parameters are those of the kernel, which has a block for each row of `y`; the caller has
+            // checked the token ids and the positions.
+            unsafe { self.gpu.kernels.embed.clone().launch(block_per_row(y.rows), parameters) }?;
             Ok(y)
         };
         run().map_err(self.failed("the embedding"))
@@ -242,20 +220,20 @@ impl Backend for Cuda {
 
     fn layer_norm(&self, norm: &CudaLayerNorm, x: &DeviceMatrix) -> Result<DeviceMatrix> {
         let run = || {
-            let y = DeviceMatrix::unset(&self.gpu, x.rows, x.columns)?;
-            // Without weights the kernel reads none, whatever their address.
-            let (w, b) = norm.weights.as_ref().map_or((&x.memory, &x.memory), |(w, b)| (w, b));
+            let y = DeviceMatrix::uninit(&self.gpu, x.rows, x.columns)?;
+            // Without weights the kernel does not read these addresses.
+            let (w, b) = norm.weights.as_ref().map_or((&x.buffer, &x.buffer), |(w, b)| (w, b));
             let has_weights = u32::from(norm.weights.is_some());
-            let parameters = (&x.memory, w, b, &y.memory, x.columns as u32, norm.eps, has_weights);
+            let parameters = (&x.buffer, w, b, &y.buffer, x.columns as u32, norm.eps, has_weights);
             // SAFETY: the parameters are those of the kernel, which has a block for each row of `x` and `y`.
-            unsafe { self.gpu.kernels.layer_norm.clone().launch(a_block_each(x.rows), parameters) }?;
+            unsafe { self.gpu.kernels.layer_norm.clone().launch(block_per_row(x.rows), parameters) }?;
             Ok(y)
         };
         run().map_err(self.failed("a layer norm"))
     }
 
     fn linear(&self, linear: &CudaLinear, x: &DeviceMatrix) -> Result<DeviceMatrix> {
-        self.apply_with(linear, Epilogue::None, x).map_err(self.failed("a matrix product"))
+        self.linear_epilogue(linear, Epilogue::None, x).map_err(self.failed("a matrix product"))
     }
 
     fn linear_qkv(&self, linears: &[CudaLinear; 3], x: &DeviceMatrix) -> Result<[DeviceMatrix; 3]> {
@@ -263,16 +241,16 @@ impl Backend for Cuda {
     }
 
     fn linear_act(&self, linear: &CudaLinear, act_fn: ActFn, x: &DeviceMatrix) -> Result<DeviceMatrix> {
-        self.apply_with(linear, act_fn.into(), x).map_err(self.failed("a matrix product"))
+        self.linear_epilogue(linear, act_fn.into(), x).map_err(self.failed("a matrix product"))
     }
 
     fn add(&self, a: &DeviceMatrix, b: &DeviceMatrix) -> Result<DeviceMatrix> {
         let run = || {
-            let y = DeviceMatrix::unset(&self.gpu, a.rows, a.columns)?;
+            let y = DeviceMatrix::uninit(&self.gpu, a.rows, a.columns)?;
             let n = y.rows * y.columns;
-            let parameters = (&a.memory, &b.memory, &y.memory, n as u64);
-            // SAFETY: the parameters are those of the kernel, and all three matrices have n numbers.
-            unsafe { self.gpu.kernels.add.clone().launch(a_thread_each(n), parameters) }?;
+            let parameters = (&a.buffer, &b.buffer, &y.buffer, n as u64);
+            // SAFETY: the parameters are those of the kernel, and all three matrices have `n` elements.
+            unsafe { self.gpu.kernels.add.clone().launch(thread_per_element(n), parameters) }?;
             Ok(y)
         };
         run().map_err(self.failed("an addition"))
@@ -295,7 +273,7 @@ impl Backend for Cuda {
         n_heads: usize,
         rows: Range<usize>,
     ) -> Result<LazyArray<Ix3>> {
-        cached::attn_scores(&self.gpu, [q, k], n_heads, rows).map_err(self.failed("attention scores"))
+        cached::lazy_attn_scores(&self.gpu, [q, k], n_heads, rows).map_err(self.failed("attention scores"))
     }
 
     fn download(&self, x: &DeviceMatrix) -> Result<HostArray<Ix2>> {
@@ -303,8 +281,8 @@ impl Backend for Cuda {
     }
 
     fn lazy_rows(&self, x: &DeviceMatrix, prompts: &[Range<usize>]) -> Result<Vec<LazyArray<Ix2>>> {
-        let keep = |rows: &Range<usize>| cached::rows(&self.gpu, x, rows.clone());
-        prompts.iter().map(keep).collect::<Result<_, _>>().map_err(self.failed("a download"))
+        let of_prompt = |rows: &Range<usize>| cached::lazy_rows(&self.gpu, x, rows.clone());
+        prompts.iter().map(of_prompt).collect::<Result<_, _>>().map_err(self.failed("a download"))
     }
 
     fn upload_unembed(&self, w_u: Array2<f32>, b_u: Array1<f32>) -> Result<CudaLinear> {

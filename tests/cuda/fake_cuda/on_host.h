@@ -1,4 +1,4 @@
-// What a kernel's source needs to be compiled for the host, in front of it.
+// Included before the source of kernels, to compile them for the host.
 
 #include <cmath>
 #include <cstddef>
@@ -8,20 +8,21 @@
 
 using std::isnan;
 
-struct Position {
+struct Uint3 {
     unsigned int x, y, z;
 };
 
 extern "C" {
-// Set by the stand-in, before it goes on with a thread.
-Position threadIdx, blockIdx, blockDim, gridDim;
+// Set by the fake driver, before a thread starts or continues.
+Uint3 threadIdx, blockIdx, blockDim, gridDim;
 void (*synchronize_block)();
 
-// Shared memory, from the linker; there is none if no kernel has any.
+// Start and end of the section of shared memory. The linker defines them if a kernel has shared memory.
 extern char __start_shared_memory[] __attribute__((weak, visibility("hidden")));
 extern char __stop_shared_memory[] __attribute__((weak, visibility("hidden")));
 
-// Called by the stand-in before each block: what a block before has left is not there.
+// Called by the fake driver before each block: fills shared memory with NaN, so that a block cannot read the values of
+// the one before.
 void forget_shared_memory() {
     if (__start_shared_memory) std::memset(__start_shared_memory, 0xff, __stop_shared_memory - __start_shared_memory);
 }
@@ -44,13 +45,13 @@ static inline int __float_as_int(float x) {
     return bits;
 }
 
-// Calls a kernel with the addresses of its parameters.
 template <class... Parameters, std::size_t... index>
-static void call_each(void (*kernel)(Parameters...), void **parameters, std::index_sequence<index...>) {
+static void call_with(void (*kernel)(Parameters...), void **parameters, std::index_sequence<index...>) {
     kernel(*static_cast<Parameters *>(parameters[index])...);
 }
 
+// Calls a kernel with the values at the addresses in `parameters`.
 template <class... Parameters>
 static void call(void (*kernel)(Parameters...), void **parameters) {
-    call_each(kernel, parameters, std::index_sequence_for<Parameters...>());
+    call_with(kernel, parameters, std::index_sequence_for<Parameters...>());
 }
