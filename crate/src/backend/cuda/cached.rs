@@ -22,7 +22,7 @@ pub(super) struct DeviceSlice<'a> {
 impl DeviceSlice<'_> {
     /// Copies them to the host.
     pub(super) fn download<D: Dimension>(&self, shape: D) -> Result<HostArray<D>, CudaError> {
-        let mut host = HostArray::uninit(shape);
+        let mut host = HostArray::from_pool(shape);
         self.memory.download(self.first, host.as_slice_mut().expect("a new array is contiguous"))?;
         Ok(host)
     }

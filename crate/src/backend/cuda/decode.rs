@@ -74,7 +74,7 @@ pub(super) fn decode(
         best.tokens.download(0, tokens.as_slice_mut().expect(whole_rows))?;
         best.logits.download(0, logits.as_slice_mut().expect(whole_rows))?;
     }
-    Ok(TopTokens::of_best(tokens, logits, k))
+    Ok(TopTokens::from_ranked(tokens, logits, k))
 }
 
 /// Vectors. Shape: → `[n, d_head]`.

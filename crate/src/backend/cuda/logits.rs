@@ -37,7 +37,7 @@ pub(super) fn logits(
     let d_vocab = unembed.w.columns;
     let at_once = rows_at_once(x.rows, d_vocab);
     let block = DeviceMatrix::unset(&cuda.gpu, at_once, d_vocab)?;
-    let unset = |rows: &Range<usize>| HostArray::uninit(Dim((rows.len(), d_vocab))).into_owned();
+    let unset = |rows: &Range<usize>| HostArray::from_pool(Dim((rows.len(), d_vocab))).into_owned();
     let mut all: Vec<Array2<f32>> = prompts.iter().map(unset).collect();
     for start in (0..x.rows).step_by(at_once) {
         let rows = start..(start + at_once).min(x.rows);
