@@ -27,20 +27,20 @@ impl Device {
         Self(DeviceKind::DfdxCpu)
     }
 
-    /// A CUDA GPU by its index, from 0, as in `device="cuda:0"`, with cuBLAS and the project's own kernels in single precision
-    /// (no TF32).
+    /// A CUDA GPU by its index, from 0, as in `device="cuda:0"`, with cuBLAS and the project's own kernels in single
+    /// precision (no TF32).
     ///
     /// Needs the feature `cuda`, NVIDIA's driver, cuBLAS and NVRTC; loading a model reports which of them is missing.
     ///
-    /// Cached activations stay on the GPU until they are first read, in at most a quarter of its memory; any beyond that are
-    /// copied to the host at once. Decoding handles 64 MiB of vectors and 64 MiB of logits at a time, and decode tables take up
-    /// to [`LoadOptions::decode_cache_bytes`](crate::LoadOptions::decode_cache_bytes).
+    /// Cached activations stay on the GPU until they are first read, in at most a quarter of its memory; any beyond
+    /// that are copied to the host at once. Decoding handles 64 MiB of vectors and 64 MiB of logits at a time, and
+    /// decode tables take up to [`LoadOptions::decode_cache_bytes`](crate::LoadOptions::decode_cache_bytes).
     pub fn cuda(ordinal: usize) -> Self {
         Self(DeviceKind::Cuda(ordinal))
     }
 
-    /// A CUDA GPU with dfdx's operations: the plain implementation that [`Device::cuda`] is tested against. Needs the feature
-    /// `cuda` too.
+    /// A CUDA GPU with dfdx's operations: the plain implementation that [`Device::cuda`] is tested against. Needs the
+    /// feature `cuda` too.
     pub fn dfdx_cuda(ordinal: usize) -> Self {
         Self(DeviceKind::DfdxCuda(ordinal))
     }

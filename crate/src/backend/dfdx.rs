@@ -1,7 +1,7 @@
 //! The reference backend: every operation through dfdx, on any dfdx device.
 //!
-//! dfdx panics on wrong shapes, even in its `try_` methods, so callers check them first: the weights' shapes come from a
-//! checked `config.json`, and `Gpt2` checks token ids and prompt lengths. Only the device itself can still fail here.
+//! dfdx panics on wrong shapes, even in its `try_` methods, so callers check them first: the weights' shapes come from
+//! a checked `config.json`, and `Gpt2` checks token ids and prompt lengths. Only the device itself can still fail here.
 
 use std::ops::Range;
 
@@ -41,8 +41,9 @@ pub(crate) unsafe trait AnyThread: ::dfdx::tensor_ops::Device<f32> {}
 #[allow(unsafe_code)]
 unsafe impl AnyThread for Cpu {}
 
-// SAFETY: the only part that is not `Send` and `Sync` is the address of a stream, which the driver accepts from any thread, and
-// which dfdx uses for gradients only. Memory, cuBLAS and kernels are bound to the calling thread when they are used.
+// SAFETY: the only part that is not `Send` and `Sync` is the address of a stream, which the driver accepts from any
+// thread, and which dfdx uses for gradients only. Memory, cuBLAS and kernels are bound to the calling thread when they
+// are used.
 #[cfg(feature = "cuda")]
 #[allow(unsafe_code)]
 unsafe impl AnyThread for ::dfdx::tensor::Cuda {}
@@ -166,7 +167,8 @@ impl<D: ::dfdx::tensor_ops::Device<f32>> Dfdx<D> {
         let mask = Array2::from_shape_fn((pos, pos), |(query, key)| if key <= query { 0.0 } else { f32::NEG_INFINITY });
         let mask: Matrix<D> = self.device.try_tensor_from_vec(mask.into_raw_vec_and_offset().0, (pos, pos))?;
         let mask: Cube<D> = mask.try_broadcast_like::<_, Axis<0>>(&(n_heads, pos, pos))?;
-        let k: Cube<D> = self.split_heads(k, rows, n_heads)?.try_permute::<_, Axes3<0, 2, 1>>()?; // [n_heads, d_head, key_pos]
+        // [n_heads, d_head, key_pos]
+        let k: Cube<D> = self.split_heads(k, rows, n_heads)?.try_permute::<_, Axes3<0, 2, 1>>()?;
         let d_head = (q.shape().1 / n_heads) as f64;
         let scores = self.split_heads(q, rows, n_heads)?.try_matmul(k)?;
         scores.try_mul((1.0 / d_head.sqrt()) as f32)?.try_add(mask)
@@ -181,9 +183,10 @@ impl<D: ::dfdx::tensor_ops::Device<f32>> Dfdx<D> {
         rows: &Range<usize>,
     ) -> Result<ZAndPattern<D>, D::Err> {
         let pattern = self.scores(q, k, n_heads, rows)?.try_softmax::<Axis<2>>()?;
-        let z: Cube<D> = pattern.clone().try_matmul(self.split_heads(v, rows, n_heads)?)?; // [n_heads, query_pos, d_head]
-        // Gathers the heads of each row side by side. (To reshape a permuted tensor, dfdx compiles a kernel at run time, from
-        // sources that exist only on the machine that compiled dfdx, and panics elsewhere.)
+        let v = self.split_heads(v, rows, n_heads)?;
+        let z: Cube<D> = pattern.clone().try_matmul(v)?; // [n_heads, query_pos, d_head]
+        // Gathers the heads of each row side by side. (To reshape a permuted tensor, dfdx compiles a kernel at run
+        // time, from sources that exist only on the machine that compiled dfdx, and panics elsewhere.)
         let (pos, columns) = (rows.len(), q.shape().1);
         let order = (0..pos).flat_map(|query| (0..n_heads).map(move |head| head * pos + query)).collect();
         let order: Tensor<(usize,), usize, D> = self.device.try_tensor_from_vec(order, (n_heads * pos,))?;

@@ -27,8 +27,8 @@ pub(crate) trait DecodeBackend: Send + Sync {
 
     /// [`decode`](Self::decode) for several heads: the vectors and the table of each, in the same order.
     ///
-    /// `vectors` is lazy: it computes a head's vectors when `next` is called. A device that leaves the host's processors idle
-    /// can call it for the next head while it decodes. Shape: each `[n, d_head]` → each `[n, k]`.
+    /// `vectors` is lazy: it computes a head's vectors when `next` is called. A device that leaves the host's
+    /// processors idle can call it for the next head while it decodes. Shape: each `[n, d_head]` → each `[n, k]`.
     fn decode_heads(
         &self,
         vectors: &mut (dyn Iterator<Item = Result<Vectors>> + Send),
@@ -54,7 +54,8 @@ impl<B: DecodeBackend> HeadDecoder<B> {
     /// The `k` most likely tokens of the vectors of each head of one layer, in the order of `heads`.
     ///
     /// `w_v_and_w_o` returns the layer's `W_V` and `W_O`; it is called only if a head has no table yet.
-    /// Shape: each of `vectors` `[n, d_head]`, `W_V [n_heads, d_model, d_head]`, `W_O [n_heads, d_head, d_model]` → each `[n, k]`.
+    /// Shape: each of `vectors` `[n, d_head]`, `W_V [n_heads, d_model, d_head]`, `W_O [n_heads, d_head, d_model]` →
+    /// each `[n, k]`.
     pub(crate) fn decode(
         &self,
         backend: &B,

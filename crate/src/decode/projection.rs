@@ -4,9 +4,9 @@ use ndarray::{Array2, Axis};
 
 /// The linear map `P` from a head's vector `c [d_head]` to the residual stream, `r = c P [d_model]`.
 ///
-/// The three projections give different tokens, so each figure names the one that it shows. `Notebook` and `Ov` depend on the
-/// basis that weight processing chose for the head (the signs and the order of its singular vectors). `Output` does not depend
-/// on the basis of `W_V`, but on that of `c`.
+/// The three projections give different tokens, so each figure names the one that it shows. `Notebook` and `Ov` depend
+/// on the basis that weight processing chose for the head (the signs and the order of its singular vectors). `Output`
+/// does not depend on the basis of `W_V`, but on that of `c`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Projection {
     /// `(W_V c) ⊙ Σ_m W_O[m, :]`, as in the original notebook, whose second einsum sums `W_O` over the head dimension.

@@ -39,8 +39,8 @@ impl<T> ProjectionCache<T> {
         Self { max_bytes, cached: Mutex::new(Cached { entries: HashMap::new(), bytes: 0, clock: 0 }) }
     }
 
-    /// The tables of some heads, in the order of `ids`. `make` is called at most once, with the heads that are not in the
-    /// cache, and returns for each its size in bytes and its table.
+    /// The tables of some heads, in the order of `ids`. `make` is called at most once, with the heads that are not in
+    /// the cache, and returns for each its size in bytes and its table.
     pub(crate) fn get_or_insert_with(
         &self,
         ids: &[HeadId],

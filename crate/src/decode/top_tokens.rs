@@ -40,8 +40,8 @@ impl TopTokens {
     }
 }
 
-/// Logits that are compared with the worst ranked one together, so that chunks without a better one are skipped. A multiple of
-/// the lanes of any SIMD register.
+/// Logits that are compared with the worst ranked one together, so that chunks without a better one are skipped. A
+/// multiple of the lanes of any SIMD register.
 const CHUNK: usize = 64;
 
 /// Ranks the tokens of `n` vectors, whose logits arrive in blocks of the vocabulary.
@@ -64,7 +64,7 @@ impl TopTokensBuilder {
         Self { n_ranked, k: k.min(d_vocab), best, arch: pulp::Arch::new() }
     }
 
-    /// Adds the next logits of a row: that of token `first + i` is `product[i] + bias[i]`. Shape: `[tokens]`, `[tokens]`.
+    /// Adds the next logits of a row: that of token `first + i` is `product[i] + bias[i]`. Shape: each `[tokens]`.
     pub(crate) fn push(&mut self, row: usize, first: usize, product: &[f32], bias: &[f32]) {
         let best = &mut self.best[row];
         self.arch.dispatch(PushLogits { best, n_ranked: self.n_ranked, first, product, bias });
@@ -171,7 +171,7 @@ fn insert(best: &mut Vec<(f32, u32)>, n_ranked: usize, logit: f32, token: u32) {
 mod tests {
     use super::*;
 
-    /// The top tokens of rows that arrive in blocks of `block` tokens. Shape: `rows` each `[d_vocab]`, `bias [d_vocab]`.
+    /// The top tokens of rows that arrive in blocks of `block` tokens. Shape: `rows` and `bias` each `[d_vocab]`.
     fn top_in_blocks(k: usize, rows: &[&[f32]], bias: &[f32], block: usize) -> TopTokens {
         let d_vocab = bias.len();
         let mut builder = TopTokensBuilder::new(rows.len(), k, d_vocab);

@@ -23,8 +23,8 @@ fn advise_huge_pages(values: &mut [f32]) {
     }
     let first_page = start.next_multiple_of(PAGE);
     let len = end / PAGE * PAGE - first_page;
-    // SAFETY: the pages are inside `values`, and the advice changes neither their content nor their protection. A kernel
-    // that does not support it returns an error, which is harmless.
+    // SAFETY: the pages are inside `values`, and the advice changes neither their content nor their protection. A
+    // kernel that does not support it returns an error, which is harmless.
     unsafe {
         libc::madvise(values.as_mut_ptr().cast::<u8>().add(first_page - start).cast(), len, libc::MADV_HUGEPAGE);
     }

@@ -7,8 +7,8 @@ use crate::error::Result;
 
 /// A lazily computed array.
 ///
-/// The closure owns whatever it needs (device memory, for instance), can be called again after a failure, and must not use
-/// rayon, because the cache calls it while holding a lock.
+/// The closure owns whatever it needs (device memory, for instance), can be called again after a failure, and must not
+/// use rayon, because the cache calls it while holding a lock.
 pub(crate) struct LazyArray<D: Dimension>(Box<dyn Fn() -> Result<HostArray<D>> + Send>);
 
 impl<D: Dimension + 'static> LazyArray<D> {

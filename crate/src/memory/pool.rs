@@ -54,10 +54,10 @@ impl Pool {
         Self { buffers: VecDeque::new(), bytes: 0, max_bytes }
     }
 
-    /// Removes the shortest buffer that holds `len` values and is at most a quarter longer; returns it, and the buffers evicted.
+    /// Removes the shortest buffer that holds `len` values and is at most a quarter longer. Also returns evicted buffers.
     ///
-    /// If none fits, as many bytes are evicted as were requested. Memory in the pool and memory in use together therefore
-    /// never exceed what was once in use.
+    /// If none fits, as many bytes are evicted as were requested. Memory in the pool and memory in use together
+    /// therefore never exceed what was once in use.
     fn acquire(&mut self, len: usize) -> (Option<Vec<f32>>, Vec<Vec<f32>>) {
         if len < MIN_LEN {
             return (None, Vec::new());

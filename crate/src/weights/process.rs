@@ -1,9 +1,10 @@
-//! Weight processing: rewrites the weights to make them easier to interpret, and leaves every log-probability unchanged.
+//! Weight processing: makes the weights easier to interpret, and leaves every log-probability unchanged.
 //!
 //! The five steps are TransformerLens', in its order; its `weight_processing` module gives the reason for each.
 //!
-//! All arithmetic is in `f64`, rounded to `f32` once, at the end. To save memory, embeddings, MLP weights and the unembedding
-//! are never copied to `f64`: one pass collects the means and sums that the steps need, and a second pass rewrites every entry.
+//! All arithmetic is in `f64`, rounded to `f32` once, at the end. To save memory, embeddings, MLP weights and the
+//! unembedding are never copied to `f64`: one pass collects the means and sums that the steps need, and a second pass
+//! rewrites every entry.
 
 use ndarray::{Array1, Array2, Array3, ArrayView2, ArrayViewMut2, Axis, Zip, concatenate, s};
 use rayon::prelude::*;
@@ -25,8 +26,8 @@ pub struct Processing {
     /// Moves the value biases into the output bias: `b_O += Σ_h b_V[h] W_O[h]`, then `b_V = 0`.
     pub fold_value_biases: bool,
     /// Rewrites each head by the singular value decompositions of its two circuits. `[W_Q; b_Q] [W_K; b_K]ᵀ = U S Vᵀ`
-    /// gives `[W_Q; b_Q] = U √S`, `[W_K; b_K] = V √S`; `W_V W_O = U S Vᵀ` gives `W_V = U S`, `W_O = Vᵀ`.
-    /// In every column of the left factor the entry of largest magnitude is positive. Value biases are folded too, as in
+    /// gives `[W_Q; b_Q] = U √S`, `[W_K; b_K] = V √S`; `W_V W_O = U S Vᵀ` gives `W_V = U S`, `W_O = Vᵀ`. In every
+    /// column of the left factor the entry of largest magnitude is positive. Value biases are folded too, as in
     /// TransformerLens, because `b_V` cannot be expressed in the new basis.
     pub refactor_factored_attn_matrices: bool,
 }
@@ -56,7 +57,7 @@ impl Processing {
     }
 }
 
-/// A singular value of `W_V W_O` up to this share of the head's largest counts as zero: its vectors are noise and are dropped.
+/// A singular value of `W_V W_O` up to this share of the head's largest counts as zero: its vectors are noise.
 const RELATIVE_TOLERANCE: f64 = 1e-6;
 
 /// Rows per task of a pass over a large matrix.
@@ -127,7 +128,7 @@ fn process_unembed(weights: &mut UnembedWeights, steps: Processing) {
     let mut rows = weights.w_u.view_mut().reversed_axes();
     let rows = rows.as_slice_mut().expect("W_Uᵀ is in standard layout");
 
-    // For each token β · w, to be added to its bias, and the mean of γ ⊙ w; for all tokens the sum of the centered γ ⊙ w.
+    // For each token β · w, to be added to its bias, and the mean of γ ⊙ w; over all tokens the sum of γ ⊙ w − mean.
     let collect = |rows: &[f32]| {
         let mut shifts_and_means = Vec::with_capacity(ROWS_PER_TASK);
         let mut total = vec![0.0; d_model];
@@ -177,7 +178,8 @@ fn centered(b: &Array1<f64>) -> Array1<f64> {
     b - b.sum() / b.len() as f64
 }
 
-/// Folds a layer norm into `W_in` and `b_in`: `b += β W`, `W ← γ ⊙ W` along `d_model`, then `W` minus its mean over `d_model`.
+/// Folds a layer norm into `W_in` and `b_in`: `b += β W`, `W ← γ ⊙ W` along `d_model`, then `W` minus its mean over
+/// `d_model`.
 /// Shape: `w [d_model, d_mlp]`, `b [d_mlp]`.
 fn fold_ln_into_mlp(ln: &LayerNormWeights<f64>, w: &mut Array2<f32>, b: &mut Array1<f32>) {
     let mut shift = b.mapv(f64::from);

@@ -18,8 +18,8 @@ const MAX_SWEEPS: usize = 100_000;
 
 /// The SVD of `a bᵀ`, or `None` if it does not converge (it does for finite input).
 ///
-/// Signs: in every column of `u` the entry of largest magnitude is positive (among equals, that of the lowest row), and `v`
-/// has the same sign as `u`. Shape: `a [m, r]`, `b [n, r]` → `u [m, r]`, `s [r]`, `v [n, r]`, where `r ≤ m, n`.
+/// Signs: in every column of `u` the entry of largest magnitude is positive (among equals, that of the lowest row), and
+/// `v` has the same sign as `u`. Shape: `a [m, r]`, `b [n, r]` → `u [m, r]`, `s [r]`, `v [n, r]`, where `r ≤ m, n`.
 pub(crate) fn svd_of_product(a: ArrayView2<f64>, b: ArrayView2<f64>) -> Option<ProductSvd> {
     let (a, b) = (Qr::new(a), Qr::new(b));
     // a bᵀ = Q_a (R_a R_bᵀ) Q_bᵀ
@@ -42,7 +42,7 @@ pub(crate) fn svd_of_product(a: ArrayView2<f64>, b: ArrayView2<f64>) -> Option<P
 
 /// `a = Q R`, where `Q = base · correction` has orthonormal columns.
 ///
-/// Large matrices are ndarrays, whose products take any strides; small ones are nalgebra's, which has the decompositions.
+/// Large matrices are ndarrays, whose products take any strides; small ones are nalgebra's, which decomposes them.
 struct Qr {
     /// Shape: `[m, r]`.
     base: Array2<f64>,
@@ -61,12 +61,13 @@ impl Qr {
         })
     }
 
-    /// CholeskyQR2: QR by the Cholesky decomposition of `aᵀ a`, twice. `None` if the columns of `a` are almost dependent.
+    /// CholeskyQR2: QR by the Cholesky decomposition of `aᵀ a`, twice. `None` if columns of `a` are almost dependent.
     /// Shape: `a [m, r]`.
     ///
-    /// It consists almost only of matrix products, and is several times as fast as Householder reflections. The `Q` of the
-    /// first pass is not quite orthonormal; the second pass corrects it to the last digit, provided that the first came near.
-    /// (Yamamoto, Nakatsukasa, Yanagisawa, Fukaya: Roundoff error analysis of the CholeskyQR2 algorithm, ETNA 44, 2015.)
+    /// It consists almost only of matrix products, and is several times as fast as Householder reflections. The `Q` of
+    /// the first pass is not quite orthonormal; the second pass corrects it to the last digit, provided that the first
+    /// came near. (Yamamoto, Nakatsukasa, Yanagisawa, Fukaya: Roundoff error analysis of the CholeskyQR2 algorithm,
+    /// ETNA 44, 2015.)
     fn by_cholesky(a: ArrayView2<f64>) -> Option<Self> {
         /// The largest distance of `Qᵀ Q` from the identity after the first pass.
         const MAX_DISTANCE: f64 = 0.1;

@@ -15,7 +15,7 @@ use crate::memory::HostArray;
 const QUERIES_PER_TASK: usize = 128;
 
 /// See [`Backend::attention`](crate::backend::Backend::attention).
-/// Shape: `q`, `k`, `v` each `[rows, n_heads d_head]` → `z` of the same shape, `pattern` each `[n_heads, query_pos, key_pos]`.
+/// Shape: `q`, `k`, `v` each `[rows, n_heads d_head]` → `z` the same, `pattern` each `[n_heads, query_pos, key_pos]`.
 pub(super) fn attention(
     [q, k, v]: [ArrayView2<f32>; 3],
     n_heads: usize,
@@ -49,8 +49,8 @@ pub(crate) fn attn_scores(
     rows: Range<usize>,
 ) -> HostArray<Ix3> {
     let mut scores = HostArray::from_pool(Dim((n_heads, rows.len(), rows.len())));
-    // On one thread: a cache computes scores while holding a lock, and a thread that waits inside rayon may steal a task
-    // that wants the same lock.
+    // On one thread: a cache computes scores while holding a lock, and a thread that waits inside rayon may steal a
+    // task that wants the same lock.
     for (block, mut scores) in query_blocks(n_heads, rows.len()).zip(split_by_block(&mut scores)) {
         block.scores([q, k], n_heads, &rows).compute_into(scores.slice_mut(s![.., ..block.queries.end]));
         for (query, mut row) in block.queries.zip(scores.rows_mut()) {
@@ -79,7 +79,8 @@ fn split_queries(x: ArrayViewMut2<'_, f32>) -> Vec<ArrayViewMut2<'_, f32>> {
     split(x, Axis(0), sizes.into_iter())
 }
 
-/// Splits a pattern or scores into [`query_blocks`]. Shape: `[n_heads, query_pos, key_pos]` → each `[queries, key_pos]`.
+/// Splits a pattern or scores into [`query_blocks`].
+/// Shape: `[n_heads, query_pos, key_pos]` → each `[queries, key_pos]`.
 fn split_by_block(squares: &mut HostArray<Ix3>) -> Vec<ArrayViewMut2<'_, f32>> {
     squares.outer_iter_mut().flat_map(split_queries).collect()
 }

@@ -1,5 +1,5 @@
-//! Decoding on the CPU: screens the vocabulary with 8-bit integers ([`int8`](super::int8)), then computes the logits of the few
-//! candidate tokens in full precision, so the result is exact.
+//! Decoding on the CPU: screens the vocabulary with 8-bit integers ([`int8`](super::int8)), then computes the logits of
+//! the few candidate tokens in full precision, so the result is exact.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,11 +14,12 @@ use crate::memory::HostArray;
 
 /// Vectors per pass over the vocabulary. It bounds the memory of their candidates.
 const VECTORS_PER_PASS: usize = 1024;
-/// A head is folded once it has this many vectors times `d_head` to its count. Screening them with `W_U` costs as much as
-/// computing `P W_U` (an 8-bit product costs a quarter of a float product), with which each vector is many times as fast.
+/// A head is folded (`P W_U` is computed and quantized) after this many vectors times `d_head`. Screening as many with
+/// `W_U` costs about the same, as an 8-bit product costs a quarter of a float product, and `P W_U` makes each vector
+/// many times as fast.
 const FOLD_AFTER: usize = 4;
-/// A head whose vectors have more candidates than this on average is folded the next time: the columns of `P W_U` are sums over
-/// all of `d_model`, so they have no outliers.
+/// A head whose vectors have more candidates than this on average is folded the next time: the columns of `P W_U` are
+/// sums over all of `d_model`, so they have no outliers.
 const FOLD_ABOVE_CANDIDATES: usize = 512;
 
 /// `W_U` and `b_U`.
@@ -37,7 +38,8 @@ pub(crate) struct FusedUnembed {
 pub(crate) struct DecodeTable {
     /// Shape: `[d_head, d_model]`.
     p: Array2<f32>,
-    /// Screens with `P W_U`: `d_head` multiplications per logit instead of `d_model`. `None` inside if a number is not finite.
+    /// Screens with `P W_U`, which takes `d_head` multiplications per logit instead of `d_model`; made once the head
+    /// has decoded enough vectors, `None` if a number is not finite.
     folded: OnceLock<Option<Screen>>,
     /// The number of vectors decoded so far.
     decoded: AtomicUsize,
@@ -91,8 +93,8 @@ impl FusedUnembed {
     }
 }
 
-/// [`OnceLock::get_or_init`], but `init` runs without the lock: it uses rayon, and a thread that waits inside rayon may steal a
-/// task that wants the same cell.
+/// [`OnceLock::get_or_init`], but `init` runs without the lock: it uses rayon, and a thread that waits inside rayon may
+/// steal a task that wants the same cell.
 fn get_or_init_unlocked<T>(cell: &OnceLock<T>, init: impl FnOnce() -> T) -> &T {
     if let Some(value) = cell.get() {
         return value;
@@ -147,8 +149,8 @@ impl DecodeTable {
                 gemm::matmul(1.0, self.p.view(), panels[index], product.view_mut()); // [d_head, width]
                 CowArray::from(product)
             };
-            // The rounding error of a sum of n float products is below n ε times the sum of their magnitudes. Here two sums
-            // are rounded: P W_U (d_model products) and c P (d_head products). By Cauchy-Schwarz, relative to ‖c‖:
+            // The rounding error of a sum of n float products is below n ε times the sum of their magnitudes. Here two
+            // sums are rounded: P W_U (d_model products) and c P (d_head products). By Cauchy-Schwarz, relative to ‖c‖:
             let relative_error = 1.01 * f64::from(f32::EPSILON) * (d_model + d_head) as f64 * norm(&self.p);
             Screen::new(int8, d_head, unembed.d_vocab(), panel, |token| relative_error * w_u.norm(token))
         };

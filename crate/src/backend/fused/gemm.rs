@@ -21,8 +21,8 @@ pub(super) fn matmul(scale: f32, x: ArrayView2<f32>, w: ArrayView2<f32>, mut y: 
     }
     let (x_strides, w_strides) = ([x.strides()[0], x.strides()[1]], [w.strides()[0], w.strides()[1]]);
     let y_strides = [y.strides()[0], y.strides()[1]];
-    // gemm reads SIMD vectors along the first axis of its left factor, so it computes yᵀ = wᵀ xᵀ: the weights are the left
-    // factor, and their rows are contiguous.
+    // gemm reads SIMD vectors along the first axis of its left factor, so it computes yᵀ = wᵀ xᵀ: the weights are the
+    // left factor, and their rows are contiguous.
     //
     // SAFETY: pointers and strides are those of views whose shapes were just checked against each other, so every
     // index below these sizes is inside its view. `y` is borrowed mutably, so it overlaps neither factor, and

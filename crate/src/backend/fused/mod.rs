@@ -1,9 +1,10 @@
 //! The CPU backend, with fused operations.
 //!
-//! Matrix products use the crate `gemm` on [packed weights](packed), element-wise operations use SIMD (`rten-vecmath`), and
-//! rayon spreads both over all processors.
+//! Matrix products use the crate `gemm` on [packed weights](packed), element-wise operations use SIMD (`rten-vecmath`),
+//! and rayon spreads both over all processors.
 //!
-//! Work is split by shapes alone, and one thread computes each piece, so results are bit-identical for any number of threads.
+//! Work is split by shapes alone, and one thread computes each piece, so results are bit-identical for any number of
+//! threads.
 
 mod attention;
 mod decode;

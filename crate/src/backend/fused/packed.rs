@@ -11,11 +11,11 @@ pub(super) const PANEL_WIDTH: usize = 64;
 /// Rows of `x` per task: the block is read again for every panel, and stays in the cache meanwhile.
 const ROWS_PER_TASK: usize = 256;
 
-/// A matrix `[inner, columns]` packed into panels of [`PANEL_WIDTH`] columns (the last may be narrower), each contiguous and
-/// in row-major order. A product reads its weights front to back, and needs no other copy of them.
+/// A matrix `[inner, columns]` packed into panels of [`PANEL_WIDTH`] columns (the last may be narrower), each
+/// contiguous and in row-major order. A product reads its weights front to back, and needs no other copy of them.
 ///
-/// One task multiplies one panel and one block of rows, on one thread. The blocks do not depend on the number of threads, so
-/// neither do the results.
+/// One task multiplies one panel and one block of rows, on one thread. The blocks do not depend on the number of
+/// threads, so neither do the results.
 pub(crate) struct PackedMatrix {
     inner: usize,
     columns: usize,

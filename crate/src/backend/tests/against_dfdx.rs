@@ -131,7 +131,8 @@ fn attention_of_ragged_batches() {
                     assert_eq!(got.2.len(), if keep_pattern { prompts.len() } else { 0 });
                     assert_eq!(got.2.len(), want.2.len());
                     for (got, want) in got.1.iter().zip(&want.1) {
-                        assert_close(got.view(), want.view(), 16.0 * typical(1, 2), &what); // q and k are between −4 and 4
+                        // q and k are between −4 and 4.
+                        assert_close(got.view(), want.view(), 16.0 * typical(1, 2), &what);
                     }
                     for (got, want) in got.2.iter().zip(&want.2) {
                         assert_close(got.view(), want.view(), 1.0, &what);

@@ -1,5 +1,5 @@
-//! Decoding by `Fused`, and by `Cuda` with the feature `cuda`, against `Dfdx<Cpu>`: random input, ties, and numbers that are not
-//! finite.
+//! Decoding by `Fused`, and by `Cuda` with the feature `cuda`, against `Dfdx<Cpu>`: random input, ties, and numbers
+//! that are not finite.
 
 use std::slice;
 
@@ -8,7 +8,8 @@ use ndarray::{arr1, arr2};
 use super::*;
 
 /// Decodes vectors of each projection several times, and asserts that every time gives the same bits.
-/// Shape: `projections` each `[d_head, d_model]`, `w_u [d_model, d_vocab]`, `b_u [d_vocab]`, `c [n, d_head]` → each `[n, k]`.
+/// Shape: `projections` each `[d_head, d_model]`, `w_u [d_model, d_vocab]`, `b_u [d_vocab]`, `c [n, d_head]` → each
+/// `[n, k]`.
 fn decode<B: Backend>(
     backend: &B,
     projections: &[Array2<f32>],
@@ -102,7 +103,8 @@ fn ties_go_to_the_lowest_id() {
         let (mut w_u, mut b_u) = (integers(random, d_model, d_vocab), integers(random, 1, d_vocab).row(0).to_owned());
         b_u.mapv_inplace(|b| if b == 0.0 && random.bool() { -0.0 } else { b }); // −0 = 0
         if random.bool() {
-            w_u.row_mut(random.usize(..d_model)).mapv_inplace(|w| 1024.0 * w); // makes scales too coarse for the other rows
+            // Makes the scale of every column too coarse for its other entries.
+            w_u.row_mut(random.usize(..d_model)).mapv_inplace(|w| 1024.0 * w);
         }
         for n in vector_counts(random, d_vocab) {
             let (c, projection) = (integers(random, n, d_head), integers(random, d_head, d_model));

@@ -1,4 +1,5 @@
-//! Tests of the backends: every operation on small numbers computed by hand, and the fast backends against dfdx on random input.
+//! Tests of the backends: every operation on small numbers computed by hand, and the fast backends against dfdx on
+//! random input.
 
 use std::ops::Range;
 
@@ -58,8 +59,8 @@ fn integers(random: &mut fastrand::Rng, rows: usize, columns: usize) -> Array2<f
 
 /// Asserts that values agree within 1e-5 of the largest magnitude, and that infinities are equal.
 ///
-/// A sum of many terms may be near zero by chance, and is then no more exact than others: `typical` is the magnitude of such
-/// sums, and the least magnitude that the tolerance is relative to.
+/// A sum of many terms may be near zero by chance, and is then no more exact than others: `typical` is the magnitude of
+/// such sums, and the least magnitude that the tolerance is relative to.
 #[track_caller]
 fn assert_close<D: Dimension>(got: ArrayView<f32, D>, want: ArrayView<f32, D>, typical: f32, what: &str) {
     assert_eq!(got.shape(), want.shape(), "{what}");

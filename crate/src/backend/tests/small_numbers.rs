@@ -168,7 +168,8 @@ fn scores_are_divided_by_the_square_root_of_d_head() {
 
 #[test]
 fn heads_and_prompts_do_not_see_each_other() {
-    // Two heads of d_head 1; a prompt of two positions and one of a single position. Equal scores give the mean of the values.
+    // Two heads of d_head 1; a prompt of two positions and one of a single position. Equal scores give the mean of the
+    // values.
     let q = Array2::zeros((3, 2));
     let v = arr2(&[[1.0, 10.0], [3.0, 30.0], [5.0, 50.0]]);
     for (z, pattern, _) in results!(|backend| attention(backend, [&q, &q, &v], 2, &[2, 1])) {

@@ -11,7 +11,7 @@ pub(super) const PANELS_PER_BLOCK: usize = 4;
 pub(super) const TOKENS_PER_BLOCK: usize = PANELS_PER_BLOCK * PANEL_WIDTH;
 /// Tokens whose upper bounds are compared together, so that chunks without a candidate are skipped.
 const CHUNK: usize = 64;
-/// The length at which a list of candidates is pruned. One that stays above half of it rules out too little to be useful.
+/// A list of this length is pruned. If more than half of it remains, the bounds rule out too little to be useful.
 const MAX_CANDIDATES: usize = 2048;
 
 /// The tokens that can be among the `k` best of a vector.

@@ -1,7 +1,7 @@
 //! Quantization: columns and vectors as a scale times 8-bit integers, with the error of each.
 //!
-//! A column `w` becomes `ŵ = scale · q` with `q` from −127 to 127, a vector `x` becomes `x̂ = scale · (q − zero_point)` with
-//! unsigned `q`. Instructions for 8-bit products multiply unsigned by signed integers.
+//! A column `w` becomes `ŵ = scale · q` with `q` from −127 to 127, a vector `x` becomes `x̂ = scale · (q − zero_point)`
+//! with unsigned `q`. Instructions for 8-bit products multiply unsigned by signed integers.
 
 use std::ops::Range;
 
@@ -34,8 +34,8 @@ pub(super) struct ColumnParams {
 
 /// Quantized vectors, in blocks.
 pub(super) struct QuantizedVectors {
-    /// Blocks of equal size (the last may be smaller by a few rows): a short last block would cost a pass over all tokens for
-    /// little.
+    /// Blocks of equal size (the last may be smaller by a few rows): a short last block would cost a pass over all
+    /// tokens for little.
     pub(super) blocks: Vec<PackedAMatrix<u8>>,
     pub(super) rows_per_block: usize,
     pub(super) params: Vec<VectorParams>,
@@ -54,7 +54,7 @@ pub(super) struct VectorParams {
 
 /// The integer that represents zero in a quantized vector.
 ///
-/// Some processors add the products of two neighbours in 16 bits. There, vectors use 7 bits, so that the sum cannot saturate.
+/// Some processors add the products of two neighbors in 16 bits. There, vectors use 7 bits, and no sum saturates.
 pub(super) fn zero_point(int8: &Int8Gemm) -> i32 {
     if int8.may_saturate() { 64 } else { 128 }
 }

@@ -1,5 +1,5 @@
-//! A quantized matrix, and the products and error bounds that rule out most of a vocabulary. The [module](super) explains the
-//! method.
+//! A quantized matrix, and the products and error bounds that rule out most of a vocabulary. The [module](super)
+//! explains the method.
 
 use std::ops::Range;
 
@@ -18,7 +18,7 @@ use super::quantize::{
     round_up, zero_point,
 };
 
-/// A quantized matrix `[inner, d_vocab]` with an error bound for each column: finds the tokens that can be among the best.
+/// A quantized matrix `[inner, d_vocab]` with an error bound for each column.
 pub(crate) struct Screen {
     /// Blocks of [`TOKENS_PER_BLOCK`] tokens. Shape: each `[inner, up to TOKENS_PER_BLOCK]`.
     blocks: Vec<PackedBMatrix<i8>>,
@@ -126,7 +126,8 @@ impl Screen {
         let rows_per_block = params.len().clamp(1, VECTORS_PER_BLOCK);
         let scratch = || Array2::zeros((rows_per_block, TOKENS_PER_BLOCK));
         self.scan(&params, rows_per_block, bias, k, scratch, |block, index, products, scan_row| {
-            let x = x.axis_chunks_iter(Axis(0), rows_per_block).nth(index).expect("a block of vectors"); // [rows, inner]
+            // [rows, inner]
+            let x = x.axis_chunks_iter(Axis(0), rows_per_block).nth(index).expect("a block of vectors");
             let mut width = 0;
             for panel in &panels[block * PANELS_PER_BLOCK..((block + 1) * PANELS_PER_BLOCK).min(panels.len())] {
                 let end = width + panel.ncols();
@@ -233,7 +234,7 @@ mod tests {
         let mut matrix = |rows, columns| Array2::from_shape_simple_fn((rows, columns), || random.f32() - 0.5);
         let (mut x, mut w, bias) = (matrix(n, inner), matrix(inner, d_vocab), matrix(1, d_vocab));
         let bias: Vec<f32> = bias.iter().map(|b| 0.1 * b).collect();
-        // Every column, and a third of the vectors, has an outlier that makes the scale too coarse for the other entries.
+        // All columns and a third of the vectors have an outlier, for which the scale is too coarse for the other entries.
         w.row_mut(3).mapv_inplace(|w| 1e4 * w);
         x.column_mut(3).fill(0.0);
         x.slice_mut(s![..n / 3, 5]).fill(1e4);
