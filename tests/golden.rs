@@ -2,7 +2,7 @@ use std::path::Path;
 
 use crate::support::{Folder, bytes, example, fixture, floats, read, root, write};
 
-/// Runs `examples/parity.rs` and gives whether it passed and its last line.
+/// Runs `examples/parity.rs`, and returns whether it passed and its last line.
 fn parity_on(device: &str, folder: &Path) -> (bool, String) {
     let output = example("parity").arg(folder).arg(device).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
@@ -28,7 +28,7 @@ fn every_golden_number_of_the_demo_model() {
     assert_eq!(parity(&root().join("crate/demo-model")), (true, "parity: 39 quantities, 0 failed".into()));
 }
 
-/// The plain implementation, which the fast one is held against, is held against the golden data as well.
+/// dfdx is the reference of the faster backends, so it is compared with the golden data too.
 #[test]
 fn every_golden_number_on_plain_dfdx() {
     for (name, quantities) in [("tiny", 214), ("odd", 289)] {
@@ -37,9 +37,9 @@ fn every_golden_number_on_plain_dfdx() {
     }
 }
 
-/// A copy of `tiny` whose golden data is changed must fail, in as many quantities as were changed.
+/// With changed golden data, exactly the changed quantities fail.
 #[test]
-fn the_parity_program_notices_what_is_wrong() {
+fn parity_fails_on_wrong_golden_data() {
     let folder = Folder::copy_of("tiny");
     let path = folder.path().join("expected.safetensors");
     let original = read(&fixture("tiny").join("expected.safetensors"));

@@ -5,12 +5,13 @@ use crate::support::{Folder, assert_close, bytes, demo, fixture, floats, load};
 
 const SENTENCE: &str = "The next sentence is false. The previous sentence is true.";
 
+/// A model without weight processing.
 fn raw(name: &str) -> Gpt2 {
     let folder = if name == "demo" { name.into() } else { fixture(name).to_string_lossy().into_owned() };
     Gpt2::from_pretrained(folder, LoadOptions::default().no_processing()).unwrap()
 }
 
-/// log-probabilities, the number that weight processing must not change.
+/// Log-probabilities, which weight processing must not change. Shape: `[pos, d_vocab]` → the same.
 fn log_probabilities(logits: &Array2<f32>) -> Array2<f32> {
     let mut out = logits.clone();
     for mut row in out.rows_mut() {
@@ -46,8 +47,8 @@ fn no_processing_step_changes_a_log_probability() {
 }
 
 #[test]
-fn a_single_head_has_one_singular_vector_too_many_and_drops_it() {
-    // One head of d_head = d_model: centring W_O takes a rank away.
+fn the_undetermined_singular_vector_of_a_single_head_is_dropped() {
+    // One head with d_head = d_model: centering W_O removes one from its rank.
     let folder = Folder::copy_of("tiny");
     folder.configure("\"n_head\": 3", "\"n_head\": 1");
     let model = load(folder.path()).unwrap();
@@ -63,7 +64,7 @@ fn a_single_head_has_one_singular_vector_too_many_and_drops_it() {
 }
 
 #[test]
-fn a_head_of_zeros_stays_one() {
+fn processing_keeps_a_head_of_zeros_zero() {
     let folder = Folder::copy_of("tiny");
     folder.edit(|tensors| {
         let tensor = tensors.get_mut("h.0.attn.c_attn.weight").unwrap();
@@ -75,7 +76,7 @@ fn a_head_of_zeros_stays_one() {
 }
 
 #[test]
-fn the_identities_of_a_block_hold() {
+fn activations_of_a_block_satisfy_their_definitions() {
     for model in [demo(), raw("demo")] {
         let (_, cache) = model.run_with_cache(SENTENCE).unwrap();
         let d_head = model.config().d_head as f32;
@@ -83,12 +84,12 @@ fn the_identities_of_a_block_hold() {
             let get = |activation| cache.get(activation, layer).unwrap();
             assert_close(&(get(Activation::ResidPre) + get(Activation::AttnOut)), &get(Activation::ResidMid), 1e-6);
             assert_close(&(get(Activation::ResidMid) + get(Activation::MlpOut)), &get(Activation::ResidPost), 1e-6);
-            let of = |activation| get(activation).into_dimensionality::<Ix3>().unwrap();
-            let (q, k, v, z) = (of(Activation::Q), of(Activation::K), of(Activation::V), of(Activation::Z));
-            let (scores, pattern) = (of(Activation::AttnScores), of(Activation::Pattern));
+            let cube = |activation| get(activation).into_dimensionality::<Ix3>().unwrap();
+            let (q, k, v, z) = (cube(Activation::Q), cube(Activation::K), cube(Activation::V), cube(Activation::Z));
+            let (scores, pattern) = (cube(Activation::AttnScores), cube(Activation::Pattern));
             for head in 0..model.config().n_heads {
-                let own = |x: &ndarray::Array3<f32>| x.slice(s![.., head, ..]).to_owned();
-                let want = own(&q).dot(&own(&k).t()) / d_head.sqrt(); // Σ (q ⊙ k) / √d_head
+                let of_head = |x: &ndarray::Array3<f32>| x.slice(s![.., head, ..]).to_owned(); // [pos, d_head]
+                let want = of_head(&q).dot(&of_head(&k).t()) / d_head.sqrt(); // Σ (q ⊙ k) / √d_head
                 for ((query, key), &want) in want.indexed_iter() {
                     let (score, attn) = (scores[[head, query, key]], pattern[[head, query, key]]);
                     if key <= query {
@@ -99,14 +100,14 @@ fn the_identities_of_a_block_hold() {
                 }
                 let sums = pattern.index_axis(Axis(0), head).sum_axis(Axis(1));
                 assert_close(&sums, &vec![1.0; sums.len()], 1e-6);
-                assert_close(&pattern.index_axis(Axis(0), head).dot(&own(&v)), &own(&z), 1e-5);
+                assert_close(&pattern.index_axis(Axis(0), head).dot(&of_head(&v)), &of_head(&z), 1e-5);
             }
         }
     }
 }
 
 #[test]
-fn a_batch_gives_each_prompt_what_it_gets_alone() {
+fn a_prompt_gives_the_same_in_a_batch_and_alone() {
     let model = demo();
     let prompts = [SENTENCE, "A", "The next bus is late. The previous bus was early today, or so it was said.", ""];
     let (logits, cache) = model.run_with_cache(prompts).unwrap();
@@ -114,11 +115,12 @@ fn a_batch_gives_each_prompt_what_it_gets_alone() {
     for (index, prompt) in prompts.into_iter().enumerate() {
         let (alone, alone_cache) = model.run_with_cache(prompt).unwrap();
         assert_close(&logits[index], &alone[0], 1e-5);
-        let own = cache.prompt(index).unwrap();
+        let in_batch = cache.prompt(index).unwrap();
         for layer in 0..4 {
             for activation in Activation::ALL {
                 let finite = |x: ArrayD<f32>| x.mapv(|x| if x == f32::NEG_INFINITY { 0.0 } else { x });
-                let (got, want) = (own.get(activation, layer).unwrap(), alone_cache.get(activation, layer).unwrap());
+                let (got, want) =
+                    (in_batch.get(activation, layer).unwrap(), alone_cache.get(activation, layer).unwrap());
                 assert_eq!(got.shape(), want.shape());
                 assert_close(&finite(got), &finite(want), 1e-5);
             }
@@ -138,7 +140,7 @@ fn a_batch_gives_each_prompt_what_it_gets_alone() {
 
 #[test]
 fn results_are_bit_identical_over_thread_counts() {
-    // A pool's size is what dfdx and rayon ask for inside it.
+    // Inside a rayon pool, both dfdx and rayon use as many threads as the pool has.
     let run = |threads| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| {
@@ -155,10 +157,10 @@ fn results_are_bit_identical_over_thread_counts() {
     }
 }
 
-/// A build without CUDA that is asked for it says so, and does not compute elsewhere.
+/// A build without the feature `cuda` reports that, and does not fall back to another device.
 #[test]
 #[cfg(not(feature = "cuda"))]
-fn without_the_feature_cuda_is_an_error() {
+fn cuda_without_the_feature_is_an_error() {
     for device in [Device::cuda(0), Device::dfdx_cuda(0)] {
         let problem = Gpt2::from_pretrained("demo", LoadOptions::default().device(device)).unwrap_err();
         assert!(matches!(problem, Error::Cuda { .. }));
@@ -172,7 +174,7 @@ fn without_the_feature_cuda_is_an_error() {
 }
 
 #[test]
-fn both_devices_agree_on_a_model() {
+fn fused_and_dfdx_agree_on_a_model() {
     let device = |device| Gpt2::from_pretrained("demo", LoadOptions::default().device(device)).unwrap();
     let (fused, dfdx) = (device(Device::cpu()), device(Device::dfdx_cpu()));
     assert_eq!((fused.device(), dfdx.device()), (Device::default(), Device::dfdx_cpu()));
@@ -195,7 +197,7 @@ fn both_devices_agree_on_a_model() {
         }
     }
     let (fused, dfdx) = (fused.weights().unwrap(), dfdx.weights().unwrap());
-    assert_eq!((fused.w_u, fused.w_e, fused.b_u), (dfdx.w_u, dfdx.w_e, dfdx.b_u), "the same bits come back");
+    assert_eq!((fused.w_u, fused.w_e, fused.b_u), (dfdx.w_u, dfdx.w_e, dfdx.b_u), "weights are read back bit by bit");
     for (fused, dfdx) in fused.blocks.iter().zip(&dfdx.blocks) {
         assert_eq!((&fused.w_q, &fused.b_k, &fused.w_o), (&dfdx.w_q, &dfdx.b_k, &dfdx.w_o));
         assert_eq!((&fused.w_in, &fused.b_in, &fused.w_out), (&dfdx.w_in, &dfdx.b_in, &dfdx.w_out));
@@ -203,10 +205,10 @@ fn both_devices_agree_on_a_model() {
 }
 
 #[test]
-fn little_memory_for_folded_projections_changes_no_token() {
+fn the_size_of_the_decode_cache_changes_no_token() {
     let options = |bytes| LoadOptions::default().decode_cache_bytes(bytes);
     let [plenty, little, none] = [usize::MAX, 10_000_000, 0].map(|bytes| {
-        let model = Gpt2::from_pretrained("demo", options(bytes)).unwrap(); // 3.2 MB a head
+        let model = Gpt2::from_pretrained("demo", options(bytes)).unwrap(); // 3.2 MB per head
         let (_, cache) = model.run_with_cache("The bus.").unwrap();
         let twice = || all_heads_data(&model, &cache, DecodeOptions::default()).unwrap();
         (twice(), twice()).1.iter().map(HeadData::to_array).collect::<Vec<_>>()
@@ -215,7 +217,7 @@ fn little_memory_for_folded_projections_changes_no_token() {
 }
 
 #[test]
-fn a_run_keeps_and_computes_what_the_options_say() {
+fn run_options_select_activations_layers_and_logits() {
     let model = demo();
     let (everything, all) = model.run_with_cache(SENTENCE).unwrap();
     let options = RunOptions::default().activations([Activation::Q, Activation::Pattern]).layers([1, 2]);
@@ -241,11 +243,12 @@ fn a_run_keeps_and_computes_what_the_options_say() {
 }
 
 #[test]
-fn every_projection_agrees_with_its_definition() {
+fn tokens_agree_with_the_definition_of_each_projection() {
     let model = demo();
     let (_, cache) = model.run_with_cache("The bus is late.").unwrap();
-    let of = |activation| cache.get(activation, 2).unwrap().into_dimensionality::<Ix3>().unwrap();
-    let (q, k) = (of(Activation::Q).slice(s![.., 5, ..]).to_owned(), of(Activation::K).slice(s![.., 5, ..]).to_owned());
+    let cube = |activation| cache.get(activation, 2).unwrap().into_dimensionality::<Ix3>().unwrap();
+    let (q, k) =
+        (cube(Activation::Q).slice(s![.., 5, ..]).to_owned(), cube(Activation::K).slice(s![.., 5, ..]).to_owned());
     let weights = model.weights().unwrap();
     let block = &weights.blocks[2];
     assert_eq!(model.w_v(2, 5).unwrap(), block.w_v.index_axis(Axis(0), 5));
@@ -278,12 +281,12 @@ fn every_projection_agrees_with_its_definition() {
         assert_eq!(data.cell(0, 1), None);
     }
     let attn = head_data(&model, &cache, 2, 5, DecodeOptions::default()).unwrap().prompt(0).unwrap().attn;
-    let pattern = of(Activation::Pattern).index_axis(Axis(0), 5).to_owned().into_dimensionality::<Ix2>().unwrap();
+    let pattern = cube(Activation::Pattern).index_axis(Axis(0), 5).to_owned().into_dimensionality::<Ix2>().unwrap();
     assert_eq!(attn, pattern);
 }
 
 #[test]
-fn every_head_is_the_same_alone_and_among_all() {
+fn all_heads_data_equals_head_data_of_each_head() {
     let model = load(&fixture("odd")).unwrap();
     let (_, cache) = model.run_with_cache(vec![vec![1_u32, 2, 3], vec![4]]).unwrap();
     let all = all_heads_data(&model, &cache, DecodeOptions::default()).unwrap();
@@ -295,7 +298,7 @@ fn every_head_is_the_same_alone_and_among_all() {
 }
 
 #[test]
-fn bad_input_is_an_error_that_names_it() {
+fn errors_name_the_bad_input() {
     let model = demo();
     let error = |prompts: Vec<Vec<u32>>| model.forward(prompts).unwrap_err().to_string();
     assert_eq!(error(vec![]), "running the model: prompts: expected at least 1, found 0");
@@ -330,7 +333,7 @@ fn bad_input_is_an_error_that_names_it() {
 }
 
 #[test]
-fn printing_a_model_or_a_cache_prints_sizes() {
+fn debug_of_a_model_and_a_cache_prints_sizes() {
     let model = demo();
     let text = format!("{model:?} {:?}", model.run_with_cache("a").unwrap().1);
     assert!(text.contains("d_head: 16") && text.len() < 1000, "{text}");

@@ -1,21 +1,22 @@
-//! Holds the crate against golden data of Hugging Face transformers and TransformerLens.
+//! Compares the crate with golden data from Hugging Face transformers and TransformerLens.
 //!
 //!     cargo run --release --example parity -- FOLDER [cpu|dfdx_cpu|cuda|dfdx_cuda]
 //!
-//! `cuda` and `dfdx_cuda` take the first GPU, and need the feature `cuda`.
+//! `cuda` and `dfdx_cuda` use the first GPU, and need the feature `cuda`.
 //!
-//! FOLDER has `config.json`, `model.safetensors` and `expected.safetensors`, which holds
-//! - `prompt{i}.tokens [S]`, fed as they are; `prompt{i}.hf_logits [S, V]` or `prompt{i}.hf_logits_last [V]`;
-//! - `weights.{level}.{name}`, in TransformerLens' layout, per-layer ones with the layers in front;
-//! - `prompt{i}.{level}.{activation}`, with the layers in front, and `prompt{i}.{level}.logits [S, V]`;
+//! FOLDER contains `config.json`, `model.safetensors` and `expected.safetensors`, which has any of these tensors
+//! (`L` layers, `H` heads, `S` positions, `V` tokens):
+//! - `prompt{i}.tokens [S]`, to which no BOS is added; `prompt{i}.hf_logits [S, V]` or `prompt{i}.hf_logits_last [V]`;
+//! - `weights.{level}.{name}`, in TransformerLens' layout, per-layer weights with `L` in front;
+//! - `prompt{i}.{level}.{activation}`, with `L` in front, and `prompt{i}.{level}.logits [S, V]`;
 //! - `prompt{i}.{level}.attention_tokens.{projection}.` with `qk [L, H, S, S]` (−1 above the diagonal),
-//!   `q k v [L, H, S]`, and `margin [L, H, S, S]`: best minus second-best logit of `qk`.
+//!   `q k v [L, H, S]`, and `margin [L, H, S, S]`, the best minus the second-best logit of `qk`.
 //!
-//! The levels are `raw` (no processing), `fold_ln`, `centered` (and both centerings) and `notebook` (all five steps).
-//! Whatever the file has is checked; a name that is not understood is a failure. A number may be off by 1e-4 of the
-//! largest magnitude of its tensor (2e-4 for what the singular value decomposition rewrites, 1e-7 where the tensor is
-//! zero). A token may differ only where its margin is below 2e-5 of its vector's largest |logit|, and in at most 1 %
-//! of the cells.
+//! The levels are `raw` (no processing), `fold_ln`, `centered` (`fold_ln` and both centerings) and `notebook` (all five
+//! steps). Every tensor in the file is checked; an unknown name is a failure. A number may differ by 1e-4 of the
+//! largest magnitude of its tensor (2e-4 for tensors that the singular value decomposition rewrites, absolutely by 1e-7
+//! if the tensor is zero). A token may differ only if its margin is below 2e-5 of its vector's largest |logit|, and in
+//! at most 1 % of the cells.
 
 mod golden;
 

@@ -1,8 +1,7 @@
-//! Every operation through dfdx, for every dfdx device.
+//! The reference backend: every operation through dfdx, on any dfdx device.
 //!
-//! dfdx checks shapes by panicking, also in its `try_` methods, so callers check them first (the weights' shapes come
-//! from a checked `config.json`, token ids and prompt lengths are checked by `Gpt2`). What can still fail here is the
-//! device itself.
+//! dfdx panics on wrong shapes, even in its `try_` methods, so callers check them first: the weights' shapes come from
+//! a checked `config.json`, and `Gpt2` checks token ids and prompt lengths. Only the device itself can still fail here.
 
 use std::ops::Range;
 
@@ -20,30 +19,31 @@ type Vector<D> = Tensor<(usize,), f32, D>;
 type Matrix<D> = Tensor<(usize, usize), f32, D>;
 type Cube<D> = Tensor<(usize, usize, usize), f32, D>;
 /// `z [pos, n_heads d_head]` and the pattern `[n_heads, query_pos, key_pos]` of one prompt.
-type Attended<D> = (Matrix<D>, Cube<D>);
+type ZAndPattern<D> = (Matrix<D>, Cube<D>);
 
-/// Logits of this many bytes are on the device and on the host at a time while decoding.
+/// The most memory for logits while decoding, on the device and on the host each.
 const DECODE_BYTES: usize = 64 << 20;
 
-/// dfdx on the device `D`.
+/// The dfdx backend on the device `D`.
 pub(crate) struct Dfdx<D> {
     device: D,
     name: String,
 }
 
-/// A dfdx device that any thread may use, and the tensors on it.
+/// A dfdx device that is safe to use from any thread, as are the tensors on it.
 ///
 /// # Safety
-/// Neither the device nor its tensors may depend on the thread that they are used in.
+/// Neither the device nor its tensors may depend on the thread that uses them.
 #[allow(unsafe_code)]
 pub(crate) unsafe trait AnyThread: ::dfdx::tensor_ops::Device<f32> {}
 
-// SAFETY: the CPU device and its tensors are `Send` and `Sync` by themselves.
+// SAFETY: the CPU device and its tensors are `Send` and `Sync`.
 #[allow(unsafe_code)]
 unsafe impl AnyThread for Cpu {}
 
-// SAFETY: what is not `Send` and `Sync` by itself is the address of a stream, which the driver takes from any thread, and which
-// dfdx uses for gradients alone. Its memory, its cuBLAS and its kernels are bound to the calling thread when they are used.
+// SAFETY: the only part that is not `Send` and `Sync` is the address of a stream, which the driver accepts from any
+// thread, and which dfdx uses for gradients only. Memory, cuBLAS and kernels are bound to the calling thread when they
+// are used.
 #[cfg(feature = "cuda")]
 #[allow(unsafe_code)]
 unsafe impl AnyThread for ::dfdx::tensor::Cuda {}
@@ -51,7 +51,7 @@ unsafe impl AnyThread for ::dfdx::tensor::Cuda {}
 macro_rules! any_thread {
     ($($owner:ident)*) => {
         $(
-            // SAFETY: it is a device, or tensors on one, and else values that are `Send` and `Sync`.
+            // SAFETY: its fields are a device, tensors on one, or `Send` and `Sync` themselves.
             #[allow(unsafe_code)]
             unsafe impl<D: AnyThread> Send for $owner<D> {}
             // SAFETY: as above.
@@ -64,6 +64,7 @@ macro_rules! any_thread {
 any_thread!(Dfdx DfdxEmbedding DfdxLayerNorm DfdxLinear DfdxDecodeTable);
 
 impl Dfdx<Cpu> {
+    /// dfdx on the CPU.
     pub(crate) fn cpu() -> Self {
         Self { device: Cpu::default(), name: "dfdx on the CPU".into() }
     }
@@ -71,8 +72,10 @@ impl Dfdx<Cpu> {
 
 #[cfg(feature = "cuda")]
 impl Dfdx<::dfdx::tensor::Cuda> {
+    /// dfdx on a CUDA GPU.
+    ///
     /// # Errors
-    /// As for [`Cuda::open`](super::Cuda::open).
+    /// Those of [`Cuda::open`](super::Cuda::open).
     pub(crate) fn cuda(ordinal: usize) -> Result<Self> {
         super::cuda::check(ordinal)?;
         let name = format!("dfdx on CUDA device {ordinal}");
@@ -83,23 +86,31 @@ impl Dfdx<::dfdx::tensor::Cuda> {
     }
 }
 
-/// The projection as it is: decoding goes the plain way, by the residual stream. Shape: `[d_head, d_model]`.
+/// A head's projection; nothing is precomputed from it. Shape: `[d_head, d_model]`.
 pub(crate) struct DfdxDecodeTable<D: Storage<f32>>(Matrix<D>);
 
+/// Token and position embeddings.
 pub(crate) struct DfdxEmbedding<D: Storage<f32>> {
+    /// Shape: `[d_vocab, d_model]`.
     w_e: Matrix<D>,
+    /// Shape: `[n_ctx, d_model]`.
     w_pos: Matrix<D>,
 }
 
+/// A layer norm, with or without weights.
 pub(crate) struct DfdxLayerNorm<D: Storage<f32>> {
+    /// Scale and shift. Shape: each `[d_model]`.
     weights: Option<(Vector<D>, Vector<D>)>,
     eps: f64,
 }
 
+/// A weight matrix and a bias.
 pub(crate) struct DfdxLinear<D: Storage<f32>> {
+    /// Shape: `[in, out]`.
     w: Matrix<D>,
+    /// Shape: `[out]`.
     b: Vector<D>,
-    /// On the host too: the decoding adds it there while it looks for the best token.
+    /// A copy on the host, where decoding adds the bias and ranks the tokens.
     b_host: Array1<f32>,
 }
 
@@ -109,11 +120,13 @@ impl<D: ::dfdx::tensor_ops::Device<f32>> Dfdx<D> {
         move |error| Error::device(&self.name, operation, format!("{error:?}"))
     }
 
+    /// Shape: `[n]`.
     fn vector(&self, x: Vec<f32>) -> Result<Vector<D>> {
         let shape = (x.len(),);
         self.device.try_tensor_from_vec(x, shape).map_err(self.failed("an upload"))
     }
 
+    /// Shape: `[rows, columns]`.
     fn matrix(&self, x: Array2<f32>) -> Result<Matrix<D>> {
         let shape = x.dim();
         let x = if x.is_standard_layout() { x } else { x.as_standard_layout().into_owned() };
@@ -122,48 +135,59 @@ impl<D: ::dfdx::tensor_ops::Device<f32>> Dfdx<D> {
         self.device.try_tensor_from_vec(values, shape).map_err(self.failed("an upload"))
     }
 
+    /// Indices for a gather. Shape: `[n]`.
     fn indices(&self, x: impl IntoIterator<Item = usize>) -> Result<Tensor<(usize,), usize, D>> {
         let x: Vec<usize> = x.into_iter().collect();
         let shape = (x.len(),);
         self.device.try_tensor_from_vec(x, shape).map_err(self.failed("an upload"))
     }
 
+    /// Shape: `[rows, columns]`.
     fn download_matrix(&self, x: &Matrix<D>) -> Array2<f32> {
         Array2::from_shape_vec(*x.shape(), x.as_vec()).expect("a tensor has as many values as its shape")
     }
 
-    /// On the host at once.
-    fn kept(&self, x: &Cube<D>) -> LazyArray<Ix3> {
+    /// Copies to the host at once. Shape: `[n_heads, query_pos, key_pos]`.
+    fn download_cube(&self, x: &Cube<D>) -> LazyArray<Ix3> {
         let x = Array3::from_shape_vec(*x.shape(), x.as_vec()).expect("a tensor has as many values as its shape");
         HostArray::from(x).into()
     }
 
-    /// The rows of one prompt, a head at a time: `[rows, n_heads d_head]` → `[n_heads, pos, d_head]`.
-    fn heads(&self, x: &Matrix<D>, rows: &Range<usize>, n_heads: usize) -> Result<Cube<D>, D::Err> {
+    /// The rows of one prompt, by head. Shape: `[rows, n_heads d_head]` → `[n_heads, pos, d_head]`.
+    fn split_heads(&self, x: &Matrix<D>, rows: &Range<usize>, n_heads: usize) -> Result<Cube<D>, D::Err> {
         let pos = rows.len();
         let d_head = x.shape().1 / n_heads;
         let rows: Matrix<D> = x.clone().try_slice((rows.clone(), ..))?; // [pos, n_heads d_head]
         rows.try_reshape_like(&(pos, n_heads, d_head))?.try_permute::<_, Axes3<1, 0, 2>>()
     }
 
-    /// Masked attention scores of one prompt. Shape: → `[n_heads, query_pos, key_pos]`.
+    /// Masked attention scores of one prompt.
+    /// Shape: `q`, `k` each `[rows, n_heads d_head]` → `[n_heads, query_pos, key_pos]`.
     fn scores(&self, q: &Matrix<D>, k: &Matrix<D>, n_heads: usize, rows: &Range<usize>) -> Result<Cube<D>, D::Err> {
         let pos = rows.len();
         let mask = Array2::from_shape_fn((pos, pos), |(query, key)| if key <= query { 0.0 } else { f32::NEG_INFINITY });
         let mask: Matrix<D> = self.device.try_tensor_from_vec(mask.into_raw_vec_and_offset().0, (pos, pos))?;
         let mask: Cube<D> = mask.try_broadcast_like::<_, Axis<0>>(&(n_heads, pos, pos))?;
-        let k: Cube<D> = self.heads(k, rows, n_heads)?.try_permute::<_, Axes3<0, 2, 1>>()?; // [n_heads, d_head, key_pos]
+        // [n_heads, d_head, key_pos]
+        let k: Cube<D> = self.split_heads(k, rows, n_heads)?.try_permute::<_, Axes3<0, 2, 1>>()?;
         let d_head = (q.shape().1 / n_heads) as f64;
-        let scores = self.heads(q, rows, n_heads)?.try_matmul(k)?;
+        let scores = self.split_heads(q, rows, n_heads)?.try_matmul(k)?;
         scores.try_mul((1.0 / d_head.sqrt()) as f32)?.try_add(mask)
     }
 
     /// Attention within one prompt.
-    fn attend(&self, [q, k, v]: [&Matrix<D>; 3], n_heads: usize, rows: &Range<usize>) -> Result<Attended<D>, D::Err> {
+    /// Shape: `q`, `k`, `v` each `[rows, n_heads d_head]` → `[pos, n_heads d_head]`, `[n_heads, query_pos, key_pos]`.
+    fn attend(
+        &self,
+        [q, k, v]: [&Matrix<D>; 3],
+        n_heads: usize,
+        rows: &Range<usize>,
+    ) -> Result<ZAndPattern<D>, D::Err> {
         let pattern = self.scores(q, k, n_heads, rows)?.try_softmax::<Axis<2>>()?;
-        let z: Cube<D> = pattern.clone().try_matmul(self.heads(v, rows, n_heads)?)?; // [n_heads, query_pos, d_head]
-        // Heads side by side, row by row. (To reshape what is permuted, dfdx compiles a kernel at run time, from sources that
-        // only the machine has on which it was compiled itself, and panics elsewhere.)
+        let v = self.split_heads(v, rows, n_heads)?;
+        let z: Cube<D> = pattern.clone().try_matmul(v)?; // [n_heads, query_pos, d_head]
+        // Gathers the heads of each row side by side. (To reshape a permuted tensor, dfdx compiles a kernel at run
+        // time, from sources that exist only on the machine that compiled dfdx, and panics elsewhere.)
         let (pos, columns) = (rows.len(), q.shape().1);
         let order = (0..pos).flat_map(|query| (0..n_heads).map(move |head| head * pos + query)).collect();
         let order: Tensor<(usize,), usize, D> = self.device.try_tensor_from_vec(order, (n_heads * pos,))?;
@@ -254,25 +278,25 @@ impl<D: AnyThread> Backend for Dfdx<D> {
         let failed = self.failed::<D::Err>("attention");
         if let [rows] = prompts {
             let (z, pattern) = self.attend(qkv, n_heads, rows).map_err(failed)?;
-            let pattern = if keep_pattern { vec![self.kept(&pattern)] } else { Vec::new() };
+            let pattern = if keep_pattern { vec![self.download_cube(&pattern)] } else { Vec::new() };
             return Ok(AttentionOutput { z, pattern });
         }
-        // Below each other on the host: for this, too, dfdx compiles a kernel at run time.
-        let (mut all, mut kept) = (Vec::new(), Vec::new());
+        // Concatenated on the host, because dfdx compiles a kernel at run time for this too.
+        let (mut all, mut patterns) = (Vec::new(), Vec::new());
         for rows in prompts {
             let (z, pattern) = self.attend(qkv, n_heads, rows).map_err(&failed)?;
             all.extend(z.as_vec());
             if keep_pattern {
-                kept.push(self.kept(&pattern));
+                patterns.push(self.download_cube(&pattern));
             }
         }
         let z = self.device.try_tensor_from_vec(all, *qkv[0].shape()).map_err(&failed)?;
-        Ok(AttentionOutput { z, pattern: kept })
+        Ok(AttentionOutput { z, pattern: patterns })
     }
 
     fn attn_scores(&self, q: &Matrix<D>, k: &Matrix<D>, n_heads: usize, rows: Range<usize>) -> Result<LazyArray<Ix3>> {
         let scores = self.scores(q, k, n_heads, &rows).map_err(self.failed::<D::Err>("attention scores"))?;
-        Ok(self.kept(&scores))
+        Ok(self.download_cube(&scores))
     }
 
     fn download(&self, x: &Matrix<D>) -> Result<HostArray<Ix2>> {
@@ -319,10 +343,10 @@ impl<D: AnyThread> DecodeBackend for Dfdx<D> {
         let mut logits = vec![0.0; rows_at_once * d_vocab];
         for start in (0..c.len()).step_by(rows_at_once) {
             let rows = start..(start + rows_at_once).min(c.len());
-            let c = self.matrix(c.make(rows))?; // [rows, d_head]
+            let c = self.matrix(c.compute(rows))?; // [rows, d_head]
             let r = c.try_matmul(projection.clone()).map_err(&failed)?; // [rows, d_model]
             let product: Matrix<D> = r.try_matmul(unembed.w.clone()).map_err(&failed)?; // [rows, d_vocab]
-            // A fresh product is contiguous, which `copy_into` asks for; `as_vec` would compute an index per element.
+            // A new product is contiguous, as `copy_into` requires; `as_vec` would compute an index per element.
             let logits = &mut logits[..product.shape().0 * d_vocab];
             product.copy_into(logits);
             for (row, logits) in logits.chunks_exact(d_vocab).enumerate() {

@@ -1,4 +1,4 @@
-//! Decoding several heads of a layer, with the tables that make decoding a head again fast.
+//! Decodes the heads of a layer, and caches a decode table for each.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ pub(crate) trait DecodeBackend: Send + Sync {
     /// A head's projection on the device, and whatever the device derives from it to decode faster.
     type DecodeTable: Send + Sync;
 
-    /// Puts a projection on the device. Shape: `p [d_head, d_model]`.
+    /// Copies a projection to the device. Shape: `p [d_head, d_model]`.
     fn upload_projection(&self, p: Array2<f32>) -> Result<Self::DecodeTable>;
 
     /// An upper bound on the memory of a table in bytes, including what it may derive later.
@@ -27,8 +27,8 @@ pub(crate) trait DecodeBackend: Send + Sync {
 
     /// [`decode`](Self::decode) for several heads: the vectors and the table of each, in the same order.
     ///
-    /// `vectors` computes a head's vectors when they are asked for. A device that leaves the processors of the host idle
-    /// can ask for the next head's while it decodes.
+    /// `vectors` is lazy: it computes a head's vectors when `next` is called. A device that leaves the host's
+    /// processors idle can call it for the next head while it decodes. Shape: each `[n, d_head]` → each `[n, k]`.
     fn decode_heads(
         &self,
         vectors: &mut (dyn Iterator<Item = Result<Vectors>> + Send),
@@ -40,7 +40,7 @@ pub(crate) trait DecodeBackend: Send + Sync {
     }
 }
 
-/// Decodes heads, and keeps their tables for the next time.
+/// Decodes heads, with a cache of their decode tables.
 pub(crate) struct HeadDecoder<B: DecodeBackend> {
     tables: ProjectionCache<B::DecodeTable>,
 }
@@ -53,8 +53,9 @@ impl<B: DecodeBackend> HeadDecoder<B> {
 
     /// The `k` most likely tokens of the vectors of each head of one layer, in the order of `heads`.
     ///
-    /// `w_v_and_w_o` gives the layer's `W_V [n_heads, d_model, d_head]` and `W_O [n_heads, d_head, d_model]`; it is called
-    /// only if a head has no table yet.
+    /// `w_v_and_w_o` returns the layer's `W_V` and `W_O`; it is called only if a head has no table yet.
+    /// Shape: each of `vectors` `[n, d_head]`, `W_V [n_heads, d_model, d_head]`, `W_O [n_heads, d_head, d_model]` →
+    /// each `[n, k]`.
     pub(crate) fn decode(
         &self,
         backend: &B,

@@ -1,10 +1,11 @@
-//! A head's vectors → their most likely tokens, on any device.
+//! Decoding: the most likely tokens of a head's vectors, on any device.
 //!
 //! ```text
 //! logits = c P W_U + b_U        c [n, d_head], P [d_head, d_model], W_U [d_model, d_vocab]
 //! ```
 //!
-//! [`Projection`] has the choices of `P`, [`Vectors`] the rows `c`, and [`HeadDecoder`] what a head needs to decode fast.
+//! [`Vectors`] holds the rows of `c`, [`Projection`] computes `P`, and [`HeadDecoder`] caches what makes decoding a
+//! head again fast.
 
 mod head_decoder;
 mod projection;

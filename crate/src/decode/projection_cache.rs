@@ -1,4 +1,4 @@
-//! A least-recently-used cache of decode tables, bounded by their memory.
+//! A least-recently-used cache of decode tables with a memory limit.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,7 +14,7 @@ pub(crate) struct HeadId {
     pub(crate) projection: Projection,
 }
 
-/// Tables by head, within a bound on their memory.
+/// Decode tables by head, with a memory limit.
 pub(crate) struct ProjectionCache<T> {
     max_bytes: usize,
     cached: Mutex<Cached<T>>,
@@ -23,7 +23,7 @@ pub(crate) struct ProjectionCache<T> {
 struct Cached<T> {
     entries: HashMap<HeadId, CacheEntry<T>>,
     bytes: usize,
-    /// Grows with every use.
+    /// Counts uses of the cache; orders `CacheEntry::last_used`.
     clock: u64,
 }
 
@@ -39,8 +39,8 @@ impl<T> ProjectionCache<T> {
         Self { max_bytes, cached: Mutex::new(Cached { entries: HashMap::new(), bytes: 0, clock: 0 }) }
     }
 
-    /// The tables of some heads, in the order of `ids`. `make` is called at most once, with the heads that have no table,
-    /// and returns the memory of each in bytes together with the table.
+    /// The tables of some heads, in the order of `ids`. `make` is called at most once, with the heads that are not in
+    /// the cache, and returns for each its size in bytes and its table.
     pub(crate) fn get_or_insert_with(
         &self,
         ids: &[HeadId],
@@ -56,7 +56,7 @@ impl<T> ProjectionCache<T> {
             }
         }
         if !missing.is_empty() {
-            // The lock is free meanwhile, so that other threads can decode heads that are in the cache.
+            // `make` runs without the lock, so that other threads can use the cache meanwhile.
             for (&id, (bytes, table)) in missing.iter().zip(make(&missing)?) {
                 let table = Arc::new(table);
                 found.insert(id, table.clone());
@@ -88,7 +88,7 @@ impl<T> Cached<T> {
         let entry = CacheEntry { table, bytes, last_used: self.clock };
         self.bytes += bytes;
         if let Some(old) = self.entries.insert(id, entry) {
-            self.bytes -= old.bytes; // another thread made it meanwhile
+            self.bytes -= old.bytes; // another thread made the same table meanwhile
         }
         while self.bytes > max_bytes {
             let oldest = self.entries.iter().min_by_key(|(_, entry)| entry.last_used).map(|(&id, _)| id);
@@ -106,8 +106,8 @@ mod tests {
         HeadId { layer: 0, head, projection: Projection::Notebook }
     }
 
-    /// Asks for heads, each of 10 bytes, and returns those that had to be made.
-    fn made_anew(cache: &ProjectionCache<usize>, heads: &[usize]) -> Vec<usize> {
+    /// Gets the tables of heads, 10 bytes each, and returns the heads whose table was made.
+    fn heads_made(cache: &ProjectionCache<usize>, heads: &[usize]) -> Vec<usize> {
         let ids: Vec<HeadId> = heads.iter().copied().map(id).collect();
         let mut made = Vec::new();
         let got = cache.get_or_insert_with(&ids, |missing| {
@@ -124,28 +124,28 @@ mod tests {
     #[test]
     fn the_least_recently_used_table_is_dropped_first() {
         let cache = ProjectionCache::new(35);
-        assert_eq!(made_anew(&cache, &[0, 1, 2]), [0, 1, 2]);
-        assert!(made_anew(&cache, &[0, 0]).is_empty());
-        assert_eq!(made_anew(&cache, &[3]), [3]); // in place of 1
-        assert!(made_anew(&cache, &[2, 0, 3]).is_empty());
-        assert_eq!(made_anew(&cache, &[1, 1]), [1]); // in place of 2
-        assert!(made_anew(&cache, &[0, 3]).is_empty());
-        assert_eq!(made_anew(&cache, &[5, 6, 7, 8, 9]), [5, 6, 7, 8, 9], "more than fit are still all returned");
-        assert!(made_anew(&cache, &[7, 8, 9]).is_empty());
+        assert_eq!(heads_made(&cache, &[0, 1, 2]), [0, 1, 2]);
+        assert!(heads_made(&cache, &[0, 0]).is_empty());
+        assert_eq!(heads_made(&cache, &[3]), [3]); // drops 1
+        assert!(heads_made(&cache, &[2, 0, 3]).is_empty());
+        assert_eq!(heads_made(&cache, &[1, 1]), [1]); // drops 2
+        assert!(heads_made(&cache, &[0, 3]).is_empty());
+        assert_eq!(heads_made(&cache, &[5, 6, 7, 8, 9]), [5, 6, 7, 8, 9], "all are returned, even if not all fit");
+        assert!(heads_made(&cache, &[7, 8, 9]).is_empty());
     }
 
     #[test]
-    fn without_memory_nothing_is_cached() {
+    fn a_limit_of_zero_disables_the_cache() {
         let cache = ProjectionCache::new(0);
-        assert_eq!(made_anew(&cache, &[1]), [1]);
-        assert_eq!(made_anew(&cache, &[1]), [1]);
+        assert_eq!(heads_made(&cache, &[1]), [1]);
+        assert_eq!(heads_made(&cache, &[1]), [1]);
     }
 
     #[test]
-    fn a_table_that_cannot_be_made_is_an_error_and_changes_nothing() {
+    fn a_failed_table_is_an_error_and_leaves_the_cache_unchanged() {
         let cache: ProjectionCache<usize> = ProjectionCache::new(100);
         let problem = crate::Error::OutOfRange { what: "head", index: 1, owner: "x", len: 0 };
         assert!(cache.get_or_insert_with(&[id(1)], |_| Err(problem)).is_err());
-        assert_eq!(made_anew(&cache, &[1]), [1]);
+        assert_eq!(heads_made(&cache, &[1]), [1]);
     }
 }

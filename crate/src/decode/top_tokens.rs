@@ -6,20 +6,21 @@ use ndarray::{Array1, Array2, s};
 
 /// The most likely tokens of `n` decoded vectors, best first.
 ///
-/// A tie goes to the lowest token id. A logit that is not a number comes after every number.
+/// A tie goes to the lowest token id. NaN logits come after every number.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TopTokens {
     /// Token ids. Shape: `[n, k]`, where `k` is at most `d_vocab`.
     pub tokens: Array2<u32>,
     /// Their logits. Shape: `[n, k]`.
     pub logits: Array2<f32>,
-    /// The best logit minus the runner-up's; infinite where the vocabulary has a single token. Shape: `[n]`.
+    /// The best logit minus the second-best; infinite if the vocabulary has a single token. Shape: `[n]`.
     pub margin: Array1<f32>,
 }
 
 impl TopTokens {
-    /// The first `k`, or all, of the best tokens of each vector. Shape: `[n, n_ranked]`, `[n, n_ranked]`.
-    pub(crate) fn of_best(mut tokens: Array2<u32>, mut logits: Array2<f32>, k: usize) -> Self {
+    /// The margin, and the first `k` of the ranked tokens of each vector (all, if there are fewer).
+    /// Shape: `tokens`, `logits` each `[n, n_ranked]` → `[n, k]`, `[n, k]`, `[n]`.
+    pub(crate) fn from_ranked(mut tokens: Array2<u32>, mut logits: Array2<f32>, k: usize) -> Self {
         let margin = logits.rows().into_iter().map(|row| if row.len() < 2 { f32::INFINITY } else { row[0] - row[1] });
         let margin = margin.collect();
         if k < tokens.ncols() {
@@ -29,7 +30,7 @@ impl TopTokens {
         Self { tokens, logits, margin }
     }
 
-    /// Some of the vectors.
+    /// The top tokens of a range of the vectors. Shape: `[n, k]` → `[rows, k]`.
     pub(crate) fn rows(&self, rows: Range<usize>) -> Self {
         Self {
             tokens: self.tokens.slice(s![rows.clone(), ..]).to_owned(),
@@ -39,67 +40,72 @@ impl TopTokens {
     }
 }
 
-/// So many logits are looked at together, to see that none of them is among the best. A multiple of the lanes of any
-/// vector.
+/// Logits that are compared with the worst ranked one together, so that chunks without a better one are skipped. A
+/// multiple of the lanes of any SIMD register.
 const CHUNK: usize = 64;
 
-/// The best tokens of `n` vectors so far, whose logits arrive in blocks of the vocabulary.
+/// Ranks the tokens of `n` vectors, whose logits arrive in blocks of the vocabulary.
 ///
-/// What comes out does not depend on how the vocabulary was cut into blocks.
+/// The result does not depend on the size of the blocks.
 pub(crate) struct TopTokensBuilder {
-    /// One more than `k` where the margin needs a runner-up.
+    /// See [`n_ranked`].
     n_ranked: usize,
     k: usize,
-    /// A row each, best first; never longer than `n_ranked`.
+    /// The best logits and tokens of each row so far, best first; at most `n_ranked`.
     best: Vec<Vec<(f32, u32)>>,
     arch: pulp::Arch,
 }
 
 impl TopTokensBuilder {
+    /// A builder for the `k` best tokens of `n` rows.
     pub(crate) fn new(n: usize, k: usize, d_vocab: usize) -> Self {
         let n_ranked = n_ranked(k, d_vocab);
         let best = (0..n).map(|_| Vec::with_capacity(n_ranked)).collect();
         Self { n_ranked, k: k.min(d_vocab), best, arch: pulp::Arch::new() }
     }
 
-    /// Takes the next logits of a row: `product[i] + bias[i]` is that of token `first + i`.
+    /// Adds the next logits of a row: that of token `first + i` is `product[i] + bias[i]`. Shape: each `[tokens]`.
     pub(crate) fn push(&mut self, row: usize, first: usize, product: &[f32], bias: &[f32]) {
         let best = &mut self.best[row];
-        self.arch.dispatch(Push { best, n_ranked: self.n_ranked, first, product, bias });
+        self.arch.dispatch(PushLogits { best, n_ranked: self.n_ranked, first, product, bias });
     }
 
-    /// Takes the logit of a token. Of two that are equal, that of the lower id must come first.
+    /// Adds the logit of one token. Tokens must arrive by ascending id, so that ties go to the lowest.
     pub(crate) fn push_token(&mut self, row: usize, token: u32, logit: f32) {
         insert(&mut self.best[row], self.n_ranked, logit, token);
     }
 
-    /// The best tokens that it keeps of each vector: one more than it gives where the margin needs a runner-up.
+    /// See [`n_ranked`].
     pub(crate) fn n_ranked(&self) -> usize {
         self.n_ranked
     }
 
-    /// Takes the vectors of another builder as further rows.
-    pub(crate) fn extend(&mut self, below: Self) {
-        self.best.extend(below.best);
+    /// Appends the rows of another builder.
+    pub(crate) fn extend(&mut self, other: Self) {
+        self.best.extend(other.best);
     }
 
+    /// The top tokens of all rows. Shape: → `[n, k]`.
+    ///
+    /// # Panics
+    /// If a row has fewer logits than `n_ranked`.
     pub(crate) fn finish(self) -> TopTokens {
         let shape = (self.best.len(), self.n_ranked);
         let flat = || self.best.iter().flatten();
         let matrix = "every row has seen the whole vocabulary";
         let tokens = Array2::from_shape_vec(shape, flat().map(|&(_, token)| token).collect()).expect(matrix);
         let logits = Array2::from_shape_vec(shape, flat().map(|&(logit, _)| logit).collect()).expect(matrix);
-        TopTokens::of_best(tokens, logits, self.k)
+        TopTokens::from_ranked(tokens, logits, self.k)
     }
 }
 
-/// The best tokens that are to be found of each vector: one more than `k` where the margin needs a runner-up.
+/// The number of tokens to rank per vector: `k`, or 2 for the margin of the best token, but at most the vocabulary.
 pub(crate) fn n_ranked(k: usize, d_vocab: usize) -> usize {
     k.max(2).min(d_vocab)
 }
 
-/// Puts the logits in their places that are among the best, and passes quickly over all the others.
-struct Push<'a> {
+/// Inserts the logits that rank among the best, and skips all others a chunk at a time.
+struct PushLogits<'a> {
     best: &'a mut Vec<(f32, u32)>,
     n_ranked: usize,
     first: usize,
@@ -107,7 +113,7 @@ struct Push<'a> {
     bias: &'a [f32],
 }
 
-impl pulp::WithSimd for Push<'_> {
+impl pulp::WithSimd for PushLogits<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -118,8 +124,7 @@ impl pulp::WithSimd for Push<'_> {
                 insert(best, n_ranked, product[index] + bias[index], (first + index) as u32);
             }
         };
-        // Comparisons with NaN are false, and NaN is the worst of all: until numbers have taken all places, every
-        // logit is looked at by itself.
+        // NaN ranks last, but compares as false: until `n_ranked` numbers are ranked, logits are inserted one by one.
         let mut start = 0;
         while start < product.len() && (best.len() < n_ranked || best[n_ranked - 1].0.is_nan()) {
             insert_all(best, start, start + 1);
@@ -147,10 +152,10 @@ impl pulp::WithSimd for Push<'_> {
     }
 }
 
-/// Puts a logit in its place, behind its equals: tokens arrive by ascending id.
+/// Inserts a logit behind its equals (tokens arrive by ascending id).
 #[inline(always)]
 fn insert(best: &mut Vec<(f32, u32)>, n_ranked: usize, logit: f32, token: u32) {
-    // NaN is the worst of all.
+    // NaN ranks last.
     let beats = |other: f32| logit > other || (other.is_nan() && !logit.is_nan());
     if best.len() == n_ranked {
         if !beats(best[n_ranked - 1].0) {
@@ -166,7 +171,7 @@ fn insert(best: &mut Vec<(f32, u32)>, n_ranked: usize, logit: f32, token: u32) {
 mod tests {
     use super::*;
 
-    /// The rows in blocks of `block` tokens.
+    /// The top tokens of rows that arrive in blocks of `block` tokens. Shape: `rows` and `bias` each `[d_vocab]`.
     fn top_in_blocks(k: usize, rows: &[&[f32]], bias: &[f32], block: usize) -> TopTokens {
         let d_vocab = bias.len();
         let mut builder = TopTokensBuilder::new(rows.len(), k, d_vocab);
@@ -192,33 +197,30 @@ mod tests {
     }
 
     #[test]
-    fn the_margin_needs_no_second_token_in_the_answer() {
+    fn the_margin_is_known_for_k_1() {
         let top = top(1, &[&[1.0, 2.0, 4.5]], &[3.0, 0.0, 1.0]);
         assert_eq!((top.tokens[[0, 0]], top.logits[[0, 0]], top.margin[0]), (2, 5.5, 1.5));
     }
 
     #[test]
-    fn a_vocabulary_smaller_than_k_gives_all_of_it() {
+    fn k_beyond_the_vocabulary_returns_all_tokens() {
         let top = top(5, &[&[2.0]], &[0.5]);
         assert_eq!((top.tokens.dim(), top.logits[[0, 0]], top.margin[0]), ((1, 1), 2.5, f32::INFINITY));
     }
 
     #[test]
-    fn what_is_not_a_number_comes_last() {
+    fn nan_ranks_last() {
         let (nan, low) = (f32::NAN, f32::NEG_INFINITY);
         let top = top(4, &[&[nan, 1.0, nan, low, 2.0], &[low, low, nan, nan, low]], &[0.0; 5]);
         assert_eq!(top.tokens, ndarray::arr2(&[[4, 1, 3, 0], [0, 1, 4, 2]]));
     }
 
     #[test]
-    fn equals_a_stable_sort_whatever_the_blocks() {
-        let mut state = 7_u32;
-        let mut random = || {
-            state = state.wrapping_mul(1664525).wrapping_add(1013904223);
-            (state >> 28) as f32
-        };
+    fn blocks_of_any_size_give_a_stable_sort() {
+        let mut random = fastrand::Rng::with_seed(7);
+        let mut small_integer = || random.u32(0..16) as f32; // many ties
         for n in [1, 2, 3, 17, 200, 1000] {
-            let (row, bias): (Vec<f32>, Vec<f32>) = (0..n).map(|_| (random(), random())).unzip();
+            let (row, bias): (Vec<f32>, Vec<f32>) = (0..n).map(|_| (small_integer(), small_integer())).unzip();
             let mut sorted: Vec<usize> = (0..n).collect();
             sorted.sort_by(|&a, &b| (row[b] + bias[b]).total_cmp(&(row[a] + bias[a])));
             for (k, block) in [(1, 1), (1, 64), (2, 63), (4, 65), (4, 1000)] {

@@ -1,4 +1,4 @@
-//! Arrays on the host.
+//! Reference-counted arrays on the host, with memory from the buffer pool.
 
 use std::ops::{Deref, DerefMut};
 
@@ -6,29 +6,30 @@ use ndarray::{ArcArray, Array, Dimension};
 
 use super::{acquire, release};
 
-/// An array that may share its memory with others, for instance with the rest of a batch. What [`uninit`](Self::uninit)
-/// made is used again when the last that shares it is dropped.
+/// A reference-counted array on the host. Clones and slices share its memory, as the prompts of a batch do.
+///
+/// Memory that came [from the pool](Self::from_pool) returns to it when the last array that shares it is dropped.
 #[derive(Clone)]
 pub(crate) struct HostArray<D: Dimension> {
     array: ArcArray<f32, D>,
-    /// Whether its memory came from [`acquire`].
+    /// Whether the memory belongs to the pool.
     pooled: bool,
 }
 
 impl<D: Dimension> HostArray<D> {
-    /// Any numbers, to be written before they are read.
-    pub(crate) fn uninit(shape: D) -> Self {
+    /// An array in memory from the pool. Its values are initialized but arbitrary: write each before reading it.
+    pub(crate) fn from_pool(shape: D) -> Self {
         let values = acquire(shape.size());
         let array = Array::from_shape_vec(shape, values).expect("as many values as the shape has");
         Self { array: array.into_shared(), pooled: true }
     }
 
-    /// The same memory seen otherwise.
-    pub(crate) fn map<E: Dimension>(self, see: impl FnOnce(ArcArray<f32, D>) -> ArcArray<f32, E>) -> HostArray<E> {
-        HostArray { array: see(self.array.clone()), pooled: self.pooled }
+    /// Reshapes or slices the array without copying it.
+    pub(crate) fn map<E: Dimension>(self, view: impl FnOnce(ArcArray<f32, D>) -> ArcArray<f32, E>) -> HostArray<E> {
+        HostArray { array: view(self.array.clone()), pooled: self.pooled }
     }
 
-    /// Copies only if the memory is shared.
+    /// An owned array, copied only if the memory is shared.
     pub(crate) fn into_owned(mut self) -> Array<f32, D> {
         self.pooled = false;
         std::mem::take(&mut self.array).into_owned()

@@ -1,34 +1,34 @@
-//! Fresh memory.
+//! New buffers in huge pages.
 
-/// `len` zeros.
+/// `len` zeros, in huge pages where Linux grants them (with its usual setting, `madvise`, it does).
 ///
-/// The first touch of fresh memory costs a page fault for every 4 kB, as much as the sums that are written there; with
-/// huge pages it is one for every 2 MB. Linux hands them out on request (where its setting is `madvise`, the usual one).
+/// The first touch of new memory costs a page fault per 4 kB, as much time as the arithmetic whose results are written
+/// there. Huge pages make it one fault per 2 MB.
 pub(crate) fn zeros(len: usize) -> Vec<f32> {
     let mut values = vec![0.0; len];
-    ask_for_huge_pages(&mut values);
+    advise_huge_pages(&mut values);
     values
 }
 
 #[cfg(target_os = "linux")]
 #[allow(unsafe_code)]
-fn ask_for_huge_pages(values: &mut [f32]) {
-    /// Below this there is hardly a whole huge page in it.
-    const WORTH_ASKING: usize = 4 << 20;
+fn advise_huge_pages(values: &mut [f32]) {
+    /// A smaller buffer hardly contains a whole huge page.
+    const MIN_BYTES: usize = 4 << 20;
     const PAGE: usize = 4096;
     let start = values.as_mut_ptr().addr();
     let end = start + size_of_val(values);
-    if end - start < WORTH_ASKING {
+    if end - start < MIN_BYTES {
         return;
     }
     let first_page = start.next_multiple_of(PAGE);
     let len = end / PAGE * PAGE - first_page;
-    // SAFETY: the pages lie inside `values`, and the advice changes neither their content nor whether they may be read
-    // and written. A kernel that does not know it says no, which is as good.
+    // SAFETY: the pages are inside `values`, and the advice changes neither their content nor their protection. A
+    // kernel that does not support it returns an error, which is harmless.
     unsafe {
         libc::madvise(values.as_mut_ptr().cast::<u8>().add(first_page - start).cast(), len, libc::MADV_HUGEPAGE);
     }
 }
 
 #[cfg(not(target_os = "linux"))]
-fn ask_for_huge_pages(_: &mut [f32]) {}
+fn advise_huge_pages(_: &mut [f32]) {}

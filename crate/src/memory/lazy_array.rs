@@ -1,39 +1,40 @@
-//! Arrays that are made, or brought to the host, when somebody looks at them.
+//! Arrays that are computed, or copied from a device, when they are first read.
 
 use ndarray::{ArcArray, Dimension};
 
 use super::HostArray;
 use crate::error::Result;
 
-/// An array that is to be kept, wherever it is: a closure that gives it. It may be asked again where it failed, holds what
-/// it needs for that (memory of a card, for instance) until it is dropped, and starts no parallel work: it is asked under a
-/// lock.
+/// A lazily computed array.
+///
+/// The closure owns whatever it needs (device memory, for instance), can be called again after a failure, and must not
+/// use rayon, because the cache calls it while holding a lock.
 pub(crate) struct LazyArray<D: Dimension>(Box<dyn Fn() -> Result<HostArray<D>> + Send>);
 
 impl<D: Dimension + 'static> LazyArray<D> {
-    pub(crate) fn new(make: impl Fn() -> Result<HostArray<D>> + Send + 'static) -> Self {
-        Self(Box::new(make))
+    pub(crate) fn new(compute: impl Fn() -> Result<HostArray<D>> + Send + 'static) -> Self {
+        Self(Box::new(compute))
     }
 
-    /// The array.
+    /// Computes the array, or copies it to the host.
     ///
     /// # Errors
-    /// [`Error::Device`](crate::Error::Device) if it cannot be brought to the host.
+    /// [`Error::Device`](crate::Error::Device) if the device fails.
     pub(crate) fn compute(&self) -> Result<HostArray<D>> {
         (self.0)()
     }
 
-    /// The same memory seen otherwise.
+    /// Reshapes or slices the array, once it is computed, without copying it.
     pub(crate) fn map<E: Dimension + 'static>(
         self,
-        see: impl Fn(ArcArray<f32, D>) -> ArcArray<f32, E> + Send + 'static,
+        view: impl Fn(ArcArray<f32, D>) -> ArcArray<f32, E> + Send + 'static,
     ) -> LazyArray<E> {
-        LazyArray::new(move || Ok(self.compute()?.map(&see)))
+        LazyArray::new(move || Ok(self.compute()?.map(&view)))
     }
 }
 
-/// What is on the host already.
 impl<D: Dimension + 'static> From<HostArray<D>> for LazyArray<D> {
+    /// An array that is on the host already.
     fn from(array: HostArray<D>) -> Self {
         Self::new(move || Ok(array.clone()))
     }

@@ -1,8 +1,9 @@
-//! Memory for large arrays: fresh, or used again.
+//! Host memory for large arrays.
 //!
-//! The first touch of fresh memory costs as much as the sums that are written there, and a forward pass of a thousand
-//! tokens keeps a gigabyte. So the memory of dropped activations is [`spare`] for the next run, and what is fresh is
-//! asked for in [huge pages](fresh). What is computed elsewhere comes to the host when it is [looked at](kept).
+//! A forward pass of a thousand tokens caches a gigabyte of activations, and touching new memory for the first time
+//! costs as much as the arithmetic that fills it. Buffers of dropped activations are therefore [pooled](pool) for the
+//! next run, and new ones are allocated in [huge pages](huge_pages). A [`LazyArray`] is computed, or copied from a
+//! device, when it is first read.
 
 mod host_array;
 mod huge_pages;

@@ -1,48 +1,48 @@
-//! Vectors that are not needed any more, kept for the next that are as long.
+//! A pool of buffers that dropped arrays leave for later arrays of about the same length.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::zeros;
 
-/// Shorter vectors are left to the allocator, which is good at them.
-const SHORTEST: usize = 1 << 14;
-/// More than this is never kept.
-const MOST_BYTES: usize = 1 << 30;
+/// Shorter buffers are not pooled: the allocator handles them well.
+const MIN_LEN: usize = 1 << 14;
+/// The pool never holds more memory than this.
+const MAX_BYTES: usize = 1 << 30;
 
-static POOL: Mutex<Pool> = Mutex::new(Pool::new(MOST_BYTES));
+static POOL: Mutex<Pool> = Mutex::new(Pool::new(MAX_BYTES));
 
-/// `len` numbers, whatever they are: for memory that is written before it is read.
+/// A buffer of `len` arbitrary values, from the pool if one fits. Write each value before reading it.
 pub(crate) fn acquire(len: usize) -> Vec<f32> {
-    // Fresh memory is asked for, and what gives way to it freed, after the lock is released.
-    let (found, _given_up) = pool().acquire(len);
+    // Memory is allocated, and evicted buffers are freed, after the lock is released.
+    let (found, _evicted) = lock_pool().acquire(len);
     let mut values = found.unwrap_or_else(|| zeros(len));
     if cfg!(test) {
-        values.fill(f32::NAN); // whoever reads them shows it
+        values.fill(f32::NAN); // so that a read before the first write shows in a test
     }
     values
 }
 
-/// Keeps the memory of a vector for [`acquire`], if it is worth it.
+/// Returns a buffer to the pool for a later [`acquire`]. One that is too short or too long is freed.
 pub(crate) fn release(values: Vec<f32>) {
-    let _given_up = pool().release(values);
+    let _evicted = lock_pool().release(values);
 }
 
-/// Frees what is kept.
+/// Frees every buffer in the pool.
 pub(crate) fn clear_pool() {
-    let _given_up = std::mem::replace(&mut *pool(), Pool::new(MOST_BYTES));
+    let _evicted = std::mem::replace(&mut *lock_pool(), Pool::new(MAX_BYTES));
 }
 
-fn pool() -> MutexGuard<'static, Pool> {
-    // Nothing under the lock can leave it half changed.
+fn lock_pool() -> MutexGuard<'static, Pool> {
+    // A panic under the lock cannot leave the pool half changed.
     POOL.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 struct Pool {
-    /// The longest kept first.
-    vectors: VecDeque<Vec<f32>>,
+    /// The one that has been in the pool longest comes first.
+    buffers: VecDeque<Vec<f32>>,
     bytes: usize,
-    most_bytes: usize,
+    max_bytes: usize,
 }
 
 fn bytes_of(values: &Vec<f32>) -> usize {
@@ -50,52 +50,54 @@ fn bytes_of(values: &Vec<f32>) -> usize {
 }
 
 impl Pool {
-    const fn new(most_bytes: usize) -> Self {
-        Self { vectors: VecDeque::new(), bytes: 0, most_bytes }
+    const fn new(max_bytes: usize) -> Self {
+        Self { buffers: VecDeque::new(), bytes: 0, max_bytes }
     }
 
-    /// A vector that is long enough and at most a quarter too long. If there is none, as much as was asked for is given
-    /// up, so that fresh memory and what is kept are together never more than was once in use.
+    /// Removes the shortest buffer that holds `len` values and is at most a quarter longer. Also returns evicted buffers.
+    ///
+    /// If none fits, as many bytes are evicted as were requested. Memory in the pool and memory in use together
+    /// therefore never exceed what was once in use.
     fn acquire(&mut self, len: usize) -> (Option<Vec<f32>>, Vec<Vec<f32>>) {
-        if len < SHORTEST {
+        if len < MIN_LEN {
             return (None, Vec::new());
         }
         let fits = |values: &Vec<f32>| (len..=len + len / 4).contains(&values.capacity());
-        let candidates = self.vectors.iter().enumerate().filter(|(_, values)| fits(values));
+        let candidates = self.buffers.iter().enumerate().filter(|(_, values)| fits(values));
         let shortest = candidates.min_by_key(|(_, values)| values.capacity()).map(|(index, _)| index);
-        match shortest.and_then(|index| self.vectors.remove(index)) {
+        match shortest.and_then(|index| self.buffers.remove(index)) {
             Some(mut values) => {
                 self.bytes -= bytes_of(&values);
                 values.resize(len, 0.0);
                 (Some(values), Vec::new())
             }
-            None => (None, self.give_up(size_of::<f32>() * len)),
+            None => (None, self.evict(size_of::<f32>() * len)),
         }
     }
 
-    /// Gives what had to make room.
+    /// Adds a buffer, and returns the buffers evicted for it, or the buffer itself if it is too short or too long.
     fn release(&mut self, values: Vec<f32>) -> Vec<Vec<f32>> {
         let bytes = bytes_of(&values);
-        if values.capacity() < SHORTEST || bytes > self.most_bytes {
+        if values.capacity() < MIN_LEN || bytes > self.max_bytes {
             return vec![values];
         }
         self.bytes += bytes;
-        self.vectors.push_back(values);
-        self.give_up(self.bytes.saturating_sub(self.most_bytes))
+        self.buffers.push_back(values);
+        self.evict(self.bytes.saturating_sub(self.max_bytes))
     }
 
-    /// Removes so many bytes at least, the longest kept first, as long as there are any.
-    fn give_up(&mut self, bytes: usize) -> Vec<Vec<f32>> {
-        let mut given_up = Vec::new();
+    /// Removes the oldest buffers until at least this many bytes are removed or the pool is empty.
+    fn evict(&mut self, bytes: usize) -> Vec<Vec<f32>> {
+        let mut evicted = Vec::new();
         let mut left = bytes;
         while left > 0
-            && let Some(values) = self.vectors.pop_front()
+            && let Some(values) = self.buffers.pop_front()
         {
             self.bytes -= bytes_of(&values);
             left = left.saturating_sub(bytes_of(&values));
-            given_up.push(values);
+            evicted.push(values);
         }
-        given_up
+        evicted
     }
 }
 
@@ -103,45 +105,45 @@ impl Pool {
 mod tests {
     use super::*;
 
-    const N: usize = SHORTEST;
+    const N: usize = MIN_LEN;
 
-    fn pool_of(lens: &[usize], most: usize) -> Pool {
-        let mut pool = Pool::new(size_of::<f32>() * most);
+    fn pool_of(lens: &[usize], max_len: usize) -> Pool {
+        let mut pool = Pool::new(size_of::<f32>() * max_len);
         lens.iter().for_each(|&len| drop(pool.release(vec![1.0; len])));
         pool
     }
 
-    fn lens(vectors: impl IntoIterator<Item = Vec<f32>>) -> Vec<usize> {
-        vectors.into_iter().map(|values| values.len()).collect()
+    fn lens(buffers: impl IntoIterator<Item = Vec<f32>>) -> Vec<usize> {
+        buffers.into_iter().map(|values| values.len()).collect()
     }
 
     #[test]
-    fn what_fits_best_is_taken_with_the_length_asked_for() {
+    fn acquire_returns_the_shortest_buffer_that_fits_with_the_requested_length() {
         let mut pool = pool_of(&[5 * N, 4 * N + 2, 4 * N, 3 * N], 100 * N);
-        let (found, given_up) = pool.acquire(4 * N + 1);
+        let (found, evicted) = pool.acquire(4 * N + 1);
         let found = found.unwrap();
-        assert_eq!((found.len(), found.capacity(), given_up.len()), (4 * N + 1, 4 * N + 2, 0));
-        assert_eq!(lens(pool.vectors), [5 * N, 4 * N, 3 * N]);
+        assert_eq!((found.len(), found.capacity(), evicted.len()), (4 * N + 1, 4 * N + 2, 0));
+        assert_eq!(lens(pool.buffers), [5 * N, 4 * N, 3 * N]);
         assert_eq!(pool.bytes, size_of::<f32>() * 12 * N);
     }
 
     #[test]
-    fn what_does_not_fit_gives_way_to_fresh_memory() {
+    fn without_a_fit_the_oldest_buffers_are_evicted() {
         let mut pool = pool_of(&[8 * N, N, 2 * N, 3 * N], 100 * N);
-        let (found, given_up) = pool.acquire(6 * N); // 8 N is more than a quarter too long
-        assert_eq!((found, lens(given_up)), (None, vec![8 * N]));
-        let (found, given_up) = pool.acquire(4 * N);
-        assert_eq!((found, lens(given_up)), (None, vec![N, 2 * N, 3 * N]));
-        assert_eq!((pool.vectors.len(), pool.bytes), (0, 0));
+        let (found, evicted) = pool.acquire(6 * N); // 8 N is more than a quarter too long
+        assert_eq!((found, lens(evicted)), (None, vec![8 * N]));
+        let (found, evicted) = pool.acquire(4 * N);
+        assert_eq!((found, lens(evicted)), (None, vec![N, 2 * N, 3 * N]));
+        assert_eq!((pool.buffers.len(), pool.bytes), (0, 0));
     }
 
     #[test]
-    fn it_never_keeps_more_than_its_bound_and_nothing_short() {
+    fn the_pool_respects_its_limit_and_rejects_short_buffers() {
         let mut pool = pool_of(&[N, 2 * N, 3 * N, 9, 0], 6 * N);
         assert_eq!(lens(pool.release(vec![0.0; 2 * N])), [N, 2 * N]);
         assert_eq!(lens(pool.release(vec![0.0; 7 * N])), [7 * N]);
         assert_eq!((pool.acquire(9).0, pool.acquire(0).0), (None, None));
-        assert_eq!(lens(pool.vectors), [3 * N, 2 * N]);
+        assert_eq!(lens(pool.buffers), [3 * N, 2 * N]);
         assert_eq!(pool.bytes, size_of::<f32>() * 5 * N);
     }
 }

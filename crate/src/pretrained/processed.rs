@@ -17,20 +17,20 @@ impl ProcessedCheckpoint {
     /// `w_e [d_vocab, d_model]` and `w_pos [n_ctx, d_model]`.
     pub(crate) fn embeddings(&self) -> Result<(Array2<f32>, Array2<f32>)> {
         let (mut w_e, mut w_pos) = self.checkpoint.embeddings()?;
-        self.steps.embedding(&mut w_e);
-        self.steps.embedding(&mut w_pos);
+        self.steps.process_embedding(&mut w_e);
+        self.steps.process_embedding(&mut w_pos);
         Ok((w_e, w_pos))
     }
 
     pub(crate) fn block(&self, layer: usize) -> Result<BlockWeights> {
         let mut block = self.checkpoint.block(layer)?;
-        self.steps.block(&mut block, layer)?;
+        self.steps.process_block(&mut block, layer)?;
         Ok(block)
     }
 
     pub(crate) fn unembed(&self) -> Result<UnembedWeights> {
         let mut unembed = self.checkpoint.unembed()?;
-        self.steps.unembed(&mut unembed);
+        self.steps.process_unembed(&mut unembed);
         Ok(unembed)
     }
 }

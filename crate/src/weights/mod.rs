@@ -1,4 +1,4 @@
-//! The weights of a GPT-2 on the host, in TransformerLens' layout, and their processing.
+//! The weights of a GPT-2 on the host, in TransformerLens' layout, and weight processing.
 
 mod process;
 mod svd;
@@ -8,27 +8,29 @@ use ndarray::{Array1, Array2, Array3};
 pub use process::Processing;
 pub(crate) use svd::svd_of_product;
 
-/// The weights of a model, processed as the model was loaded.
+/// The weights of a model, after the processing that it was loaded with.
 #[derive(Clone, Debug)]
 pub struct Weights {
     /// `W_E`, the token embedding. Shape: `[d_vocab, d_model]`.
     pub w_e: Array2<f32>,
     /// `W_pos`, the position embedding. Shape: `[n_ctx, d_model]`.
     pub w_pos: Array2<f32>,
-    /// The transformer blocks, by layer.
+    /// The transformer blocks. Index: layer.
     pub blocks: Vec<BlockWeights>,
     /// Scale and shift of the final layer norm; `None` once they are folded into `w_u` and `b_u`.
     pub ln_final: Option<LayerNormWeights>,
     /// `W_U`, the unembedding. Shape: `[d_model, d_vocab]`.
     pub w_u: Array2<f32>,
-    /// `b_U`. Shape: `[d_vocab]`; zero before processing, for GPT-2 has none.
+    /// `b_U`. Shape: `[d_vocab]`. GPT-2 has none, so it is zero before processing.
     pub b_u: Array1<f32>,
 }
 
-/// What comes after the blocks, as in [`Weights`].
+/// The final layer norm and the unembedding, as in [`Weights`].
 pub(crate) struct UnembedWeights {
     pub(crate) ln_final: Option<LayerNormWeights>,
+    /// Shape: `[d_model, d_vocab]`.
     pub(crate) w_u: Array2<f32>,
+    /// Shape: `[d_vocab]`.
     pub(crate) b_u: Array1<f32>,
 }
 
@@ -75,7 +77,7 @@ pub struct LayerNormWeights<T = f32> {
 }
 
 impl<T: Copy> LayerNormWeights<T> {
-    /// The same weights in another number type.
+    /// Converts the weights to another number type. Shape: each `[d_model]`.
     fn map<U>(&self, f: fn(T) -> U) -> LayerNormWeights<U> {
         LayerNormWeights { w: self.w.mapv(f), b: self.b.mapv(f) }
     }

@@ -1,9 +1,9 @@
-//! The SVD of a product `A Bᵀ` of two tall matrices, through QR of both and the SVD of a small square matrix.
+//! The SVD of a product `A Bᵀ` of two tall matrices, by QR decompositions of both and the SVD of a small square matrix.
 
 use nalgebra::{Cholesky, DMatrix, SVD};
 use ndarray::{Array1, Array2, ArrayView2};
 
-/// `A Bᵀ = U diag(s) Vᵀ` with `s` descending.
+/// The SVD of a product: `A Bᵀ = U diag(s) Vᵀ` with `s` descending.
 pub(crate) struct ProductSvd {
     /// Shape: `[m, r]`, orthonormal columns.
     pub(crate) u: Array2<f64>,
@@ -13,13 +13,13 @@ pub(crate) struct ProductSvd {
     pub(crate) v: Array2<f64>,
 }
 
-/// More sweeps than any finite matrix was seen to need; it only bounds the time that a freak input could take.
+/// A limit on the time for a pathological input, far above what any finite matrix was seen to need.
 const MAX_SWEEPS: usize = 100_000;
 
-/// The SVD of `a bᵀ`, `None` if it does not converge (it does for finite input).
+/// The SVD of `a bᵀ`, or `None` if it does not converge (it does for finite input).
 ///
-/// Signs: in every column of `u` the entry of largest magnitude is positive, the lowest row deciding among equals,
-/// and `v` takes the same sign. Shape: `[m, r]`, `[n, r]` → `[m, r]`, `[r]`, `[n, r]`, where `r ≤ m, n`.
+/// Signs: in every column of `u` the entry of largest magnitude is positive (among equals, that of the lowest row), and
+/// `v` has the same sign as `u`. Shape: `a [m, r]`, `b [n, r]` → `u [m, r]`, `s [r]`, `v [n, r]`, where `r ≤ m, n`.
 pub(crate) fn svd_of_product(a: ArrayView2<f64>, b: ArrayView2<f64>) -> Option<ProductSvd> {
     let (a, b) = (Qr::new(a), Qr::new(b));
     // a bᵀ = Q_a (R_a R_bᵀ) Q_bᵀ
@@ -40,33 +40,37 @@ pub(crate) fn svd_of_product(a: ArrayView2<f64>, b: ArrayView2<f64>) -> Option<P
     Some(ProductSvd { u, s: singular_values.iter().copied().collect(), v })
 }
 
-/// `a = Q R` with orthonormal columns of `Q = base · mend`. What is large is an ndarray, whose products take any strides;
-/// what is small is nalgebra's, which decomposes it.
+/// `a = Q R`, where `Q = base · correction` has orthonormal columns.
+///
+/// Large matrices are ndarrays, whose products take any strides; small ones are nalgebra's, which decomposes them.
 struct Qr {
     /// Shape: `[m, r]`.
     base: Array2<f64>,
-    /// Shape: `[r, r]`; the identity if it is not there.
-    mend: Option<DMatrix<f64>>,
+    /// Shape: `[r, r]`. `None` is the identity.
+    correction: Option<DMatrix<f64>>,
     /// Shape: `[r, r]`.
     r: DMatrix<f64>,
 }
 
 impl Qr {
+    /// Shape: `a [m, r]`.
     fn new(a: ArrayView2<f64>) -> Self {
         Self::by_cholesky(a).unwrap_or_else(|| {
             let (base, r) = to_nalgebra(a).qr().unpack();
-            Self { base: to_ndarray(&base), mend: None, r }
+            Self { base: to_ndarray(&base), correction: None, r }
         })
     }
 
-    /// QR through the Cholesky decomposition of `aᵀ a`, done twice: matrix products almost alone, and several times as
-    /// fast as Householder reflections. The first pass leaves `Q` a little off orthonormal, the second mends it to the
-    /// last digit, as long as the first came near: `None` otherwise, which is where the columns of `a` are almost
-    /// dependent. (Yamamoto, Nakatsukasa, Yanagisawa, Fukaya: Roundoff error analysis of the CholeskyQR2 algorithm,
+    /// CholeskyQR2: QR by the Cholesky decomposition of `aᵀ a`, twice. `None` if columns of `a` are almost dependent.
+    /// Shape: `a [m, r]`.
+    ///
+    /// It consists almost only of matrix products, and is several times as fast as Householder reflections. The `Q` of
+    /// the first pass is not quite orthonormal; the second pass corrects it to the last digit, provided that the first
+    /// came near. (Yamamoto, Nakatsukasa, Yanagisawa, Fukaya: Roundoff error analysis of the CholeskyQR2 algorithm,
     /// ETNA 44, 2015.)
     fn by_cholesky(a: ArrayView2<f64>) -> Option<Self> {
-        /// How far from the identity `Qᵀ Q` may be after the first pass.
-        const NEAR: f64 = 0.1;
+        /// The largest distance of `Qᵀ Q` from the identity after the first pass.
+        const MAX_DISTANCE: f64 = 0.1;
         let gram = |a: ArrayView2<f64>| to_nalgebra(a.t().dot(&a).view());
         // aᵀ a = L Lᵀ, so a L⁻ᵀ is orthonormal and R is Lᵀ.
         let inverse_and_r = |gram: DMatrix<f64>| {
@@ -74,49 +78,61 @@ impl Qr {
             let mut inverse = DMatrix::identity(r.nrows(), r.nrows());
             r.solve_upper_triangular_mut(&mut inverse).then_some((inverse, r))
         };
-        let (inverse, first) = inverse_and_r(gram(a))?;
+        let (inverse, r1) = inverse_and_r(gram(a))?;
         let base = a.dot(&to_ndarray(&inverse));
-        let again = gram(base.view());
-        let off = (&again - DMatrix::identity(again.nrows(), again.nrows())).norm();
-        if off.is_nan() || off > NEAR {
+        let second_gram = gram(base.view()); // QᵀQ of the first pass
+        let distance = (&second_gram - DMatrix::identity(second_gram.nrows(), second_gram.nrows())).norm();
+        if distance.is_nan() || distance > MAX_DISTANCE {
             return None;
         }
-        let (mend, second) = inverse_and_r(again)?;
-        Some(Self { base, mend: Some(mend), r: second * first })
+        let (correction, r2) = inverse_and_r(second_gram)?;
+        Some(Self { base, correction: Some(correction), r: r2 * r1 })
     }
 
-    /// `Q x`, for a small `x [r, r]`.
+    /// `Q x`. Shape: `x [r, r]` → `[m, r]`.
     fn q_times(&self, x: DMatrix<f64>) -> Array2<f64> {
-        self.base.dot(&to_ndarray(&match &self.mend {
-            Some(mend) => mend * x,
+        self.base.dot(&to_ndarray(&match &self.correction {
+            Some(correction) => correction * x,
             None => x,
         }))
     }
 }
 
+/// Shape: `[m, n]`.
 fn to_nalgebra(a: ArrayView2<f64>) -> DMatrix<f64> {
     DMatrix::from_fn(a.nrows(), a.ncols(), |row, column| a[[row, column]])
 }
 
+/// Shape: `[m, n]`.
 fn to_ndarray(a: &DMatrix<f64>) -> Array2<f64> {
     Array2::from_shape_fn(a.shape(), |(row, column)| a[(row, column)])
 }
 
 #[cfg(test)]
 mod tests {
+    use ndarray::{arr1, arr2};
+
     use super::*;
 
-    /// Numbers without structure, from a small linear congruential generator.
+    /// Uniform random numbers between −0.5 and 0.5. Shape: → `[rows, columns]`.
     fn noise(rows: usize, columns: usize, seed: u64) -> Array2<f64> {
-        let mut state = seed;
-        Array2::from_shape_simple_fn((rows, columns), || {
-            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-            (state >> 11) as f64 / (1u64 << 53) as f64 - 0.5
-        })
+        let mut random = fastrand::Rng::with_seed(seed);
+        Array2::from_shape_simple_fn((rows, columns), || random.f64() - 0.5)
     }
 
     #[test]
-    fn factors_multiply_back_and_follow_the_sign_rule() {
+    fn the_svd_of_a_two_by_two_product() {
+        // A Bᵀ = [[0, -3], [2, 0]] has the singular values 3 and 2. Each column of U is positive where it is largest.
+        let (a, b) = (arr2(&[[-3.0, 0.0], [0.0, 2.0]]), arr2(&[[0.0, 1.0], [1.0, 0.0]]));
+        let svd = svd_of_product(a.view(), b.view()).unwrap();
+        let near = |got: &Array2<f64>, want: [[f64; 2]; 2]| (got - &arr2(&want)).iter().all(|x| x.abs() < 1e-14);
+        assert!((&svd.s - &arr1(&[3.0, 2.0])).iter().all(|x| x.abs() < 1e-14), "{}", svd.s);
+        assert!(near(&svd.u, [[1.0, 0.0], [0.0, 1.0]]), "{}", svd.u);
+        assert!(near(&svd.v, [[0.0, 1.0], [-1.0, 0.0]]), "{}", svd.v);
+    }
+
+    #[test]
+    fn factors_multiply_back_to_the_product_and_obey_the_sign_rule() {
         for (m, n, r) in [(1, 1, 1), (5, 4, 1), (7, 7, 7), (49, 48, 16), (41, 40, 20), (70, 90, 64)] {
             let (a, b) = (noise(m, r, 1), noise(n, r, 2));
             let svd = svd_of_product(a.view(), b.view()).unwrap();

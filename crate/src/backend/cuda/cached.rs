@@ -22,7 +22,7 @@ pub(super) struct DeviceSlice<'a> {
 impl DeviceSlice<'_> {
     /// Copies the values to the host. Shape: → `shape`.
     pub(super) fn download<D: Dimension>(&self, shape: D) -> Result<HostArray<D>, CudaError> {
-        let mut host = HostArray::uninit(shape);
+        let mut host = HostArray::from_pool(shape);
         self.buffer.download(self.offset, host.as_slice_mut().expect("a new array is contiguous"))?;
         Ok(host)
     }

@@ -77,7 +77,7 @@ pub(super) fn decode(
         best.tokens.download(0, tokens.as_slice_mut().expect(contiguous))?;
         best.logits.download(0, logits.as_slice_mut().expect(contiguous))?;
     }
-    Ok(TopTokens::of_best(tokens, logits, k))
+    Ok(TopTokens::from_ranked(tokens, logits, k))
 }
 
 /// The element-wise products of pairs of rows. Shape: `[rows, d_head]`, `[n]` → `[n, d_head]`.

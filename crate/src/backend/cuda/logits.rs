@@ -37,8 +37,8 @@ pub(super) fn logits(
     let d_vocab = unembed.w.columns;
     let block_rows = rows_per_block(x.rows, d_vocab);
     let block = DeviceMatrix::uninit(&cuda.gpu, block_rows, d_vocab)?;
-    let uninit = |rows: &Range<usize>| HostArray::uninit(Dim((rows.len(), d_vocab))).into_owned();
-    let mut all: Vec<Array2<f32>> = prompts.iter().map(uninit).collect();
+    let from_pool = |rows: &Range<usize>| HostArray::from_pool(Dim((rows.len(), d_vocab))).into_owned();
+    let mut all: Vec<Array2<f32>> = prompts.iter().map(from_pool).collect();
     for start in (0..x.rows).step_by(block_rows) {
         let rows = start..(start + block_rows).min(x.rows);
         x.matmul_rows_into(&cuda.gpu, rows.clone(), &unembed.w, &block)?;

@@ -1,4 +1,4 @@
-//! Causal attention, a head and a block of queries at a time.
+//! Causal attention, one head and one block of queries per task.
 
 use std::ops::Range;
 
@@ -11,48 +11,48 @@ use super::{gemm, split};
 use crate::backend::AttentionOutput;
 use crate::memory::HostArray;
 
-/// Queries that one task computes. Keys beyond the last of them are not looked at, which saves almost half of the work
-/// where a prompt has many blocks.
-const QUERIES: usize = 128;
+/// Queries per task. Keys after a block's last query are skipped, which saves almost half of the work of a long prompt.
+const QUERIES_PER_TASK: usize = 128;
 
 /// See [`Backend::attention`](crate::backend::Backend::attention).
+/// Shape: `q`, `k`, `v` each `[rows, n_heads d_head]` → `z` the same, `pattern` each `[n_heads, query_pos, key_pos]`.
 pub(super) fn attention(
     [q, k, v]: [ArrayView2<f32>; 3],
     n_heads: usize,
     prompts: &[Range<usize>],
     keep_pattern: bool,
 ) -> AttentionOutput<HostArray<Ix2>> {
-    let square = |rows: &Range<usize>| HostArray::uninit(Dim((n_heads, rows.len(), rows.len())));
+    let square = |rows: &Range<usize>| HostArray::from_pool(Dim((n_heads, rows.len(), rows.len())));
     let mut pattern: Vec<HostArray<Ix3>> = prompts.iter().filter(|_| keep_pattern).map(square).collect();
-    let mut z = HostArray::uninit(q.raw_dim());
+    let mut z = HostArray::from_pool(q.raw_dim());
 
     let mut tasks = Vec::new();
     let mut patterns = pattern.iter_mut();
     for (rows, z) in prompts.iter().zip(split(z.view_mut(), Axis(0), prompts.iter().map(Range::len))) {
-        let mut pattern = patterns.next().map(|pattern| in_blocks(pattern).into_iter());
-        let heads = split(z, Axis(1), (0..n_heads).map(|_| q.ncols() / n_heads));
-        for (block, z) in blocks(n_heads, rows.len()).zip(heads.into_iter().flat_map(in_query_blocks)) {
+        let mut pattern = patterns.next().map(|pattern| split_by_block(pattern).into_iter());
+        let heads = split(z, Axis(1), (0..n_heads).map(|_| q.ncols() / n_heads)); // each [pos, d_head]
+        for (block, z) in query_blocks(n_heads, rows.len()).zip(heads.into_iter().flat_map(split_queries)) {
             let pattern = pattern.as_mut().and_then(Iterator::next);
-            tasks.push((block.of([q, k], n_heads, rows), block.keys_of(v, n_heads, rows), z, pattern));
+            tasks.push((block.scores([q, k], n_heads, rows), block.visible(v, n_heads, rows), z, pattern));
         }
     }
     tasks.into_par_iter().for_each(|(scores, v, z, pattern)| scores.attend(v, z, pattern));
     AttentionOutput { z, pattern: pattern.into_iter().map(HostArray::into).collect() }
 }
 
-/// See [`Backend::attn_scores`](crate::backend::Backend::attn_scores). The same numbers, bit by bit, as those that
-/// [`attention`] works with.
+/// See [`Backend::attn_scores`](crate::backend::Backend::attn_scores). The scores are bit-identical to those inside
+/// [`attention`]. Shape: `q`, `k` each `[rows, n_heads d_head]` → `[n_heads, query_pos, key_pos]`.
 pub(crate) fn attn_scores(
     q: ArrayView2<f32>,
     k: ArrayView2<f32>,
     n_heads: usize,
     rows: Range<usize>,
 ) -> HostArray<Ix3> {
-    let mut scores = HostArray::uninit(Dim((n_heads, rows.len(), rows.len())));
-    // On this thread alone: a cache computes them under a lock, and a thread that waits for others inside rayon may take up
-    // a task that wants the same lock.
-    for (block, mut scores) in blocks(n_heads, rows.len()).zip(in_blocks(&mut scores)) {
-        block.of([q, k], n_heads, &rows).write(scores.slice_mut(s![.., ..block.queries.end]));
+    let mut scores = HostArray::from_pool(Dim((n_heads, rows.len(), rows.len())));
+    // On one thread: a cache computes scores while holding a lock, and a thread that waits inside rayon may steal a
+    // task that wants the same lock.
+    for (block, mut scores) in query_blocks(n_heads, rows.len()).zip(split_by_block(&mut scores)) {
+        block.scores([q, k], n_heads, &rows).compute_into(scores.slice_mut(s![.., ..block.queries.end]));
         for (query, mut row) in block.queries.zip(scores.rows_mut()) {
             row.slice_mut(s![query + 1..]).fill(f32::NEG_INFINITY);
         }
@@ -60,51 +60,53 @@ pub(crate) fn attn_scores(
     scores
 }
 
-/// Some queries of one head.
-struct Block {
+/// A range of one head's queries.
+struct QueryBlock {
     head: usize,
     queries: Range<usize>,
 }
 
 /// The blocks of a prompt, head by head.
-fn blocks(n_heads: usize, pos: usize) -> impl Iterator<Item = Block> {
-    let starts = move || (0..pos).step_by(QUERIES);
-    let block = move |head, start| Block { head, queries: start..(start + QUERIES).min(pos) };
+fn query_blocks(n_heads: usize, pos: usize) -> impl Iterator<Item = QueryBlock> {
+    let starts = move || (0..pos).step_by(QUERIES_PER_TASK);
+    let block = move |head, start| QueryBlock { head, queries: start..(start + QUERIES_PER_TASK).min(pos) };
     (0..n_heads).flat_map(move |head| starts().map(move |start| block(head, start)))
 }
 
-/// Rows as [`blocks`] has the queries of a head.
-fn in_query_blocks(x: ArrayViewMut2<'_, f32>) -> Vec<ArrayViewMut2<'_, f32>> {
-    let sizes: Vec<usize> = blocks(1, x.nrows()).map(|block| block.queries.len()).collect();
+/// Splits the rows of one head into its [`query_blocks`]. Shape: `[pos, columns]` → each `[queries, columns]`.
+fn split_queries(x: ArrayViewMut2<'_, f32>) -> Vec<ArrayViewMut2<'_, f32>> {
+    let sizes: Vec<usize> = query_blocks(1, x.nrows()).map(|block| block.queries.len()).collect();
     split(x, Axis(0), sizes.into_iter())
 }
 
-/// A square of each head, cut as [`blocks`]. Shape: `[n_heads, query_pos, key_pos]` → each `[queries, key_pos]`.
-fn in_blocks(squares: &mut HostArray<Ix3>) -> Vec<ArrayViewMut2<'_, f32>> {
-    squares.outer_iter_mut().flat_map(in_query_blocks).collect()
+/// Splits a pattern or scores into [`query_blocks`].
+/// Shape: `[n_heads, query_pos, key_pos]` → each `[queries, key_pos]`.
+fn split_by_block(squares: &mut HostArray<Ix3>) -> Vec<ArrayViewMut2<'_, f32>> {
+    squares.outer_iter_mut().flat_map(split_queries).collect()
 }
 
-impl Block {
-    /// The queries and the keys up to the last of them.
-    fn of<'a>(&self, [q, k]: [ArrayView2<'a, f32>; 2], n_heads: usize, rows: &Range<usize>) -> Scores<'a> {
+impl QueryBlock {
+    /// The block's queries, and the keys that its last query sees. Shape: `q`, `k` each `[rows, n_heads d_head]`.
+    fn scores<'a>(&self, [q, k]: [ArrayView2<'a, f32>; 2], n_heads: usize, rows: &Range<usize>) -> BlockScores<'a> {
         let queries = self.queries.clone();
-        let q = self.head_of(q, n_heads, rows).slice_move(s![queries.clone(), ..]);
-        Scores { q, k: self.keys_of(k, n_heads, rows), first_query: queries.start }
+        let q = self.head_columns(q, n_heads, rows).slice_move(s![queries.clone(), ..]);
+        BlockScores { q, k: self.visible(k, n_heads, rows), first_query: queries.start }
     }
 
-    /// Keys or values up to the last query. Shape: `[rows, n_heads d_head]` → `[keys, d_head]`.
-    fn keys_of<'a>(&self, x: ArrayView2<'a, f32>, n_heads: usize, rows: &Range<usize>) -> ArrayView2<'a, f32> {
-        self.head_of(x, n_heads, rows).slice_move(s![..self.queries.end, ..])
+    /// The keys or values that the block's last query sees. Shape: `[rows, n_heads d_head]` → `[keys, d_head]`.
+    fn visible<'a>(&self, x: ArrayView2<'a, f32>, n_heads: usize, rows: &Range<usize>) -> ArrayView2<'a, f32> {
+        self.head_columns(x, n_heads, rows).slice_move(s![..self.queries.end, ..])
     }
 
-    fn head_of<'a>(&self, x: ArrayView2<'a, f32>, n_heads: usize, rows: &Range<usize>) -> ArrayView2<'a, f32> {
+    /// One prompt's rows and one head's columns. Shape: `[rows, n_heads d_head]` → `[pos, d_head]`.
+    fn head_columns<'a>(&self, x: ArrayView2<'a, f32>, n_heads: usize, rows: &Range<usize>) -> ArrayView2<'a, f32> {
         let d_head = x.ncols() / n_heads;
         x.slice_move(s![rows.clone(), self.head * d_head..(self.head + 1) * d_head])
     }
 }
 
-/// The attention scores of a block.
-struct Scores<'a> {
+/// The attention scores of a block, `q kᵀ / √d_head`.
+struct BlockScores<'a> {
     /// Shape: `[queries, d_head]`.
     q: ArrayView2<'a, f32>,
     /// Shape: `[keys, d_head]`.
@@ -112,32 +114,33 @@ struct Scores<'a> {
     first_query: usize,
 }
 
-impl Scores<'_> {
-    /// The scores of all cells, also those that are masked. Shape: `[queries, keys]`.
-    fn write(&self, to: ArrayViewMut2<f32>) {
+impl BlockScores<'_> {
+    /// Writes the scores of all cells, including those to be masked. Shape: `[queries, keys]`.
+    fn compute_into(&self, scores: ArrayViewMut2<f32>) {
         let d_head = self.q.ncols() as f32;
-        gemm::product(1.0 / d_head.sqrt(), self.q, self.k.t(), to);
+        gemm::matmul(1.0 / d_head.sqrt(), self.q, self.k.t(), scores); // [queries, d_head] × [d_head, keys]
     }
 
-    /// Shape: `v [keys, d_head]`, `z [queries, d_head]`, `pattern`, if it is kept, `[queries, key_pos]`.
+    /// Writes `z`, and the pattern if the caller keeps it.
+    /// Shape: `v [keys, d_head]`, `z [queries, d_head]`, `pattern [queries, key_pos]`.
     fn attend(&self, v: ArrayView2<f32>, z: ArrayViewMut2<f32>, mut pattern: Option<ArrayViewMut2<f32>>) {
         let keys = self.k.nrows();
-        let mut scratch = HostArray::uninit(Dim(if pattern.is_none() { (z.nrows(), keys) } else { (0, 0) }));
+        let mut scratch = HostArray::from_pool(Dim(if pattern.is_none() { (z.nrows(), keys) } else { (0, 0) }));
         let mut pattern = match &mut pattern {
             Some(pattern) => {
-                let (seen, mut masked) = pattern.view_mut().split_at(Axis(1), keys);
+                let (visible, mut masked) = pattern.view_mut().split_at(Axis(1), keys);
                 masked.fill(0.0);
-                seen
+                visible
             }
             None => scratch.view_mut(),
-        };
-        self.write(pattern.view_mut());
+        }; // [queries, keys]
+        self.compute_into(pattern.view_mut());
         for (index, mut row) in pattern.rows_mut().into_iter().enumerate() {
-            let (seen, masked) =
+            let (visible, masked) =
                 row.as_slice_mut().expect("a row is contiguous").split_at_mut(self.first_query + index + 1);
-            Softmax::new_mut(seen).dispatch();
+            Softmax::new_mut(visible).dispatch();
             masked.fill(0.0);
         }
-        gemm::product(1.0, pattern.view(), v, z);
+        gemm::matmul(1.0, pattern.view(), v, z); // [queries, keys] × [keys, d_head]
     }
 }

@@ -1,5 +1,5 @@
-//! Decoding: tokens that can be among the best are found with integers ([`int8`](super::int8)), and their logits are
-//! computed as if nothing else had been done.
+//! Decoding on the CPU: screens the vocabulary with 8-bit integers ([`int8`](super::int8)), then computes the logits of
+//! the few candidate tokens in full precision, so the result is exact.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,53 +7,56 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use ndarray::{Array1, Array2, ArrayView2, Axis, CowArray, Dim};
 use rayon::prelude::*;
 
-use super::int8::{Candidates, Integers, Screen, norm};
+use super::int8::{Candidates, Int8Gemm, Screen, norm};
 use super::{FusedLinear, gemm};
-use crate::decode::TopTokensBuilder;
-use crate::decode::{TopTokens, Vectors};
+use crate::decode::{TopTokens, TopTokensBuilder, Vectors};
 use crate::memory::HostArray;
 
-/// Vectors that are decoded in one pass over the vocabulary, which bounds what their candidates take.
-const ROWS_A_PASS: usize = 1024;
-/// A product of 8-bit integers costs a quarter of one of floats, so after so many vectors times `d_head` a head has cost as
-/// much as folding it, which would have made each of them many times as fast.
-const VECTORS_WORTH_FOLDING: usize = 4;
-/// A head whose vectors have more candidates than this is folded the next time: sums over all of `d_model` have no outliers.
-const CANDIDATES_A_VECTOR: usize = 512;
+/// Vectors per pass over the vocabulary. It bounds the memory of their candidates.
+const VECTORS_PER_PASS: usize = 1024;
+/// A head is folded (`P W_U` is computed and quantized) after this many vectors times `d_head`. Screening as many with
+/// `W_U` costs about the same, as an 8-bit product costs a quarter of a float product, and `P W_U` makes each vector
+/// many times as fast.
+const FOLD_AFTER: usize = 4;
+/// A head whose vectors have more candidates than this on average is folded the next time: the columns of `P W_U` are
+/// sums over all of `d_model`, so they have no outliers.
+const FOLD_ABOVE_CANDIDATES: usize = 512;
 
 /// `W_U` and `b_U`.
 pub(crate) struct FusedUnembed {
-    /// `W_Uᵀ`: single tokens are looked up here. Shape: `[d_vocab, d_model]`.
-    by_token: Array2<f32>,
+    /// `W_Uᵀ`, for the logits of single tokens. Shape: `[d_vocab, d_model]`.
+    w_u_t: Array2<f32>,
+    /// Shape: `[d_vocab]`.
     b_u: Array1<f32>,
-    /// The same for products with whole columns: made when they are first asked for.
+    /// The same weights for whole products; made on first use.
     linear: OnceLock<FusedLinear>,
-    /// Made when a head is first decoded; `None` if the numbers are not all finite.
+    /// Screens with `W_U`; made on first use, `None` if a weight is not finite.
     screen: OnceLock<Option<Screen>>,
 }
 
-/// A head's projection.
+/// A head's projection, and its product with the unembedding once that is worthwhile.
 pub(crate) struct DecodeTable {
     /// Shape: `[d_head, d_model]`.
     p: Array2<f32>,
-    /// Of `P W_U`, once the head has decoded enough vectors: a product of it costs `d_head` multiplications, of the
-    /// unembedding `d_model`.
+    /// Screens with `P W_U`, which takes `d_head` multiplications per logit instead of `d_model`; made once the head
+    /// has decoded enough vectors, `None` if a number is not finite.
     folded: OnceLock<Option<Screen>>,
-    /// How many vectors.
+    /// The number of vectors decoded so far.
     decoded: AtomicUsize,
 }
 
 impl FusedUnembed {
+    /// Shape: `w_u [d_model, d_vocab]`, `b_u [d_vocab]`.
     pub(super) fn new(w_u: Array2<f32>, b_u: Array1<f32>) -> Self {
-        // Checkpoints have it by token, so there is nothing to copy.
-        let by_token = w_u.reversed_axes();
-        let by_token =
-            if by_token.is_standard_layout() { by_token } else { by_token.as_standard_layout().into_owned() };
-        Self { by_token, b_u, linear: OnceLock::new(), screen: OnceLock::new() }
+        // Checkpoints store W_Uᵀ, so this usually copies nothing.
+        let w_u_t = w_u.reversed_axes();
+        let w_u_t = if w_u_t.is_standard_layout() { w_u_t } else { w_u_t.as_standard_layout().into_owned() };
+        Self { w_u_t, b_u, linear: OnceLock::new(), screen: OnceLock::new() }
     }
 
+    /// Shape: → `[d_model, d_vocab]`, `[d_vocab]`.
     pub(super) fn weights(&self) -> (Array2<f32>, Array1<f32>) {
-        (self.by_token.t().as_standard_layout().into_owned(), self.b_u.clone())
+        (self.w_u_t.t().as_standard_layout().into_owned(), self.b_u.clone())
     }
 
     pub(super) fn d_vocab(&self) -> usize {
@@ -61,47 +64,49 @@ impl FusedUnembed {
     }
 
     pub(super) fn linear(&self) -> &FusedLinear {
-        get_or_make(&self.linear, || FusedLinear::new(self.by_token.t(), self.b_u.clone()))
+        get_or_init_unlocked(&self.linear, || FusedLinear::new(self.w_u_t.t(), self.b_u.clone()))
     }
 
     fn bias(&self) -> &[f32] {
         self.b_u.as_slice().expect("a bias is contiguous")
     }
 
-    /// `None` if its numbers are not all finite.
-    fn screen(&self, integers: &Integers) -> Option<&Screen> {
-        let make = || {
+    /// `None` if a weight is not finite.
+    fn screen(&self, int8: &Int8Gemm) -> Option<&Screen> {
+        let init = || {
             let (d_model, d_vocab) = self.linear().w.dim();
             if !self.bias().iter().all(|b| b.is_finite()) {
                 return None;
             }
-            let panels: Vec<ArrayView2<f32>> = self.linear().w.iter().collect();
-            Screen::new(integers, d_model, d_vocab, |index| CowArray::from(panels[index]), |_| 0.0)
+            let panels: Vec<ArrayView2<f32>> = self.linear().w.panels().collect();
+            Screen::new(int8, d_model, d_vocab, |index| CowArray::from(panels[index]), |_| 0.0)
         };
-        get_or_make(&self.screen, make).as_ref()
+        get_or_init_unlocked(&self.screen, init).as_ref()
     }
 
-    /// The logit of a token: exact products, added in `f64` in an order that depends on nothing but `d_model`.
+    /// The logit of one token: exact products, summed in `f64`, in an order that depends on `d_model` alone.
+    /// Shape: `r [d_model]`.
     fn logit(&self, arch: pulp::Arch, r: &[f32], token: u32) -> f32 {
-        let w = self.by_token.row(token as usize).to_slice().expect("a row is contiguous");
+        let w = self.w_u_t.row(token as usize).to_slice().expect("a row is contiguous");
         let b = f64::from(self.b_u[token as usize]);
-        (arch.dispatch(Dot(r, w)) + b) as f32
+        (arch.dispatch(DotF64(r, w)) + b) as f32
     }
 }
 
-/// As [`OnceLock::get_or_init`], but what `make` does is not done under a lock: it waits for other threads inside rayon, and
-/// may take up a task meanwhile that wants the same.
-fn get_or_make<T>(place: &OnceLock<T>, make: impl FnOnce() -> T) -> &T {
-    if let Some(made) = place.get() {
-        return made;
+/// [`OnceLock::get_or_init`], but `init` runs without the lock: it uses rayon, and a thread that waits inside rayon may
+/// steal a task that wants the same cell.
+fn get_or_init_unlocked<T>(cell: &OnceLock<T>, init: impl FnOnce() -> T) -> &T {
+    if let Some(value) = cell.get() {
+        return value;
     }
-    let made = make();
-    place.get_or_init(|| made) // another thread may have been first, with the same
+    let value = init();
+    cell.get_or_init(|| value) // another thread may have stored the same value meanwhile
 }
 
-struct Dot<'a>(&'a [f32], &'a [f32]);
+/// `x · y` in `f64`. Shape: `[n]`, `[n]`.
+struct DotF64<'a>(&'a [f32], &'a [f32]);
 
-impl pulp::WithSimd for Dot<'_> {
+impl pulp::WithSimd for DotF64<'_> {
     type Output = f64;
 
     #[inline(always)]
@@ -120,95 +125,97 @@ impl pulp::WithSimd for Dot<'_> {
 }
 
 impl DecodeTable {
+    /// Shape: `p [d_head, d_model]`.
     pub(super) fn new(p: Array2<f32>) -> Self {
         Self { p, folded: OnceLock::new(), decoded: Default::default() }
     }
 
-    /// The memory that it takes once it is folded.
+    /// The size in bytes once the table is folded.
     pub(super) fn bytes(&self, d_vocab: usize) -> usize {
         size_of::<f32>() * self.p.len() + Screen::bytes(self.p.nrows(), d_vocab)
     }
 
-    /// The screen of `P W_U`, if it is there or time to make it: `n` more vectors are to be decoded.
-    fn folded(&self, integers: &Integers, unembed: &FusedUnembed, w_u: &Screen, n: usize) -> Option<&Screen> {
+    /// The screen of `P W_U` if the head is folded, or is worth folding now that `n` more vectors are decoded.
+    fn folded(&self, int8: &Int8Gemm, unembed: &FusedUnembed, w_u: &Screen, n: usize) -> Option<&Screen> {
         let before = self.decoded.fetch_add(n, Ordering::Relaxed);
         let (d_head, d_model) = self.p.dim();
-        if self.folded.get().is_none() && before.saturating_add(n) < VECTORS_WORTH_FOLDING * d_head {
+        if self.folded.get().is_none() && before.saturating_add(n) < FOLD_AFTER * d_head {
             return None;
         }
-        let make = || {
-            let panels: Vec<ArrayView2<f32>> = unembed.linear().w.iter().collect();
+        let init = || {
+            let panels: Vec<ArrayView2<f32>> = unembed.linear().w.panels().collect();
             let panel = |index: usize| {
                 let mut product = Array2::zeros((d_head, panels[index].ncols()));
-                gemm::product(1.0, self.p.view(), panels[index], product.view_mut());
+                gemm::matmul(1.0, self.p.view(), panels[index], product.view_mut()); // [d_head, width]
                 CowArray::from(product)
             };
-            // Sums of n products of floats are off by less than n ε times the sum of the products' magnitudes: those of
-            // `P W_U`, of d_model products, and of `c P`, of d_head. By Cauchy and Schwarz, as a share of ‖c‖:
-            let share = 1.01 * f64::from(f32::EPSILON) * (d_model + d_head) as f64 * norm(&self.p);
-            Screen::new(integers, d_head, unembed.d_vocab(), panel, |token| share * w_u.norm(token))
+            // The rounding error of a sum of n float products is below n ε times the sum of their magnitudes. Here two
+            // sums are rounded: P W_U (d_model products) and c P (d_head products). By Cauchy-Schwarz, relative to ‖c‖:
+            let relative_error = 1.01 * f64::from(f32::EPSILON) * (d_model + d_head) as f64 * norm(&self.p);
+            Screen::new(int8, d_head, unembed.d_vocab(), panel, |token| relative_error * w_u.norm(token))
         };
-        get_or_make(&self.folded, make).as_ref()
+        get_or_init_unlocked(&self.folded, init).as_ref()
     }
 }
 
-/// See [`DecodeBackend::decode`](crate::decode::DecodeBackend::decode).
+/// See [`DecodeBackend::decode`](crate::decode::DecodeBackend::decode). Shape: `vectors [n, d_head]` → `[n, k]`.
 pub(super) fn decode(vectors: &Vectors, table: &DecodeTable, unembed: &FusedUnembed, k: usize) -> TopTokens {
-    let integers = &Integers::new();
+    let int8 = &Int8Gemm::new();
     let bias = unembed.bias();
     let arch = pulp::Arch::new();
     let mut top = TopTokensBuilder::new(0, k, bias.len());
-    for start in (0..vectors.len()).step_by(ROWS_A_PASS) {
-        let c = vectors.make(start..(start + ROWS_A_PASS).min(vectors.len()));
-        let c = c.view();
-        let mut r = HostArray::uninit(Dim((c.nrows(), table.p.ncols())));
-        gemm::product(1.0, c, table.p.view(), r.view_mut());
-        let candidates = candidates(integers, c, r.view(), table, unembed, top.n_ranked());
-        let best = |(candidates, r): (Candidates, &[f32])| {
-            let mut best = TopTokensBuilder::new(1, k, bias.len());
-            let mut push = |token| best.push_token(0, token, unembed.logit(arch, r, token));
+    for start in (0..vectors.len()).step_by(VECTORS_PER_PASS) {
+        let c = vectors.compute(start..(start + VECTORS_PER_PASS).min(vectors.len()));
+        let c = c.view(); // [vectors, d_head]
+        let mut r = HostArray::from_pool(Dim((c.nrows(), table.p.ncols())));
+        gemm::matmul(1.0, c, table.p.view(), r.view_mut()); // [vectors, d_model]
+        let candidates = candidates(int8, c, r.view(), table, unembed, top.n_ranked());
+        let rank = |(candidates, r): (Candidates, &[f32])| {
+            let mut ranked = TopTokensBuilder::new(1, k, bias.len());
+            let mut push = |token| ranked.push_token(0, token, unembed.logit(arch, r, token));
             match candidates {
-                Candidates::Some(tokens) => tokens.into_iter().for_each(&mut push),
+                Candidates::Tokens(tokens) => tokens.into_iter().for_each(&mut push),
                 Candidates::All => (0..bias.len() as u32).for_each(&mut push),
             }
-            best
+            ranked
         };
         let r = r.as_slice().expect("a product is contiguous").chunks_exact(table.p.ncols());
         let tasks: Vec<_> = candidates.into_iter().zip(r).collect();
-        let best: Vec<TopTokensBuilder> = tasks.into_par_iter().with_min_len(4).map(best).collect();
-        best.into_iter().for_each(|best| top.extend(best));
+        let ranked: Vec<TopTokensBuilder> = tasks.into_par_iter().with_min_len(4).map(rank).collect();
+        ranked.into_iter().for_each(|ranked| top.extend(ranked));
     }
     top.finish()
 }
 
-/// The tokens that can be among the `wanted` best of each vector. Shape: `c [n, d_head]`, `r [n, d_model]` → `[n]`.
+/// The candidates for the `k` best tokens of each vector. Shape: `c [n, d_head]`, `r [n, d_model]` → `[n]`.
 fn candidates(
-    integers: &Integers,
+    int8: &Int8Gemm,
     c: ArrayView2<f32>,
     r: ArrayView2<f32>,
     table: &DecodeTable,
     unembed: &FusedUnembed,
-    wanted: usize,
+    k: usize,
 ) -> Vec<Candidates> {
     let bias = unembed.bias();
-    let Some(whole) = unembed.screen(integers) else { return c.outer_iter().map(|_| Candidates::All).collect() };
-    let mut candidates = match table.folded(integers, unembed, whole, c.nrows()) {
-        Some(folded) => folded.candidates(integers, c, bias, wanted),
+    let Some(w_u) = unembed.screen(int8) else { return c.outer_iter().map(|_| Candidates::All).collect() };
+    let mut candidates = match table.folded(int8, unembed, w_u, c.nrows()) {
+        Some(folded) => folded.candidates(int8, c, bias, k),
         None => {
-            let candidates = whole.candidates(integers, r, bias, wanted);
-            let number: usize = candidates.iter().map(|of_vector| of_vector.number(bias.len())).sum();
-            if number > CANDIDATES_A_VECTOR * candidates.len() {
+            let candidates = w_u.candidates(int8, r, bias, k);
+            let total: usize = candidates.iter().map(|candidates| candidates.len(bias.len())).sum();
+            if total > FOLD_ABOVE_CANDIDATES * candidates.len() {
                 table.decoded.store(usize::MAX / 2, Ordering::Relaxed);
             }
             candidates
         }
     };
+    // Vectors whose int8 bounds exclude too few tokens are screened again, with floats.
     let all = |(row, candidates): (usize, &Candidates)| matches!(candidates, Candidates::All).then_some(row);
     let rows: Vec<usize> = candidates.iter().enumerate().filter_map(all).collect();
     if !rows.is_empty() {
-        let r = r.select(Axis(0), &rows);
-        let by_floats = whole.candidates_by_floats(&unembed.linear().w, r.view(), bias, wanted);
-        rows.into_iter().zip(by_floats).for_each(|(row, better)| candidates[row] = better);
+        let r = r.select(Axis(0), &rows); // [rows, d_model]
+        let fewer = w_u.candidates_by_floats(&unembed.linear().w, r.view(), bias, k);
+        rows.into_iter().zip(fewer).for_each(|(row, fewer)| candidates[row] = fewer);
     }
     candidates
 }

@@ -1,17 +1,17 @@
-//! The one call into `gemm`, behind a safe function.
+//! The one call into the crate `gemm`, behind a safe function.
 
 use ndarray::{ArrayView2, ArrayViewMut2};
 
-/// Panels are contiguous, so packing them again would only cost time: `gemm` is told not to copy the left factor of a
-/// product on one thread. (Its setting holds for the whole process; results do not depend on it.)
-pub(super) fn take_panels_as_they_are() {
-    gemm::set_lhs_packing_threshold_single_thread(usize::MAX); // clamped to the most that it takes
+/// Tells `gemm` not to pack the left factor of a product on one thread: [packed weights](super::packed) are contiguous
+/// already, so another copy would only cost time. The setting is global to the process; results do not depend on it.
+pub(super) fn disable_lhs_packing() {
+    gemm::set_lhs_packing_threshold_single_thread(usize::MAX); // gemm clamps it to its maximum
 }
 
-/// `y = scale · x w` on the calling thread, whatever the strides are.
+/// `y = scale · x w` on the calling thread, for any strides.
 /// Shape: `x [rows, inner]`, `w [inner, columns]`, `y [rows, columns]`.
 #[allow(unsafe_code)]
-pub(super) fn product(scale: f32, x: ArrayView2<f32>, w: ArrayView2<f32>, mut y: ArrayViewMut2<f32>) {
+pub(super) fn matmul(scale: f32, x: ArrayView2<f32>, w: ArrayView2<f32>, mut y: ArrayViewMut2<f32>) {
     let ((rows, inner), columns) = (x.dim(), w.ncols());
     assert_eq!(w.nrows(), inner, "the factors' inner sizes");
     assert_eq!(y.dim(), (rows, columns), "the product's shape");
@@ -21,11 +21,11 @@ pub(super) fn product(scale: f32, x: ArrayView2<f32>, w: ArrayView2<f32>, mut y:
     }
     let (x_strides, w_strides) = ([x.strides()[0], x.strides()[1]], [w.strides()[0], w.strides()[1]]);
     let y_strides = [y.strides()[0], y.strides()[1]];
-    // gemm reads its left factor in vectors along its first axis, so it is given yᵀ = wᵀ xᵀ: the weights are the left
-    // factor, and their rows are contiguous.
+    // gemm reads SIMD vectors along the first axis of its left factor, so it computes yᵀ = wᵀ xᵀ: the weights are the
+    // left factor, and their rows are contiguous.
     //
     // SAFETY: pointers and strides are those of views whose shapes were just checked against each other, so every
-    // index below these sizes lies inside its view. `y` is borrowed mutably, so it overlaps neither factor, and
+    // index below these sizes is inside its view. `y` is borrowed mutably, so it overlaps neither factor, and
     // `read_dst = false` keeps gemm from reading it.
     unsafe {
         gemm::gemm(

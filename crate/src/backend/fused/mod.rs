@@ -1,8 +1,10 @@
-//! Every operation on this machine's processors, as fast as they allow: products through `gemm` over weights in
-//! [`packed`], everything around them in vectors (`rten-vecmath`), all of it spread over rayon's threads.
+//! The CPU backend, with fused operations.
 //!
-//! Work is cut into pieces that depend on shapes alone, and each piece is computed by one thread, so results are the
-//! same bit by bit for every number of threads.
+//! Matrix products use the crate `gemm` on [packed weights](packed), element-wise operations use SIMD (`rten-vecmath`),
+//! and rayon spreads both over all processors.
+//!
+//! Work is split by shapes alone, and one thread computes each piece, so results are bit-identical for any number of
+//! threads.
 
 mod attention;
 mod decode;
@@ -28,60 +30,68 @@ use crate::error::Result;
 use crate::memory::{HostArray, LazyArray, clear_pool};
 use crate::weights::LayerNormWeights;
 
-/// Rows that one task normalizes, adds or gathers at least: less is not worth handing to another thread.
-const ROWS_A_TASK: usize = 16;
+/// The fewest rows per task of a row-wise operation: fewer are not worth another thread.
+const MIN_ROWS_PER_TASK: usize = 16;
 
-/// The processors of this machine.
+/// The CPU backend. Dropping it clears the buffer pool.
 pub(crate) struct Fused(());
 
-/// What dropped activations left for the next run is of no use without a model. (Where there is another one, it starts
-/// again.)
 impl Drop for Fused {
     fn drop(&mut self) {
-        clear_pool();
+        clear_pool(); // useless without a model; another model refills it
     }
 }
 
 impl Fused {
     pub(crate) fn new() -> Self {
-        gemm::take_panels_as_they_are();
+        gemm::disable_lhs_packing();
         Self(())
     }
 }
 
+/// Token and position embeddings.
 pub(crate) struct FusedEmbedding {
+    /// Shape: `[d_vocab, d_model]`.
     w_e: Array2<f32>,
+    /// Shape: `[n_ctx, d_model]`.
     w_pos: Array2<f32>,
 }
 
+/// A layer norm, with or without weights.
 pub(crate) struct FusedLayerNorm {
-    /// Scale and shift.
+    /// Scale and shift. Shape: each `[d_model]`.
     weights: Option<(Vec<f32>, Vec<f32>)>,
     eps: f32,
 }
 
+/// A weight matrix, packed, and its bias.
 pub(crate) struct FusedLinear {
+    /// Shape: `[in, out]`.
     w: PackedMatrix,
+    /// Shape: `[out]`.
     b: Array1<f32>,
 }
 
 impl FusedLinear {
+    /// Shape: `w [in, out]`, `b [out]`.
     fn new(w: ArrayView2<f32>, b: Array1<f32>) -> Self {
         Self { w: PackedMatrix::new(w), b }
     }
 
-    /// `act_fn(x W + b)`; `act_fn` gets pieces of rows.
-    fn apply(&self, x: &HostArray<Ix2>, act_fn: impl Fn(&mut [f32]) + Sync) -> HostArray<Ix2> {
+    /// `act_fn(x W + b)`. `act_fn` is called with pieces of rows, and updates them in place.
+    /// Shape: `[rows, in]` → `[rows, out]`.
+    fn forward(&self, x: &HostArray<Ix2>, act_fn: impl Fn(&mut [f32]) + Sync) -> HostArray<Ix2> {
         let b = self.b.as_slice().expect("a bias is contiguous");
-        let finish = |column: usize, y: &mut [f32]| {
+        let epilogue = |column: usize, y: &mut [f32]| {
             y.iter_mut().zip(&b[column..]).for_each(|(y, b)| *y += b);
             act_fn(y);
         };
-        self.w.product(x.view(), finish)
+        self.w.matmul(x.view(), epilogue)
     }
 }
 
-/// Cuts a view into pieces of the given sizes along an axis.
+/// Splits a view into pieces of the given sizes along an axis. Shape: `[rows, columns]` → each `[size, columns]` or
+/// `[rows, size]`.
 fn split<'a>(
     view: ArrayViewMut2<'a, f32>,
     axis: Axis,
@@ -96,15 +106,16 @@ fn split<'a>(
     sizes.map_while(piece).collect()
 }
 
-/// Makes a matrix row by row.
-fn rows(n: usize, columns: usize, row: impl Fn(usize, &mut [f32]) + Sync + Send) -> HostArray<Ix2> {
-    let mut y = HostArray::uninit(Dim((n, columns)));
+/// A new matrix, filled in parallel: `fill_row(index, row)` writes each row. Shape: → `[rows, columns]`.
+fn map_rows(rows: usize, columns: usize, fill_row: impl Fn(usize, &mut [f32]) + Sync + Send) -> HostArray<Ix2> {
+    let mut y = HostArray::from_pool(Dim((rows, columns)));
     let values = y.as_slice_mut().expect("a new matrix is contiguous");
-    let by_row = values.par_chunks_exact_mut(columns.max(1)).with_min_len(ROWS_A_TASK).enumerate();
-    by_row.for_each(|(index, y)| row(index, y));
+    let by_row = values.par_chunks_exact_mut(columns.max(1)).with_min_len(MIN_ROWS_PER_TASK).enumerate();
+    by_row.for_each(|(index, y)| fill_row(index, y));
     y
 }
 
+/// One row. Shape: `[rows, columns]` → `[columns]`.
 fn row(x: &HostArray<Ix2>, index: usize) -> &[f32] {
     let columns = x.ncols();
     &x.as_slice().expect("activations are contiguous")[index * columns..(index + 1) * columns]
@@ -138,7 +149,7 @@ impl Backend for Fused {
 
     fn embed(&self, embedding: &FusedEmbedding, tokens: &[u32], positions: &[usize]) -> Result<HostArray<Ix2>> {
         let (w_e, w_pos) = (&embedding.w_e, &embedding.w_pos);
-        Ok(rows(tokens.len(), w_e.ncols(), |index, y| {
+        Ok(map_rows(tokens.len(), w_e.ncols(), |index, y| {
             let (token, position) = (w_e.row(tokens[index] as usize), w_pos.row(positions[index]));
             y.iter_mut().zip(token.iter().zip(position)).for_each(|(y, (token, position))| *y = token + position);
         }))
@@ -146,7 +157,7 @@ impl Backend for Fused {
 
     fn layer_norm(&self, norm: &FusedLayerNorm, x: &HostArray<Ix2>) -> Result<HostArray<Ix2>> {
         let n = x.ncols() as f32;
-        Ok(rows(x.nrows(), x.ncols(), |index, y| {
+        Ok(map_rows(x.nrows(), x.ncols(), |index, y| {
             y.copy_from_slice(row(x, index));
             let mean = Sum::new(y).dispatch() / n;
             let variance = SumSquareSub::new(y, mean).dispatch() / n;
@@ -162,21 +173,21 @@ impl Backend for Fused {
     }
 
     fn linear(&self, linear: &FusedLinear, x: &HostArray<Ix2>) -> Result<HostArray<Ix2>> {
-        Ok(linear.apply(x, |_| ()))
+        Ok(linear.forward(x, |_| ()))
     }
 
     fn linear_act(&self, linear: &FusedLinear, act_fn: ActFn, x: &HostArray<Ix2>) -> Result<HostArray<Ix2>> {
         Ok(match act_fn {
-            ActFn::GeluNew => linear.apply(x, |y| ApproxGelu {}.map_mut(y)),
-            ActFn::Gelu => linear.apply(x, |y| Gelu {}.map_mut(y)),
-            ActFn::Relu => linear.apply(x, |y| y.iter_mut().for_each(|y| *y = y.max(0.0))),
-            ActFn::Silu => linear.apply(x, |y| Silu {}.map_mut(y)),
-            ActFn::Tanh => linear.apply(x, |y| Tanh {}.map_mut(y)),
+            ActFn::GeluNew => linear.forward(x, |y| ApproxGelu {}.map_mut(y)),
+            ActFn::Gelu => linear.forward(x, |y| Gelu {}.map_mut(y)),
+            ActFn::Relu => linear.forward(x, |y| y.iter_mut().for_each(|y| *y = y.max(0.0))),
+            ActFn::Silu => linear.forward(x, |y| Silu {}.map_mut(y)),
+            ActFn::Tanh => linear.forward(x, |y| Tanh {}.map_mut(y)),
         })
     }
 
     fn add(&self, a: &HostArray<Ix2>, b: &HostArray<Ix2>) -> Result<HostArray<Ix2>> {
-        Ok(rows(a.nrows(), a.ncols(), |index, y| {
+        Ok(map_rows(a.nrows(), a.ncols(), |index, y| {
             let terms = row(a, index).iter().zip(row(b, index));
             y.iter_mut().zip(terms).for_each(|(y, (a, b))| *y = a + b);
         }))
@@ -192,7 +203,7 @@ impl Backend for Fused {
         Ok(attention::attention(qkv.map(|x| x.view()), n_heads, prompts, keep_pattern))
     }
 
-    /// They are as large as the pattern, and few look at them: queries and keys are kept, and give them when asked.
+    /// Scores are as large as the pattern and rarely read, so the lazy array owns the queries and keys instead.
     fn attn_scores(
         &self,
         q: &HostArray<Ix2>,

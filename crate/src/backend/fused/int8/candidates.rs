@@ -1,59 +1,62 @@
-//! Going through a vector's logits, known up to a bound, for those that can be among the best.
+//! Selects the tokens of a vector whose upper bound is not below the k-th best lower bound.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::super::packed::WIDTH;
-use super::quantize::OfVector;
+use super::super::packed::PANEL_WIDTH;
+use super::quantize::VectorParams;
 
-/// Panels of tokens whose products lie in memory at a time.
-pub(in crate::backend::fused) const PANELS: usize = 4;
-/// Tokens whose products lie in memory at a time.
-pub(in crate::backend::fused) const TOKENS: usize = PANELS * WIDTH;
-/// So many tokens are looked at together, to see that none of them can be among the best.
+/// Panels whose products are in memory at a time.
+pub(super) const PANELS_PER_BLOCK: usize = 4;
+/// Tokens whose products are in memory at a time.
+pub(super) const TOKENS_PER_BLOCK: usize = PANELS_PER_BLOCK * PANEL_WIDTH;
+/// Tokens whose upper bounds are compared together, so that chunks without a candidate are skipped.
 const CHUNK: usize = 64;
-/// A vector with more candidates than this is better screened in another way.
-const MOST_CANDIDATES: usize = 2048;
+/// A list of this length is pruned. If more than half of it remains, the bounds rule out too little to be useful.
+const MAX_CANDIDATES: usize = 2048;
 
-/// The tokens that can be among the best of a vector, by ascending id.
-pub(in crate::backend::fused) enum Candidates {
-    Some(Vec<u32>),
-    /// Too many for a list, or a vector whose bounds are not finite.
+/// The tokens that can be among the `k` best of a vector.
+pub(crate) enum Candidates {
+    /// By ascending id.
+    Tokens(Vec<u32>),
+    /// The whole vocabulary: too many tokens for a list, or bounds that are not finite.
     All,
 }
 
 impl Candidates {
-    pub(in crate::backend::fused) fn number(&self, d_vocab: usize) -> usize {
+    /// The number of candidates.
+    pub(crate) fn len(&self, d_vocab: usize) -> usize {
         match self {
-            Candidates::Some(tokens) => tokens.len(),
+            Candidates::Tokens(tokens) => tokens.len(),
             Candidates::All => d_vocab,
         }
     }
 }
 
-/// What is known of a vector's best tokens so far.
-pub(in crate::backend::fused) struct Found {
-    /// The best lower bounds, in descending order; as many as are wanted, once there were as many tokens.
-    low: Vec<f32>,
-    wanted: usize,
-    /// So many tokens as are wanted have a logit that is at least this: another run has seen them.
-    floor: f32,
-    /// Token and upper bound.
+/// The candidates of one vector among the tokens that one task has scanned.
+pub(super) struct CandidateList {
+    /// The `k` best lower bounds so far, in descending order.
+    lower_bounds: Vec<f32>,
+    k: usize,
+    /// The last value read from the vector's [`SharedBound`].
+    shared_bound: f32,
+    /// Tokens by ascending id, with the upper bound on the logit of each.
     candidates: Vec<(u32, f32)>,
+    /// Whether every token counts as a candidate.
     all: bool,
 }
 
-/// So many tokens as are wanted have a logit that is at least this, whoever has seen them.
-pub(in crate::backend::fused) struct Sure(AtomicU32);
+/// A lower bound on the k-th best logit, shared between threads.
+pub(super) struct SharedBound(AtomicU32);
 
-impl Default for Sure {
+impl Default for SharedBound {
     fn default() -> Self {
-        Self(AtomicU32::new(Self::in_order(f32::NEG_INFINITY)))
+        Self(AtomicU32::new(Self::to_ordered_bits(f32::NEG_INFINITY)))
     }
 }
 
-impl Sure {
-    /// Integers in the order of the numbers.
-    fn in_order(x: f32) -> u32 {
+impl SharedBound {
+    /// Maps floats to integers of the same order, so that `fetch_max` works.
+    fn to_ordered_bits(x: f32) -> u32 {
         let bits = x.to_bits();
         if x.is_sign_negative() { !bits } else { bits | 1 << 31 }
     }
@@ -64,146 +67,157 @@ impl Sure {
     }
 
     fn raise(&self, to: f32) {
-        self.0.fetch_max(Self::in_order(to), Ordering::Relaxed);
+        self.0.fetch_max(Self::to_ordered_bits(to), Ordering::Relaxed);
     }
 }
 
-impl Found {
-    pub(in crate::backend::fused) fn new(wanted: usize, x: &OfVector, largest_norm: f32) -> Self {
-        // No bound and no logit comes near the largest float.
-        let all = !(x.step.is_finite() && x.off <= 1.0 && x.norm * largest_norm.max(1.0) < f32::MAX / 16.0);
-        Self { low: Vec::with_capacity(wanted + 1), wanted, floor: f32::NEG_INFINITY, candidates: Vec::new(), all }
+impl CandidateList {
+    /// An empty list for the vector `x`; `largest_norm` is at least the norm of every column.
+    pub(super) fn new(k: usize, x: &VectorParams, largest_norm: f32) -> Self {
+        // Bounds hold only if no logit and no bound comes near the largest float.
+        let bounded =
+            x.scale.is_finite() && x.relative_error <= 1.0 && x.norm * largest_norm.max(1.0) < f32::MAX / 16.0;
+        let lower_bounds = Vec::with_capacity(k + 1);
+        Self { lower_bounds, k, shared_bound: f32::NEG_INFINITY, candidates: Vec::new(), all: !bounded }
     }
 
-    /// So many tokens as are wanted have a logit that is at least this.
+    /// A lower bound on the k-th best logit of the whole vocabulary.
     #[inline(always)]
-    fn sure(&self) -> f32 {
-        if self.low.len() < self.wanted { self.floor } else { self.floor.max(self.low[self.wanted - 1]) }
-    }
-
-    #[inline(always)]
-    fn insert_low(&mut self, low: f32) {
-        if self.low.len() < self.wanted || low > self.low[self.wanted - 1] {
-            let at = self.low.partition_point(|&other| other >= low);
-            self.low.insert(at, low);
-            self.low.truncate(self.wanted);
+    fn bound(&self) -> f32 {
+        if self.lower_bounds.len() < self.k {
+            self.shared_bound
+        } else {
+            self.shared_bound.max(self.lower_bounds[self.k - 1])
         }
     }
 
-    fn forget_the_hopeless(&mut self) {
-        let sure = self.sure();
-        self.candidates.retain(|&(_, high)| high >= sure);
-        if self.candidates.len() > MOST_CANDIDATES / 2 {
+    #[inline(always)]
+    fn insert_lower_bound(&mut self, low: f32) {
+        if self.lower_bounds.len() < self.k || low > self.lower_bounds[self.k - 1] {
+            let at = self.lower_bounds.partition_point(|&other| other >= low);
+            self.lower_bounds.insert(at, low);
+            self.lower_bounds.truncate(self.k);
+        }
+    }
+
+    /// Removes the candidates that the bound has ruled out since they were added.
+    fn prune(&mut self) {
+        let bound = self.bound();
+        self.candidates.retain(|&(_, high)| high >= bound);
+        if self.candidates.len() > MAX_CANDIDATES / 2 {
             self.all = true;
             self.candidates = Vec::new();
         }
     }
 
+    /// Adds a token whose logit is between `low` and `high`.
     fn push(&mut self, token: u32, low: f32, high: f32) {
-        self.insert_low(low);
+        self.insert_lower_bound(low);
         self.candidates.push((token, high));
-        if self.candidates.len() == MOST_CANDIDATES {
-            self.forget_the_hopeless();
+        if self.candidates.len() == MAX_CANDIDATES {
+            self.prune();
         }
     }
 
-    /// Takes what was found among tokens of higher ids.
-    pub(in crate::backend::fused) fn append(&mut self, later: Self) {
-        self.floor = self.floor.max(later.floor);
-        later.low.into_iter().for_each(|low| self.insert_low(low));
+    /// Appends the candidates of a list whose tokens have higher ids.
+    pub(super) fn append(&mut self, later: Self) {
+        self.shared_bound = self.shared_bound.max(later.shared_bound);
+        later.lower_bounds.into_iter().for_each(|low| self.insert_lower_bound(low));
         self.candidates.extend(later.candidates);
         self.all |= later.all;
-        if self.candidates.len() >= MOST_CANDIDATES {
-            self.forget_the_hopeless();
+        if self.candidates.len() >= MAX_CANDIDATES {
+            self.prune();
         }
     }
 
-    pub(in crate::backend::fused) fn finish(self) -> Candidates {
-        let sure = self.sure();
-        match self.all {
-            true => Candidates::All,
-            false => Candidates::Some(
-                self.candidates.into_iter().filter(|&(_, high)| high >= sure).map(|(token, _)| token).collect(),
-            ),
+    /// The candidates that the bound does not rule out.
+    pub(super) fn finish(self) -> Candidates {
+        let bound = self.bound();
+        if self.all {
+            return Candidates::All;
         }
+        let candidates = self.candidates.into_iter().filter(|&(_, high)| high >= bound);
+        Candidates::Tokens(candidates.map(|(token, _)| token).collect())
     }
 }
 
-/// What a vector's logits are computed from, without bias, for a block of tokens.
+/// `x · w` of one vector and a block of tokens, approximately.
 #[derive(Clone, Copy)]
-pub(in crate::backend::fused) enum Products<'a> {
-    /// `correction` is to be added, then `step` and that of the vector are to be multiplied.
-    Integers {
-        products: &'a [i32],
-        correction: &'a [i32],
-        step: &'a [f32],
-    },
+pub(super) enum Products<'a> {
+    /// `x̂ · ŵ = (products + correction) · scale · x.scale`. Shape: each `[tokens]`.
+    Integers { products: &'a [i32], correction: &'a [i32], scale: &'a [f32] },
+    /// Shape: `[tokens]`.
     Floats(&'a [f32]),
 }
 
-/// Takes from the products of a block what can be among the best, and passes quickly over all the others.
-pub(in crate::backend::fused) struct Look<'a> {
-    pub(in crate::backend::fused) found: &'a mut Found,
-    pub(in crate::backend::fused) sure: &'a Sure,
-    pub(in crate::backend::fused) x: OfVector,
-    pub(in crate::backend::fused) products: Products<'a>,
-    pub(in crate::backend::fused) error: &'a [f32],
-    pub(in crate::backend::fused) norm: &'a [f32],
-    pub(in crate::backend::fused) bias: &'a [f32],
-    pub(in crate::backend::fused) bias_rounding: f32,
+/// Adds the candidates of a block of tokens to a vector's list, and skips all other tokens a chunk at a time.
+pub(super) struct ScanLogits<'a> {
+    pub(super) list: &'a mut CandidateList,
+    pub(super) shared: &'a SharedBound,
+    pub(super) x: VectorParams,
+    pub(super) products: Products<'a>,
+    /// The error of a product, relative to `‖x‖`, that is due to `w`. Shape: `[tokens]`.
+    pub(super) error: &'a [f32],
+    /// At least `‖ŵ‖`. Shape: `[tokens]`.
+    pub(super) norm: &'a [f32],
+    /// Shape: `[tokens]`.
+    pub(super) bias: &'a [f32],
+    /// The rounding error of adding the bias.
+    pub(super) bias_rounding: f32,
     /// The first token of the block.
-    pub(in crate::backend::fused) first: usize,
+    pub(super) first: usize,
 }
 
-impl pulp::WithSimd for Look<'_> {
+impl pulp::WithSimd for ScanLogits<'_> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: pulp::Simd>(self, _: S) {
-        let Self { found, sure: shared, x, products, error, norm, bias, bias_rounding, first } = self;
-        if found.all {
+        let Self { list, shared, x, products, error, norm, bias, bias_rounding, first } = self;
+        if list.all {
             return;
         }
-        found.floor = shared.get();
-        let mut sure = found.sure() - bias_rounding;
-        let before = found.candidates.len();
-        // In one operation where the processor has it; without, the standard library would take its time.
+        list.shared_bound = shared.get();
+        let mut threshold = list.bound() - bias_rounding;
+        let before = list.candidates.len();
+        // Without a fused instruction, `f32::mul_add` calls a slow library function.
         let mul_add = |a: f32, b: f32, c: f32| if S::IS_SCALAR { a * b + c } else { a.mul_add(b, c) };
-        let bound = |error: f32, norm: f32| mul_add(norm, x.off, error); // as a share of ‖x‖
-        // Loops without branches, which the compiler turns into vector operations.
-        let mut high = [0.0_f32; TOKENS];
-        let of_tokens = error.iter().zip(norm).zip(bias);
+        let relative_bound = |error: f32, norm: f32| mul_add(norm, x.relative_error, error); // relative to ‖x‖
+        // Loops without branches, which the compiler vectorizes.
+        let mut high = [0.0_f32; TOKENS_PER_BLOCK];
+        let params = error.iter().zip(norm).zip(bias);
         match products {
-            Products::Integers { products, correction, step } => {
-                let products = products.iter().zip(correction).zip(step);
-                for (high, (((product, correction), &step), ((&error, &norm), &bias))) in
-                    high.iter_mut().zip(products.zip(of_tokens))
+            Products::Integers { products, correction, scale } => {
+                let products = products.iter().zip(correction).zip(scale);
+                for (high, (((product, correction), &scale), ((&error, &norm), &bias))) in
+                    high.iter_mut().zip(products.zip(params))
                 {
                     let integer = product + correction;
-                    *high = mul_add(integer as f32 * step, x.step, mul_add(bound(error, norm), x.norm, bias));
+                    let bound_and_bias = mul_add(relative_bound(error, norm), x.norm, bias);
+                    *high = mul_add(integer as f32 * scale, x.scale, bound_and_bias);
                 }
             }
             Products::Floats(products) => {
-                for (high, (product, ((&error, &norm), &bias))) in high.iter_mut().zip(products.iter().zip(of_tokens)) {
-                    *high = product + mul_add(bound(error, norm), x.norm, bias);
+                for (high, (product, ((&error, &norm), &bias))) in high.iter_mut().zip(products.iter().zip(params)) {
+                    *high = product + mul_add(relative_bound(error, norm), x.norm, bias);
                 }
             }
         }
         for (chunk, high) in high[..bias.len()].chunks(CHUNK).enumerate() {
-            let above: u32 = high.iter().map(|&high| u32::from(high >= sure)).sum();
+            let above: u32 = high.iter().map(|&high| u32::from(high >= threshold)).sum();
             if above == 0 {
                 continue;
             }
             for (at, &high) in (chunk * CHUNK..).zip(high) {
-                if high >= sure {
-                    let bound = bound(error[at], norm[at]) * x.norm + bias_rounding;
-                    found.push((first + at) as u32, high - 2.0 * bound, high + bias_rounding);
-                    sure = found.sure() - bias_rounding;
+                if high >= threshold {
+                    let bound = relative_bound(error[at], norm[at]) * x.norm + bias_rounding;
+                    list.push((first + at) as u32, high - 2.0 * bound, high + bias_rounding);
+                    threshold = list.bound() - bias_rounding;
                 }
             }
         }
-        if found.candidates.len() > before {
-            shared.raise(found.sure());
+        if list.candidates.len() > before {
+            shared.raise(list.bound());
         }
     }
 }

@@ -1,4 +1,7 @@
-//! Columns and vectors as whole multiples of a step, and how far they are then from what they stand for.
+//! Quantization: columns and vectors as a scale times 8-bit integers, with the error of each.
+//!
+//! A column `w` becomes `ŵ = scale · q` with `q` from −127 to 127, a vector `x` becomes `x̂ = scale · (q − zero_point)`
+//! with unsigned `q`. Instructions for 8-bit products multiply unsigned by signed integers.
 
 use std::ops::Range;
 
@@ -7,175 +10,185 @@ use rayon::prelude::*;
 use rten_gemm::{GemmExecutor, PackedAMatrix};
 use rten_tensor::NdTensorView;
 
-use super::super::packed::WIDTH;
+use super::super::packed::PANEL_WIDTH;
 
-/// Products of unsigned and signed integers of 8 bits.
-pub(in crate::backend::fused) type Integers = GemmExecutor<u8, i8, i32>;
+/// Matrix products of unsigned and signed 8-bit integers, summed in 32 bits.
+pub(crate) type Int8Gemm = GemmExecutor<u8, i8, i32>;
 
-/// The largest multiple of a step that a token's column has.
-const LARGEST: f32 = 127.0;
-/// More than the rounding of the few operations that a bound and a logit take, as a share of what goes into them.
-pub(in crate::backend::fused) const ROUNDING: f64 = 1e-6;
-/// Vectors whose products lie in memory at a time: with those of a block of tokens, a fifth of the second-level cache.
-pub(in crate::backend::fused) const ROWS: usize = 192;
+/// The largest magnitude of a quantized weight.
+const MAX_QUANTIZED: f32 = 127.0;
+/// A relative margin above the float rounding of the few operations that compute a bound or a logit.
+pub(super) const ROUNDING: f64 = 1e-6;
+/// Vectors per block: their products with a block of tokens take a fifth of the L2 cache.
+pub(super) const VECTORS_PER_BLOCK: usize = 192;
 
-/// A number a token.
-pub(in crate::backend::fused) struct OfTokens {
-    /// `ŵ` is so many times an integer.
-    pub(in crate::backend::fused) step: Vec<f32>,
-    /// At least `‖w − ŵ‖`.
-    pub(in crate::backend::fused) error: Vec<f32>,
-    /// At least `‖ŵ‖`.
-    pub(in crate::backend::fused) norm: Vec<f32>,
+/// The scale, error bound and norm of each token's column.
+pub(super) struct ColumnParams {
+    /// `ŵ` is this times integers. Shape: `[tokens]`.
+    pub(super) scale: Vec<f32>,
+    /// At least `‖w − ŵ‖`. Shape: `[tokens]`.
+    pub(super) error: Vec<f32>,
+    /// At least `‖ŵ‖`. Shape: `[tokens]`.
+    pub(super) norm: Vec<f32>,
 }
 
-/// Vectors `x`, rounded, and how far they are from what they stand for.
-pub(in crate::backend::fused) struct Rounded {
-    /// Of equal size: a short one at the end would be read through all tokens for little.
-    pub(in crate::backend::fused) blocks: Vec<PackedAMatrix<u8>>,
-    pub(in crate::backend::fused) rows_a_block: usize,
-    pub(in crate::backend::fused) rows: Vec<OfVector>,
+/// Quantized vectors, in blocks.
+pub(super) struct QuantizedVectors {
+    /// Blocks of equal size (the last may be smaller by a few rows): a short last block would cost a pass over all
+    /// tokens for little.
+    pub(super) blocks: Vec<PackedAMatrix<u8>>,
+    pub(super) rows_per_block: usize,
+    pub(super) params: Vec<VectorParams>,
 }
 
+/// The scale, error bound and norm of a vector.
 #[derive(Clone, Copy)]
-pub(in crate::backend::fused) struct OfVector {
-    pub(in crate::backend::fused) step: f32,
+pub(super) struct VectorParams {
+    /// `x̂` is this times integers.
+    pub(super) scale: f32,
     /// At least `‖x − x̂‖ / ‖x‖`.
-    pub(in crate::backend::fused) off: f32,
+    pub(super) relative_error: f32,
     /// At least `‖x‖`.
-    pub(in crate::backend::fused) norm: f32,
+    pub(super) norm: f32,
 }
 
-/// The integer that stands for zero in a vector. Where the processor adds the products of two neighbours in 16 bits, 7 bits
-/// on this side keep the sum within them.
-pub(in crate::backend::fused) fn zero(integers: &Integers) -> i32 {
-    if integers.may_saturate() { 64 } else { 128 }
+/// The integer that represents zero in a quantized vector.
+///
+/// Some processors add the products of two neighbors in 16 bits. There, vectors use 7 bits, and no sum saturates.
+pub(super) fn zero_point(int8: &Int8Gemm) -> i32 {
+    if int8.may_saturate() { 64 } else { 128 }
 }
 
 /// The Euclidean norm.
-pub(in crate::backend::fused) fn norm<'a>(values: impl IntoIterator<Item = &'a f32>) -> f64 {
+pub(crate) fn norm<'a>(values: impl IntoIterator<Item = &'a f32>) -> f64 {
     values.into_iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt()
 }
 
-/// Not less than `x`.
-pub(in crate::backend::fused) fn up(x: f64) -> f32 {
+/// Rounds to a float that is not less than `x`.
+pub(super) fn round_up(x: f64) -> f32 {
     (x * (1.0 + ROUNDING)) as f32
 }
 
-impl OfTokens {
-    pub(in crate::backend::fused) fn zeros(n: usize) -> Self {
-        Self { step: vec![0.0; n], error: vec![0.0; n], norm: vec![0.0; n] }
+impl ColumnParams {
+    pub(super) fn zeros(n: usize) -> Self {
+        Self { scale: vec![0.0; n], error: vec![0.0; n], norm: vec![0.0; n] }
     }
 
-    /// `step`, `error` and `norm`.
-    pub(in crate::backend::fused) fn range(&mut self, tokens: Range<usize>) -> [&mut [f32]; 3] {
-        [&mut self.step, &mut self.error, &mut self.norm].map(|values| &mut values[tokens.clone()])
+    /// `scale`, `error` and `norm` of a range of tokens. Shape: → each `[tokens]`.
+    pub(super) fn range_mut(&mut self, tokens: Range<usize>) -> [&mut [f32]; 3] {
+        [&mut self.scale, &mut self.error, &mut self.norm].map(|values| &mut values[tokens.clone()])
     }
 
-    /// `step`, `error` and `norm`.
-    pub(in crate::backend::fused) fn view(&self, tokens: Range<usize>) -> [&[f32]; 3] {
-        [&self.step, &self.error, &self.norm].map(|values| &values[tokens.clone()])
+    /// `scale`, `error` and `norm` of a range of tokens. Shape: → each `[tokens]`.
+    pub(super) fn range(&self, tokens: Range<usize>) -> [&[f32]; 3] {
+        [&self.scale, &self.error, &self.norm].map(|values| &values[tokens.clone()])
     }
 }
 
-/// Rounds the columns of a panel, side by side.
-pub(in crate::backend::fused) struct RoundColumns<'a> {
-    /// Shape: `[inner, up to WIDTH]`.
-    pub(in crate::backend::fused) panel: ArrayView2<'a, f32>,
-    /// A row of the panel every `stride` integers.
-    pub(in crate::backend::fused) q: &'a mut [i8],
-    pub(in crate::backend::fused) stride: usize,
-    pub(in crate::backend::fused) of_panel: [&'a mut [f32]; 3],
+/// Quantizes the columns of a panel.
+pub(super) struct QuantizeColumns<'a> {
+    /// Shape: `[inner, up to PANEL_WIDTH]`.
+    pub(super) panel: ArrayView2<'a, f32>,
+    /// The quantized panel; its rows are `stride` integers apart.
+    pub(super) q: &'a mut [i8],
+    pub(super) stride: usize,
+    /// `scale`, `error` and `norm`. Shape: each `[up to PANEL_WIDTH]`.
+    pub(super) params: [&'a mut [f32]; 3],
 }
 
-impl pulp::WithSimd for RoundColumns<'_> {
+impl pulp::WithSimd for QuantizeColumns<'_> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: pulp::Simd>(self, _: S) {
-        let Self { panel, q, stride, of_panel: [step, error, norm] } = self;
-        // Loops of a length that the compiler knows become vector operations.
-        let wide = |values: ArrayView1<'_, f32>| {
-            let mut wide = [0.0_f32; WIDTH];
-            wide[..values.len()].copy_from_slice(values.to_slice().expect("a row of a panel is contiguous"));
-            wide
+        let Self { panel, q, stride, params: [scale, error, norm] } = self;
+        // Loops of a constant length, which the compiler vectorizes.
+        let padded = |values: ArrayView1<'_, f32>| {
+            let mut padded = [0.0_f32; PANEL_WIDTH];
+            padded[..values.len()].copy_from_slice(values.to_slice().expect("a row of a panel is contiguous"));
+            padded
         };
-        let mut largest = [0.0_f32; WIDTH];
+        let mut largest = [0.0_f32; PANEL_WIDTH];
         for values in panel.outer_iter() {
-            largest.iter_mut().zip(wide(values)).for_each(|(largest, w)| *largest = largest.max(w.abs()));
+            largest.iter_mut().zip(padded(values)).for_each(|(largest, w)| *largest = largest.max(w.abs()));
         }
-        let steps = largest.map(|largest| largest / LARGEST);
-        let per_step = steps.map(|step| if step > 0.0 { 1.0 / step } else { 0.0 });
-        let (mut errors, mut norms) = ([0.0_f64; WIDTH], [0.0_f64; WIDTH]);
+        let scales = largest.map(|largest| largest / MAX_QUANTIZED);
+        let inverse_scales = scales.map(|scale| if scale > 0.0 { 1.0 / scale } else { 0.0 });
+        let (mut squared_errors, mut squared_norms) = ([0.0_f64; PANEL_WIDTH], [0.0_f64; PANEL_WIDTH]);
         for (values, q) in panel.outer_iter().zip(q.chunks_mut(stride)) {
-            let w = wide(values);
-            let mut whole = [0.0_f32; WIDTH];
-            for at in 0..WIDTH {
-                whole[at] = (w[at] * per_step[at]).round_ties_even().clamp(-LARGEST, LARGEST);
+            let w = padded(values);
+            let mut quantized = [0.0_f32; PANEL_WIDTH];
+            for at in 0..PANEL_WIDTH {
+                quantized[at] = (w[at] * inverse_scales[at]).round_ties_even().clamp(-MAX_QUANTIZED, MAX_QUANTIZED);
             }
-            for at in 0..WIDTH {
-                let rounded = f64::from(whole[at]) * f64::from(steps[at]);
-                let off = f64::from(w[at]) - rounded;
-                errors[at] += off * off;
-                norms[at] += rounded * rounded;
+            for at in 0..PANEL_WIDTH {
+                let dequantized = f64::from(quantized[at]) * f64::from(scales[at]);
+                let error = f64::from(w[at]) - dequantized;
+                squared_errors[at] += error * error;
+                squared_norms[at] += dequantized * dequantized;
             }
-            q.iter_mut().zip(&whole[..panel.ncols()]).for_each(|(q, whole)| *q = *whole as i8);
+            q.iter_mut().zip(&quantized[..panel.ncols()]).for_each(|(q, quantized)| *q = *quantized as i8);
         }
-        step.iter_mut().zip(steps).for_each(|(to, step)| *to = step);
-        error.iter_mut().zip(errors).for_each(|(to, square)| *to = up(square.sqrt()));
-        norm.iter_mut().zip(norms).for_each(|(to, square)| *to = up(square.sqrt()));
+        scale.iter_mut().zip(scales).for_each(|(to, scale)| *to = scale);
+        error.iter_mut().zip(squared_errors).for_each(|(to, square)| *to = round_up(square.sqrt()));
+        norm.iter_mut().zip(squared_norms).for_each(|(to, square)| *to = round_up(square.sqrt()));
     }
 }
 
-impl Rounded {
-    pub(in crate::backend::fused) fn new(integers: &Integers, x: ArrayView2<f32>) -> Self {
-        let zero = zero(integers);
-        let largest = (zero - 1) as f32;
+impl QuantizedVectors {
+    /// Quantizes the rows of a matrix. Shape: `x [n, inner]`.
+    pub(super) fn new(int8: &Int8Gemm, x: ArrayView2<f32>) -> Self {
+        let zero_point = zero_point(int8);
+        let max_quantized = (zero_point - 1) as f32;
         let arch = pulp::Arch::new();
         let mut q = vec![0; x.len()];
         let tasks: Vec<_> = x.outer_iter().zip(q.chunks_exact_mut(x.ncols())).collect();
-        let round = |(x, q): (ArrayView1<f32>, &mut [u8])| {
+        let quantize = |(x, q): (ArrayView1<f32>, &mut [u8])| {
             let x = x.to_slice().expect("a row is contiguous");
-            arch.dispatch(RoundVector { x, q, largest, zero })
+            arch.dispatch(QuantizeVector { x, q, max_quantized, zero_point })
         };
-        let rows: Vec<OfVector> = tasks.into_par_iter().with_min_len(16).map(round).collect();
-        let q = ArrayView2::from_shape(x.dim(), &q).expect("as many as the vectors have");
+        let params: Vec<VectorParams> = tasks.into_par_iter().with_min_len(16).map(quantize).collect();
+        let q = ArrayView2::from_shape(x.dim(), &q).expect("as many integers as floats"); // [n, inner]
         let pack = |q: ArrayView2<u8>| {
-            let values = q.to_slice().expect("rows that lie below each other");
-            integers.prepack_a(NdTensorView::from_data([q.nrows(), q.ncols()], values))
+            let values = q.to_slice().expect("a range of rows is contiguous");
+            int8.prepack_a(NdTensorView::from_data([q.nrows(), q.ncols()], values))
         };
-        let rows_a_block = rows.len().div_ceil(rows.len().div_ceil(ROWS).max(1)).max(1);
-        Self { blocks: q.axis_chunks_iter(Axis(0), rows_a_block).map(pack).collect(), rows_a_block, rows }
+        let rows_per_block = params.len().div_ceil(params.len().div_ceil(VECTORS_PER_BLOCK).max(1)).max(1);
+        Self { blocks: q.axis_chunks_iter(Axis(0), rows_per_block).map(pack).collect(), rows_per_block, params }
     }
 }
 
-/// Rounds a vector to multiples of a step, and adds what stands for zero.
-struct RoundVector<'a> {
+/// Quantizes a vector.
+struct QuantizeVector<'a> {
+    /// Shape: `[inner]`.
     x: &'a [f32],
+    /// Shape: `[inner]`.
     q: &'a mut [u8],
-    largest: f32,
-    zero: i32,
+    /// The largest distance of a quantized value from the zero point.
+    max_quantized: f32,
+    zero_point: i32,
 }
 
-impl pulp::WithSimd for RoundVector<'_> {
-    type Output = OfVector;
+impl pulp::WithSimd for QuantizeVector<'_> {
+    type Output = VectorParams;
 
     #[inline(always)]
-    fn with_simd<S: pulp::Simd>(self, _: S) -> OfVector {
-        let Self { x, q, largest, zero } = self;
-        let step = x.iter().fold(0.0_f32, |most, x| most.max(x.abs())) / largest;
-        let per_step = if step > 0.0 { 1.0 / step } else { 0.0 };
-        let (mut errors, mut norms) = ([0.0_f64; 8], [0.0_f64; 8]);
+    fn with_simd<S: pulp::Simd>(self, _: S) -> VectorParams {
+        let Self { x, q, max_quantized, zero_point } = self;
+        let scale = x.iter().fold(0.0_f32, |largest, x| largest.max(x.abs())) / max_quantized;
+        let inverse_scale = if scale > 0.0 { 1.0 / scale } else { 0.0 };
+        let (mut squared_errors, mut squared_norms) = ([0.0_f64; 8], [0.0_f64; 8]);
         for (x, q) in x.chunks(8).zip(q.chunks_mut(8)) {
             for (lane, (&x, q)) in x.iter().zip(q).enumerate() {
-                let whole = (x * per_step).round_ties_even().clamp(-largest, largest);
-                *q = (whole as i32 + zero) as u8;
-                let off = f64::from(x) - f64::from(whole) * f64::from(step);
-                errors[lane] += off * off;
-                norms[lane] += f64::from(x) * f64::from(x);
+                let quantized = (x * inverse_scale).round_ties_even().clamp(-max_quantized, max_quantized);
+                *q = (quantized as i32 + zero_point) as u8;
+                let error = f64::from(x) - f64::from(quantized) * f64::from(scale);
+                squared_errors[lane] += error * error;
+                squared_norms[lane] += f64::from(x) * f64::from(x);
             }
         }
-        let [error, norm] = [errors, norms].map(|squares| squares.iter().sum::<f64>().sqrt());
-        OfVector { step, off: if error == 0.0 { 0.0 } else { up(error / norm) }, norm: up(norm) }
+        let [error, norm] = [squared_errors, squared_norms].map(|squares| squares.iter().sum::<f64>().sqrt());
+        let relative_error = if error == 0.0 { 0.0 } else { round_up(error / norm) };
+        VectorParams { scale, relative_error, norm: round_up(norm) }
     }
 }
