@@ -1,6 +1,6 @@
 //! Text ↔ token ids, through Hugging Face's `tokenizers`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokenizers::models::bpe::BPE;
@@ -9,7 +9,16 @@ use tokenizers::{AddedToken, DecoderWrapper, PreTokenizerWrapper};
 
 use crate::error::{Error, Result};
 
-/// GPT-2's tokenizer, or whichever one lies beside the model. Cloning is cheap.
+/// The paths of a tokenizer's files.
+#[derive(Debug)]
+pub(crate) enum TokenizerFiles {
+    /// `tokenizer.json`.
+    Json(PathBuf),
+    /// `vocab.json` and `merges.txt`.
+    VocabAndMerges { vocab: PathBuf, merges: PathBuf },
+}
+
+/// A model's tokenizer: text ↔ token ids. Cloning is cheap.
 #[derive(Clone)]
 pub struct Tokenizer {
     inner: Arc<tokenizers::Tokenizer>,
@@ -17,24 +26,14 @@ pub struct Tokenizer {
 }
 
 impl Tokenizer {
-    /// The tokenizer of a model folder: `tokenizer.json`, else `vocab.json` with `merges.txt`, else none.
+    /// Reads a model's tokenizer.
     ///
     /// # Errors
-    /// [`Error::Format`] if the files are there and cannot be understood, [`Error::MissingFile`] if one of the pair
-    /// `vocab.json`, `merges.txt` is alone.
-    pub(crate) fn from_folder(folder: &Path, bos: u32) -> Result<Option<Self>> {
-        let whole = folder.join("tokenizer.json");
-        let (vocab, merges) = (folder.join("vocab.json"), folder.join("merges.txt"));
-        if whole.is_file() {
-            return Ok(Some(Self::from_json(&whole, bos)?));
-        }
-        match (vocab.is_file(), merges.is_file()) {
-            (false, false) => Ok(None),
-            (true, true) => Ok(Some(Self::from_vocab_and_merges(&vocab, &merges, bos)?)),
-            (there, _) => Err(Error::MissingFile {
-                path: if there { merges } else { vocab },
-                hint: "vocab.json and merges.txt only work together; tokenizer.json alone does too".into(),
-            }),
+    /// [`Error::Io`], and [`Error::Format`] for a file that is not a tokenizer.
+    pub(crate) fn from_files(files: &TokenizerFiles, bos: u32) -> Result<Self> {
+        match files {
+            TokenizerFiles::Json(path) => Self::from_json(path, bos),
+            TokenizerFiles::VocabAndMerges { vocab, merges } => Self::from_vocab_and_merges(vocab, merges, bos),
         }
     }
 

@@ -68,7 +68,8 @@ impl Gpt2 {
         evcxr::warn_of_debug_build();
         let files = pretrained::find(name, &options)?;
         let config = Gpt2Config::from_file(&files.config)?;
-        let tokenizer = Tokenizer::from_folder(&files.folder, config.bos_token_id)?;
+        let tokenizer =
+            files.tokenizer.as_ref().map(|files| Tokenizer::from_files(files, config.bos_token_id)).transpose()?;
         let LoadOptions { processing, device, decode_cache_bytes, .. } = options;
         let checkpoint = Checkpoint::open(&files.weights, &config)?;
         let weights = ProcessedCheckpoint { checkpoint, steps: processing };
