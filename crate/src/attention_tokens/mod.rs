@@ -22,7 +22,7 @@ use crate::decode::{TopTokens, Vectors};
 use crate::error::{Error, Result, check_count, check_index};
 use crate::model::Gpt2;
 use crate::model::{Activation, ActivationCache};
-use crate::tokenizer::{self, Tokenizer};
+use crate::tokenizer::TokenLabels;
 
 /// How to decode a head. [`Projection::Notebook`] and the best token alone by default.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,7 +108,7 @@ pub struct PromptHeadData {
     pub k: TopTokens,
     /// The tokens of the value vectors, a row for each position.
     pub v: TopTokens,
-    tokenizer: Option<Tokenizer>,
+    labels: TokenLabels,
 }
 
 impl HeadData {
@@ -203,13 +203,13 @@ impl PromptHeadData {
 
     /// A token's text as it is, or `#` and its id where it has none.
     pub(crate) fn token_text(&self, token: u32) -> String {
-        tokenizer::text(self.tokenizer.as_ref(), token)
+        self.labels.text(token)
     }
 
     /// How a figure shows a token: its text, with `<nl>` for a newline, `<sp>` for a lone space, `<tab>` for a tab and
     /// `EOS` for `<|endoftext|>`. A token that has no text (no tokenizer, or an id beyond it) shows as `#` and its id.
     pub fn token_label(&self, token: u32) -> String {
-        tokenizer::label(self.tokenizer.as_ref(), token)
+        self.labels.label(token)
     }
 }
 
@@ -303,7 +303,7 @@ fn heads_data(
                 k: next(input.len()),
                 v: next(input.len()),
                 input,
-                tokenizer: model.tokenizer_if_any(),
+                labels: model.token_labels(),
             })
         });
         Ok(HeadData { layer, head, projection, prompts: prompts.collect::<Result<_>>()? })

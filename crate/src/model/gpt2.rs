@@ -15,7 +15,7 @@ use crate::config::Gpt2Config;
 use crate::error::{Error, Result, check_count, check_index};
 use crate::evcxr;
 use crate::pretrained::{self, Checkpoint, LoadOptions, ProcessedCheckpoint};
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{TokenLabels, Tokenizer};
 use crate::weights::Processing;
 
 /// A GPT-2 on a device, ready to run. Cloning is cheap: the weights are shared.
@@ -181,8 +181,9 @@ impl Gpt2 {
         &*self.0.on_device
     }
 
-    pub(crate) fn tokenizer_if_any(&self) -> Option<Tokenizer> {
-        self.0.tokenizer.clone()
+    /// The labels of the model's tokens.
+    pub(crate) fn token_labels(&self) -> TokenLabels {
+        TokenLabels::new(self.0.tokenizer.clone())
     }
 }
 
