@@ -1,4 +1,4 @@
-//! Text ↔ token ids, through Hugging Face's `tokenizers`.
+//! Text ↔ token ids, with Hugging Face's `tokenizers`; and the labels of tokens in figures and tables.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -40,7 +40,7 @@ impl Tokenizer {
     fn from_json(path: &Path, bos: u32) -> Result<Self> {
         let bytes = std::fs::read(path).map_err(Error::io(path))?;
         let mut inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(broken(path, "a tokenizer"))?;
-        // A file may carry the settings of somebody's training run; they would cut or fill prompts.
+        // The file may have the truncation and padding of a training run, which would cut or fill prompts.
         inner.with_truncation(None).map_err(broken(path, "a tokenizer without truncation"))?;
         inner.with_padding(None);
         Ok(Self { inner: Arc::new(inner), bos })
@@ -58,32 +58,33 @@ impl Tokenizer {
         Ok(Self { inner: Arc::new(inner), bos })
     }
 
-    /// Number of token ids that have a string.
+    /// Number of tokens, special ones included.
     pub fn vocab_size(&self) -> usize {
         self.inner.get_vocab_size(true)
     }
 
-    /// The token ids of a text, with the beginning-of-sequence token in front. Shape: `[pos]`.
+    /// The token ids of a text, with the beginning-of-sequence token in front. Shape: → `[pos]`.
     ///
     /// # Errors
-    /// [`Error::Tokenize`] if the tokenizer refuses the text.
+    /// [`Error::Tokenize`] if the tokenizer cannot encode the text.
     pub fn to_tokens(&self, text: &str) -> Result<Vec<u32>> {
         let mut tokens = vec![self.bos];
         tokens.extend(self.to_tokens_without_bos(text)?);
         Ok(tokens)
     }
 
-    /// The token ids of a text alone: TransformerLens' `to_tokens(text, prepend_bos=False)`. Shape: `[pos]`.
+    /// The token ids of a text, without the beginning-of-sequence token: TransformerLens' `to_tokens(text,
+    /// prepend_bos=False)`. Shape: → `[pos]`.
     ///
     /// # Errors
-    /// [`Error::Tokenize`] if the tokenizer refuses the text.
+    /// [`Error::Tokenize`] if the tokenizer cannot encode the text.
     pub fn to_tokens_without_bos(&self, text: &str) -> Result<Vec<u32>> {
         let encoding =
             self.inner.encode_fast(text, false).map_err(|source| Error::Tokenize { text: text.into(), source })?;
         Ok(encoding.get_ids().to_vec())
     }
 
-    /// The tokens of a text as strings, with the beginning-of-sequence token in front. Shape: `[pos]`.
+    /// The tokens of a text as strings, with the beginning-of-sequence token in front. Shape: → `[pos]`.
     ///
     /// # Errors
     /// As for [`to_tokens`](Self::to_tokens) and [`to_single_str_token`](Self::to_single_str_token).
@@ -105,10 +106,11 @@ impl Tokenizer {
         }
     }
 
-    /// The string of a token. A token that is a part of a character gives `�`, as in Python.
+    /// The string of a token. A token that is part of a character gives `�`, as in Python.
     ///
     /// # Errors
-    /// [`Error::OutOfRange`] if no string belongs to the id, [`Error::Detokenize`] if the tokenizer's decoder fails.
+    /// [`Error::OutOfRange`] if the tokenizer has no token of this id, [`Error::Detokenize`] if the tokenizer's decoder
+    /// fails.
     pub fn to_single_str_token(&self, token: u32) -> Result<String> {
         self.to_string(&[token])
     }
@@ -116,7 +118,8 @@ impl Tokenizer {
     /// The text of token ids, special tokens included.
     ///
     /// # Errors
-    /// [`Error::OutOfRange`] if no string belongs to one of the ids, [`Error::Detokenize`] if the tokenizer's decoder fails.
+    /// [`Error::OutOfRange`] if the tokenizer has no token of one of the ids, [`Error::Detokenize`] if the tokenizer's
+    /// decoder fails.
     pub fn to_string(&self, tokens: &[u32]) -> Result<String> {
         let unknown = |token: u32| Error::OutOfRange {
             what: "token id",
@@ -127,7 +130,7 @@ impl Tokenizer {
         if let Some(&token) = tokens.iter().find(|&&token| self.inner.id_to_token(token).is_none()) {
             return Err(unknown(token));
         }
-        // All ids are known, so that decoding can only fail for a decoder that some other tokenizer brought.
+        // All ids are known: only a decoder other than GPT-2's can fail.
         self.inner.decode(tokens, false).map_err(|source| Error::Detokenize { tokens: tokens.to_vec(), source })
     }
 }
@@ -148,8 +151,8 @@ impl TokenLabels {
         text.unwrap_or_else(|| format!("#{token}"))
     }
 
-    /// The text of a token with white space made visible: `<nl>` for a newline, `<sp>` for a lone space, `<tab>` for a tab; `EOS`
-    /// for `<|endoftext|>`.
+    /// The text of a token with white space made visible: `<nl>` for a newline, `<sp>` for a lone space, `<tab>` for a
+    /// tab; `EOS` for `<|endoftext|>`.
     pub(crate) fn label(&self, token: u32) -> String {
         match &*self.text(token) {
             "<|endoftext|>" => "EOS".into(),
@@ -165,6 +168,7 @@ impl std::fmt::Debug for Tokenizer {
     }
 }
 
+/// [`Error::Format`] for a file of the tokenizer.
 fn broken(path: &Path, expected: &str) -> impl FnOnce(tokenizers::Error) -> Error {
     let (path, expected) = (path.to_owned(), expected.to_owned());
     move |error| Error::format(path, expected, error)

@@ -88,8 +88,9 @@ pub struct SingularVectors {
 /// ```
 ///
 /// # Errors
-/// [`Error::OutOfRange`] for a layer or head that the model does not have, [`Error::Count`] if `num_vectors` or `top_k` is 0,
-/// [`Error::Svd`] if the decomposition does not converge (it does for finite weights), [`Error::Device`] if the device fails.
+/// [`Error::OutOfRange`] for a layer or head that the model does not have, [`Error::Count`] if `num_vectors` or `top_k`
+/// is 0, [`Error::Svd`] if the decomposition does not converge (it does for finite weights), [`Error::Device`] if the
+/// device fails.
 pub fn singular_vectors(model: &Gpt2, of: WeightMatrix, num_vectors: usize, top_k: usize) -> Result<SingularVectors> {
     const WHAT: &str = "singular_vectors";
     check_count(WHAT, "num_vectors", num_vectors, 1, None)?;

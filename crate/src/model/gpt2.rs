@@ -125,8 +125,8 @@ impl Gpt2 {
     ///
     /// # Errors
     /// [`Error::Prompt`] for a prompt without tokens or longer than `n_ctx`, [`Error::OutOfRange`] for a token id
-    /// beyond the vocabulary, [`Error::NoTokenizer`] or [`Error::Tokenize`] for text, [`Error::Count`] for an empty batch,
-    /// [`Error::Device`] if the device fails.
+    /// beyond the vocabulary, [`Error::NoTokenizer`] or [`Error::Tokenize`] for text, [`Error::Count`] for an empty
+    /// batch, [`Error::Device`] if the device fails.
     pub fn run_with_cache(&self, prompts: impl Into<Prompts>) -> Result<(Vec<Array2<f32>>, ActivationCache)> {
         self.run_with_everything(prompts.into())
     }

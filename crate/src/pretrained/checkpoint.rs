@@ -1,8 +1,9 @@
 //! A GPT-2 checkpoint in Hugging Face's naming → [`crate::Weights`] in TransformerLens' layout, one block at a time.
 //!
-//! This is the only file with Hugging Face's tensor names and the list of weights that are stored transposed. A checkpoint is
-//! treated as hostile: every name, shape, dtype, offset and number is checked, and a tensor is read only if its shape is the one
-//! that `config.json` implies, so that a wrong header cannot cause an allocation larger than the model.
+//! This is the only file with Hugging Face's tensor names and the list of weights that are stored transposed. A
+//! checkpoint is treated as hostile: every name, shape, dtype, offset and number is checked, and a tensor is read only
+//! if its shape is the one that `config.json` implies, so that a wrong header cannot cause an allocation larger than
+//! the model.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -15,8 +16,8 @@ use crate::config::Gpt2Config;
 use crate::error::{Error, Result};
 use crate::weights::{BlockWeights, LayerNormWeights, UnembedWeights};
 
-/// The unprocessed weights of a GPT-2, in one safetensors file or all its shards. Names, shapes and dtypes were checked when it
-/// was opened; numbers are read on demand.
+/// The unprocessed weights of a GPT-2, in one safetensors file or all its shards. Names, shapes and dtypes were checked
+/// when it was opened; numbers are read on demand.
 pub(crate) struct Checkpoint {
     config: Gpt2Config,
     w_e: TensorEntry,
@@ -31,8 +32,8 @@ impl Checkpoint {
     /// Reads and checks the headers of the files.
     ///
     /// # Errors
-    /// [`Error::Io`], [`Error::Format`] for a broken file, [`Error::Tensor`] for a tensor that is missing, unknown, duplicated,
-    /// of the wrong shape, or of a dtype other than F32, F16 and BF16.
+    /// [`Error::Io`], [`Error::Format`] for a broken file, [`Error::Tensor`] for a tensor that is missing, unknown,
+    /// duplicated, of the wrong shape, or of a dtype other than F32, F16 and BF16.
     pub(crate) fn open(paths: &[PathBuf], config: &Gpt2Config) -> Result<Self> {
         let mut headers = Headers::read(paths)?;
         let &Gpt2Config { d_model, n_ctx, d_vocab, n_layers, .. } = config;
@@ -66,8 +67,8 @@ impl Checkpoint {
         self.blocks[layer].read(&self.config)
     }
 
-    /// The unembedding, with the shapes of [`UnembedWeights`]. The columns of `w_u` are contiguous, because the file stores
-    /// `W_Uᵀ`.
+    /// The unembedding, with the shapes of [`UnembedWeights`]. The columns of `w_u` are contiguous, because the file
+    /// stores `W_Uᵀ`.
     pub(crate) fn unembed(&self) -> Result<UnembedWeights> {
         Ok(UnembedWeights {
             ln_final: Some(self.ln_final.read()?),
@@ -130,8 +131,8 @@ impl Headers {
     fn block(&mut self, layer: usize, config: &Gpt2Config) -> Result<BlockEntries> {
         let &Gpt2Config { d_model, d_mlp, .. } = config;
         let name = |part: &str| format!("h.{layer}.{part}");
-        // Hugging Face's GPT-2 stores its four linear layers c_attn, c_proj, c_fc and mlp.c_proj as Conv1D: [in, out], the
-        // transpose of a torch Linear. That is the layout used here, so none is transposed. (wte and lm_head are
+        // Hugging Face's GPT-2 stores its four linear layers c_attn, c_proj, c_fc and mlp.c_proj as Conv1D: [in, out],
+        // the transpose of a torch Linear. That is the layout used here, so none is transposed. (wte and lm_head are
         // [d_vocab, d_model].)
         Ok(BlockEntries {
             ln1: self.layer_norm(&name("ln_1"), d_model)?,
@@ -173,7 +174,8 @@ impl Headers {
         Ok(entry)
     }
 
-    /// Refuses tensors that were not taken, except causal-mask buffers: with any other, this is not the model of `config.json`.
+    /// Refuses tensors that were not taken, except causal-mask buffers: with any other, this is not the model of
+    /// `config.json`.
     fn refuse_the_rest(&self) -> Result<()> {
         let is_mask = |key: &str| {
             let rest = key.strip_prefix("h.").and_then(|rest| rest.split_once('.'));

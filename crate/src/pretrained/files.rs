@@ -1,8 +1,8 @@
 //! The files that a model consists of: their names, and which of them are needed.
 //!
-//! The rule is the same for a folder, a snapshot in the Hugging Face cache and a repository on the Hub: `config.json`; then
-//! `model.safetensors`, else `model.safetensors.index.json` and the shards that it names; then `tokenizer.json`, else
-//! `vocab.json` with `merges.txt`, else no tokenizer.
+//! The rule is the same for a folder, a snapshot in the Hugging Face cache and a repository on the Hub: `config.json`;
+//! then `model.safetensors`, else `model.safetensors.index.json` and the shards that it names; then `tokenizer.json`,
+//! else `vocab.json` with `merges.txt`, else no tokenizer.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -53,8 +53,8 @@ impl From<Error> for CollectError {
 }
 
 impl ModelFiles {
-    /// Collects the files of a model from a folder or a repository that `has` files of some names. `path` returns the path of
-    /// one of these, after a download if need be; it is called for nothing that the model does not need.
+    /// Collects the files of a model from a folder or a repository that `has` files of some names. `path` returns the
+    /// path of one of these, after a download if need be; it is called for nothing that the model does not need.
     pub(super) fn collect(
         has: impl Fn(&str) -> bool,
         path: impl Fn(&str) -> Result<PathBuf>,
@@ -104,8 +104,8 @@ pub(super) fn no_model(folder: &Path) -> Error {
     Error::MissingFile { path: folder.join(CONFIG), hint: format!("a model folder holds {CONFIG} and {WEIGHTS}") }
 }
 
-/// The error for a folder or a repository whose weights are a pickle only. A pickle can run any code when it is read, so it is
-/// not read.
+/// The error for a folder or a repository whose weights are a pickle only. A pickle can run any code when it is read,
+/// so it is not read.
 pub(super) fn only_pickle(folder: &Path) -> Error {
     Error::Format {
         path: folder.join(PICKLE),

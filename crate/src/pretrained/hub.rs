@@ -50,7 +50,7 @@ fn check_revision(revision: &str) -> Result<()> {
 fn in_cache(cache: &Path, repo: &str, revision: &str) -> Result<Option<ModelFiles>> {
     let repo = Repo::new(repo.into(), RepoType::Model);
     let root = cache.join(repo.folder_name());
-    // A branch or tag is a file that names the commit; a commit is a snapshot of that name.
+    // refs/ has a file per branch or tag, which holds the commit; snapshots/ has a folder per commit.
     let commit = match std::fs::read_to_string(root.join("refs").join(revision)) {
         Ok(commit) => commit.trim().to_owned(),
         Err(_) => revision.to_owned(),
@@ -85,6 +85,7 @@ impl<'a> Download<'a> {
         Ok(Self { repo, endpoint: &settings.endpoint, api: api.repo(remote) })
     }
 
+    /// Downloads the files that the model consists of.
     fn run(&self) -> Result<ModelFiles> {
         const NO_MODEL: &str = "is it a model of transformers?";
         let info = self.api.info().map_err(|error| failed(self.repo, self.endpoint, "listing its files", error))?;
@@ -98,6 +99,7 @@ impl<'a> Download<'a> {
         })
     }
 
+    /// [`Error::Hub`] for a file that the repository lacks.
     fn missing(&self, file: &str, hint: &str) -> Error {
         Error::Hub {
             repo: self.repo.into(),
@@ -109,6 +111,7 @@ impl<'a> Download<'a> {
         }
     }
 
+    /// Downloads a file into the cache, and returns its path there.
     fn get(&self, file: &str) -> Result<PathBuf> {
         self.api
             .download_with_progress(file, ProgressLines::default())
@@ -116,6 +119,7 @@ impl<'a> Download<'a> {
     }
 }
 
+/// [`Error::Hub`] with a hint that depends on the HTTP status.
 fn failed(repo: &str, endpoint: &str, problem: &str, error: ApiError) -> Error {
     let status = http_status(&error);
     let hint = match status {
@@ -147,8 +151,8 @@ fn http_status(error: &ApiError) -> Option<u16> {
     }
 }
 
-/// Progress as lines, because a notebook cannot redraw a progress bar: one at the start, one per tenth of a large file, one at
-/// the end.
+/// Progress as lines, because a notebook cannot redraw a progress bar: one at the start, one per tenth of a large file,
+/// one at the end.
 #[derive(Default)]
 struct ProgressLines {
     name: String,

@@ -1,7 +1,7 @@
 //! The environment variables of the Hugging Face Hub: cache folder, endpoint, token, offline mode.
 //!
-//! Names and order of precedence are those of the Python library (`huggingface_hub.constants`), so that files downloaded by
-//! either are found by both.
+//! Names and order of precedence are those of the Python library (`huggingface_hub.constants`), so that files
+//! downloaded by either are found by both.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -59,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn the_cache_lies_where_python_has_it() {
+    fn the_cache_folder_is_pythons() {
         let cache = |variables: &[(&str, &str)]| {
             let all: Vec<_> = [("HOME", "/h")].iter().chain(variables).copied().collect();
             settings(&all).cache.to_string_lossy().replace('\\', "/")
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn the_token_comes_from_the_variable_then_from_the_file() {
+    fn the_token_is_that_of_the_variable_else_of_the_file() {
         let folder = tempfile::tempdir().unwrap();
         let home = folder.path().to_str().unwrap();
         assert_eq!(settings(&[("HF_HOME", home)]).token, None);

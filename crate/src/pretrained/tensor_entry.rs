@@ -51,7 +51,8 @@ pub(super) fn read_header(path: &Path) -> Result<Vec<TensorEntry>> {
     }
     let mut header = vec![0; header_len as usize];
     file.read_exact(&mut header).map_err(Error::io(path))?;
-    // Deserializing checks the offsets too: in order, without gaps or overlaps, of the length that shape and dtype imply.
+    // Deserializing checks the offsets too: in order, without gaps or overlaps, of the length that shape and dtype
+    // imply.
     let metadata: Metadata =
         serde_json::from_slice(&header).map_err(|error| Error::format(path, "a safetensors header", error))?;
     let data_start = 8 + header_len;

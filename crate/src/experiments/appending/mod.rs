@@ -61,8 +61,8 @@ pub struct Appending {
 /// ```
 ///
 /// # Errors
-/// [`Error::Count`](crate::Error::Count) if there are no prompts or tokens; [`Error::Prompt`](crate::Error::Prompt) if a prompt
-/// with two more tokens is longer than the context; otherwise as for [`head_data`].
+/// [`Error::Count`](crate::Error::Count) if there are no prompts or tokens; [`Error::Prompt`](crate::Error::Prompt) if
+/// a prompt with two more tokens is longer than the context; otherwise as for [`head_data`].
 pub fn appending(
     model: &Gpt2,
     layer: usize,

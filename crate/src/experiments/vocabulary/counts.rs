@@ -113,8 +113,8 @@ impl VocabularyCounts {
     /// Runs the prompts as one batch and counts the tokens of every head.
     ///
     /// # Errors
-    /// As for [`Gpt2::run_with_cache`], and [`Error::Shape`] or [`Error::OtherCounts`] if it is another model than the one that
-    /// was counted.
+    /// As for [`Gpt2::run_with_cache`], and [`Error::Shape`] or [`Error::OtherCounts`] if it is another model than the
+    /// one that was counted.
     pub fn add(&mut self, model: &Gpt2, prompts: impl Into<Prompts>) -> Result<()> {
         self.add_prompts(model, prompts.into())
     }
