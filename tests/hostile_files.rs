@@ -10,7 +10,7 @@ fn change(tensors: &mut Tensors, name: &str, change: impl FnOnce(&mut (Dtype, Ve
 }
 
 #[test]
-fn a_folder_without_a_file_says_which() {
+fn a_missing_file_is_named() {
     let folder = Folder::copy_of("tiny");
     fs::remove_file(folder.weights()).unwrap();
     assert!(folder.error().contains("model.safetensors: no such file; a model folder holds"), "{}", folder.error());
@@ -61,7 +61,7 @@ fn a_header_larger_than_the_file_allocates_nothing() {
 }
 
 #[test]
-fn a_header_that_lies() {
+fn an_inconsistent_header() {
     let folder = Folder::copy_of("tiny");
     let huge = r#"{"wte.weight":{"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,8]}}"#;
     let overlap = r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"F32","shape":[2],"data_offsets":[4,12]}}"#;
@@ -172,7 +172,7 @@ fn half_precision_and_shards_give_the_same_model() {
             *dtype = Dtype::BF16;
         }
     });
-    // The same numbers, in float32.
+    // The same numbers in float32.
     let rounded = Folder::copy_of("tiny");
     rounded.edit(|tensors| {
         for (_, _, data) in tensors.values_mut() {
@@ -195,7 +195,7 @@ fn half_precision_and_shards_give_the_same_model() {
     assert_eq!(logits(&bf16), logits(&rounded));
     assert_eq!(logits(&sharded), logits(&rounded));
 
-    // A shard that is not there, and one that would lie elsewhere.
+    // A shard that is missing, and names of files outside the folder.
     fs::remove_file(sharded.path().join("model-00002-of-00002.safetensors")).unwrap();
     assert!(sharded.error().contains("model-00002-of-00002.safetensors: no such file; model.safetensors.index.json"));
     for name in ["../model.safetensors", "/etc/passwd", "..", "a\\\\b"] {
@@ -215,7 +215,7 @@ fn names_with_and_without_the_prefix_are_the_same_model() {
 }
 
 #[test]
-fn a_tokenizer_that_is_none() {
+fn a_broken_tokenizer() {
     let folder = Folder::copy_of("tiny");
     fs::write(folder.path().join("tokenizer.json"), "{\"model\": ").unwrap();
     assert!(folder.error().contains("tokenizer.json: expected a tokenizer, found "), "{}", folder.error());

@@ -1,8 +1,8 @@
-//! The local server answers as the Hub does: `/api/models/{repo}/revision/{revision}` lists the files,
-//! `/{repo}/resolve/{revision}/{file}` gives one, with `x-repo-commit`, an etag, and byte ranges.
+//! Downloads from a local server with the Hub's protocol: `/api/models/{repo}/revision/{revision}` lists the files,
+//! `/{repo}/resolve/{revision}/{file}` returns one, with `x-repo-commit`, an etag, and byte ranges.
 //!
-//! The environment belongs to a whole process, so each test of it runs this binary again, as a child with an
-//! environment of its own: see `in_child`.
+//! Environment variables belong to a process, so each test runs this binary again as a child process with its own: see
+//! `in_child`.
 
 use std::fs;
 use std::io::Cursor;
@@ -26,7 +26,7 @@ struct Hub {
 }
 
 impl Hub {
-    /// The variables that point at this hub and at a Hugging Face folder of the test's own.
+    /// The variables for this hub and a Hugging Face folder of the test.
     fn with_home<'a>(&'a self, home: &'a Path) -> [(&'static str, &'a str); 2] {
         [("HF_HOME", home.to_str().unwrap()), ("HF_ENDPOINT", &self.endpoint)]
     }
@@ -104,8 +104,9 @@ fn answer(url: &str, token: Option<&str>, range: Option<&str>) -> Answer {
     (206, content[start..end].to_vec(), headers)
 }
 
-/// Lays a model out as the Python library does: a blob, a snapshot that links to it, a reference to the commit.
-fn lay_out(cache: &Path, folder: &str) {
+/// Writes a model into a cache as the Python library does: blobs, a snapshot of links to them, a reference to the
+/// commit.
+fn write_to_cache(cache: &Path, folder: &str) {
     let root = cache.join(folder);
     let snapshot = root.join("snapshots").join(COMMIT);
     for folder in [&root.join("blobs"), &root.join("refs"), &snapshot] {
@@ -122,8 +123,8 @@ fn lay_out(cache: &Path, folder: &str) {
     }
 }
 
-/// Loads a model in a child process whose environment has only these of the Hub's variables.
-/// Gives what it printed: the progress lines, then `loaded` or the error.
+/// Loads a model in a child process that has only these of the Hub's variables. Returns its output: the progress lines,
+/// then `loaded` or the error.
 fn in_child(name: &str, revision: Option<&str>, variables: &[(&str, &str)]) -> String {
     let mut child = Command::new(std::env::current_exe().unwrap());
     child.args(["hub::the_child_process", "--exact", "--nocapture", "--include-ignored"]);
@@ -138,7 +139,7 @@ fn in_child(name: &str, revision: Option<&str>, variables: &[(&str, &str)]) -> S
     String::from_utf8(child.output().unwrap().stdout).unwrap()
 }
 
-/// No test of its own: what `in_child` starts. Without the variable it has nothing to do.
+/// The child process of `in_child`; without the variable, it does nothing.
 #[test]
 fn the_child_process() {
     let Ok(name) = std::env::var("ATTENTION_TOKENS_TEST_LOAD") else { return };
@@ -158,7 +159,7 @@ fn the_child_process() {
 }
 
 #[test]
-fn a_download_lands_where_python_looks_and_is_found_again() {
+fn a_download_is_cached_as_in_python_and_found_again() {
     let (hub, home) = (serve(), tempfile::tempdir().unwrap());
     let variables = hub.with_home(home.path());
     let printed = in_child("test/whole", None, &variables);
@@ -174,7 +175,7 @@ fn a_download_lands_where_python_looks_and_is_found_again() {
     let offline = [variables[0], variables[1], ("HF_HUB_OFFLINE", "1")];
     assert!(in_child("test/whole", None, &offline).contains("loaded d_model 48"));
     assert!(in_child("test/whole", Some(COMMIT), &offline).contains("loaded d_model 48"), "by its commit");
-    assert_eq!(hub.requests.lock().unwrap().len(), before, "nothing is asked for what is there");
+    assert_eq!(hub.requests.lock().unwrap().len(), before, "no request for a cached model");
     let printed = in_child("test/whole", Some("v2"), &offline);
     assert!(printed.contains("HF_HUB_OFFLINE is set"), "{printed}");
     assert!(in_child("test/whole", Some("v2"), &variables).contains("loaded d_model 48"));
@@ -182,7 +183,7 @@ fn a_download_lands_where_python_looks_and_is_found_again() {
 }
 
 #[test]
-fn shards_are_downloaded_by_their_index() {
+fn shards_of_an_index_are_downloaded() {
     let (hub, home) = (serve(), tempfile::tempdir().unwrap());
     let variables = hub.with_home(home.path());
     let printed = in_child("test/sharded", None, &variables);
@@ -190,7 +191,7 @@ fn shards_are_downloaded_by_their_index() {
 }
 
 #[test]
-fn the_token_is_sent_where_one_is_set() {
+fn the_token_is_sent_if_one_is_set() {
     let (hub, home) = (serve(), tempfile::tempdir().unwrap());
     let variables = hub.with_home(home.path());
     let printed = in_child("test/private", None, &variables);
@@ -201,7 +202,7 @@ fn the_token_is_sent_where_one_is_set() {
 }
 
 #[test]
-fn what_the_hub_does_not_have_is_said() {
+fn errors_name_what_the_hub_lacks() {
     let (hub, home) = (serve(), tempfile::tempdir().unwrap());
     let variables = hub.with_home(home.path());
     let printed = in_child("test/nothing", None, &variables);
@@ -238,7 +239,7 @@ fn the_hint_follows_the_http_status() {
 
 #[test]
 fn a_hub_that_cannot_be_reached_is_an_error() {
-    // A port that was just free: nobody listens.
+    // A port that was just free, so that no server listens on it.
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let home = tempfile::tempdir().unwrap();
     let endpoint = format!("http://127.0.0.1:{port}");
@@ -250,10 +251,10 @@ fn a_hub_that_cannot_be_reached_is_an_error() {
 }
 
 #[test]
-fn the_names_of_gpt2_find_each_others_folder() {
+fn old_and_new_names_of_gpt2_share_the_cache() {
     for folder in ["models--gpt2", "models--openai-community--gpt2"] {
         let cache = tempfile::tempdir().unwrap();
-        lay_out(cache.path(), folder);
+        write_to_cache(cache.path(), folder);
         let variables = [("HF_HUB_CACHE", cache.path().to_str().unwrap()), ("HF_HUB_OFFLINE", "yes")];
         for name in ["gpt2", "gpt2-small", "openai-community/gpt2"] {
             let printed = in_child(name, None, &variables);
@@ -261,9 +262,9 @@ fn the_names_of_gpt2_find_each_others_folder() {
         }
         assert!(in_child("gpt2-medium", None, &variables).contains("error openai-community/gpt2-medium"));
     }
-    // A folder without the weights is no model.
+    // A snapshot without the weights is not a model.
     let cache = tempfile::tempdir().unwrap();
-    lay_out(cache.path(), "models--gpt2");
+    write_to_cache(cache.path(), "models--gpt2");
     fs::remove_file(cache.path().join("models--gpt2/snapshots").join(COMMIT).join("model.safetensors")).unwrap();
     let hub = serve();
     let variables = [("HF_HUB_CACHE", cache.path().to_str().unwrap()), ("HF_ENDPOINT", hub.endpoint.as_str())];

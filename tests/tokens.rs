@@ -2,9 +2,9 @@ use attention_tokens::prelude::*;
 
 use crate::support::{Folder, demo, fixture, load, read, root};
 
-/// The prompts of the demo model's golden data are Hugging Face's tokens of its prompts.json, with the BOS in front.
+/// The tokens of the demo model's golden data are Hugging Face's tokens of its `prompts.json`, with the BOS in front.
 #[test]
-fn tokens_are_hugging_faces() {
+fn tokens_are_those_of_hugging_face() {
     let model = demo();
     let folder = root().join("crate/demo-model");
     let prompts: Vec<String> =
@@ -19,8 +19,8 @@ fn tokens_are_hugging_faces() {
     }
 }
 
-/// The ids that Python's tokenizers 0.22.2 gives with the demo model's tokenizer.json. Python's build splits text with
-/// another regular-expression engine, so white space, marks and digits of other scripts are of interest.
+/// Ids computed by Python's tokenizers 0.22.2 with the demo model's tokenizer.json. Python's build splits text with
+/// another regular-expression engine, which may differ in white space, combining marks, and digits of other scripts.
 #[test]
 fn odd_text_is_tokenized_as_in_python() {
     let model = demo();
@@ -78,7 +78,7 @@ fn a_vocabulary_and_merges_make_the_same_tokenizer() {
     let whole: serde_json::Value =
         serde_json::from_slice(&std::fs::read(root().join("crate/demo-model/tokenizer.json")).unwrap()).unwrap();
     let folder = Folder::copy_of("tiny");
-    // The tiny model's vocabulary is smaller than the tokenizer's; only the tokenizer is used here.
+    // The tokenizer's vocabulary is larger than the tiny model's; the model is not run.
     folder.configure("\"bos_token_id\": 0", "\"bos_token_id\": 50256");
     let mut vocabulary = whole["model"]["vocab"].clone();
     vocabulary["<|endoftext|>"] = 50256.into();
@@ -99,7 +99,7 @@ fn a_vocabulary_and_merges_make_the_same_tokenizer() {
 
 #[test]
 fn a_vocabulary_padded_beyond_the_tokenizers_loads() {
-    // 97 rows of embedding and a tokenizer of five tokens.
+    // An embedding of 97 rows, and a tokenizer of five tokens.
     let folder = Folder::copy_of("tiny");
     std::fs::write(folder.path().join("vocab.json"), r#"{"<|endoftext|>": 0, "a": 1, "b": 2, "c": 3, "ab": 4}"#)
         .unwrap();
@@ -112,7 +112,7 @@ fn a_vocabulary_padded_beyond_the_tokenizers_loads() {
 }
 
 #[test]
-fn labels_show_what_cannot_be_seen() {
+fn labels_make_white_space_visible() {
     let model = demo();
     let (_, cache) = model.run_with_cache("a").unwrap();
     let data = head_data(&model, &cache, 0, 0, DecodeOptions::default()).unwrap().prompt(0).unwrap();

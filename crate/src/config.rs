@@ -6,25 +6,25 @@ use serde::Deserialize;
 
 use crate::error::{Error, Result};
 
-/// What `config.json` says about a GPT-2, in TransformerLens' words.
+/// The sizes and settings of a GPT-2, named as in TransformerLens, with the key of `config.json` in parentheses.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Gpt2Config {
     /// Number of transformer blocks (`n_layer`).
     pub n_layers: usize,
-    /// Attention heads of a layer (`n_head`).
+    /// Number of attention heads per layer (`n_head`).
     pub n_heads: usize,
     /// Width of the residual stream (`n_embd`).
     pub d_model: usize,
     /// Width of a head: `d_model / n_heads`.
     pub d_head: usize,
-    /// Width of the MLP's hidden layer (`n_inner`; `4 d_model` where that is null).
+    /// Width of the MLP's hidden layer (`n_inner`; `4 d_model` if that is null).
     pub d_mlp: usize,
     /// Size of the vocabulary (`vocab_size`).
     pub d_vocab: usize,
-    /// The longest prompt in tokens (`n_positions`).
+    /// Context length: the largest number of tokens in a prompt (`n_positions`).
     pub n_ctx: usize,
-    /// Epsilon of every layer norm (`layer_norm_epsilon`).
+    /// Epsilon of all layer norms (`layer_norm_epsilon`).
     pub eps: f64,
     /// The MLP's activation function (`activation_function`).
     pub act_fn: ActFn,
@@ -34,12 +34,12 @@ pub struct Gpt2Config {
     pub bos_token_id: u32,
 }
 
-/// The activation functions that Hugging Face's GPT-2 takes.
+/// The activation function of the MLPs; those that Hugging Face's GPT-2 supports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ActFn {
-    /// `gelu_new` (also `gelu_pytorch_tanh`): GELU by its tanh approximation, GPT-2's own.
+    /// `gelu_new` (also `gelu_pytorch_tanh`): the tanh approximation of GELU, which GPT-2 uses.
     GeluNew,
-    /// `gelu`: GELU by the error function.
+    /// `gelu`: exact GELU, with the error function.
     Gelu,
     /// `relu`.
     Relu,
@@ -49,7 +49,7 @@ pub enum ActFn {
     Tanh,
 }
 
-/// The keys that matter, with Hugging Face's defaults. Others (dropout, summaries, …) do not change a forward pass.
+/// The keys of `config.json` that change a forward pass. (Dropout, summaries and the like do not.)
 #[derive(Deserialize)]
 struct HuggingFaceConfig {
     model_type: Option<String>,
@@ -69,15 +69,16 @@ struct HuggingFaceConfig {
     add_cross_attention: Option<bool>,
 }
 
-/// No tensor of a real model is near this; it keeps products of sizes far from overflow.
+/// The largest size that is accepted: far more than any model has, and small enough that products of sizes do not
+/// overflow.
 const LARGEST_SIZE: u64 = 1 << 24;
 
 impl Gpt2Config {
     /// Reads a `config.json`.
     ///
     /// # Errors
-    /// [`Error::Io`] if it cannot be read, [`Error::Format`] if it is not JSON of this form, [`Error::Config`] if a
-    /// size is missing, zero or absurd, or if it asks for something that GPT-2 does not have.
+    /// [`Error::Io`] if it cannot be read, [`Error::Format`] if it is not JSON with these types, [`Error::Config`] if a
+    /// size is missing, zero or larger than 16777216, or if a setting is one that GPT-2 does not have.
     pub fn from_file(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
         let raw: HuggingFaceConfig =
@@ -87,6 +88,7 @@ impl Gpt2Config {
 }
 
 impl HuggingFaceConfig {
+    /// Fills in Hugging Face's defaults and checks every value.
     fn check(self, path: &Path) -> Result<Gpt2Config> {
         fn wrong<T>(path: &Path, field: &'static str, expected: &str, found: String) -> Result<T> {
             Err(Error::Config { path: path.into(), field, expected: expected.into(), found })
@@ -100,7 +102,7 @@ impl HuggingFaceConfig {
             Some("gpt2") | None => {}
             Some(other) => return wrong(path, "model_type", "\"gpt2\"", format!("{other:?}: only GPT-2 is supported")),
         }
-        // Options that change the mathematics; nothing here could be held against golden data.
+        // Options that change the mathematics, and that no golden data covers.
         if self.scale_attn_weights == Some(false) {
             return wrong(path, "scale_attn_weights", "true (scores are divided by √d_head)", "false".into());
         }
@@ -155,14 +157,14 @@ mod tests {
     }
 
     #[test]
-    fn defaults_are_hugging_faces() {
+    fn defaults_are_those_of_hugging_face() {
         let config = parse(r#"{"n_layer":1,"n_head":2,"n_embd":6,"n_ctx":8,"vocab_size":5,"n_inner":null}"#).unwrap();
         assert_eq!((config.d_head, config.d_mlp, config.n_ctx, config.tie_word_embeddings), (3, 24, 8, true));
         assert_eq!((config.eps, config.act_fn, config.bos_token_id), (1e-5, ActFn::GeluNew, 50256));
     }
 
     #[test]
-    fn what_gpt2_does_not_have_is_refused_by_name() {
+    fn settings_that_gpt2_does_not_have_are_refused_by_name() {
         let sizes = r#""n_layer":1,"n_head":2,"n_embd":6,"n_positions":8,"vocab_size":5"#;
         for (extra, field) in [
             (r#""model_type":"llama""#, "model_type"),

@@ -149,8 +149,8 @@ pub fn calculate_layer(run: &PromptRun, layer: usize) -> Result<Vec<HeadData>> {
 /// ```
 ///
 /// # Errors
-/// [`Error::Count`] if there are no heads or too many cells, [`Error::DifferentPrompts`] if the heads saw different prompts,
-/// [`Error::OutOfRange`] if there is no such prompt.
+/// [`Error::Count`] if there are no heads or too many cells, [`Error::DifferentPrompts`] if the heads saw different
+/// prompts, [`Error::OutOfRange`] if there is no such prompt.
 pub fn layer_grid(heads: &[HeadData], prompt: usize) -> Result<Figure> {
     Figure::grid(of_prompt(heads, prompt, "layer_grid")?.into_iter().map(panel_of).collect())
 }

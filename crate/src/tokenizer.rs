@@ -1,6 +1,6 @@
-//! Text ↔ token ids, through Hugging Face's `tokenizers`.
+//! Text ↔ token ids, with Hugging Face's `tokenizers`; and the labels of tokens in figures and tables.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokenizers::models::bpe::BPE;
@@ -9,7 +9,16 @@ use tokenizers::{AddedToken, DecoderWrapper, PreTokenizerWrapper};
 
 use crate::error::{Error, Result};
 
-/// GPT-2's tokenizer, or whichever one lies beside the model. Cloning is cheap.
+/// The paths of a tokenizer's files.
+#[derive(Debug)]
+pub(crate) enum TokenizerFiles {
+    /// `tokenizer.json`.
+    Json(PathBuf),
+    /// `vocab.json` and `merges.txt`.
+    VocabAndMerges { vocab: PathBuf, merges: PathBuf },
+}
+
+/// A model's tokenizer: text ↔ token ids. Cloning is cheap.
 #[derive(Clone)]
 pub struct Tokenizer {
     inner: Arc<tokenizers::Tokenizer>,
@@ -17,31 +26,21 @@ pub struct Tokenizer {
 }
 
 impl Tokenizer {
-    /// The tokenizer of a model folder: `tokenizer.json`, else `vocab.json` with `merges.txt`, else none.
+    /// Reads a model's tokenizer.
     ///
     /// # Errors
-    /// [`Error::Format`] if the files are there and cannot be understood, [`Error::MissingFile`] if one of the pair
-    /// `vocab.json`, `merges.txt` is alone.
-    pub(crate) fn from_folder(folder: &Path, bos: u32) -> Result<Option<Self>> {
-        let whole = folder.join("tokenizer.json");
-        let (vocab, merges) = (folder.join("vocab.json"), folder.join("merges.txt"));
-        if whole.is_file() {
-            return Ok(Some(Self::from_json(&whole, bos)?));
-        }
-        match (vocab.is_file(), merges.is_file()) {
-            (false, false) => Ok(None),
-            (true, true) => Ok(Some(Self::from_vocab_and_merges(&vocab, &merges, bos)?)),
-            (there, _) => Err(Error::MissingFile {
-                path: if there { merges } else { vocab },
-                hint: "vocab.json and merges.txt only work together; tokenizer.json alone does too".into(),
-            }),
+    /// [`Error::Io`], and [`Error::Format`] for a file that is not a tokenizer.
+    pub(crate) fn from_files(files: &TokenizerFiles, bos: u32) -> Result<Self> {
+        match files {
+            TokenizerFiles::Json(path) => Self::from_json(path, bos),
+            TokenizerFiles::VocabAndMerges { vocab, merges } => Self::from_vocab_and_merges(vocab, merges, bos),
         }
     }
 
     fn from_json(path: &Path, bos: u32) -> Result<Self> {
         let bytes = std::fs::read(path).map_err(Error::io(path))?;
         let mut inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(broken(path, "a tokenizer"))?;
-        // A file may carry the settings of somebody's training run; they would cut or fill prompts.
+        // The file may have the truncation and padding of a training run, which would cut or fill prompts.
         inner.with_truncation(None).map_err(broken(path, "a tokenizer without truncation"))?;
         inner.with_padding(None);
         Ok(Self { inner: Arc::new(inner), bos })
@@ -59,32 +58,33 @@ impl Tokenizer {
         Ok(Self { inner: Arc::new(inner), bos })
     }
 
-    /// Number of token ids that have a string.
+    /// Number of tokens, special ones included.
     pub fn vocab_size(&self) -> usize {
         self.inner.get_vocab_size(true)
     }
 
-    /// The token ids of a text, with the beginning-of-sequence token in front. Shape: `[pos]`.
+    /// The token ids of a text, with the beginning-of-sequence token in front. Shape: → `[pos]`.
     ///
     /// # Errors
-    /// [`Error::Tokenize`] if the tokenizer refuses the text.
+    /// [`Error::Tokenize`] if the tokenizer cannot encode the text.
     pub fn to_tokens(&self, text: &str) -> Result<Vec<u32>> {
         let mut tokens = vec![self.bos];
         tokens.extend(self.to_tokens_without_bos(text)?);
         Ok(tokens)
     }
 
-    /// The token ids of a text alone: TransformerLens' `to_tokens(text, prepend_bos=False)`. Shape: `[pos]`.
+    /// The token ids of a text, without the beginning-of-sequence token: TransformerLens' `to_tokens(text,
+    /// prepend_bos=False)`. Shape: → `[pos]`.
     ///
     /// # Errors
-    /// [`Error::Tokenize`] if the tokenizer refuses the text.
+    /// [`Error::Tokenize`] if the tokenizer cannot encode the text.
     pub fn to_tokens_without_bos(&self, text: &str) -> Result<Vec<u32>> {
         let encoding =
             self.inner.encode_fast(text, false).map_err(|source| Error::Tokenize { text: text.into(), source })?;
         Ok(encoding.get_ids().to_vec())
     }
 
-    /// The tokens of a text as strings, with the beginning-of-sequence token in front. Shape: `[pos]`.
+    /// The tokens of a text as strings, with the beginning-of-sequence token in front. Shape: → `[pos]`.
     ///
     /// # Errors
     /// As for [`to_tokens`](Self::to_tokens) and [`to_single_str_token`](Self::to_single_str_token).
@@ -106,10 +106,11 @@ impl Tokenizer {
         }
     }
 
-    /// The string of a token. A token that is a part of a character gives `�`, as in Python.
+    /// The string of a token. A token that is part of a character gives `�`, as in Python.
     ///
     /// # Errors
-    /// [`Error::OutOfRange`] if no string belongs to the id, [`Error::Detokenize`] if the tokenizer's decoder fails.
+    /// [`Error::OutOfRange`] if the tokenizer has no token of this id, [`Error::Detokenize`] if the tokenizer's decoder
+    /// fails.
     pub fn to_single_str_token(&self, token: u32) -> Result<String> {
         self.to_string(&[token])
     }
@@ -117,7 +118,8 @@ impl Tokenizer {
     /// The text of token ids, special tokens included.
     ///
     /// # Errors
-    /// [`Error::OutOfRange`] if no string belongs to one of the ids, [`Error::Detokenize`] if the tokenizer's decoder fails.
+    /// [`Error::OutOfRange`] if the tokenizer has no token of one of the ids, [`Error::Detokenize`] if the tokenizer's
+    /// decoder fails.
     pub fn to_string(&self, tokens: &[u32]) -> Result<String> {
         let unknown = |token: u32| Error::OutOfRange {
             what: "token id",
@@ -128,24 +130,35 @@ impl Tokenizer {
         if let Some(&token) = tokens.iter().find(|&&token| self.inner.id_to_token(token).is_none()) {
             return Err(unknown(token));
         }
-        // All ids are known, so that decoding can only fail for a decoder that some other tokenizer brought.
+        // All ids are known: only a decoder other than GPT-2's can fail.
         self.inner.decode(tokens, false).map_err(|source| Error::Detokenize { tokens: tokens.to_vec(), source })
     }
 }
 
-/// A token's text as it is, or `#` and its id where it has none (no tokenizer, or an id beyond it).
-pub(crate) fn text(tokenizer: Option<&Tokenizer>, token: u32) -> String {
-    let text = tokenizer.and_then(|tokenizer| tokenizer.to_single_str_token(token).ok());
-    text.unwrap_or_else(|| format!("#{token}"))
-}
+/// How every figure, table and hover text shows a token. Cloning is cheap.
+#[derive(Clone, Debug)]
+pub(crate) struct TokenLabels(Option<Tokenizer>);
 
-/// How figures and tables show a token: its text, with `<nl>` for a newline, `<sp>` for a lone space, `<tab>` for a tab and `EOS`
-/// for `<|endoftext|>`.
-pub(crate) fn label(tokenizer: Option<&Tokenizer>, token: u32) -> String {
-    match &*text(tokenizer, token) {
-        "<|endoftext|>" => "EOS".into(),
-        " " => "<sp>".into(),
-        text => text.replace('\n', "<nl>").replace('\t', "<tab>"),
+impl TokenLabels {
+    /// The labels of a model's tokens; without a tokenizer, of token ids.
+    pub(crate) fn new(tokenizer: Option<Tokenizer>) -> Self {
+        Self(tokenizer)
+    }
+
+    /// The text of a token, or `#` and its id if it has none (no tokenizer, or an id beyond its vocabulary).
+    pub(crate) fn text(&self, token: u32) -> String {
+        let text = self.0.as_ref().and_then(|tokenizer| tokenizer.to_single_str_token(token).ok());
+        text.unwrap_or_else(|| format!("#{token}"))
+    }
+
+    /// The text of a token with white space made visible: `<nl>` for a newline, `<sp>` for a lone space, `<tab>` for a
+    /// tab; `EOS` for `<|endoftext|>`.
+    pub(crate) fn label(&self, token: u32) -> String {
+        match &*self.text(token) {
+            "<|endoftext|>" => "EOS".into(),
+            " " => "<sp>".into(),
+            text => text.replace('\n', "<nl>").replace('\t', "<tab>"),
+        }
     }
 }
 
@@ -155,6 +168,7 @@ impl std::fmt::Debug for Tokenizer {
     }
 }
 
+/// [`Error::Format`] for a file of the tokenizer.
 fn broken(path: &Path, expected: &str) -> impl FnOnce(tokenizers::Error) -> Error {
     let (path, expected) = (path.to_owned(), expected.to_owned());
     move |error| Error::format(path, expected, error)

@@ -113,7 +113,7 @@ fn heads_data(
                 k: take(input.len()),
                 v: take(input.len()),
                 input,
-                tokenizer: model.tokenizer_if_any(),
+                labels: model.token_labels(),
             })
         });
         Ok(HeadData { layer, head, projection, prompts: prompts.collect::<Result<_>>()? })

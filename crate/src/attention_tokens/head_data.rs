@@ -5,7 +5,7 @@ use ndarray::{Array2, Array4, s};
 use super::n_cells;
 use crate::decode::{Projection, TopTokens};
 use crate::error::{Result, check_index};
-use crate::tokenizer::{self, Tokenizer};
+use crate::tokenizer::TokenLabels;
 
 /// The columns of a head's data, in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -76,7 +76,7 @@ pub struct PromptHeadData {
     pub k: TopTokens,
     /// The tokens of the value vectors, a row for each position.
     pub v: TopTokens,
-    pub(super) tokenizer: Option<Tokenizer>,
+    pub(super) labels: TokenLabels,
 }
 
 impl HeadData {
@@ -171,12 +171,12 @@ impl PromptHeadData {
 
     /// A token's text as it is, or `#` and its id where it has none.
     pub(crate) fn token_text(&self, token: u32) -> String {
-        tokenizer::text(self.tokenizer.as_ref(), token)
+        self.labels.text(token)
     }
 
     /// How a figure shows a token: its text, with `<nl>` for a newline, `<sp>` for a lone space, `<tab>` for a tab and
     /// `EOS` for `<|endoftext|>`. A token that has no text (no tokenizer, or an id beyond it) shows as `#` and its id.
     pub fn token_label(&self, token: u32) -> String {
-        tokenizer::label(self.tokenizer.as_ref(), token)
+        self.labels.label(token)
     }
 }

@@ -19,7 +19,7 @@ use crate::decode::{TopTokens, TopTokensBuilder};
 use crate::error::{Error, Result, check_count, check_index};
 use crate::model::Gpt2;
 use crate::plot::{ChartAxis, Figure, Matrix, Table};
-use crate::tokenizer::{self, Tokenizer};
+use crate::tokenizer::TokenLabels;
 use crate::weights::svd_of_product;
 
 /// A matrix of a model whose right singular vectors lie in the residual stream.
@@ -68,7 +68,7 @@ pub struct SingularVectors {
     /// The tokens with the lowest scores, and these scores with the other sign: the highest of `−V[:, i]`.
     /// Shape: `[num_vectors, top_k]`.
     pub lowest: TopTokens,
-    tokenizer: Option<Tokenizer>,
+    labels: TokenLabels,
 }
 
 /// The vectors of the `num_vectors` largest singular values of a matrix (or of as many as it has), each with the `top_k` tokens at
@@ -88,8 +88,9 @@ pub struct SingularVectors {
 /// ```
 ///
 /// # Errors
-/// [`Error::OutOfRange`] for a layer or head that the model does not have, [`Error::Count`] if `num_vectors` or `top_k` is 0,
-/// [`Error::Svd`] if the decomposition does not converge (it does for finite weights), [`Error::Device`] if the device fails.
+/// [`Error::OutOfRange`] for a layer or head that the model does not have, [`Error::Count`] if `num_vectors` or `top_k`
+/// is 0, [`Error::Svd`] if the decomposition does not converge (it does for finite weights), [`Error::Device`] if the
+/// device fails.
 pub fn singular_vectors(model: &Gpt2, of: WeightMatrix, num_vectors: usize, top_k: usize) -> Result<SingularVectors> {
     const WHAT: &str = "singular_vectors";
     check_count(WHAT, "num_vectors", num_vectors, 1, None)?;
@@ -128,7 +129,7 @@ pub fn singular_vectors(model: &Gpt2, of: WeightMatrix, num_vectors: usize, top_
         highest: best(&scores, top_k),
         lowest: best(&-scores, top_k),
         vectors,
-        tokenizer: model.tokenizer_if_any(),
+        labels: model.token_labels(),
     })
 }
 
@@ -161,7 +162,7 @@ fn best(scores: &Array2<f32>, top_k: usize) -> TopTokens {
 
 impl SingularVectors {
     fn label(&self, token: u32) -> String {
-        tokenizer::label(self.tokenizer.as_ref(), token)
+        self.labels.label(token)
     }
 
     /// The tokens at either end of each vector.

@@ -54,8 +54,8 @@ impl TokenAgreement {
     /// ```
     ///
     /// # Errors
-    /// [`Error::NotEveryHead`] if one is not the heads of a whole model, [`Error::Shape`] or [`Error::DifferentPrompts`] if they are
-    /// of different sizes or prompts.
+    /// [`Error::NotEveryHead`] if one is not the heads of a whole model, [`Error::Shape`] or
+    /// [`Error::DifferentPrompts`] if they are of different sizes or prompts.
     pub fn between(change: &str, a: &[HeadData], b: &[HeadData]) -> Result<Self> {
         const WHAT: &str = "TokenAgreement::between";
         let shape = layers_and_heads(a, WHAT)?;

@@ -15,7 +15,7 @@ use crate::config::Gpt2Config;
 use crate::error::{Error, Result, check_count, check_index};
 use crate::evcxr;
 use crate::pretrained::{self, Checkpoint, LoadOptions, ProcessedCheckpoint};
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{TokenLabels, Tokenizer};
 use crate::weights::Processing;
 
 /// A GPT-2 on a device, ready to run. Clones share the weights.
@@ -67,7 +67,8 @@ impl Gpt2 {
         evcxr::warn_of_debug_build();
         let files = pretrained::find(name, &options)?;
         let config = Gpt2Config::from_file(&files.config)?;
-        let tokenizer = Tokenizer::from_folder(&files.folder, config.bos_token_id)?;
+        let tokenizer =
+            files.tokenizer.as_ref().map(|files| Tokenizer::from_files(files, config.bos_token_id)).transpose()?;
         let LoadOptions { processing, device, decode_cache_bytes, .. } = options;
         let checkpoint = Checkpoint::open(&files.weights, &config)?;
         let weights = ProcessedCheckpoint { checkpoint, steps: processing };
@@ -123,8 +124,8 @@ impl Gpt2 {
     ///
     /// # Errors
     /// [`Error::Prompt`] for a prompt without tokens or longer than `n_ctx`, [`Error::OutOfRange`] for a token id
-    /// beyond the vocabulary, [`Error::NoTokenizer`] or [`Error::Tokenize`] for text, [`Error::Count`] for an empty batch,
-    /// [`Error::Device`] if the device fails.
+    /// beyond the vocabulary, [`Error::NoTokenizer`] or [`Error::Tokenize`] for text, [`Error::Count`] for an empty
+    /// batch, [`Error::Device`] if the device fails.
     pub fn run_with_cache(&self, prompts: impl Into<Prompts>) -> Result<(Vec<Array2<f32>>, ActivationCache)> {
         self.run_with_everything(prompts.into())
     }
@@ -180,8 +181,9 @@ impl Gpt2 {
         &*self.0.on_device
     }
 
-    pub(crate) fn tokenizer_if_any(&self) -> Option<Tokenizer> {
-        self.0.tokenizer.clone()
+    /// The labels of the model's tokens.
+    pub(crate) fn token_labels(&self) -> TokenLabels {
+        TokenLabels::new(self.0.tokenizer.clone())
     }
 }
 

@@ -1,9 +1,5 @@
 //! The Hugging Face cache, and downloads into it.
-//!
-//! Where the cache lies, the endpoint, the token and offline mode follow the Python library's environment variables
-//! and their order (`huggingface_hub.constants`), so that files downloaded by either are found by both.
 
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -11,13 +7,12 @@ use hf_hub::api::Progress;
 use hf_hub::api::sync::{ApiBuilder, ApiError, ApiRepo};
 use hf_hub::{Cache, Repo, RepoType};
 
-use super::checkpoint;
-use super::{CONFIG, INDEX, LoadOptions, ModelFiles, PICKLE, WEIGHTS, only_pickle};
+use super::LoadOptions;
+use super::files::{self, CONFIG, CollectError, INDEX, Missing, ModelFiles, WEIGHTS};
+use super::hub_settings::Settings;
 use crate::error::{Error, Result};
 
-const TOKENIZER_FILES: [&str; 3] = ["tokenizer.json", "vocab.json", "merges.txt"];
-
-/// The files of a repository on the Hub: from the cache if all are there, else downloaded.
+/// The files of a repository on the Hub: from the cache if it has all of them, else downloaded.
 /// `aliases` are other names of the same repository, under which the cache may have it.
 pub(crate) fn find(repo: &str, aliases: &[&str], options: &LoadOptions) -> Result<ModelFiles> {
     let settings = Settings::from_env(&|name| std::env::var_os(name));
@@ -42,63 +37,20 @@ pub(crate) fn find(repo: &str, aliases: &[&str], options: &LoadOptions) -> Resul
     Download::new(repo, revision, &cache, &settings)?.run()
 }
 
-/// What the environment says.
-struct Settings {
-    cache: PathBuf,
-    endpoint: String,
-    token: Option<String>,
-    offline: bool,
-}
-
-impl Settings {
-    fn from_env(get: &dyn Fn(&str) -> Option<OsString>) -> Self {
-        let set = |name: &str| get(name).filter(|value| !value.is_empty());
-        let text = |name: &str| set(name).map(|value| value.to_string_lossy().into_owned());
-        let truthy = |name: &str| {
-            text(name).is_some_and(|value| matches!(value.to_uppercase().as_str(), "1" | "ON" | "YES" | "TRUE"))
-        };
-        let user = set("HOME").or_else(|| set("USERPROFILE")).map(PathBuf::from).unwrap_or_default();
-        let path = |value: OsString| match Path::new(&value).strip_prefix("~") {
-            Ok(rest) => user.join(rest),
-            Err(_) => PathBuf::from(value),
-        };
-        let home = set("HF_HOME").map(path).unwrap_or_else(|| {
-            set("XDG_CACHE_HOME").map(path).unwrap_or_else(|| user.join(".cache")).join("huggingface")
-        });
-        let cache = set("HF_HUB_CACHE").or_else(|| set("HUGGINGFACE_HUB_CACHE")).map(path);
-        let token_file = set("HF_TOKEN_PATH").map(path).unwrap_or_else(|| home.join("token"));
-        let token = text("HF_TOKEN")
-            .or_else(|| text("HUGGING_FACE_HUB_TOKEN"))
-            .or_else(|| std::fs::read_to_string(token_file).ok())
-            .map(|token| token.trim().to_owned())
-            .filter(|token| !token.is_empty() && !truthy("HF_HUB_DISABLE_IMPLICIT_TOKEN"));
-        let endpoint = text("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".into());
-        Self {
-            cache: cache.unwrap_or_else(|| home.join("hub")),
-            endpoint: endpoint.trim_end_matches('/').into(),
-            token,
-            offline: truthy("HF_HUB_OFFLINE") || truthy("TRANSFORMERS_OFFLINE"),
-        }
-    }
-}
-
-/// A revision becomes a part of a path and of an address.
+/// [`Error::Revision`] unless the text is safe in a path and in an address, where a revision becomes a part of both.
 fn check_revision(revision: &str) -> Result<()> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '/');
-    let fine = !revision.is_empty()
+    let valid = !revision.is_empty()
         && revision.chars().all(allowed)
         && revision.split('/').all(|part| !part.is_empty() && part != "." && part != "..");
-    match fine {
-        true => Ok(()),
-        false => Err(Error::Revision { found: revision.into() }),
-    }
+    if valid { Ok(()) } else { Err(Error::Revision { found: revision.into() }) }
 }
 
-/// The model in the cache, if everything that it needs is there.
+/// The model in the cache, if the cache has every file that it needs.
 fn in_cache(cache: &Path, repo: &str, revision: &str) -> Result<Option<ModelFiles>> {
     let repo = Repo::new(repo.into(), RepoType::Model);
     let root = cache.join(repo.folder_name());
-    // A branch or tag is a file that names the commit; a commit is a snapshot of that name.
+    // refs/ has a file per branch or tag, which holds the commit; snapshots/ has a folder per commit.
     let commit = match std::fs::read_to_string(root.join("refs").join(revision)) {
         Ok(commit) => commit.trim().to_owned(),
         Err(_) => revision.to_owned(),
@@ -107,16 +59,14 @@ fn in_cache(cache: &Path, repo: &str, revision: &str) -> Result<Option<ModelFile
         return Ok(None);
     }
     let snapshot = root.join("snapshots").join(commit);
-    let there = |name: &str| Some(snapshot.join(name)).filter(|path| path.is_file());
-    let Some(config) = there(CONFIG) else { return Ok(None) };
-    let weights = match (there(WEIGHTS), there(INDEX)) {
-        (Some(whole), _) => Some(vec![whole]),
-        (None, Some(index)) => checkpoint::shards_of_index(&index)?.iter().map(|shard| there(shard)).collect(),
-        (None, None) => None,
-    };
-    Ok(weights.map(|weights| ModelFiles { config, weights, folder: snapshot }))
+    match ModelFiles::collect(|name| snapshot.join(name).is_file(), |name| Ok(snapshot.join(name))) {
+        Ok(files) => Ok(Some(files)),
+        Err(CollectError::Missing(_)) => Ok(None),
+        Err(CollectError::Failed(error)) => Err(error),
+    }
 }
 
+/// A download of one repository into the cache.
 struct Download<'a> {
     repo: &'a str,
     endpoint: &'a str,
@@ -135,43 +85,33 @@ impl<'a> Download<'a> {
         Ok(Self { repo, endpoint: &settings.endpoint, api: api.repo(remote) })
     }
 
+    /// Downloads the files that the model consists of.
     fn run(&self) -> Result<ModelFiles> {
+        const NO_MODEL: &str = "is it a model of transformers?";
         let info = self.api.info().map_err(|error| failed(self.repo, self.endpoint, "listing its files", error))?;
         let has = |name: &str| info.siblings.iter().any(|file| file.rfilename == name);
-        let missing = |name: &str, hint: &str| Error::Hub {
+        ModelFiles::collect(has, |name| self.get(name)).map_err(|error| match error {
+            CollectError::Failed(error) => error,
+            CollectError::Missing(Missing::Safetensors) => files::only_pickle(Path::new(self.repo)),
+            CollectError::Missing(Missing::Config) => self.missing(CONFIG, NO_MODEL),
+            CollectError::Missing(Missing::Weights) => self.missing(WEIGHTS, NO_MODEL),
+            CollectError::Missing(Missing::Shard(shard)) => self.missing(&shard, &format!("{INDEX} names it")),
+        })
+    }
+
+    /// [`Error::Hub`] for a file that the repository lacks.
+    fn missing(&self, file: &str, hint: &str) -> Error {
+        Error::Hub {
             repo: self.repo.into(),
             endpoint: self.endpoint.into(),
-            problem: format!("the repository has no {name}"),
+            problem: format!("the repository has no {file}"),
             status: None,
             hint: hint.into(),
             source: None,
-        };
-        if !has(CONFIG) {
-            return Err(missing(CONFIG, "is it a model of transformers?"));
         }
-        if !has(WEIGHTS) && !has(INDEX) {
-            return Err(match has(PICKLE) {
-                true => only_pickle(&Path::new(self.repo).join(PICKLE)),
-                false => missing(WEIGHTS, "is it a model of transformers?"),
-            });
-        }
-        let config = self.get(CONFIG)?;
-        for name in TOKENIZER_FILES.into_iter().filter(|name| has(name)) {
-            self.get(name)?;
-            if name == "tokenizer.json" {
-                break;
-            }
-        }
-        let weights = if has(WEIGHTS) {
-            vec![self.get(WEIGHTS)?]
-        } else {
-            let shards = checkpoint::shards_of_index(&self.get(INDEX)?)?;
-            shards.iter().map(|shard| self.get(shard)).collect::<Result<_>>()?
-        };
-        let folder = config.parent().map(Path::to_owned).unwrap_or_default();
-        Ok(ModelFiles { config, weights, folder })
     }
 
+    /// Downloads a file into the cache, and returns its path there.
     fn get(&self, file: &str) -> Result<PathBuf> {
         self.api
             .download_with_progress(file, ProgressLines::default())
@@ -179,6 +119,7 @@ impl<'a> Download<'a> {
     }
 }
 
+/// [`Error::Hub`] with a hint that depends on the HTTP status.
 fn failed(repo: &str, endpoint: &str, problem: &str, error: ApiError) -> Error {
     let status = http_status(&error);
     let hint = match status {
@@ -210,16 +151,19 @@ fn http_status(error: &ApiError) -> Option<u16> {
     }
 }
 
-/// A line at the start, every tenth of a large file, and at the end: a notebook shows lines, not progress bars.
+/// Progress as lines, because a notebook cannot redraw a progress bar: one at the start, one per tenth of a large file,
+/// one at the end.
 #[derive(Default)]
 struct ProgressLines {
     name: String,
     size: usize,
     done: usize,
+    /// Tenths of the file that were reported.
     tenths: usize,
     started: Option<Instant>,
 }
 
+/// Smaller files, in bytes, are reported only when they start and end.
 const LARGE: usize = 10_000_000;
 
 impl Progress for ProgressLines {
@@ -250,51 +194,6 @@ impl Progress for ProgressLines {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn settings(variables: &[(&str, &str)]) -> Settings {
-        Settings::from_env(&|name| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| value.into()))
-    }
-
-    #[test]
-    fn the_cache_lies_where_python_has_it() {
-        let cache = |variables: &[(&str, &str)]| {
-            let all: Vec<_> = [("HOME", "/h")].iter().chain(variables).copied().collect();
-            settings(&all).cache.to_string_lossy().replace('\\', "/")
-        };
-        assert_eq!(cache(&[]), "/h/.cache/huggingface/hub");
-        assert_eq!(cache(&[("XDG_CACHE_HOME", "/x")]), "/x/huggingface/hub");
-        assert_eq!(cache(&[("XDG_CACHE_HOME", "/x"), ("HF_HOME", "/f")]), "/f/hub");
-        assert_eq!(cache(&[("HF_HOME", "~/f")]), "/h/f/hub");
-        assert_eq!(cache(&[("HF_HOME", "/f"), ("HUGGINGFACE_HUB_CACHE", "/old")]), "/old");
-        let both = [("HF_HOME", "/f"), ("HUGGINGFACE_HUB_CACHE", "/old"), ("HF_HUB_CACHE", "/c")];
-        assert_eq!(cache(&both), "/c");
-        assert_eq!(cache(&[("HF_HUB_CACHE", "")]), "/h/.cache/huggingface/hub");
-    }
-
-    #[test]
-    fn the_token_comes_from_the_variable_then_from_the_file() {
-        let folder = tempfile::tempdir().unwrap();
-        let home = folder.path().to_str().unwrap();
-        assert_eq!(settings(&[("HF_HOME", home)]).token, None);
-        std::fs::write(folder.path().join("token"), "of the file\n").unwrap();
-        assert_eq!(settings(&[("HF_HOME", home)]).token.as_deref(), Some("of the file"));
-        let other = folder.path().join("other");
-        std::fs::write(&other, " of the other\n").unwrap();
-        let path = ("HF_TOKEN_PATH", other.to_str().unwrap());
-        assert_eq!(settings(&[("HF_HOME", home), path]).token.as_deref(), Some("of the other"));
-        assert_eq!(settings(&[("HF_TOKEN", "mine\n"), path]).token.as_deref(), Some("mine"));
-        assert_eq!(settings(&[("HF_TOKEN", "mine"), ("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1")]).token, None);
-    }
-
-    #[test]
-    fn offline_and_endpoint_are_read_as_in_python() {
-        for (value, offline) in [("1", true), ("on", true), ("Yes", true), ("TRUE", true), ("0", false), ("", false)] {
-            assert_eq!(settings(&[("HF_HUB_OFFLINE", value)]).offline, offline, "{value:?}");
-        }
-        assert!(settings(&[("TRANSFORMERS_OFFLINE", "1")]).offline);
-        assert_eq!(settings(&[]).endpoint, "https://huggingface.co");
-        assert_eq!(settings(&[("HF_ENDPOINT", "http://mirror/")]).endpoint, "http://mirror");
-    }
 
     #[test]
     fn a_revision_cannot_leave_the_cache() {

@@ -23,7 +23,7 @@ use crate::error::{Result, check_count};
 use crate::model::{Gpt2, RunOptions};
 use crate::plot::{Chart, ChartAxis, Form, Series, Shade};
 use crate::plot::{Figure, Matrix, Table};
-use crate::tokenizer::{self, Tokenizer};
+use crate::tokenizer::TokenLabels;
 
 /// What appending some tokens does to what a head says about some prompts.
 #[derive(Clone, Debug)]
@@ -44,7 +44,7 @@ pub struct Appending {
     /// The same if the tokens of one of the two were dealt to the positions at random. Shape: `[x, y]`.
     pub commuting_by_chance: Array2<f32>,
     n_prompts: usize,
-    tokenizer: Option<Tokenizer>,
+    labels: TokenLabels,
 }
 
 /// Appends each of the tokens to each of the prompts, and each of them after each, and follows what a head says.
@@ -61,8 +61,8 @@ pub struct Appending {
 /// ```
 ///
 /// # Errors
-/// [`Error::Count`](crate::Error::Count) if there are no prompts or tokens; [`Error::Prompt`](crate::Error::Prompt) if a prompt
-/// with two more tokens is longer than the context; otherwise as for [`head_data`].
+/// [`Error::Count`](crate::Error::Count) if there are no prompts or tokens; [`Error::Prompt`](crate::Error::Prompt) if
+/// a prompt with two more tokens is longer than the context; otherwise as for [`head_data`].
 pub fn appending(
     model: &Gpt2,
     layer: usize,
@@ -114,13 +114,13 @@ pub fn appending(
         commuting: same / positions as f32,
         commuting_by_chance: by_chance / positions as f32,
         n_prompts: prompts.len(),
-        tokenizer: model.tokenizer_if_any(),
+        labels: model.token_labels(),
     })
 }
 
 impl Appending {
     fn label(&self, token: u32) -> String {
-        format!("“{}”", tokenizer::label(self.tokenizer.as_ref(), token))
+        format!("“{}”", self.labels.label(token))
     }
 
     /// For each appended token: whether it is a map of tokens to tokens, and what kind of one.
@@ -271,7 +271,7 @@ mod tests {
             commuting: Array2::ones((n, n)),
             commuting_by_chance: Array2::ones((n, n)),
             n_prompts: 1,
-            tokenizer: None,
+            labels: TokenLabels::new(None),
         }
     }
 

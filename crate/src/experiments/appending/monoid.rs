@@ -50,7 +50,8 @@ impl Monoid {
     /// elements no new ones are looked for, and [`is_complete`](Self::is_complete) says so.
     ///
     /// # Errors
-    /// [`Error::Shape`] or [`Error::Count`] if the maps are not of one set into itself, [`Error::Count`] if `max_size` is 0.
+    /// [`Error::Shape`] or [`Error::Count`] if the maps are not of one set into itself, [`Error::Count`] if `max_size`
+    /// is 0.
     pub fn generated_by(generators: &[(String, Vec<usize>)], max_size: usize) -> Result<Self> {
         let n_states = generators.first().map_or(0, |(_, map)| map.len());
         const FUNCTION: &str = "Monoid::generated_by";

@@ -139,8 +139,9 @@ pub struct SimilarityTest {
 /// ```
 ///
 /// # Errors
-/// [`Error::NoPairsOfKind`]; [`Error::Count`] if a pair has no controls, or none or no resamples are asked for; [`Error::Shape`]
-/// if the prompts of a pair differ in length and the measure needs equal ones; otherwise as for [`layer_data`].
+/// [`Error::NoPairsOfKind`]; [`Error::Count`] if a pair has no controls, or none or no resamples are asked for;
+/// [`Error::Shape`] if the prompts of a pair differ in length and the measure needs equal ones; otherwise as for
+/// [`layer_data`].
 pub fn similarity_test(
     model: &Gpt2,
     pairs: &[PromptPair],

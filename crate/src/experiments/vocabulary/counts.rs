@@ -9,7 +9,7 @@ use crate::error::{Error, Result, check_index};
 use crate::model::Prompts;
 use crate::model::{Gpt2, RunOptions};
 use crate::plot::{Chart, ChartAxis, Figure, Form, Series, Shade, Table};
-use crate::tokenizer::{self, Tokenizer};
+use crate::tokenizer::TokenLabels;
 
 /// What is counted: one token for each cell, or one for each position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -93,7 +93,7 @@ pub struct VocabularyCounts {
     pub(super) n_prompts: u64,
     /// Of each head and component, in this order, the counts of its tokens.
     pub(super) counts: Vec<BTreeMap<u32, u64>>,
-    pub(super) tokenizer: Option<Tokenizer>,
+    pub(super) labels: TokenLabels,
 }
 
 impl VocabularyCounts {
@@ -102,19 +102,19 @@ impl VocabularyCounts {
     /// # Errors
     /// [`Error::Device`] if the device fails.
     pub fn new(model: &Gpt2, projection: Projection) -> Result<Self> {
-        Ok(Self::empty(Source::new(model, projection)?, model.tokenizer_if_any()))
+        Ok(Self::empty(Source::new(model, projection)?, model.token_labels()))
     }
 
-    pub(super) fn empty(source: Source, tokenizer: Option<Tokenizer>) -> Self {
+    pub(super) fn empty(source: Source, labels: TokenLabels) -> Self {
         let counts = vec![BTreeMap::new(); source.n_layers * source.n_heads * Component::ALL.len()];
-        Self { source, n_prompts: 0, counts, tokenizer }
+        Self { source, n_prompts: 0, counts, labels }
     }
 
     /// Runs the prompts as one batch and counts the tokens of every head.
     ///
     /// # Errors
-    /// As for [`Gpt2::run_with_cache`], and [`Error::Shape`] or [`Error::OtherCounts`] if it is another model than the one that
-    /// was counted.
+    /// As for [`Gpt2::run_with_cache`], and [`Error::Shape`] or [`Error::OtherCounts`] if it is another model than the
+    /// one that was counted.
     pub fn add(&mut self, model: &Gpt2, prompts: impl Into<Prompts>) -> Result<()> {
         self.add_prompts(model, prompts.into())
     }
@@ -245,7 +245,7 @@ impl VocabularyCounts {
 
     /// How tables and figures show a token.
     pub fn label(&self, token: u32) -> String {
-        tokenizer::label(self.tokenizer.as_ref(), token)
+        self.labels.label(token)
     }
 
     /// For each head: how many tokens were counted, how many distinct ones, and the most frequent ones.
@@ -325,7 +325,7 @@ mod tests {
     fn counts(of_heads: [&[(u32, u64)]; 2]) -> VocabularyCounts {
         let projection = Projection::Notebook;
         let source = Source { n_layers: 2, n_heads: 1, d_vocab: 100, projection, fingerprint: 1 };
-        let mut counts = VocabularyCounts::empty(source, None);
+        let mut counts = VocabularyCounts::empty(source, TokenLabels::new(None));
         for (layer, own) in of_heads.into_iter().enumerate() {
             let at = counts.index(layer, 0, Component::Qk);
             counts.counts[at] = own.iter().copied().collect();

@@ -60,8 +60,9 @@ impl VocabularyCounts {
     /// A map of the `max_tokens` most frequent tokens of all heads, by their rows of `W_E`, coloured by the layer that uses them most.
     ///
     /// # Errors
-    /// [`Error::Shape`] or [`Error::OtherCounts`] if it is another model than the one that was counted, [`Error::Count`] if there
-    /// are fewer than three tokens, [`Error::Perplexity`] if it does not fit their number, [`Error::Device`] if the device fails.
+    /// [`Error::Shape`] or [`Error::OtherCounts`] if it is another model than the one that was counted,
+    /// [`Error::Count`] if there are fewer than three tokens, [`Error::Perplexity`] if it does not fit their number,
+    /// [`Error::Device`] if the device fails.
     pub fn embedding_map(
         &self,
         model: &Gpt2,

@@ -9,7 +9,6 @@ use safetensors::tensor::{Dtype, SafeTensorError, TensorView};
 use super::counts::{Component, VocabularyCounts};
 use crate::decode::Projection;
 use crate::error::{Error, Result};
-use crate::tokenizer;
 
 /// One count: layer, head, component, token id, count.
 type Row = (usize, usize, Component, u32, u64);
@@ -39,7 +38,7 @@ impl VocabularyCounts {
         let mut csv = csv::Writer::from_path(path)?;
         csv.write_record(["layer", "head", "component", "token_id", "token", "count"])?;
         for (layer, head, component, token, count) in self.rows() {
-            let text = tokenizer::text(self.tokenizer.as_ref(), token);
+            let text = self.labels.text(token);
             csv.serialize((layer, head, component.name(), token, text, count))?;
         }
         Ok(csv.flush()?)
@@ -74,7 +73,7 @@ impl VocabularyCounts {
             let texts = |of: &dyn Fn(&Row) -> String| {
                 rows.iter().map(|row| ByteArray::from(of(row).as_str())).collect::<Vec<_>>()
             };
-            let text = |row: &Row| tokenizer::text(self.tokenizer.as_ref(), row.3);
+            let text = |row: &Row| self.labels.text(row.3);
             let mut index = 0;
             while let Some(mut column) = group.next_column()? {
                 match index {
@@ -201,7 +200,7 @@ impl VocabularyCounts {
         }
         let small =
             |bytes: &[u8], row: usize| u32::from_le_bytes(*bytes.as_chunks().0.get(row).expect("as many as rows"));
-        let mut counts = Self::empty(source, like.tokenizer.clone());
+        let mut counts = Self::empty(source, like.labels.clone());
         counts.n_prompts = number("n_prompts")?;
         let d_vocab = counts.source.d_vocab;
         for row in 0..n {

@@ -91,10 +91,10 @@ pub(super) fn duration(duration: Duration) -> String {
 /// again; one that has come to the end gives its counts at once.
 ///
 /// # Errors
-/// [`Error::Io`] or [`Error::Write`] naming the file; [`Error::Format`] for a line that is no text or longer than a megabyte, naming
-/// the line, and for a state that does not fit the file or the options; [`Error::Shape`] or [`Error::OtherCounts`] for a
-/// state of another model or projection; [`Error::Count`] or [`Error::OutOfRange`] for options outside their range; and as for
-/// [`Gpt2::run_with_cache`].
+/// [`Error::Io`] or [`Error::Write`] naming the file; [`Error::Format`] for a line that is no text or longer than a
+/// megabyte, naming the line, and for a state that does not fit the file or the options; [`Error::Shape`] or
+/// [`Error::OtherCounts`] for a state of another model or projection; [`Error::Count`] or [`Error::OutOfRange`] for
+/// options outside their range; and as for [`Gpt2::run_with_cache`].
 pub fn count_file(
     model: &Gpt2,
     path: impl AsRef<Path>,

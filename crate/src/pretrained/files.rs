@@ -1,0 +1,218 @@
+//! The files that a model consists of: their names, and which of them are needed.
+//!
+//! The rule is the same for a folder, a snapshot in the Hugging Face cache and a repository on the Hub: `config.json`;
+//! then `model.safetensors`, else `model.safetensors.index.json` and the shards that it names; then `tokenizer.json`,
+//! else `vocab.json` with `merges.txt`, else no tokenizer.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+use crate::tokenizer::TokenizerFiles;
+
+pub(super) const CONFIG: &str = "config.json";
+pub(super) const WEIGHTS: &str = "model.safetensors";
+pub(super) const INDEX: &str = "model.safetensors.index.json";
+const PICKLE: &str = "pytorch_model.bin";
+const TOKENIZER: &str = "tokenizer.json";
+const VOCAB: &str = "vocab.json";
+const MERGES: &str = "merges.txt";
+
+/// The paths of a model's files.
+#[derive(Debug)]
+pub(crate) struct ModelFiles {
+    pub(crate) config: PathBuf,
+    /// One file, or every shard.
+    pub(crate) weights: Vec<PathBuf>,
+    pub(crate) tokenizer: Option<TokenizerFiles>,
+}
+
+/// A file without which a folder or a repository is no model.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Missing {
+    Config,
+    /// The weights, in any format.
+    Weights,
+    /// The weights in safetensors; there is a pickle, which can run any code when it is read.
+    Safetensors,
+    /// A shard that the index names.
+    Shard(String),
+}
+
+/// Why [`ModelFiles::collect`] did not return files.
+#[derive(Debug)]
+pub(super) enum CollectError {
+    Missing(Missing),
+    Failed(Error),
+}
+
+impl From<Error> for CollectError {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl ModelFiles {
+    /// Collects the files of a model from a folder or a repository that `has` files of some names. `path` returns the
+    /// path of one of these, after a download if need be; it is called for nothing that the model does not need.
+    pub(super) fn collect(
+        has: impl Fn(&str) -> bool,
+        path: impl Fn(&str) -> Result<PathBuf>,
+    ) -> Result<Self, CollectError> {
+        let require = |name: &str, missing: Missing| has(name).then_some(()).ok_or(CollectError::Missing(missing));
+        require(CONFIG, Missing::Config)?;
+        if !has(WEIGHTS) && !has(INDEX) {
+            return Err(CollectError::Missing(if has(PICKLE) { Missing::Safetensors } else { Missing::Weights }));
+        }
+        let config = path(CONFIG)?;
+        let weights = if has(WEIGHTS) { vec![WEIGHTS.to_owned()] } else { shards_of_index(&path(INDEX)?)? };
+        weights.iter().try_for_each(|shard| require(shard, Missing::Shard(shard.clone())))?;
+        // Before the weights: a download that is interrupted must not leave a cached model without its tokenizer.
+        let tokenizer = tokenizer_files(&has, &path)?;
+        let weights = weights.iter().map(|name| path(name)).collect::<Result<_>>()?;
+        Ok(Self { config, weights, tokenizer })
+    }
+
+    /// The files of a model in a folder.
+    ///
+    /// # Errors
+    /// [`Error::MissingFile`]; [`Error::Format`] for a folder that has only a pickle, or an index that is not one.
+    pub(super) fn in_folder(folder: &Path) -> Result<Self> {
+        let files = Self::collect(|name| folder.join(name).is_file(), |name| Ok(folder.join(name)));
+        files.map_err(|error| match error {
+            CollectError::Failed(error) => error,
+            CollectError::Missing(Missing::Config) => no_model(folder),
+            CollectError::Missing(Missing::Safetensors) => only_pickle(folder),
+            CollectError::Missing(Missing::Weights) => Error::MissingFile {
+                path: folder.join(WEIGHTS),
+                hint: format!("a model folder holds {WEIGHTS}, or {INDEX} and its shards"),
+            },
+            CollectError::Missing(Missing::Shard(shard)) => {
+                Error::MissingFile { path: folder.join(shard), hint: format!("{INDEX} names it") }
+            }
+        })
+    }
+
+    /// Whether a folder has the file that every model has.
+    pub(super) fn is_model(folder: &Path) -> bool {
+        folder.join(CONFIG).is_file()
+    }
+}
+
+/// The error for a folder without a model.
+pub(super) fn no_model(folder: &Path) -> Error {
+    Error::MissingFile { path: folder.join(CONFIG), hint: format!("a model folder holds {CONFIG} and {WEIGHTS}") }
+}
+
+/// The error for a folder or a repository whose weights are a pickle only. A pickle can run any code when it is read,
+/// so it is not read.
+pub(super) fn only_pickle(folder: &Path) -> Error {
+    Error::Format {
+        path: folder.join(PICKLE),
+        expected: format!("{WEIGHTS} beside it"),
+        found: "only this pickle, which can run any code when it is read; convert it in Python: \
+                transformers.GPT2LMHeadModel.from_pretrained(FOLDER).save_pretrained(FOLDER, safe_serialization=True)"
+            .into(),
+        source: None,
+    }
+}
+
+fn tokenizer_files(
+    has: &impl Fn(&str) -> bool,
+    path: &impl Fn(&str) -> Result<PathBuf>,
+) -> Result<Option<TokenizerFiles>> {
+    if has(TOKENIZER) {
+        return Ok(Some(TokenizerFiles::Json(path(TOKENIZER)?)));
+    }
+    match (has(VOCAB), has(MERGES)) {
+        (false, false) => Ok(None),
+        (true, true) => Ok(Some(TokenizerFiles::VocabAndMerges { vocab: path(VOCAB)?, merges: path(MERGES)? })),
+        (has_vocab, _) => {
+            let (found, missing) = if has_vocab { (VOCAB, MERGES) } else { (MERGES, VOCAB) };
+            Err(Error::MissingFile {
+                path: path(found)?.with_file_name(missing),
+                hint: format!("{VOCAB} and {MERGES} only work together; {TOKENIZER} alone does too"),
+            })
+        }
+    }
+}
+
+/// The shards that an index names, in its folder.
+fn shards_of_index(index: &Path) -> Result<Vec<String>> {
+    #[derive(serde::Deserialize)]
+    struct Index {
+        weight_map: BTreeMap<String, String>,
+    }
+    const EXPECTED: &str = "a \"weight_map\" from tensor names to files of the same folder";
+    let wrong = |found: String| Error::Format { path: index.into(), expected: EXPECTED.into(), found, source: None };
+    let text = std::fs::read_to_string(index).map_err(Error::io(index))?;
+    let map: Index = serde_json::from_str(&text).map_err(|error| Error::format(index, EXPECTED, error))?;
+    let mut files: Vec<String> = map.weight_map.into_values().collect();
+    files.sort();
+    files.dedup();
+    if files.is_empty() {
+        return Err(wrong("no file".into()));
+    }
+    // A name with a folder in it could point anywhere on the machine.
+    let plain =
+        |name: &str| Path::new(name).components().count() == 1 && !name.contains(['/', '\\', ':']) && name != "..";
+    if let Some(file) = files.iter().find(|file| !plain(file)) {
+        return Err(wrong(format!("{file:?}")));
+    }
+    Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+
+    /// The names that a model needs of those that exist, in the order in which they are downloaded.
+    fn needed(names: &[&str]) -> Result<Vec<String>, CollectError> {
+        let asked = RefCell::new(Vec::new());
+        let path = |name: &str| {
+            asked.borrow_mut().push(name.to_owned());
+            Ok(PathBuf::from(name))
+        };
+        ModelFiles::collect(|name| names.contains(&name), path)?;
+        Ok(asked.into_inner())
+    }
+
+    #[test]
+    fn only_needed_files_are_collected() {
+        let all = [PICKLE, MERGES, VOCAB, TOKENIZER, INDEX, WEIGHTS, CONFIG, "README.md"];
+        assert_eq!(needed(&all).unwrap(), [CONFIG, TOKENIZER, WEIGHTS]);
+        assert_eq!(needed(&[CONFIG, WEIGHTS, VOCAB, MERGES]).unwrap(), [CONFIG, VOCAB, MERGES, WEIGHTS]);
+        assert_eq!(needed(&[CONFIG, WEIGHTS]).unwrap(), [CONFIG, WEIGHTS]);
+    }
+
+    #[test]
+    fn a_missing_file_is_named() {
+        let missing = |names: &[&str]| match needed(names) {
+            Err(CollectError::Missing(missing)) => missing,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(missing(&[WEIGHTS]), Missing::Config);
+        assert_eq!(missing(&[CONFIG, TOKENIZER]), Missing::Weights);
+        assert_eq!(missing(&[CONFIG, PICKLE]), Missing::Safetensors);
+        match needed(&[CONFIG, WEIGHTS, MERGES]) {
+            Err(CollectError::Failed(Error::MissingFile { path, .. })) => assert_eq!(path, Path::new(VOCAB)),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn an_index_names_its_shards() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+        write(CONFIG, "");
+        write(INDEX, r#"{"weight_map": {"a": "2.safetensors", "b": "1.safetensors", "c": "2.safetensors"}}"#);
+        write("1.safetensors", "");
+        let error = ModelFiles::in_folder(folder.path()).unwrap_err().to_string();
+        assert!(error.ends_with(&format!("2.safetensors: no such file; {INDEX} names it")), "{error}");
+        write("2.safetensors", "");
+        let files = ModelFiles::in_folder(folder.path()).unwrap();
+        assert_eq!(files.weights, ["1.safetensors", "2.safetensors"].map(|name| folder.path().join(name)));
+    }
+}

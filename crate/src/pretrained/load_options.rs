@@ -1,0 +1,121 @@
+//! `LoadOptions`: how to load a model.
+
+use std::path::PathBuf;
+
+use crate::backend::Device;
+use crate::weights::Processing;
+
+/// The default of [`LoadOptions::decode_cache_bytes`]: enough for every head of GPT-2 small, in one projection.
+const DECODE_CACHE_BYTES: usize = 2_000_000_000;
+
+/// How to load a model: the keyword arguments of TransformerLens' `from_pretrained`.
+///
+/// ```
+/// use attention_tokens::prelude::*;
+///
+/// let as_in_the_original = LoadOptions::default()
+///     .fold_ln(true)
+///     .center_writing_weights(true)
+///     .center_unembed(true)
+///     .refactor_factored_attn_matrices(true);
+/// let as_hugging_face_has_it = LoadOptions::default().no_processing();
+/// # let _ = (as_in_the_original, as_hugging_face_has_it);
+/// ```
+#[derive(Clone, Debug)]
+pub struct LoadOptions {
+    pub(crate) processing: Processing,
+    pub(crate) device: Device,
+    pub(crate) decode_cache_bytes: usize,
+    pub(crate) revision: Option<String>,
+    pub(crate) cache_dir: Option<PathBuf>,
+}
+
+impl Default for LoadOptions {
+    fn default() -> Self {
+        Self {
+            processing: Processing::default(),
+            device: Device::default(),
+            decode_cache_bytes: DECODE_CACHE_BYTES,
+            revision: None,
+            cache_dir: None,
+        }
+    }
+}
+
+impl LoadOptions {
+    /// See [`Processing::fold_ln`]. Default: on.
+    pub fn fold_ln(mut self, on: bool) -> Self {
+        self.processing.fold_ln = on;
+        self
+    }
+
+    /// See [`Processing::center_writing_weights`]. Default: on.
+    pub fn center_writing_weights(mut self, on: bool) -> Self {
+        self.processing.center_writing_weights = on;
+        self
+    }
+
+    /// See [`Processing::center_unembed`]. Default: on.
+    pub fn center_unembed(mut self, on: bool) -> Self {
+        self.processing.center_unembed = on;
+        self
+    }
+
+    /// See [`Processing::fold_value_biases`]. Default: on.
+    pub fn fold_value_biases(mut self, on: bool) -> Self {
+        self.processing.fold_value_biases = on;
+        self
+    }
+
+    /// See [`Processing::refactor_factored_attn_matrices`]. Default: on.
+    pub fn refactor_factored_attn_matrices(mut self, on: bool) -> Self {
+        self.processing.refactor_factored_attn_matrices = on;
+        self
+    }
+
+    /// All five steps of weight processing at once. Default: all on.
+    pub fn processing(mut self, processing: Processing) -> Self {
+        self.processing = processing;
+        self
+    }
+
+    /// The weights as Hugging Face has them: TransformerLens' `from_pretrained_no_processing`.
+    pub fn no_processing(self) -> Self {
+        self.processing(Processing::none())
+    }
+
+    /// The device that computes. Default: [`Device::cpu`].
+    pub fn device(mut self, device: Device) -> Self {
+        self.device = device;
+        self
+    }
+
+    /// Memory limit in bytes for the per-head decoding cache. Default: 2 GB, enough for every head of GPT-2 small and,
+    /// on the CPU, of GPT-2 medium.
+    ///
+    /// On the CPU, a head that has decoded `4 d_head` vectors (in GPT-2 small, the second prompt of 13 tokens) gets a
+    /// cached table of `P W_U` in 8 bits, about `(d_head + 16) d_vocab` bytes (4.2 MB in GPT-2 small); it gets one
+    /// earlier if many tokens can be the best. The table only selects such tokens; their logits are computed in full
+    /// precision. On a GPU the table is in `f32` and made with the first vector; it takes `4 d_head (d_model +
+    /// d_vocab)` bytes of the GPU's memory (13 MB in GPT-2 small).
+    ///
+    /// Least recently used tables are dropped first; 0 disables the cache, so that decoding a head again takes as long
+    /// as the first time.
+    pub fn decode_cache_bytes(mut self, bytes: usize) -> Self {
+        self.decode_cache_bytes = bytes;
+        self
+    }
+
+    /// The branch, tag or commit of a model on the Hub. Default: `main`.
+    pub fn revision(mut self, revision: impl Into<String>) -> Self {
+        self.revision = Some(revision.into());
+        self
+    }
+
+    /// The folder of the Hugging Face cache. Default, as in Python: `HF_HUB_CACHE`, else `HF_HOME/hub`, else
+    /// `~/.cache/huggingface/hub`.
+    pub fn cache_dir(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.cache_dir = Some(folder.into());
+        self
+    }
+}

@@ -1,0 +1,137 @@
+//! The tensors of a safetensors file: its header, checked, and numbers that are read on demand.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use ndarray::{Array1, Array2};
+use rayon::prelude::*;
+use safetensors::tensor::{Dtype, Metadata};
+
+use crate::error::{Error, Result};
+use crate::memory;
+
+/// The largest header that the safetensors format allows.
+const MAX_HEADER_BYTES: u64 = 100_000_000;
+/// Numbers that are read and converted at a time, so that a file is never in memory as a whole.
+const CHUNK: usize = 1 << 17;
+
+/// A tensor of a file, as the file's header describes it.
+pub(super) struct TensorEntry {
+    pub(super) name: String,
+    pub(super) path: PathBuf,
+    pub(super) dtype: Dtype,
+    pub(super) shape: Vec<usize>,
+    /// Offset of its first byte in the file.
+    start: u64,
+}
+
+/// The tensors of a file. Only the header is read.
+///
+/// # Errors
+/// [`Error::Io`]; [`Error::Format`] if the file is not safetensors, is truncated, or is longer than its header implies.
+pub(super) fn read_header(path: &Path) -> Result<Vec<TensorEntry>> {
+    let broken = |expected: &str, found: String| Error::Format {
+        path: path.into(),
+        expected: expected.into(),
+        found,
+        source: None,
+    };
+    let mut file = File::open(path).map_err(Error::io(path))?;
+    let len = file.metadata().map_err(Error::io(path))?.len();
+    let mut header_len = [0; 8];
+    if len < 8 {
+        return Err(broken("a safetensors file", format!("a file of {len} bytes")));
+    }
+    file.read_exact(&mut header_len).map_err(Error::io(path))?;
+    let header_len = u64::from_le_bytes(header_len);
+    if header_len > MAX_HEADER_BYTES || header_len > len - 8 {
+        let found = format!("a header of {header_len} bytes in a file of {len}");
+        return Err(broken("a safetensors header of at most 100000000 bytes that fits the file", found));
+    }
+    let mut header = vec![0; header_len as usize];
+    file.read_exact(&mut header).map_err(Error::io(path))?;
+    // Deserializing checks the offsets too: in order, without gaps or overlaps, of the length that shape and dtype
+    // imply.
+    let metadata: Metadata =
+        serde_json::from_slice(&header).map_err(|error| Error::format(path, "a safetensors header", error))?;
+    let data_start = 8 + header_len;
+    let data_len = metadata.data_len() as u64;
+    if data_start.checked_add(data_len) != Some(len) {
+        let found = format!("{} bytes: it is truncated, or something was appended", len - data_start);
+        return Err(broken(&format!("{data_len} bytes of tensor data after the header"), found));
+    }
+    let tensors = metadata.tensors().into_iter().map(|(name, info)| TensorEntry {
+        name,
+        path: path.into(),
+        dtype: info.dtype,
+        shape: info.shape.clone(),
+        start: data_start + info.data_offsets.0 as u64,
+    });
+    Ok(tensors.collect())
+}
+
+impl TensorEntry {
+    /// [`Error::Tensor`] for this tensor.
+    pub(super) fn wrong(&self, expected: String, found: String) -> Error {
+        Error::Tensor { path: self.path.clone(), tensor: self.name.clone(), expected, found }
+    }
+
+    /// The numbers of a vector. Shape: → `[n]`.
+    pub(super) fn vector(&self) -> Result<Array1<f32>> {
+        Ok(self.values()?.into())
+    }
+
+    /// The numbers of a matrix. Shape: → that of the tensor, which has two axes.
+    pub(super) fn matrix(&self) -> Result<Array2<f32>> {
+        let shape = (self.shape[0], self.shape[1]);
+        Ok(Array2::from_shape_vec(shape, self.values()?).expect("as many values as the shape has"))
+    }
+
+    /// All numbers, in the order of the file.
+    ///
+    /// # Errors
+    /// [`Error::Io`], and [`Error::Tensor`] if one is not finite.
+    fn values(&self) -> Result<Vec<f32>> {
+        let mut values = memory::zeros(self.shape.iter().product());
+        values.par_chunks_mut(CHUNK).enumerate().try_for_each(|(chunk, values)| {
+            self.read(chunk * CHUNK, values)?;
+            // Counting compiles to vector instructions; a search for the first would check one number at a time.
+            if values.iter().map(|value| u32::from(!value.is_finite())).sum::<u32>() == 0 {
+                return Ok(());
+            }
+            let at = values.iter().position(|value| !value.is_finite()).expect("there is one");
+            let found = format!("{} at index {}", values[at], chunk * CHUNK + at);
+            Err(self.wrong("finite numbers".into(), found))
+        })?;
+        Ok(values)
+    }
+
+    /// Fills `values` with the numbers from index `first` on.
+    fn read(&self, first: usize, values: &mut [f32]) -> Result<()> {
+        let width = self.dtype.bitsize() / 8;
+        let mut file = File::open(&self.path).map_err(Error::io(&self.path))?;
+        file.seek(SeekFrom::Start(self.start + (first * width) as u64)).map_err(Error::io(&self.path))?;
+        if self.dtype == Dtype::F32 {
+            file.read_exact(bytemuck::cast_slice_mut(values)).map_err(Error::io(&self.path))?;
+            if cfg!(target_endian = "big") {
+                values.iter_mut().for_each(|value| *value = f32::from_bits(u32::from_le(value.to_bits())));
+            }
+            return Ok(());
+        }
+        let mut bytes = vec![0; width * values.len()];
+        file.read_exact(&mut bytes).map_err(Error::io(&self.path))?;
+        match self.dtype {
+            Dtype::F16 => convert(&bytes, values, |bytes| half::f16::from_le_bytes(bytes).to_f32()),
+            Dtype::BF16 => convert(&bytes, values, |bytes| half::bf16::from_le_bytes(bytes).to_f32()),
+            _ => unreachable!("the checkpoint takes no other dtype"),
+        }
+        Ok(())
+    }
+}
+
+/// Converts little-endian numbers of `WIDTH` bytes.
+fn convert<const WIDTH: usize>(bytes: &[u8], values: &mut [f32], number: impl Fn([u8; WIDTH]) -> f32) {
+    let (numbers, _) = bytes.as_chunks::<WIDTH>();
+    values.iter_mut().zip(numbers).for_each(|(value, bytes)| *value = number(*bytes));
+}
