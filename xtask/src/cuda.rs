@@ -9,7 +9,7 @@ use std::process::Command;
 
 use crate::setup::Jupyter;
 use crate::stages::Stages;
-use crate::tool::{Result, output, run, works};
+use crate::tool::{Result, run, shell, works};
 use crate::{library, notebooks, prerequisites};
 
 /// NVIDIA's compilers, headers and NVRTC, as PyPI has them for x86-64 Linux.
@@ -120,7 +120,7 @@ fn set_up() -> Result<Toolkit> {
     if cfg!(not(all(target_os = "linux", target_arch = "x86_64"))) {
         return Err("cuda-check runs on x86-64 Linux, for which PyPI has NVIDIA's compilers".into());
     }
-    if !works(Command::new("g++").arg("--version")) {
+    if !works(shell()?.cmd("g++").arg("--version")) {
         return Err("missing: g++, which nvcc needs\n  install it with: apt-get install g++".into());
     }
     let cache = env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
@@ -183,7 +183,7 @@ fn assemble(toolkit: &Toolkit) -> Result<()> {
             - said.matches(" 0 bytes spill stores").count()
             - said.matches(" 0 bytes spill loads").count();
         if !done.status.success() || kernels == 0 || spills > 0 {
-            return Err(format!("nvcc for {generation}: {kernels} kernels, {spills} spills\n{said}"));
+            return Err(format!("nvcc for {generation}: {kernels} kernels, {spills} spills\n{said}").into());
         }
         println!("nvcc: {kernels} kernels for {generation}, no register spilled");
     }
@@ -208,9 +208,9 @@ fn compile_stand_in(folder: &Path) -> Result<()> {
 
 /// A program that depended on one of NVIDIA's libraries would not start where it is missing, and could not say so.
 fn needs_no_library(program: &Path) -> Result<()> {
-    let listed = output(Command::new("ldd").arg(program)).ok_or("ldd fails")?;
+    let listed = shell()?.cmd("ldd").arg(program).read()?;
     match LINKED.iter().find(|library| listed.contains(&format!("lib{library}."))) {
-        Some(library) => Err(format!("{} is linked to lib{library}:\n{listed}", program.display())),
+        Some(library) => Err(format!("{} is linked to lib{library}:\n{listed}", program.display()).into()),
         None => Ok(()),
     }
 }
@@ -223,10 +223,10 @@ fn megabytes(file: &Path) -> Result<u64> {
 #[cfg(unix)]
 fn link(to: &Path, link: &Path) -> Result<()> {
     let _ = fs::remove_file(link);
-    std::os::unix::fs::symlink(to, link).map_err(|error| format!("{}: {error}", link.display()))
+    std::os::unix::fs::symlink(to, link).map_err(|error| format!("{}: {error}", link.display()).into())
 }
 
 #[cfg(not(unix))]
 fn link(_: &Path, link: &Path) -> Result<()> {
-    Err(format!("{}: no links here", link.display()))
+    Err(format!("{}: no links here", link.display()).into())
 }
