@@ -1,14 +1,14 @@
-//! The command that compiles the library for notebooks. The build script here and the set-up of `cargo xtask` run the same
-//! command, so that neither compiles again what the other has compiled.
+//! The command that compiles the library for notebooks. The build script here and the set-up of `cargo xtask` run the
+//! same command, so that neither compiles again what the other has compiled.
 
 use std::env;
 use std::ffi::OsStr;
 use std::path::Path;
 use std::process::Command;
 
-/// Environment variables that cargo sets for the scripts and programs that it runs, or evcxr for a notebook. They are not meant
-/// for another workspace in release mode, and a change of some makes build scripts run again. A name that ends in `_` or `W`
-/// stands for every variable that begins with it.
+/// Environment variables that cargo sets for the scripts and programs that it runs, or evcxr for a notebook. They are
+/// not meant for another workspace in release mode, and a change of some makes build scripts run again. A name that
+/// ends in `_` or `W` stands for every variable that begins with it.
 const NOT_INHERITED: [&str; 20] = [
     "CARGO_BUILD_BUILD_DIR",
     "CARGO_CFG_",
@@ -32,8 +32,8 @@ const NOT_INHERITED: [&str; 20] = [
     "TARGET",
 ];
 
-/// The command that compiles the crate and its dependencies into one dynamic library, with the feature `cuda` or without.
-/// `root` is the top of the repository. The caller adds its own arguments, then [`FOR_RUSTC`].
+/// The command that compiles the crate and its dependencies into one dynamic library, with the feature `cuda` or
+/// without it. `root` is the top of the repository. The caller adds its own arguments, then [`FOR_RUSTC`].
 pub(crate) fn compile(cargo: &OsStr, root: &Path, cuda: bool) -> Command {
     let mut command = Command::new(cargo);
     command.args(["rustc", "--release", "--locked", "--package", "attention-tokens", "--lib", "--crate-type", "dylib"]);
@@ -45,8 +45,8 @@ pub(crate) fn compile(cargo: &OsStr, root: &Path, cuda: bool) -> Command {
     command
 }
 
-/// Removes the variables that cargo or evcxr set for this process. Every other command that compiles in release mode in the
-/// same target folder needs this too; otherwise the two recompile some crates in turns.
+/// Removes the variables that cargo or evcxr set for this process. Every other command that compiles in release mode in
+/// the same target folder needs this too; otherwise the two recompile some crates in turns.
 pub(crate) fn inherit_no_build(command: &mut Command) {
     for (name, _) in env::vars_os() {
         let text = name.to_string_lossy();

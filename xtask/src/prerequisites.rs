@@ -1,4 +1,5 @@
-//! Programs that the set-up needs and does not install. An error names the missing one and the command that installs it.
+//! Programs that the set-up needs and does not install. An error names the missing one and the command that installs
+//! it.
 
 use std::env;
 use std::path::{Path, PathBuf};

@@ -3,5 +3,5 @@
 // rustc's own error is all that evcxr shows. Of a build script that fails, it shows everything that cargo printed.
 compile_error!(
     "crate/notebook was renamed to crate/prebuilt. Load the library with \
-     `:dep attention_tokens_prebuilt = { path = \"…/crate/prebuilt\" }`, with the same path before `crate` and the same features"
+     `:dep attention_tokens_prebuilt = { path = \"…/crate/prebuilt\" }`, and keep the rest of the path and the features"
 );
