@@ -1,6 +1,6 @@
-//! The notebook in a real browser: opened in JupyterLab and executed there, and as the page that needs no network.
+//! Notebook 01 in Chromium: executed in JupyterLab, and as the HTML page that needs no network.
 //!
-//! Screenshots of what was tested lie in `target/screenshots`.
+//! The tests save screenshots in `target/screenshots`.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -17,21 +17,22 @@ use crate::notebooks::{PLOTLY, alike, executed, notebook, outputs, target, text}
 use crate::support::root;
 
 const NOTEBOOK: &str = "01_attention_tokens";
-const PATIENCE: Duration = Duration::from_secs(150);
+const TIMEOUT: Duration = Duration::from_secs(150);
 
-/// A program that ends with the test, and what it started with it.
+/// A process group that is terminated when the value is dropped.
 struct Running(Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // The whole group. (Without the signal's name and `--`, `kill` may take the number for another one.)
+        // A negative number stands for the group. Without `-s` and `--`, some versions of `kill` misread it.
         let _ = Command::new("kill").args(["-s", "TERM", "--", &format!("-{}", self.0.id())]).status();
         let _ = self.0.wait();
     }
 }
 
-/// Starts a program in a process group of its own; `of` takes from the line of its output that says where it listens.
-fn start(command: &mut Command, of: impl Fn(&str) -> Option<String>) -> (Running, String) {
+/// Starts a program in a process group of its own. `find_address` returns the address or port it listens on, given the
+/// line of its output that has it, and `None` for other lines.
+fn start(command: &mut Command, find_address: impl Fn(&str) -> Option<String>) -> (Running, String) {
     std::os::unix::process::CommandExt::process_group(command, 0);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let (lines, printed) = std::sync::mpsc::channel();
@@ -39,7 +40,7 @@ fn start(command: &mut Command, of: impl Fn(&str) -> Option<String>) -> (Running
         [Box::new(child.stdout.take().unwrap()), Box::new(child.stderr.take().unwrap())];
     for output in outputs {
         let lines = lines.clone();
-        // To the end: a program whose output nobody reads stops.
+        // Read to the end: a program blocks when its pipe is full.
         std::thread::spawn(move || {
             BufReader::new(output).lines().map_while(Result::ok).for_each(|line| {
                 let _ = lines.send(line);
@@ -48,24 +49,24 @@ fn start(command: &mut Command, of: impl Fn(&str) -> Option<String>) -> (Running
     }
     drop(lines);
     let running = Running(child);
-    let mut said = String::new();
-    let deadline = Instant::now() + PATIENCE;
+    let mut output = String::new();
+    let deadline = Instant::now() + TIMEOUT;
     while let Ok(line) = printed.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-        if let Some(address) = of(&line) {
+        if let Some(address) = find_address(&line) {
             return (running, address);
         }
-        said += &format!("{line}\n");
+        output += &format!("{line}\n");
     }
-    panic!("{command:?} did not say where it listens:\n{said}");
+    panic!("{command:?} printed no address:\n{output}");
 }
 
-/// A browser without a window, and the test that it goes through.
+/// Runs a test in a headless browser.
 fn in_browser<F: Future<Output = Result<(), CmdError>>>(test: impl FnOnce(Client) -> F) {
     let (_driver, port) = start(Command::new("chromedriver").arg("--port=0"), |line| {
         let port = line.split("started successfully on port ").nth(1)?;
         Some(port.trim_end_matches('.').to_owned())
     });
-    // Names are not resolved: what is shown is not from a network.
+    // Host names are not resolved, so that nothing comes from a network.
     let arguments = [
         "--headless=new",
         "--no-sandbox",
@@ -83,13 +84,13 @@ fn in_browser<F: Future<Output = Result<(), CmdError>>>(test: impl FnOnce(Client
     });
 }
 
-/// Asks the page until the answer is true.
+/// Waits until a script returns true in the page.
 async fn wait_for(client: &Client, what: &str, script: &str) -> Result<(), CmdError> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while client.execute(script, vec![]).await? != json!(true) {
         if Instant::now() > deadline {
             save(client, "failed").await?;
-            panic!("waited in vain: {what}; see target/screenshots/failed.png");
+            panic!("timeout while waiting for {what}; see target/screenshots/failed.png");
         }
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
@@ -103,20 +104,20 @@ async fn save(client: &Client, name: &str) -> Result<(), CmdError> {
     Ok(())
 }
 
-/// The outputs of a notebook that are figures.
+/// The outputs of a notebook that have a plotly figure.
 fn figures(path: PathBuf) -> Vec<Value> {
     let mut outputs = outputs(&notebook(path));
     outputs.retain(|output| output["data"][PLOTLY].is_object());
     outputs
 }
 
-/// What the notebook's figures show according to the outputs that are stored in it.
+/// The plotly JSON of the figures that are stored in the notebook.
 fn stored_figures() -> Vec<Value> {
     let stored = figures(root().join("notebooks").join(format!("{NOTEBOOK}.ipynb")));
     stored.into_iter().map(|output| output["data"][PLOTLY].clone()).collect()
 }
 
-/// What a browser shows of the figures, in a form that both sides have.
+/// A script that returns, for each figure in the page, the properties that [`figures_are_drawn`] compares.
 const SHOWN: &str = r#"
 return [...document.querySelectorAll(".js-plotly-plot")].map((figure) => ({
   maps: figure._fullData.map((trace) => [trace.z.length, trace.z[0].length]),
@@ -127,13 +128,13 @@ return [...document.querySelectorAll(".js-plotly-plot")].map((figure) => ({
   width: Math.round(figure.querySelector(".main-svg").getBoundingClientRect().width),
 }))"#;
 
-/// Text as it is seen: plotly's escapes undone, spaces at the ends left out.
-fn seen(text: &str) -> String {
+/// Text as the browser shows it: without plotly's escapes and without spaces at the ends.
+fn visible_text(text: &str) -> String {
     let unescaped = text.replace("&lt;", "<").replace("&gt;", ">").replace("&#36;", "$").replace("&amp;", "&");
     unescaped.trim_matches([' ', '\u{a0}']).to_owned()
 }
 
-/// Every figure is drawn: the cells of its heat maps, each token at its place in the list, the frames, the menu.
+/// Checks that every stored figure is drawn: its heat maps, texts in their order, frames, menus and width.
 async fn figures_are_drawn(client: &Client) -> Result<(), CmdError> {
     let shown = client.execute(SHOWN, vec![]).await?;
     let (shown, stored) = (shown.as_array().unwrap().clone(), stored_figures());
@@ -153,7 +154,7 @@ async fn figures_are_drawn(client: &Client) -> Result<(), CmdError> {
         let texts = |value: &Value, key: &str| -> Vec<String> {
             list(value)
                 .iter()
-                .map(|text| seen(if key.is_empty() { text } else { &text[key] }.as_str().unwrap()))
+                .map(|text| visible_text(if key.is_empty() { text } else { &text[key] }.as_str().unwrap()))
                 .collect()
         };
         let mut want = texts(&layout["annotations"], "text");
@@ -165,17 +166,17 @@ async fn figures_are_drawn(client: &Client) -> Result<(), CmdError> {
     Ok(())
 }
 
-/// The place of a part of a figure in the window, once it is in sight: left, top, width, height.
-async fn in_sight(client: &Client, script: &str) -> Result<[f64; 4], CmdError> {
+/// Scrolls an element into view and returns its left, top, width and height in the window, in CSS pixels.
+async fn scroll_to(client: &Client, script: &str) -> Result<[f64; 4], CmdError> {
     client.execute(&format!("{script}.scrollIntoView({{block: 'center', inline: 'center'}})"), vec![]).await?;
     tokio::time::sleep(Duration::from_millis(300)).await;
-    let place = client
+    let rectangle = client
         .execute(
             &format!("const at = {script}.getBoundingClientRect(); return [at.x, at.y, at.width, at.height]"),
             vec![],
         )
         .await?;
-    Ok([0, 1, 2, 3].map(|index| place[index].as_f64().unwrap()))
+    Ok([0, 1, 2, 3].map(|index| rectangle[index].as_f64().unwrap()))
 }
 
 async fn drag(client: &Client, from: (f64, f64), to: (f64, f64)) -> Result<(), CmdError> {
@@ -191,29 +192,29 @@ async fn drag(client: &Client, from: (f64, f64), to: (f64, f64)) -> Result<(), C
     client.perform_actions(mouse).await
 }
 
-/// Zooms the left panel of the first pair with the mouse; the right one follows, for its cells are as many.
-async fn a_zoom_is_followed(client: &Client) -> Result<(), CmdError> {
+/// Zooms the left panel of the first pair with the mouse. The right panel follows: its axes match the left panel's.
+async fn zoom_moves_both_panels(client: &Client) -> Result<(), CmdError> {
     let pair = "[...document.querySelectorAll('.js-plotly-plot')].find((figure) => figure._fullLayout.xaxis2)";
     let ranges =
         format!("const l = {pair}._fullLayout; return [l.xaxis.range, l.xaxis2.range, l.yaxis.range, l.yaxis2.range]");
     let before = client.execute(&ranges, vec![]).await?;
     assert_eq!((&before[0], &before[2]), (&before[1], &before[3]), "both panels show everything");
-    let [x, y, width, height] = in_sight(client, &format!("{pair}.querySelector('.nsewdrag')")).await?;
+    let [x, y, width, height] = scroll_to(client, &format!("{pair}.querySelector('.nsewdrag')")).await?;
     drag(client, (x + 0.2 * width, y + 0.2 * height), (x + 0.7 * width, y + 0.7 * height)).await?;
     wait_for(client, "the zoom", &format!("return {pair}._fullLayout.xaxis.range[1] < {} - 1", before[0][1])).await?;
     let after = client.execute(&ranges, vec![]).await?;
-    assert_eq!((&after[0], &after[2]), (&after[1], &after[3]), "the other panel follows");
+    assert_eq!((&after[0], &after[2]), (&after[1], &after[3]), "both panels show the same range");
     assert_ne!(before[3], after[3]);
     Ok(())
 }
 
-/// Chooses the third head of the menu; the figure then shows that head's tokens, frames and name.
-async fn the_menu_shows_another_head(client: &Client, name: &str) -> Result<(), CmdError> {
+/// Chooses the third head in the menu. The figure then shows that head's cells, tokens and name.
+async fn menu_shows_another_head(client: &Client, name: &str) -> Result<(), CmdError> {
     let figure = "[...document.querySelectorAll('.js-plotly-plot')].find((figure) => figure.layout.updatemenus)";
-    in_sight(client, figure).await?;
+    scroll_to(client, figure).await?;
     let click = async |selector: &str, nth: usize| -> Result<(), CmdError> {
         let [x, y, width, height] =
-            in_sight(client, &format!("{figure}.querySelectorAll('{selector}')[{nth}]")).await?;
+            scroll_to(client, &format!("{figure}.querySelectorAll('{selector}')[{nth}]")).await?;
         let at = (x + width / 2.0, y + height / 2.0);
         let mouse = MouseActions::new("mouse".into())
             .then(PointerAction::MoveTo { duration: None, x: at.0, y: at.1 })
@@ -229,24 +230,26 @@ async fn the_menu_shows_another_head(client: &Client, name: &str) -> Result<(), 
     assert_eq!(button["label"], "0.2");
     let caption = "head 0.2, projection notebook";
     let shows = format!("return {figure}.textContent.includes('{caption}')");
-    wait_for(client, "the head that was chosen", &shows).await?;
+    wait_for(client, "the chosen head", &shows).await?;
     let texts = client
         .execute(
             &format!("return [...{figure}.querySelectorAll('.annotation-text')].map((text) => text.textContent)"),
             vec![],
         )
         .await?;
-    let got: Vec<String> = texts.as_array().unwrap().iter().map(|text| seen(text.as_str().unwrap())).collect();
+    let got: Vec<String> = texts.as_array().unwrap().iter().map(|text| visible_text(text.as_str().unwrap())).collect();
     let labels = button["args"][1].as_object().unwrap();
-    let want = (0..got.len()).map(|index| seen(labels[&format!("annotations[{index}].text")].as_str().unwrap()));
+    let want =
+        (0..got.len()).map(|index| visible_text(labels[&format!("annotations[{index}].text")].as_str().unwrap()));
     assert_eq!(got, want.collect::<Vec<_>>());
     let z = client.execute(&format!("return {figure}._fullData[0].z.map((row) => [...row])"), vec![]).await?;
     assert!(alike(&z, &button["args"][0]["z"][0]), "the cells are that head's");
     save(client, &format!("{name}-head-0.2")).await
 }
 
-/// A folder as the repository, where JupyterLab may save what it likes: the notebook without outputs beside the crate.
-fn workplace() -> PathBuf {
+/// Makes a copy of the repository's layout that JupyterLab may write to: the notebook without outputs, and a link to
+/// the crate.
+fn scratch_repository() -> PathBuf {
     let place = target().join("lab");
     let _ = std::fs::remove_dir_all(&place);
     std::fs::create_dir_all(place.join("notebooks")).unwrap();
@@ -259,17 +262,19 @@ fn workplace() -> PathBuf {
         }
     }
     std::fs::write(place.join("notebooks").join(file), notebook.to_string()).unwrap();
-    // Every cell stays in the page, also out of sight.
+    // Otherwise JupyterLab removes the cells out of view from the page.
     let settings = place.join("settings/@jupyterlab/notebook-extension");
     std::fs::create_dir_all(&settings).unwrap();
     std::fs::write(settings.join("tracker.jupyterlab-settings"), r#"{"windowingMode": "none"}"#).unwrap();
     place
 }
 
+/// The virtual environment that `cargo xtask` has set up.
 fn environment() -> PathBuf {
     std::env::var_os("ATTENTION_TOKENS_VENV").map_or_else(|| root().join(".venv"), PathBuf::from)
 }
 
+/// Starts JupyterLab in `notebooks` of a folder, and returns its address.
 fn lab(place: &Path) -> (Running, String) {
     let bin = environment().join("bin");
     let path = std::env::join_paths(
@@ -292,7 +297,7 @@ fn lab(place: &Path) -> (Running, String) {
 #[test]
 #[ignore = "needs Jupyter, Chromium and chromedriver: cargo xtask test"]
 fn jupyterlab_runs_the_notebook_and_draws_its_figures() {
-    let place = workplace();
+    let place = scratch_repository();
     let (_lab, address) = lab(&place);
     in_browser(async |client| {
         client.goto(&format!("{address}/lab/tree/{NOTEBOOK}.ipynb")).await?;
@@ -313,9 +318,9 @@ fn jupyterlab_runs_the_notebook_and_draws_its_figures() {
         wait_for(&client, "all cells", &script).await?;
         save(&client, "lab").await?;
         figures_are_drawn(&client).await?;
-        a_zoom_is_followed(&client).await?;
+        zoom_moves_both_panels(&client).await?;
         save(&client, "lab-zoomed").await?;
-        the_menu_shows_another_head(&client, "lab").await
+        menu_shows_another_head(&client, "lab").await
     });
 }
 
@@ -332,12 +337,12 @@ fn the_page_draws_its_figures_without_a_network() {
         wait_for(&client, "the figures", &drawn).await?;
         save(&client, "page").await?;
         figures_are_drawn(&client).await?;
-        a_zoom_is_followed(&client).await?;
-        the_menu_shows_another_head(&client, "page").await
+        zoom_moves_both_panels(&client).await?;
+        menu_shows_another_head(&client, "page").await
     });
 }
 
-/// plotly.js, as the environment's Python package has it.
+/// plotly.js from the environment's Python package.
 fn plotly_js() -> String {
     let lib = environment().join("lib");
     let pythons = std::fs::read_dir(&lib).unwrap().map(|entry| entry.unwrap().path());
@@ -345,10 +350,10 @@ fn plotly_js() -> String {
     std::fs::read_to_string(files.find(|file| file.is_file()).expect("plotly's package")).unwrap()
 }
 
-/// The HTML of the figures, as nbviewer and Colab show it: pictures, and figures in their place where there is a plotly.js.
+/// The HTML of the figures, for nbviewer and Colab: pictures, which plotly figures replace where plotly.js is loaded.
 #[test]
 #[ignore = "needs Jupyter, Chromium and chromedriver: cargo xtask test"]
-fn the_html_of_a_figure_is_a_picture_until_plotly_is_there() {
+fn the_html_of_a_figure_is_a_picture_until_plotly_is_loaded() {
     let figures = figures(executed(&format!("{NOTEBOOK}.ipynb")));
     let html: Vec<String> = figures.iter().map(|output| text(&output["data"]["text/html"])).collect();
     let page = |name: &str, head: &str| -> PathBuf {
@@ -356,10 +361,10 @@ fn the_html_of_a_figure_is_a_picture_until_plotly_is_there() {
         std::fs::write(&path, format!("<!DOCTYPE html><meta charset='utf-8'>{head}{}", html.join("\n"))).unwrap();
         path
     };
-    let alone = page("pictures.html", "");
+    let without_plotly = page("pictures.html", "");
     let with_plotly = page("figures.html", &format!("<script>{}</script>", plotly_js()));
     in_browser(async |client| {
-        client.goto(&format!("file://{}", alone.display())).await?;
+        client.goto(&format!("file://{}", without_plotly.display())).await?;
         let pictures = "return [...document.querySelectorAll('.attention-tokens-figure > img')] \
             .filter((image) => image.complete && image.naturalWidth === 1200).length";
         wait_for(&client, "pictures", &format!("{pictures} === {}", html.len())).await?;

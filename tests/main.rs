@@ -1,34 +1,34 @@
 //! The integration tests of the crate, as one binary.
 
-/// The notebook in JupyterLab, and its page, in a real browser. Needs Jupyter, Chromium and chromedriver.
+/// Notebook 01 in JupyterLab, and its HTML page, in Chromium. Needs Jupyter, Chromium and chromedriver.
 #[cfg(unix)]
 mod browser;
-/// A card of CUDA, or the stand-in for one.
+/// The CUDA backend, on a GPU or with the fake driver.
 #[cfg(all(feature = "cuda", unix))]
 mod cuda;
 /// Each variant of `Error`: what causes it, its fields, its source.
 mod errors;
-/// The experiments: against TransformerLens, by hand, and their figures.
+/// The experiments: against TransformerLens, against results computed by hand, and their figures.
 mod experiments;
-/// Figures as plotly's JSON.
+/// Figures as plotly JSON.
 mod figures;
-/// Every golden number, through the parity program; and that the program notices when one is wrong.
+/// Every golden number, through the example program `parity`, and that the program notices a wrong one.
 mod golden;
-/// A folder or a checkpoint that is not what it should be: one test per way of being broken.
+/// Broken model folders and checkpoints: a test for each kind of damage.
 mod hostile_files;
-/// Downloads from a local server that speaks the Hub's protocol, and caches laid out as Python does.
+/// Downloads from a local server with the Hugging Face Hub's protocol, and caches in the layout of Python's library.
 mod hub;
-/// What must hold for any input: batches, filters, thread counts, the identities of attention.
+/// Invariants for any input: batches, filters, thread counts, the identities of attention.
 mod invariants;
-/// Many heads at once, long prompts, other looks, tables and files.
+/// Many heads at once, long prompts, figure styles, tables and files.
 mod many_heads;
-/// The executed notebooks: what they printed. Needs Jupyter.
+/// The outputs of the executed notebooks. Needs Jupyter.
 mod notebooks;
-/// The example programs: what they print, and what they say when something is wrong.
+/// The example programs: their output and their error messages.
 mod programs;
-/// The README's code is the crate's first example, which runs as a doctest.
+/// The README's code, which is also the crate's first doctest.
 mod readme;
-/// Text and tokens, against Hugging Face's answers.
+/// Tokenization, against Hugging Face's results.
 mod tokens;
 
 /// Helpers.

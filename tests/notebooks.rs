@@ -1,4 +1,4 @@
-//! What `cargo xtask test` has executed, in target/notebooks.
+//! The outputs of the notebooks that `cargo xtask test` has executed into target/notebooks.
 
 use std::path::PathBuf;
 
@@ -8,26 +8,29 @@ use crate::support::root;
 
 pub(crate) const PLOTLY: &str = "application/vnd.plotly.v1+json";
 
-/// Where cargo puts what it makes.
+/// Cargo's target folder.
 pub(crate) fn target() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
 }
 
+/// The path of a notebook, or page, that was executed.
 pub(crate) fn executed(name: &str) -> PathBuf {
     target().join("notebooks").join(name)
 }
 
+/// Reads a notebook.
 pub(crate) fn notebook(path: PathBuf) -> Value {
     let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     serde_json::from_str(&text).unwrap()
 }
 
+/// The outputs of all cells.
 pub(crate) fn outputs(notebook: &Value) -> Vec<Value> {
     let cells = notebook["cells"].as_array().unwrap();
     cells.iter().flat_map(|cell| cell["outputs"].as_array().cloned().unwrap_or_default()).collect()
 }
 
-/// A notebook has a long text as its lines.
+/// The text of an output, which a notebook stores as a string or as a list of lines.
 pub(crate) fn text(value: &Value) -> String {
     match value {
         Value::Array(lines) => lines.iter().filter_map(Value::as_str).collect(),
@@ -35,7 +38,8 @@ pub(crate) fn text(value: &Value) -> String {
     }
 }
 
-/// The same, numbers within 1e-3, those between the words of a text as well.
+/// Whether two values are equal up to a relative difference of 1e-3 in numbers, also in those between the words of a
+/// text.
 pub(crate) fn alike(a: &Value, b: &Value) -> bool {
     let close = |a: f64, b: f64| (a - b).abs() <= 1e-3 * a.abs().max(b.abs()) + 1e-6;
     match (a, b) {
@@ -58,7 +62,7 @@ pub(crate) fn alike(a: &Value, b: &Value) -> bool {
 }
 
 #[test]
-fn one_changed_token_or_number_is_seen() {
+fn alike_notices_one_changed_token_or_number() {
     let cell = |text: &str| serde_json::json!({"z": [[1.0, 2.0]], "hovertext": [[text]]});
     let stored = cell("key 3 “ the”<br>attention 0.1234, logit 12.34");
     assert!(alike(&stored, &cell("key 3 “ the”<br>attention 0.12341, logit 12.35")));
@@ -69,21 +73,21 @@ fn one_changed_token_or_number_is_seen() {
     assert!(!alike(&stored, &serde_json::json!({"z": [[1.0, 2.0]]})));
 }
 
-/// The stored outputs are what a run gives: the same texts and the same tokens in every figure.
+/// The stored outputs equal those of a new run: the same texts, and the same tokens in every figure.
 #[test]
 #[ignore = "needs the notebooks executed by Jupyter: cargo xtask test"]
-fn the_stored_outputs_are_what_a_run_gives() {
+fn stored_outputs_equal_those_of_a_run() {
     let folder = std::fs::read_dir(root().join("notebooks")).unwrap();
     let names = folder.map(|entry| entry.unwrap().file_name().into_string().unwrap());
     let names: Vec<String> = names.filter(|name| name.ends_with(".ipynb")).collect();
     assert!(!names.is_empty());
-    names.iter().for_each(|name| outputs_are_stored(name));
+    names.iter().for_each(|name| assert_stored_outputs_equal(name));
 }
 
-fn outputs_are_stored(name: &str) {
+fn assert_stored_outputs_equal(name: &str) {
     let stored = outputs(&notebook(root().join("notebooks").join(name)));
     let fresh = outputs(&notebook(executed(name)));
-    // Compiler messages depend on what was compiled before; results do not.
+    // Compiler messages depend on earlier runs; results do not.
     let results = |outputs: Vec<Value>| -> Vec<Value> {
         outputs.into_iter().filter(|output| output["output_type"] == "execute_result").collect()
     };
@@ -98,7 +102,7 @@ fn outputs_are_stored(name: &str) {
         };
         assert_eq!(tokens(stored), tokens(fresh));
         let data = |output: &Value| output["data"][PLOTLY]["data"].clone();
-        assert!(alike(&data(stored), &data(fresh)), "the cells of the heat maps, and what is said of each");
+        assert!(alike(&data(stored), &data(fresh)), "{name}: the cells of the heat maps, and their hover texts");
         let types = |output: &Value| output["data"].as_object().unwrap().keys().cloned().collect::<Vec<_>>();
         assert_eq!(types(stored), types(fresh));
         for mime in ["image/svg+xml", "text/html"] {
@@ -113,9 +117,9 @@ fn outputs_are_stored(name: &str) {
     }
 }
 
-/// The picture of `docs/` is the one that its notebook shows.
+/// The picture in `docs/` is the one that notebook 04 shows.
 #[test]
-fn the_picture_of_two_heads_is_the_notebooks() {
+fn the_picture_in_docs_is_the_notebooks() {
     let outputs = outputs(&notebook(root().join("notebooks/04_contracting_expanding.ipynb")));
     let mut pictures = outputs.iter().map(|output| text(&output["data"]["image/svg+xml"]));
     let shown = pictures.rfind(|svg| svg.contains("The most contracting and the most expanding head")).unwrap();
@@ -123,18 +127,18 @@ fn the_picture_of_two_heads_is_the_notebooks() {
     if std::fs::read_to_string(&committed).unwrap() != shown {
         let fresh = target().join("contracting-and-expanding.svg");
         std::fs::write(&fresh, shown).unwrap();
-        panic!("{} is not what the notebook shows: copy {} over it", committed.display(), fresh.display());
+        panic!("{} differs from the notebook's figure: copy {} over it", committed.display(), fresh.display());
     }
 }
 
-/// The crate's types are the same ones in cells, whether they come with the compiled library or with the crate itself.
+/// Cells with the compiled library and cells with the plain dependency have the same types and outputs.
 #[test]
 #[ignore = "needs the notebooks executed by Jupyter: cargo xtask test"]
 fn types_work_with_the_compiled_library_and_with_the_crate() {
-    let of = |name: &str| -> Vec<Value> {
+    let results = |name: &str| -> Vec<Value> {
         outputs(&notebook(executed(name))).into_iter().filter(|output| output["output_type"] != "stream").collect()
     };
-    let (compiled, plain) = (of("types.ipynb"), of("types_plain.ipynb"));
+    let (compiled, plain) = (results("types.ipynb"), results("types_plain.ipynb"));
     let texts: Vec<String> = compiled.iter().map(|output| text(&output["data"]["text/plain"])).collect();
     let expected = [
         "true",
@@ -152,8 +156,8 @@ fn types_work_with_the_compiled_library_and_with_the_crate() {
     }
 }
 
-/// Errors in cells leave every variable alive: the cells after them ran, and nothing but the errors was printed.
-/// (evcxr prints an error after it has called the cell done, so that a headless run may miss one.)
+/// Errors in cells leave every variable alive: the cells after them ran, and only the expected errors were printed.
+/// (evcxr prints an error after it has reported the cell as done, so a headless run may miss one.)
 #[test]
 #[ignore = "needs the notebooks executed by Jupyter: cargo xtask test"]
 fn errors_in_cells_lose_no_variable() {
@@ -175,5 +179,5 @@ fn errors_in_cells_lose_no_variable() {
         let line = line.as_str().unwrap();
         assert!(expected.iter().any(|expected| line.contains(expected)), "{line}");
     }
-    assert!(!printed.is_empty(), "six errors, and none was printed");
+    assert!(!printed.is_empty(), "none of the six errors was printed");
 }

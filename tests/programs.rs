@@ -1,8 +1,10 @@
+//! The example programs: their output and their error messages.
+
 use attention_tokens::prelude::*;
 
 use crate::support::{demo, example};
 
-/// What a program prints to stdout and to stderr.
+/// Runs an example program and returns whether it succeeded, its stdout, and its stderr.
 fn run(name: &str, args: &[&str]) -> (bool, String, String) {
     let output = example(name).args(args).output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
@@ -10,7 +12,7 @@ fn run(name: &str, args: &[&str]) -> (bool, String, String) {
 }
 
 #[test]
-fn heads_prints_what_every_head_says() {
+fn heads_prints_the_attention_tokens_of_every_head() {
     let prompt = "The next bus is late.";
     let (passed, printed, _) = run("heads", &["demo", prompt, "output"]);
     assert!(passed);
@@ -26,30 +28,29 @@ fn heads_prints_what_every_head_says() {
     let tokens: Vec<u32> = data.attention_tokens().iter().flatten().copied().collect();
     let distinct: std::collections::BTreeSet<u32> = tokens.iter().copied().collect();
     let line = lines[1 + 2 * 8 + 3];
-    let of_first = tokens.iter().filter(|&&token| token == tokens[0]).count();
-    let want = format!("  2.3 {:>4} distinct  {:?} {of_first}", distinct.len(), data.token_label(tokens[0]));
+    let count_of_first = tokens.iter().filter(|&&token| token == tokens[0]).count();
+    let want = format!("  2.3 {:>4} distinct  {:?} {count_of_first}", distinct.len(), data.token_label(tokens[0]));
     assert!(line.starts_with(&want), "{line:?} does not start with {want:?}");
 }
 
 #[test]
-fn heads_says_what_is_wrong() {
-    let (passed, _, problem) = run("heads", &["no-such-model", "x"]);
-    assert!(!passed && problem.contains("unknown model \"no-such-model\""), "{problem}");
-    let (passed, _, problem) = run("heads", &["demo", "x", "sideways"]);
-    assert!(!passed && problem.contains("one of notebook, output, ov"), "{problem}");
+fn heads_reports_errors() {
+    let (passed, _, error) = run("heads", &["no-such-model", "x"]);
+    assert!(!passed && error.contains("unknown model \"no-such-model\""), "{error}");
+    let (passed, _, error) = run("heads", &["demo", "x", "sideways"]);
+    assert!(!passed && error.contains("one of notebook, output, ov"), "{error}");
     assert!(!run("heads", &["demo"]).0);
 }
 
-/// One line, however many models are loaded; none from a build without debug assertions.
+/// A build with debug assertions warns that it is slow, in one line even if several models are loaded.
 #[test]
-fn a_slow_build_says_so_once() {
-    let (_, _, noticed) = run("parity", &[crate::support::fixture("tiny").to_str().unwrap()]);
-    let lines: Vec<&str> = noticed.lines().collect();
-    match cfg!(debug_assertions) {
-        true => {
-            assert_eq!(lines.len(), 1, "{noticed}");
-            assert!(lines[0].contains("built with debug assertions") && lines[0].contains("cargo run --release"));
-        }
-        false => assert!(lines.is_empty(), "{noticed}"),
+fn a_slow_build_warns_once() {
+    let (_, _, stderr) = run("parity", &[crate::support::fixture("tiny").to_str().unwrap()]);
+    let lines: Vec<&str> = stderr.lines().collect();
+    if cfg!(debug_assertions) {
+        assert_eq!(lines.len(), 1, "{stderr}");
+        assert!(lines[0].contains("built with debug assertions") && lines[0].contains("cargo run --release"));
+    } else {
+        assert!(lines.is_empty(), "{stderr}");
     }
 }

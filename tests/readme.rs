@@ -1,5 +1,8 @@
+//! The code in the README.
+
 use crate::support::root;
 
+/// The README's example is a part of the crate's first doctest, which runs.
 #[test]
 fn the_readmes_code_is_the_example_that_runs() {
     let readme = std::fs::read_to_string(root().join("README.md")).unwrap();

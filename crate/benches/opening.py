@@ -1,18 +1,20 @@
-"""Seconds from opening a notebook to its first figure: here, with a stock kernel, and in Python.
+"""Times the opening of a notebook up to its first figure, in this project's kernel, in a stock kernel, and in Python.
 
     .venv/bin/python crate/benches/opening.py REFERENCE_PYTHON FOLDER [--rounds 2] [--plain]
 
-After `cargo xtask run`. REFERENCE_PYTHON is a Python that has `reference/requirements.txt` installed, FOLDER a GPT-2 in Hugging
-Face's format (`side_by_side.py` writes one of GPT-2 small's shape). Runs the first cells of notebook 01 with that model:
+Run it after `cargo xtask run`. REFERENCE_PYTHON is a Python with the packages of `reference/requirements.txt`. FOLDER is
+a GPT-2 in Hugging Face's format (`side_by_side.py` writes one of GPT-2 small's shape). The first cells of notebook 01
+run with that model in these settings:
 
-- ours: the kernel that `cargo xtask` registers, the compiled library;
-- second: the same while another such notebook is open; both: two that start at the same moment, the slower one;
-- stock: a kernel without any setting of ours, the compiled library;
-- Python: a process that does what the original notebook's cells do (a kernel's own start is left out, in its favour);
-- with --plain, once: a stock kernel and `:dep attention-tokens = { path = "…/crate" }`, which compiles everything, and ours
-  with the same line, which keeps what it compiled.
+- ours: the compiled library in the kernel that `cargo xtask` registers;
+- second: the same, while another such notebook is open;
+- both: the slower of two such notebooks that start at the same moment;
+- stock: the compiled library in a kernel with evcxr's own settings;
+- Python: a process that does the work of the original notebook's cells, without the start of a kernel;
+- with --plain, once each: `:dep attention-tokens = { path = "…/crate" }` in a stock kernel, which compiles all
+  dependencies, and in ours, where a previous run has cached them.
 
-Rounds run A B A B; the table has their medians. It is Markdown.
+Rounds alternate the settings (A B A B). Prints a Markdown table of the medians.
 """
 
 import argparse
@@ -67,7 +69,7 @@ def cells(folder, dep):
 
 
 class Opened:
-    """A notebook that was opened, with the seconds of each step; it stays open until it is closed."""
+    """An open notebook and the seconds of each step of opening it."""
 
     def __init__(self, kernel, folder, dep=COMPILED):
         started = time.monotonic()
@@ -78,15 +80,15 @@ class Opened:
         self.client.wait_for_ready(timeout=600)
         self.seconds = {"start": time.monotonic() - started}
         for step, cell in zip(STEPS[1:], cells(folder, dep)):
-            before, failed = time.monotonic(), []
+            before, errors = time.monotonic(), []
 
-            def seen(message):
+            def collect_errors(message):
                 if message["msg_type"] == "error":
-                    failed.append("\n".join(message["content"]["traceback"]))
+                    errors.append("\n".join(message["content"]["traceback"]))
 
-            self.client.execute_interactive(cell, timeout=1800, output_hook=seen)
-            if failed:
-                sys.exit(f"{cell}\n{failed}")
+            self.client.execute_interactive(cell, timeout=1800, output_hook=collect_errors)
+            if errors:
+                sys.exit(f"{cell}\n{errors}")
             self.seconds[step] = time.monotonic() - before
 
     def close(self):
@@ -144,26 +146,26 @@ def main():
         own = KernelSpecManager().get_kernel_spec("rust")
         stock = pathlib.Path(temporary) / "kernels" / "stock-rust"
         stock.mkdir(parents=True)
-        settings = {"argv": own.argv, "display_name": "stock", "language": "rust", "env": {"EVCXR_CONFIG_DIR": temporary}}
-        (stock / "kernel.json").write_text(json.dumps(settings))
+        spec = {"argv": own.argv, "display_name": "stock", "language": "rust", "env": {"EVCXR_CONFIG_DIR": temporary}}
+        (stock / "kernel.json").write_text(json.dumps(spec))
         os.environ["JUPYTER_PATH"] = temporary
-        kinds = {
+        settings = {
             "ours": lambda: Opened("rust", folder).close(),
             "second": lambda: second("rust", folder),
             "both": lambda: both("rust", folder),
             "stock": lambda: Opened("stock-rust", folder).close(),
             "Python": lambda: python(arguments.reference_python, folder),
         }
-        runs = {kind: [] for kind in kinds}
+        runs = {setting: [] for setting in settings}
         for number in range(arguments.rounds):
-            for kind, run in kinds.items():
-                runs[kind].append(run())
-                total = to_first_figure(runs[kind][-1])
-                print(f"round {number + 1}, {kind}: {total:.1f} s to the first figure", file=sys.stderr, flush=True)
+            for setting, run in settings.items():
+                runs[setting].append(run())
+                total = to_first_figure(runs[setting][-1])
+                print(f"round {number + 1}, {setting}: {total:.1f} s to the first figure", file=sys.stderr, flush=True)
         if arguments.plain:
             runs["plain, stock"] = [Opened("stock-rust", folder, PLAIN).close()]
-            Opened("rust", folder, PLAIN).close()  # keeps what it compiles
-            runs["plain, ours, kept"] = [Opened("rust", folder, PLAIN).close()]
+            Opened("rust", folder, PLAIN).close()  # fills evcxr's cache
+            runs["plain, ours, cached"] = [Opened("rust", folder, PLAIN).close()]
 
     print("| seconds | " + " | ".join(runs) + " |")
     print("|---|" + "---:|" * len(runs))

@@ -1,10 +1,11 @@
-"""TransformerLens and this crate on the same weights, one after the other, A B A B, and the ratios.
+"""Compares the speed of TransformerLens and this crate on the same weights, in alternating rounds (A B A B).
 
     python side_by_side.py REFERENCE_PYTHON FOLDER [--rounds 2] [--lengths 13,64,128,512,1024]
 
-REFERENCE_PYTHON is a Python that has `reference/requirements.txt` installed. FOLDER is a GPT-2 in Hugging Face's format;
-where it does not exist, random weights of GPT-2 small's shape are written there. Prints Markdown: the side-by-side table,
-then the roofline table.
+REFERENCE_PYTHON is a Python with the packages of `reference/requirements.txt`. FOLDER is a GPT-2 in Hugging Face's
+format; if it does not exist, random weights of GPT-2 small's shape are written there. Prints two Markdown tables: the
+comparison, and each stage's share of the machine's peak rates (roofline). A head is "cached" when its decode table is
+in the model's decoding cache.
 """
 
 import argparse
@@ -36,7 +37,7 @@ def theirs(python, folder, lengths):
 
 
 def median(runs, *path):
-    """The median over the rounds of one number of the reports; None where it was not measured."""
+    """The median over the rounds of the value at `path` in the reports, or None if it was not measured."""
     values = runs
     for key in path:
         values = [(value or {}).get(key) for value in values]
@@ -49,7 +50,7 @@ def milliseconds(seconds):
 
 
 class Table:
-    """The side-by-side rows, as Markdown."""
+    """Prints the rows of the comparison as Markdown."""
 
     def __init__(self, ours, theirs):
         self.ours, self.theirs = ours, theirs
@@ -57,7 +58,7 @@ class Table:
         print("|---|---:|---:|---:|---:|---|")
 
     def row(self, what, theirs, ours, target):
-        """Both by their path in the reports."""
+        """Prints a row; `theirs` and `ours` are paths in the reports."""
         reference, seconds = median(self.theirs, *theirs), median(self.ours, *ours)
         if reference is None or seconds is None:
             return
@@ -66,7 +67,7 @@ class Table:
         print(f"| {what} | {milliseconds(reference)} | {milliseconds(seconds)} | {ratio:.1f} | {target:g} | {met} |")
 
     def alone(self, what, value, text, limit, limit_text, at_least=False):
-        """A target without a counterpart in the reference."""
+        """Prints a target that has no counterpart in the reference."""
         if value is not None:
             met = "met" if (value >= limit if at_least else value <= limit) else "**missed**"
             print(f"| {what} | | {text} | | {limit_text} | {met} |")
@@ -82,13 +83,13 @@ def side_by_side(ours, theirs, lengths):
             ("`run_with_cache`", "run_with_cache_s", cached),
             ("`run_with_cache`, no logits", "run_with_cache_no_logits_s", cached),
             ("forward", "forward_s", forward),
-            ("one head, folded", "attention_tokens_one_head_s", 100),
+            ("one head, cached", "attention_tokens_one_head_s", 100),
         ]:
             path = ["lengths", str(length), name]
             table.row(f"{what}, S = {length}", path, path, target)
     one_head = ["lengths", "13", "attention_tokens_one_head_s"]
-    table.row("one head, the first time, S = 13", one_head, ["all_heads", "one_head_first_s"], 15)
-    times = [("the first time", "first_s", 5), ("the time that folds", "folding_s", 5), ("folded", "folded_s", 1)]
+    table.row("one head, first time, S = 13", one_head, ["all_heads", "one_head_first_s"], 15)
+    times = [("first time", "first_s", 5), ("filling the cache", "caching_s", 5), ("cached", "cached_s", 1)]
     for what, name, limit in times:
         seconds = median(ours, "all_heads", name)
         table.alone(f"all heads, {what}, S = 13", seconds, milliseconds(seconds), limit, f"{1e3 * limit:,.0f} ms")
@@ -96,10 +97,10 @@ def side_by_side(ours, theirs, lengths):
     peak = median(ours, "load_peak_bytes")
     if peak:
         share = peak / parameters
-        table.alone("peak memory of loading, by the parameters' size", share, f"{share:.2f}", 2.5, "2.5")
+        table.alone("peak memory of loading, relative to the parameters", share, f"{share:.2f}", 2.5, "2.5")
     peak = median(ours, "all_heads", "peak_bytes")
     if peak:
-        table.alone("peak memory with all heads folded", peak, f"{peak / 1e9:.2f} GB", 3e9, "3 GB")
+        table.alone("peak memory with all heads cached", peak, f"{peak / 1e9:.2f} GB", 3e9, "3 GB")
 
 
 def roofline(ours, folder, lengths):
@@ -123,14 +124,14 @@ def roofline(ours, folder, lengths):
         print("| " + " | ".join([*row, f"{100 * bound / seconds:.0f} %"]) + " |")
 
     parameters = median(ours, "parameter_bytes")
-    # The file is read, and twice the parameters are written: as they are read, and in the layout of the products.
+    # The file is read once, and the parameters are written twice: as in the file, and in the layout of the GEMM.
     row("load", median(ours, "load_s"), 0, 3 * parameters)
     blocks, unembed = 12 * d_model**2 * n_layers, d_model * d_vocab
     shares = []
     for s in lengths:
         cells = s * (s + 1) / 2
         flop = 2 * s * blocks + 4 * cells * d_model * n_layers
-        # What a cache has of a block: eight [S, d_model] (resid_post is the next block's resid_pre) and the patterns.
+        # A block's entries in the cache: eight [S, d_model] (resid_post is the next resid_pre) and the patterns.
         cache = 4 * n_layers * (8 * s * d_model + n_heads * s * s)
         logits = 4 * s * d_vocab
         at = lambda name: median(ours, "lengths", str(s), name)
@@ -142,19 +143,19 @@ def roofline(ours, folder, lengths):
         vectors = cells + 3 * s
         decode, whole = 2 * vectors * d_head * d_vocab, 2 * vectors * unembed
         seconds = at("attention_tokens_one_head_s")
-        row(f"one head, folded, S = {s}", seconds, 0, d_head * d_vocab, decode)
+        row(f"one head, cached, S = {s}", seconds, 0, d_head * d_vocab, decode)
         if seconds:
             shares.append(f"{100 * decode / gemm / seconds:.0f} % (S = {s})")
         if s == 13:
             head, heads = median(ours, "all_heads", "one_head_first_s"), n_layers * n_heads
-            row("one head, the first time, S = 13", head, 0, unembed, whole)
-            row("all heads, the first time, S = 13", median(ours, "all_heads", "first_s"), 0, heads * unembed, heads * whole)
-            fold, memory = 2 * d_head * unembed, heads * 4 * unembed
-            seconds = median(ours, "all_heads", "folding_s")
-            row("all heads, the time that folds, S = 13", seconds, heads * fold, memory, heads * decode)
-            seconds = median(ours, "all_heads", "folded_s")
-            row("all heads, folded, S = 13", seconds, 0, heads * d_head * d_vocab, heads * decode)
-    print(f"\nMultiplications and additions of a folded head's decoding, against gemm's rate: {', '.join(shares)}.")
+            row("one head, first time, S = 13", head, 0, unembed, whole)
+            row("all heads, first time, S = 13", median(ours, "all_heads", "first_s"), 0, heads * unembed, heads * whole)
+            tables, memory = 2 * d_head * unembed, heads * 4 * unembed
+            seconds = median(ours, "all_heads", "caching_s")
+            row("all heads, filling the cache, S = 13", seconds, heads * tables, memory, heads * decode)
+            seconds = median(ours, "all_heads", "cached_s")
+            row("all heads, cached, S = 13", seconds, 0, heads * d_head * d_vocab, heads * decode)
+    print(f"\nOperations of decoding one cached head, relative to the rate of `gemm`: {', '.join(shares)}.")
 
 
 def machine():

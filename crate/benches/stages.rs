@@ -1,9 +1,10 @@
-//! Every stage by itself:
+//! Benchmarks of every stage: loading, the forward pass, activation caches, decoding.
 //!
 //!     cargo bench
 //!     ATTENTION_TOKENS_MODEL=FOLDER cargo bench
 //!
-//! Without a folder the demo model is timed; prompts longer than a model's context are cut to it. `side_by_side.py` holds the same stages against TransformerLens.
+//! Without a folder the demo model is timed. Prompts are cut to the model's context. `side_by_side.py` compares the
+//! same stages with TransformerLens.
 
 use std::sync::LazyLock;
 
@@ -22,9 +23,11 @@ fn load(options: LoadOptions) -> Gpt2 {
     Gpt2::from_pretrained(NAME.as_str(), options).unwrap()
 }
 
+/// Shape: `[pos]`
 fn prompt(len: usize) -> Vec<u32> {
-    let len = len.min(MODEL.config().n_ctx);
-    (0..len).map(|index| (index * 7919 % MODEL.config().d_vocab) as u32).collect()
+    let (len, d_vocab) = (len.min(MODEL.config().n_ctx), MODEL.config().d_vocab);
+    let mut random = fastrand::Rng::with_seed(len as u64);
+    (0..len).map(|_| random.u32(..d_vocab as u32)).collect()
 }
 
 fn cache(len: usize) -> ActivationCache {
@@ -61,29 +64,29 @@ fn run_with_cache_no_logits(bencher: Bencher, len: usize) {
 }
 
 #[divan::bench(args = [13, 128], max_time = 3)]
-fn forward_of_plain_dfdx(bencher: Bencher, len: usize) {
+fn forward_on_dfdx(bencher: Bencher, len: usize) {
     static DFDX: LazyLock<Gpt2> = LazyLock::new(|| load(LoadOptions::default().device(Device::dfdx_cpu())));
     let prompt = prompt(len);
     bencher.bench(|| DFDX.forward(prompt.clone()).unwrap());
 }
 
 #[divan::bench(args = [13, 64], max_time = 3)]
-fn one_head_folded(bencher: Bencher, len: usize) {
+fn one_head_cached(bencher: Bencher, len: usize) {
     let cache = cache(len);
     bencher.bench(|| head_data(&MODEL, &cache, 0, 1, DecodeOptions::default()).unwrap());
 }
 
 #[divan::bench(args = [13], max_time = 3)]
-fn one_head_the_first_time(bencher: Bencher, len: usize) {
-    static FORGETFUL: LazyLock<Gpt2> = LazyLock::new(|| load(LoadOptions::default().decode_cache_bytes(0)));
+fn one_head_uncached(bencher: Bencher, len: usize) {
+    static UNCACHED: LazyLock<Gpt2> = LazyLock::new(|| load(LoadOptions::default().decode_cache_bytes(0)));
     let cache = cache(len);
-    bencher.bench(|| head_data(&FORGETFUL, &cache, 0, 1, DecodeOptions::default()).unwrap());
+    bencher.bench(|| head_data(&UNCACHED, &cache, 0, 1, DecodeOptions::default()).unwrap());
 }
 
 #[divan::bench(sample_count = 5)]
-fn all_heads_folded(bencher: Bencher) {
+fn all_heads_cached(bencher: Bencher) {
     let cache = cache(13);
-    let every = || all_heads_data(&MODEL, black_box(&cache), DecodeOptions::default()).unwrap();
-    (0..2).for_each(|_| drop(every())); // folded by now
-    bencher.bench_local(every);
+    let decode_all = || all_heads_data(&MODEL, black_box(&cache), DecodeOptions::default()).unwrap();
+    (0..2).for_each(|_| drop(decode_all())); // The second run fills the decoding cache.
+    bencher.bench_local(decode_all);
 }

@@ -1,10 +1,10 @@
-//! Decodes every head on a prompt: what each says, in how many distinct attention tokens.
+//! Prints the distinct attention tokens of every head on a prompt.
 //!
 //!     cargo run --release --example heads -- MODEL "PROMPT" [notebook|output|ov]
 //!
-//! MODEL is whatever `Gpt2::from_pretrained` takes: `demo`, a folder, `gpt2-small`, … A line for each head has its
-//! distinct attention tokens in the order of their first appearance, reading the cells row by row, with how many cells
-//! have them. The seconds of every stage come last.
+//! MODEL is a name or a folder for `Gpt2::from_pretrained`: `demo`, `gpt2-small`, … The line of a head lists its
+//! distinct attention tokens, each with its number of cells, in the order of their first appearance row by row. The
+//! last line has the seconds of every stage.
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -43,8 +43,8 @@ fn heads(name: &str, prompt: &str, projection: &str) -> Result<(), Box<dyn Error
     let (_, second) = timed(|| all_heads_data(&model, &cache, options))?;
     let (_, third) = timed(|| all_heads_data(&model, &cache, options))?;
 
-    let tokens = cache.tokens()[0].len();
-    println!("{name}, {tokens} tokens, {} cells a head, projection {}", tokens * (tokens + 1) / 2, projection.name());
+    let n_pos = cache.tokens()[0].len();
+    println!("{name}, {n_pos} tokens, {} cells a head, projection {}", n_pos * (n_pos + 1) / 2, projection.name());
     for head in &data {
         let data = head.prompt(0)?;
         let mut counts: Vec<(u32, usize)> = Vec::new();
@@ -54,9 +54,9 @@ fn heads(name: &str, prompt: &str, projection: &str) -> Result<(), Box<dyn Error
                 None => counts.push((token, 1)),
             }
         }
-        let said: Vec<_> =
+        let tokens: Vec<_> =
             counts.iter().map(|(token, count)| format!("{:?} {count}", data.token_label(*token))).collect();
-        println!("{:>5} {:>4} distinct  {}", format!("{}.{}", head.layer, head.head), counts.len(), said.join("  "));
+        println!("{:>5} {:>4} distinct  {}", format!("{}.{}", head.layer, head.head), counts.len(), tokens.join("  "));
     }
     println!("seconds: load {load:.3?}, run {run:.3?}, decode {first:.3?}, again {second:.3?}, again {third:.3?}");
     Ok(())

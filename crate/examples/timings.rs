@@ -1,10 +1,10 @@
-//! Times every stage on a model folder and prints JSON: the Rust half of `benches/side_by_side.py`.
+//! Times every stage of a model and prints JSON: the Rust half of `benches/side_by_side.py`.
 //!
 //!     cargo run --release --example timings -- FOLDER [13,64,128,512,1024 [--lines]]
 //!
-//! With `--lines` it prints only what depends on the length, as lines `length name seconds`.
-//! Seconds are medians of 5 after 2 warm-ups, with rayon's default number of threads (`RAYON_NUM_THREADS`). The folder
-//! needs no tokenizer: prompts are random token ids, which cost what any others cost.
+//! With `--lines` it prints only the timings that depend on the prompt's length, as lines `length name seconds`. A
+//! timing is the median of 5 runs after 2 warm-ups, with rayon's default number of threads (`RAYON_NUM_THREADS`). The
+//! folder needs no tokenizer: prompts are random token ids, which cost the same as any others.
 
 use std::error::Error;
 use std::hint::black_box;
@@ -76,43 +76,44 @@ fn at_length(model: &Gpt2, length: usize) -> Result<Value> {
     Ok(row)
 }
 
-/// A new model's heads at 13 tokens: the first time, the second, when they have decoded enough to be worth folding, and
-/// then.
+/// Times the decoding of all heads of a newly loaded model at 13 tokens: the first time; the second time, which fills
+/// the decoding cache because each head has decoded enough vectors by then; and after that.
 fn all_heads(folder: &str) -> Result<Value> {
-    forget_peak();
+    reset_peak();
     let model = &Gpt2::from_pretrained(folder, LoadOptions::default())?;
     let prompt = random_tokens(13, model.config().d_vocab);
     let (_, cache) = model.run_with_cache(prompt)?;
-    let once = || {
+    let decode_once = || {
         let start = Instant::now();
         black_box(all_heads_data(model, &cache, DecodeOptions::default())?);
         Ok::<_, Box<dyn Error>>(start.elapsed().as_secs_f64())
     };
-    let (first_s, folding_s) = (once()?, once()?);
-    let folded_s = timed(|| all_heads_data(model, &cache, DecodeOptions::default()))?;
+    let (first_s, caching_s) = (decode_once()?, decode_once()?);
+    let cached_s = timed(|| all_heads_data(model, &cache, DecodeOptions::default()))?;
     let peak_bytes = peak_bytes();
 
-    let forgetful = Gpt2::from_pretrained(folder, LoadOptions::default().decode_cache_bytes(0))?;
+    let uncached = Gpt2::from_pretrained(folder, LoadOptions::default().decode_cache_bytes(0))?;
     let mut one_head_first_s = 0.0;
     let heads = some_heads(model);
     for &(layer, head) in &heads {
-        one_head_first_s += timed(|| head_data(&forgetful, &cache, layer, head, Default::default()))?;
+        one_head_first_s += timed(|| head_data(&uncached, &cache, layer, head, Default::default()))?;
     }
     Ok(json!({
         "first_s": first_s,
-        "folding_s": folding_s,
-        "folded_s": folded_s,
+        "caching_s": caching_s,
+        "cached_s": cached_s,
         "one_head_first_s": one_head_first_s / heads.len() as f64,
         "peak_bytes": peak_bytes,
     }))
 }
 
-/// The reference's three heads, where the model has them.
+/// The three heads that `reference.py` times, as (layer, head), with indices wrapped for a smaller model.
 fn some_heads(model: &Gpt2) -> Vec<(usize, usize)> {
     let (n_layers, n_heads) = (model.config().n_layers, model.config().n_heads);
     [(0, 1), (4, 5), (10, 7)].map(|(layer, head)| (layer % n_layers, head % n_heads)).to_vec()
 }
 
+/// The median seconds of 5 runs, after 2 warm-ups.
 fn timed<T>(mut run: impl FnMut() -> attention_tokens::Result<T>) -> Result<f64> {
     run()?;
     run()?;
@@ -126,16 +127,13 @@ fn timed<T>(mut run: impl FnMut() -> attention_tokens::Result<T>) -> Result<f64>
     Ok(seconds[2])
 }
 
+/// Shape: `[pos]`
 fn random_tokens(length: usize, d_vocab: usize) -> Vec<u32> {
-    let mut state = length as u64;
-    let mut next = || {
-        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-        ((state >> 33) % d_vocab as u64) as u32
-    };
-    (0..length).map(|_| next()).collect()
+    let mut random = fastrand::Rng::with_seed(length as u64);
+    (0..length).map(|_| random.u32(..d_vocab as u32)).collect()
 }
 
-/// The size in float32 of what the checkpoint holds: a tied unembedding counts once.
+/// The size of the checkpoint's parameters in float32. A tied unembedding counts once.
 fn parameter_bytes(model: &Gpt2) -> Result<usize> {
     let config = model.config();
     let block =
@@ -145,19 +143,19 @@ fn parameter_bytes(model: &Gpt2) -> Result<usize> {
     Ok(4 * (config.n_layers * block + embed + unembed + 2 * config.d_model))
 }
 
-/// Lets [`peak_bytes`] begin again, where the system can (Linux).
-fn forget_peak() {
+/// Resets [`peak_bytes`]. Linux only; elsewhere it does nothing.
+fn reset_peak() {
     let _ = std::fs::write("/proc/self/clear_refs", "5");
 }
 
-/// The most memory that this process ever had, or had since [`forget_peak`], where the system tells (Linux).
+/// The process's peak resident memory since its start or the last [`reset_peak`]. `None` on systems other than Linux.
 fn peak_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kilobytes| 1024 * kilobytes)
 }
 
-/// The best rate that `gemm` reaches on a product of two 1024 × 1024 matrices with all threads.
+/// The best rate of `gemm` in GFLOP/s, for a product of two 1024 × 1024 matrices with all threads.
 fn gemm_gflops() -> f64 {
     const N: usize = 1024;
     let [a, b] = [1.0_f32, 2.0].map(|x| vec![x; N * N]);
@@ -165,7 +163,7 @@ fn gemm_gflops() -> f64 {
     let best = (0..40).map(|_| {
         let start = Instant::now();
         let n = N as isize;
-        // SAFETY: three different square matrices of N × N contiguous numbers.
+        // SAFETY: the pointers are to three separate N × N arrays with row stride N and column stride 1.
         #[allow(unsafe_code)]
         unsafe {
             gemm::gemm(
@@ -196,7 +194,7 @@ fn gemm_gflops() -> f64 {
     2e-9 * (N as f64).powi(3) / best.fold(f64::INFINITY, f64::min)
 }
 
-/// The best rate that `rten-gemm` reaches on a product of two 1024 × 1024 matrices of 8-bit integers with all threads.
+/// The best rate of `rten-gemm` in GOP/s, for a product of two 1024 × 1024 matrices of 8-bit integers with all threads.
 fn integer_gops() -> Result<f64> {
     use rten_gemm::{GemmExecutor, GemmInputA, GemmInputB, GemmOptions};
     const N: usize = 1024;
@@ -215,7 +213,7 @@ fn integer_gops() -> Result<f64> {
     Ok(2e-9 * (N as f64).powi(3) / best)
 }
 
-/// The best rate at which all threads together read memory, in GB/s.
+/// The best rate in GB/s at which all threads together read memory.
 fn read_gbs() -> f64 {
     use rayon::prelude::*;
     let numbers = vec![1.0_f32; 64 << 20];

@@ -1,9 +1,9 @@
-//! Compiles attention-tokens as it is now, and hands rustc the library.
+//! Compiles attention-tokens as one dynamic library, and links notebooks to it.
 //!
-//! Compiling a notebook's dependencies takes minutes, and reading their sources takes rust-analyzer, which evcxr asks for the
-//! types of variables, ten seconds. So this package has none that rustc sees: the library is compiled by a cargo of its own, in
-//! release mode and once for all notebooks, and every kernel, which runs this script once, links to a snapshot of it. cargo
-//! decides whether the library is up to date, so it is never stale.
+//! Compiling a notebook's dependencies takes minutes. rust-analyzer, which infers the types of variables for evcxr,
+//! takes ten seconds to read their sources. So this package has no dependencies that rustc sees: this script starts
+//! another cargo, which compiles the library in release mode, once for all notebooks. Every kernel runs this script
+//! once and links to a snapshot of the library. cargo decides whether the library is up to date, so it is never stale.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -17,51 +17,51 @@ mod library;
 
 type Result<T, E = String> = std::result::Result<T, E>;
 
-/// The crates whose types a notebook sees: rust-analyzer reads their sources through links in the folder `sources`.
-const SEEN: [&str; 3] = ["attention_tokens", "ndarray", "plotly"];
+/// The crates whose types a notebook uses. rust-analyzer reads their sources through links in the folder `sources`.
+const PUBLIC: [&str; 3] = ["attention_tokens", "ndarray", "plotly"];
 
 fn main() {
-    // In a kernel, once: a library must not change under its variables. In the set-up, when the links may have to change.
+    // A kernel runs this script once, because the library must not change while variables refer to it. The set-up runs
+    // it again when dependencies change, because the links may have to follow.
     println!("cargo::rerun-if-changed={}", if in_kernel() { "build.rs" } else { "../../Cargo.lock" });
-    match hand_over() {
-        Ok(true) => {}
-        // evcxr has read the sources before it runs cargo.
-        Ok(false) if in_kernel() => println!(
+    match provide_library() {
+        // evcxr reads the sources before it runs cargo.
+        Ok(sources_changed) if sources_changed && in_kernel() => println!(
             "cargo::error=attention-tokens is compiled now. Restart the kernel once: this one has not seen its sources"
         ),
-        Ok(false) => {}
-        // cargo then shows what was written to stderr: the compiler's messages, for instance.
-        Err(problem) => {
-            eprintln!("{problem}");
+        Ok(_) => {}
+        // cargo shows stderr, with the compiler's messages, only where a build script fails.
+        Err(error) => {
+            eprintln!("{error}");
             std::process::exit(1);
         }
     }
 }
 
-/// Compiles, and hands over library and sources; says whether the sources were there before.
-fn hand_over() -> Result<bool> {
+/// Compiles the library, links it and its sources, and returns whether the links to the sources have changed.
+fn provide_library() -> Result<bool> {
     let here = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").ok_or("cargo runs this")?);
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo runs this")?);
-    let root = here.ancestors().nth(2).ok_or("the package lies in crate/prebuilt of the repository")?;
+    let root = here.ancestors().nth(2).ok_or("expected the package in crate/prebuilt of the repository")?;
     let artifacts = compile(root)?;
     snapshot(&artifacts, &out)?;
     println!("cargo::rustc-link-search=all={}", out.display());
-    // rustc names cudarc's libraries to the linker in every cell. None of their functions is missing there, so nothing is linked
-    // to them, but the linker wants to find them.
-    for path in artifacts.iter().flat_map(|line| strings(line, r#""linked_paths":["#, ']')) {
+    // rustc passes cudarc's libraries to the linker in every cell. The linker has to find them, although it links to
+    // none: no symbol of theirs is undefined in a cell.
+    for path in artifacts.iter().flat_map(|line| json_strings(line, r#""linked_paths":["#, ']')) {
         println!("cargo::rustc-link-search={path}");
     }
     let profile = out.ancestors().nth(3).ok_or("OUT_DIR is …/PROFILE/build/PACKAGE/out")?;
-    lead_there_from(profile);
+    link_build_folder(profile);
     link_sources(&artifacts, &here.join("sources"))
 }
 
-/// Whether evcxr has called.
+/// Whether evcxr runs this script.
 fn in_kernel() -> bool {
     env::var_os("EVCXR_CORE_EXTERN").is_some()
 }
 
-/// Compiles what has changed; what cargo says of each crate of the library and of its build script, a line of JSON each.
+/// Compiles the library, and returns cargo's JSON messages: a line for each crate and for each build script.
 fn compile(root: &Path) -> Result<Vec<String>> {
     let cargo = env::var_os("CARGO").ok_or("cargo runs this")?;
     let cuda = env::var_os("CARGO_FEATURE_CUDA").is_some();
@@ -81,48 +81,49 @@ fn compile(root: &Path) -> Result<Vec<String>> {
     Ok(lines.lines().filter(wanted).map(str::to_owned).collect())
 }
 
-/// Puts the library, and what rustc must know of the crates in it, where only this kernel looks: later changes do not reach it.
+/// Links the library, and the metadata of the crates in it, into a folder of this kernel, so that later builds do not
+/// change them.
 fn snapshot(artifacts: &[String], folder: &Path) -> Result<()> {
-    let wanted = ["rlib", "rmeta", "so", "dylib", "dll"];
-    let files = artifacts.iter().flat_map(|line| strings(line, r#""filenames":["#, ']')).map(PathBuf::from);
-    let files: HashSet<PathBuf> =
-        files.filter(|file| file.extension().is_some_and(|extension| wanted.iter().any(|&w| extension == w))).collect();
-    for file in files {
-        let there = folder.join(file.file_name().ok_or("a file has a name")?);
-        let _ = fs::remove_file(&there);
-        let done = fs::hard_link(&file, &there).or_else(|_| fs::copy(&file, &there).map(drop));
-        done.map_err(|error| format!("{} -> {}: {error}", file.display(), there.display()))?;
+    let libraries = ["rlib", "rmeta", "so", "dylib", "dll"];
+    let is_library = |file: &PathBuf| file.extension().is_some_and(|found| libraries.iter().any(|&name| found == name));
+    let files = artifacts.iter().flat_map(|line| json_strings(line, r#""filenames":["#, ']')).map(PathBuf::from);
+    for file in files.filter(is_library).collect::<HashSet<PathBuf>>() {
+        let link = folder.join(file.file_name().ok_or("cargo reported a file without a name")?);
+        let _ = fs::remove_file(&link);
+        let linked = fs::hard_link(&file, &link).or_else(|_| fs::copy(&file, &link).map(drop));
+        linked.map_err(|error| format!("{} -> {}: {error}", file.display(), link.display()))?;
     }
     Ok(())
 }
 
-/// A cell's library finds this one by a path relative to `PROFILE/deps`, where rustc writes it: `../build/…`. evcxr may move it
-/// to `PROFILE` before loading it; from there the path leads to a `build` beside `PROFILE`.
-fn lead_there_from(profile: &Path) {
-    let _ = symlink(&profile.join("build"), &profile.with_file_name("build")); // Without it, loading fails and says so.
+/// Links `build` beside the folder `PROFILE` to `PROFILE/build`. A cell's library refers to this one by a path relative
+/// to `PROFILE/deps`, where rustc writes it: `../build/…`. evcxr may move it to `PROFILE` before loading it, and the
+/// path then begins one folder higher.
+fn link_build_folder(profile: &Path) {
+    let _ = symlink(&profile.join("build"), &profile.with_file_name("build")); // Without it, loading reports the error.
 }
 
-/// Links the sources of the crates that a notebook sees; says whether the links were there before.
+/// Links the sources of the public crates, and returns whether a link has changed.
 fn link_sources(artifacts: &[String], folder: &Path) -> Result<bool> {
     fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
-    let mut were_there = true;
-    for name in SEEN {
-        let artifact = artifacts.iter().find(|line| strings(line, r#""target":{"#, '}').any(|text| text == name));
-        let source = artifact.and_then(|line| strings(line, r#""src_path":"#, ',').next().map(PathBuf::from));
-        let source = source.as_deref().and_then(Path::parent).ok_or(format!("cargo named no sources of {name}"))?;
+    let mut changed = false;
+    for name in PUBLIC {
+        let artifact = artifacts.iter().find(|line| json_strings(line, r#""target":{"#, '}').any(|text| text == name));
+        let source = artifact.and_then(|line| json_strings(line, r#""src_path":"#, ',').next().map(PathBuf::from));
+        let source = source.as_deref().and_then(Path::parent).ok_or(format!("cargo reported no sources of {name}"))?;
         let link = folder.join(name);
         if fs::read_link(&link).is_ok_and(|target| target == source) {
             continue;
         }
-        were_there = false;
+        changed = true;
         let _ = fs::remove_file(&link);
         symlink(source, &link).map_err(|error| format!("{} -> {}: {error}", link.display(), source.display()))?;
     }
-    Ok(were_there)
+    Ok(changed)
 }
 
-/// The strings of a piece of JSON between `start` and the first `end` after it.
-fn strings<'a>(json: &'a str, start: &str, end: char) -> impl Iterator<Item = &'a str> {
+/// The string literals in a line of JSON between `start` and the first `end` after it.
+fn json_strings<'a>(json: &'a str, start: &str, end: char) -> impl Iterator<Item = &'a str> {
     let piece = json.split_once(start).and_then(|(_, rest)| rest.split(end).next()).unwrap_or_default();
     piece.split('"').skip(1).step_by(2)
 }

@@ -1,12 +1,14 @@
-//! What it takes to compile the feature `cuda`. The build scripts of dfdx and cudarc want the same, and end with a panic where
-//! it is missing.
+//! Prerequisites of the feature `cuda`: the CUDA toolkit, nvcc and a GPU. The build scripts of dfdx and cudarc need the
+//! same three, and panic where one is missing.
 
 use std::env;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
+/// Checks that the feature `cuda` can be compiled.
+///
 /// # Errors
-/// Says what is missing, and what to do about it.
+/// Names the first thing that is missing and the way to install it.
 pub(crate) fn check() -> Result<(), String> {
     let variables = ["CUDA_PATH", "CUDA_ROOT", "CUDA_TOOLKIT_ROOT_DIR"];
     let roots = variables.iter().filter_map(env::var_os).map(PathBuf::from);
@@ -20,10 +22,10 @@ pub(crate) fn check() -> Result<(), String> {
     ];
     let roots: Vec<PathBuf> = roots.chain(usual.map(PathBuf::from)).collect();
     if !roots.iter().any(|root| root.join("include/cuda.h").is_file()) {
-        let looked: Vec<String> = roots.iter().map(|root| root.display().to_string()).collect();
+        let searched: Vec<String> = roots.iter().map(|root| root.display().to_string()).collect();
         return Err(missing(
-            &format!("include/cuda.h, a part of the CUDA toolkit, in none of {}", looked.join(", ")),
-            "install CUDA 12 or 13 from developer.nvidia.com/cuda-downloads, and set CUDA_ROOT if it lies in another folder",
+            &format!("include/cuda.h, a part of the CUDA toolkit, in none of {}", searched.join(", ")),
+            "install CUDA 12 or 13 from developer.nvidia.com/cuda-downloads, and set CUDA_ROOT if it is in another folder",
         ));
     }
     if !works("nvcc", &["--version"]) {
@@ -33,8 +35,10 @@ pub(crate) fn check() -> Result<(), String> {
         ));
     }
     if !works("nvidia-smi", &["--query-gpu=compute_cap", "--format=csv"]) {
-        let what = "a GPU that nvidia-smi lists: what is compiled is made for it";
-        return Err(missing(what, "install NVIDIA's driver from nvidia.com/drivers; `nvidia-smi` says what is wrong"));
+        return Err(missing(
+            "a GPU that nvidia-smi lists: the kernels are compiled for its generation",
+            "install NVIDIA's driver from nvidia.com/drivers; `nvidia-smi` prints the cause if the driver fails",
+        ));
     }
     Ok(())
 }
@@ -45,8 +49,8 @@ fn works(program: &str, arguments: &[&str]) -> bool {
     status.is_ok_and(|status| status.success())
 }
 
-fn missing(what: &str, to_do: &str) -> String {
+fn missing(what: &str, remedy: &str) -> String {
     format!(
-        "the feature cuda of attention-tokens needs {what}\n  {to_do}\n  Without the feature, models run on the CPU."
+        "the feature cuda of attention-tokens needs {what}\n  {remedy}\n  Without the feature, models run on the CPU."
     )
 }

@@ -1,13 +1,14 @@
-//! How the library that notebooks load is compiled. Shared by the build script here and by `cargo xtask`, whose set-up compiles
-//! it beforehand: what both run is the same, so that neither compiles anything again.
+//! The command that compiles the library for notebooks. The build script here and the set-up of `cargo xtask` run the
+//! same command, so that neither compiles again what the other has compiled.
 
 use std::env;
 use std::ffi::OsStr;
 use std::path::Path;
 use std::process::Command;
 
-/// Set by cargo for a script or a program that it runs, or by evcxr for a notebook: not meant for another workspace in release
-/// mode, and a change of some makes build scripts run again.
+/// Environment variables that cargo sets for the scripts and programs that it runs, or evcxr for a notebook. They are
+/// not meant for another workspace in release mode, and a change of some makes build scripts run again. A name that
+/// ends in `_` or `W` stands for every variable that begins with it.
 const NOT_INHERITED: [&str; 20] = [
     "CARGO_BUILD_BUILD_DIR",
     "CARGO_CFG_",
@@ -31,32 +32,32 @@ const NOT_INHERITED: [&str; 20] = [
     "TARGET",
 ];
 
-/// `cargo` in `root`, the repository, compiling the crate and its dependencies into one dynamic library, with CUDA or without;
-/// [`FOR_RUSTC`] belongs at the end of its arguments.
+/// The command that compiles the crate and its dependencies into one dynamic library, with the feature `cuda` or
+/// without it. `root` is the top of the repository. The caller adds its own arguments, then [`FOR_RUSTC`].
 pub(crate) fn compile(cargo: &OsStr, root: &Path, cuda: bool) -> Command {
     let mut command = Command::new(cargo);
     command.args(["rustc", "--release", "--locked", "--package", "attention-tokens", "--lib", "--crate-type", "dylib"]);
-    // What is heavy is compiled once here, and costs a notebook nothing.
+    // The heavy dependencies of `full` are compiled once here, and cost a notebook nothing.
     command.args(["--features", if cuda { "full,cuda" } else { "full" }]);
-    // The two have the same file name, so each has a folder of its own.
+    // Both libraries have the same file name, so each has a target folder of its own.
     command.arg("--target-dir").arg(root.join(if cuda { "target/cuda" } else { "target" })).current_dir(root);
     inherit_no_build(&mut command);
     command
 }
 
-/// Whatever else compiles in release mode in the same folder needs this too, or the two compile some crates in turns.
+/// Removes the variables that cargo or evcxr set for this process. Every other command that compiles in release mode in
+/// the same target folder needs this too; otherwise the two recompile some crates in turns.
 pub(crate) fn inherit_no_build(command: &mut Command) {
     for (name, _) in env::vars_os() {
         let text = name.to_string_lossy();
-        let inherited = |&other: &&str| match other.ends_with(['_', 'W']) {
-            true => !text.starts_with(other),
-            false => text != other,
+        let is_set_by_build = |&pattern: &&str| {
+            if pattern.ends_with(['_', 'W']) { text.starts_with(pattern) } else { text == pattern }
         };
-        if !NOT_INHERITED.iter().all(inherited) {
+        if NOT_INHERITED.iter().any(is_set_by_build) {
             command.env_remove(&name);
         }
     }
 }
 
-/// Cells use the standard library as a dynamic one, so the library has to.
+/// The arguments for rustc. Cells link the standard library dynamically, so this library has to as well.
 pub(crate) const FOR_RUSTC: [&str; 2] = ["--", "-Cprefer-dynamic"];

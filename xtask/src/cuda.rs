@@ -9,7 +9,7 @@ use std::process::Command;
 
 use crate::setup::Jupyter;
 use crate::stages::Stages;
-use crate::tool::{Result, output, run, works};
+use crate::tool::{Result, run, shell, works};
 use crate::{library, notebooks, prerequisites};
 
 /// NVIDIA's compilers, headers and NVRTC on PyPI, for x86-64 Linux.
@@ -124,7 +124,7 @@ fn set_up() -> Result<Toolkit> {
     if cfg!(not(all(target_os = "linux", target_arch = "x86_64"))) {
         return Err("cuda-check runs on x86-64 Linux, for which PyPI has NVIDIA's compilers".into());
     }
-    if !works(Command::new("g++").arg("--version")) {
+    if !works(shell()?.cmd("g++").arg("--version")) {
         return Err("missing: g++, which nvcc needs\n  install it with: apt-get install g++".into());
     }
     let cache = env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
@@ -187,7 +187,7 @@ fn compile_kernels(toolkit: &Toolkit) -> Result<()> {
             - stderr.matches(" 0 bytes spill stores").count()
             - stderr.matches(" 0 bytes spill loads").count();
         if !output.status.success() || kernels == 0 || spills > 0 {
-            return Err(format!("nvcc for {architecture}: {kernels} kernels, {spills} spills\n{stderr}"));
+            return Err(format!("nvcc for {architecture}: {kernels} kernels, {spills} spills\n{stderr}").into());
         }
         println!("nvcc: {kernels} kernels for {architecture}, no register spilled");
     }
@@ -214,9 +214,9 @@ fn compile_fake_cuda(folder: &Path) -> Result<()> {
 /// Checks that a program depends on none of NVIDIA's libraries. Otherwise it would not start where one is missing, and
 /// could not report which.
 fn check_dependencies(program: &Path) -> Result<()> {
-    let listed = output(Command::new("ldd").arg(program)).ok_or("ldd fails")?;
+    let listed = shell()?.cmd("ldd").arg(program).read()?;
     match NVIDIA_LIBRARIES.iter().find(|library| listed.contains(&format!("lib{library}."))) {
-        Some(library) => Err(format!("{} is linked to lib{library}:\n{listed}", program.display())),
+        Some(library) => Err(format!("{} is linked to lib{library}:\n{listed}", program.display()).into()),
         None => Ok(()),
     }
 }
@@ -229,10 +229,10 @@ fn megabytes(file: &Path) -> Result<u64> {
 #[cfg(unix)]
 fn link(to: &Path, link: &Path) -> Result<()> {
     let _ = fs::remove_file(link);
-    std::os::unix::fs::symlink(to, link).map_err(|error| format!("{}: {error}", link.display()))
+    std::os::unix::fs::symlink(to, link).map_err(|error| format!("{}: {error}", link.display()).into())
 }
 
 #[cfg(not(unix))]
 fn link(_: &Path, link: &Path) -> Result<()> {
-    Err(format!("{}: symbolic links need Unix", link.display()))
+    Err(format!("{}: symbolic links need Unix", link.display()).into())
 }

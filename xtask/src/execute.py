@@ -1,12 +1,11 @@
-"""Executes a notebook with nbclient, and writes it and a self-contained page made by nbconvert.
+"""Executes a notebook with nbclient, and writes the executed notebook and a self-contained HTML page.
 
     python execute.py NOTEBOOK OUTPUT_FOLDER [--store] [--print] [--plain]
 
---plain executes it with the crate itself as its dependency, as a notebook without the compiled library would; the results lie
-under the same name with `_plain`.
+--plain makes the crate itself the dependency, in place of the compiled library, and adds `_plain` to the results' names.
 
-evcxr does not report an error that a cell ends with (`?`): it prints it to stderr, and the cell counts as run. So text on
-stderr fails the notebook, unless it has cells with the tag `raises-exception`, which says that errors are its subject.
+evcxr does not report the error that a cell returns with `?`: it prints it to stderr, and the cell counts as run. So
+text on stderr fails the notebook, unless the notebook has cells with the tag `raises-exception`: those fail on purpose.
 """
 
 import argparse
@@ -29,26 +28,26 @@ PLAIN = r':dep attention-tokens = { path = "\1"\2 }'
 
 
 class Progress:
-    """A line when a cell starts, and one every quarter of a minute while it runs."""
+    """Prints a line when a cell starts, and one every 15 seconds while it runs."""
 
     def __init__(self, total):
-        self.total, self.now, self.running = total, None, True
+        self.total, self.current, self.running = total, None, True
         threading.Thread(target=self.remind, daemon=True).start()
 
     def start(self, cell, cell_index):
         if cell.cell_type == "code":
             first_line = cell.source.strip().splitlines()[:1] or [""]
             print(f"  cell {cell_index + 1} of {self.total}: {first_line[0][:80]}", flush=True)
-            self.now = (cell_index, time.monotonic())
+            self.current = (cell_index, time.monotonic())
 
     def done(self, cell, cell_index, execute_reply):
-        self.now = None
+        self.current = None
 
     def remind(self):
         while self.running:
             time.sleep(15)
-            if self.now:
-                index, started = self.now
+            if self.current:
+                index, started = self.current
                 print(f"    cell {index + 1} still running, {time.monotonic() - started:.0f} s", flush=True)
 
 
@@ -62,7 +61,7 @@ def figures(notebook):
 
 
 def page(notebook):
-    """One HTML page that needs no network: plotly.js is in it once, and every figure is drawn by it."""
+    """Returns an HTML page that needs no network: it contains plotly.js once, which draws every figure."""
     notebook = copy.deepcopy(notebook)
     for number, output in enumerate(figures(notebook)):
         html = plotly.io.to_html(
@@ -77,9 +76,9 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("notebook", type=pathlib.Path)
     parser.add_argument("folder", type=pathlib.Path)
-    parser.add_argument("--store", action="store_true")
-    parser.add_argument("--print", action="store_true", help="print what the cells printed")
-    parser.add_argument("--plain", action="store_true")
+    parser.add_argument("--store", action="store_true", help="write the outputs into NOTEBOOK too")
+    parser.add_argument("--print", action="store_true", help="print the text outputs of the cells")
+    parser.add_argument("--plain", action="store_true", help="depend on the crate itself")
     arguments = parser.parse_args()
 
     notebook = nbformat.read(arguments.notebook, as_version=4)
@@ -102,29 +101,29 @@ def main():
         on_cell_executed=progress.done,
     )
     started = time.monotonic()
-    problem = None
+    failure = None
     try:
         client.execute()
     except (CellExecutionError, DeadKernelError) as error:
-        problem = str(error)
+        failure = str(error)
     progress.running = False
     seconds = time.monotonic() - started
     if not any("raises-exception" in cell.metadata.get("tags", []) for cell in notebook.cells):
         for index, cell in enumerate(notebook.cells):
             for output in cell.get("outputs", []):
                 if output.output_type == "stream" and output.name == "stderr":
-                    problem = problem or f"cell {index + 1} printed to stderr: {output.text}"
+                    failure = failure or f"cell {index + 1} printed to stderr: {output.text}"
 
     arguments.folder.mkdir(parents=True, exist_ok=True)
     executed = arguments.folder / name
     nbformat.write(notebook, executed)
-    if problem:
-        print(problem, file=sys.stderr)
+    if failure:
+        print(failure, file=sys.stderr)
         sys.exit(1)
     html = executed.with_suffix(".html")
     html.write_text(page(notebook), encoding="utf-8")
     if arguments.store:
-        # What was compiled, and where, is news once.
+        # The compiler's messages depend on the machine and on earlier runs.
         for cell in notebook.cells:
             if "outputs" in cell:
                 cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]

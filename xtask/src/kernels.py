@@ -1,13 +1,14 @@
-"""What a kernel must withstand, with real kernels: a crate that changes, a panic, an interrupt.
+"""Checks of real Rust kernels: errors, panics, interrupts, a crate that changes, and the library's former path.
 
     python kernels.py REPOSITORY SCRATCH_FOLDER
 
-The crate is changed in a copy of the repository, SCRATCH_FOLDER, whose compiled dependencies are links to the repository's.
+The crate is changed in a copy of the repository, SCRATCH_FOLDER, which shares the compiled dependencies by hard links.
 """
 
 import os
 import pathlib
 import queue
+import re
 import shutil
 import subprocess
 import sys
@@ -15,60 +16,64 @@ import time
 
 from jupyter_client import KernelManager
 
-PRELUDE = "use attention_tokens::{notebook::*, prelude::*};"
+IMPORTS = "use attention_tokens::{notebook::*, prelude::*};"
+COLOR = re.compile(r"\x1b\[\d*m")
 
 
 class Kernel:
-    """A kernel that has loaded the compiled library of a repository."""
+    """A running kernel. What evcxr writes to the Jupyter server's log (`Compiling …`) is discarded."""
 
-    def __init__(self, repository):
+    def __init__(self, folder):
         self.manager = KernelManager(kernel_name="rust")
-        self.manager.start_kernel(cwd=repository, stderr=subprocess.DEVNULL)
+        self.manager.start_kernel(cwd=folder, stderr=subprocess.DEVNULL)
         self.client = self.manager.client()
         self.client.start_channels()
         self.client.wait_for_ready(timeout=300)
-        package = repository / "crate" / "prebuilt"
-        self.run(f':dep attention_tokens_prebuilt = {{ path = "{package}" }}')
-        self.run(PRELUDE)
+
+    def load(self, repository):
+        """Loads the compiled library of a repository."""
+        self.run(f':dep attention_tokens_prebuilt = {{ path = "{repository / "crate/prebuilt"}" }}')
+        self.run(IMPORTS)
+        return self
 
     def run(self, cell, interrupt_after=None):
-        """What a cell shows, prints, or fails with."""
-        said = []
+        """Returns the texts that a cell outputs: results, prints, errors."""
+        texts = []
 
-        def seen(message):
+        def collect(message):
             content = message["content"]
             if message["msg_type"] == "execute_result":
-                said.append(content["data"].get("text/plain", ""))
+                texts.append(content["data"].get("text/plain", ""))
             elif message["msg_type"] == "stream":
-                said.append(content["text"])
+                texts.append(content["text"])
             elif message["msg_type"] == "error":
-                said.append("\n".join(content["traceback"]))
+                texts.append(COLOR.sub("", "\n".join(content["traceback"])))
 
         if interrupt_after is not None:
-            identifier = self.client.execute(cell)
+            request = self.client.execute(cell)
             time.sleep(interrupt_after)
             self.manager.interrupt_kernel()
             while True:
                 message = self.client.get_iopub_msg(timeout=60)
-                if message["parent_header"].get("msg_id") != identifier:
+                if message["parent_header"].get("msg_id") != request:
                     continue
                 if message["msg_type"] == "status" and message["content"]["execution_state"] == "idle":
                     break
-                seen(message)
+                collect(message)
             self.client.get_shell_msg(timeout=60)
         else:
-            self.client.execute_interactive(cell, timeout=600, output_hook=seen)
-        return "\n".join(said)
+            self.client.execute_interactive(cell, timeout=600, output_hook=collect)
+        return "\n".join(texts)
 
-    def printed_late(self):
-        """evcxr prints the error that a cell ends with (`?`) after it has called the cell done."""
-        said = ""
+    def late_output(self):
+        """Returns the text that arrives after a cell is done: evcxr prints the error of a `?` only then."""
+        text = ""
         try:
             while True:
                 message = self.client.get_iopub_msg(timeout=3)
-                said += message["content"].get("text", "")
+                text += message["content"].get("text", "")
         except queue.Empty:
-            return said
+            return text
 
     def close(self):
         self.client.stop_channels()
@@ -82,69 +87,87 @@ def expect(what, found, *wanted):
 
 
 def copy(repository, scratch):
-    """The repository's sources, and links to what is compiled of its dependencies."""
+    """Copies the repository's sources and links its compiled dependencies."""
     shutil.rmtree(scratch, ignore_errors=True)
     ignored = shutil.ignore_patterns("target", ".venv", ".git", "sources", ".ipynb_checkpoints")
     for name in ("crate", "xtask", "tests"):
         shutil.copytree(repository / name, scratch / name, ignore=ignored)
     for name in ("Cargo.toml", "Cargo.lock"):
         shutil.copy2(repository / name, scratch / name)
+    release = pathlib.Path("target", "release")
     for part in (".fingerprint", "build", "deps"):
-        for folder, _, files in os.walk(repository / "target" / "release" / part):
-            there = scratch / "target" / "release" / pathlib.Path(folder).relative_to(repository / "target" / "release")
-            there.mkdir(parents=True, exist_ok=True)
+        for folder, _, files in os.walk(repository / release / part):
+            copied = scratch / pathlib.Path(folder).relative_to(repository)
+            copied.mkdir(parents=True, exist_ok=True)
             for file in files:
-                # What is compiled again here must not be written into the repository's files.
+                # The copy compiles these again, and must not write through a link into the repository's files.
                 if "attention_tokens" not in file and "attention-tokens" not in folder:
-                    os.link(os.path.join(folder, file), there / file)
+                    os.link(os.path.join(folder, file), copied / file)
 
 
-def build(scratch):
-    package = scratch / "crate" / "prebuilt"
-    command = ["cargo", "build", "--quiet", "--manifest-path", package / "Cargo.toml", "--target-dir", scratch / "target/prebuilt"]
+def build(repository):
+    """Compiles the library and links its sources, as the set-up does."""
+    manifest = repository / "crate/prebuilt/Cargo.toml"
+    command = ["cargo", "build", "--quiet", "--manifest-path", manifest, "--target-dir", repository / "target/prebuilt"]
     subprocess.run(command, check=True)
 
 
-def a_changed_crate(repository, scratch):
+def check_changed_crate(repository, scratch):
     copy(repository, scratch)
     build(scratch)
-    before = Kernel(scratch)
+    before = Kernel(scratch).load(scratch)
     expect("a kernel has the crate as it is", before.run("MIN_ATTN"), "0.3")
     source = scratch / "crate" / "src" / "notebook.rs"
     text = source.read_text()
     old, new = "pub const MIN_ATTN: f32 = 0.3;", "pub const MIN_ATTN: f32 = 0.25;"
     assert text.count(old) == 1
     source.write_text(text.replace(old, new))
-    after = Kernel(scratch)
-    expect("after an edit, the next kernel has the new one", after.run("MIN_ATTN"), "0.25")
-    expect("the kernel that was open keeps its own", before.run("MIN_ATTN"), "0.3")
+    after = Kernel(scratch).load(scratch)
+    expect("after an edit, the next kernel has the changed crate", after.run("MIN_ATTN"), "0.25")
+    expect("the kernel that was open still has the old one", before.run("MIN_ATTN"), "0.3")
     before.close()
     after.close()
 
 
-def accidents(repository):
-    kernel = Kernel(repository)
+def check_failing_cells(repository):
+    kernel = Kernel(repository).load(repository)
     kernel.run('let model = Gpt2::from_pretrained("demo", LoadOptions::default())?;\nlet n = 7_usize;')
-    said = kernel.run('let run = run_prompts(&model, "")?;\nlet none: Option<u8> = None;\nnone.unwrap();')
-    expect("a panic is reported", said, "panicked")
-    said = kernel.run("(n, model.config().n_layers)")
-    expect("after a panic, variables that the cell only borrowed are there", said, "(7, 4)")
-    said = kernel.run("let lost = run_prompts(&model, vec![60_000_u32])?;") + kernel.printed_late()
-    expect("an error is reported", said, "token id 60000 out of range")
+    output = kernel.run('let run = run_prompts(&model, "")?;\nlet none: Option<u8> = None;\nnone.unwrap();')
+    expect("a panic is reported", output, "panicked")
+    output = kernel.run("(n, model.config().n_layers)")
+    expect("after a panic, the variables that the cell only borrowed are there", output, "(7, 4)")
+    output = kernel.run("let lost = run_prompts(&model, vec![60_000_u32])?;") + kernel.late_output()
+    expect("an error is reported", output, "token id 60000 out of range")
     expect("after an error, all variables are there", kernel.run("(n, model.config().n_layers)"), "(7, 4)")
     started = time.monotonic()
     kernel.run("loop { std::thread::sleep(std::time::Duration::from_millis(10)); }", interrupt_after=4)
     assert time.monotonic() - started < 60
     expect("after an interrupt, variables are lost", kernel.run("n"), "cannot find value `n`")
-    said = kernel.run(f'let model = Gpt2::from_pretrained("demo", LoadOptions::default())?;\nmodel.config().n_layers')
-    expect("and the kernel works, with its dependencies and `use` lines", said, "4")
+    output = kernel.run('let model = Gpt2::from_pretrained("demo", LoadOptions::default())?;\nmodel.config().n_layers')
+    expect("but the kernel works, with its dependencies and `use` lines", output, "4")
+    kernel.close()
+
+
+def check_former_path(repository):
+    """Checks that the library's former path gives one error, with the new path and without cargo's own output."""
+    kernel = Kernel(repository)
+    path = repository / "crate/notebook"
+    for rest in (" }", ', features = ["cuda"] }\n' + IMPORTS):
+        output = kernel.run(f':dep attention_tokens_notebook = {{ path = "{path}"{rest}')
+        new = ':dep attention_tokens_prebuilt = { path = "…/crate/prebuilt" }'
+        expect("the library's former path is an error with the new one", output, "crate/notebook", new)
+        if len(output.splitlines()) != 1:
+            sys.exit(f"expected one line, found:\n{output}")
+    kernel.load(repository)
+    expect("the same kernel then loads the library from the new path", kernel.run("MIN_ATTN"), "0.3")
     kernel.close()
 
 
 def main():
     repository, scratch = (pathlib.Path(argument).resolve() for argument in sys.argv[1:])
-    accidents(repository)
-    a_changed_crate(repository, scratch)
+    check_former_path(repository)
+    check_failing_cells(repository)
+    check_changed_crate(repository, scratch)
 
 
 main()

@@ -1,4 +1,4 @@
-//! `cargo xtask …`: set-up and chores, for what cargo alone cannot do. It starts tools and re-implements none.
+//! `cargo xtask`: set-up and chores that cargo alone cannot do. It starts tools and re-implements none.
 
 mod checks;
 mod cuda;
@@ -12,19 +12,19 @@ mod stages;
 mod tool;
 
 use std::path::PathBuf;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 use tool::Result;
 
 const USAGE: &str = "\
-usage: cargo xtask run [--store] [NOTEBOOK …]  set up, then execute the notebooks headless;
-                                               --store keeps the outputs in notebooks/
-       cargo xtask lab [ARGUMENT …]            set up, then start JupyterLab on notebooks/
-       cargo xtask test [--cuda]               all that CI checks; --cuda: and what the next one does
-       cargo xtask cuda-check                  compile the feature cuda, and try it without a GPU
+usage: cargo xtask run [--store] [NOTEBOOK …]  set up, then execute the notebooks headless (all of notebooks/
+                                               if none is named); --store writes the outputs into them
+       cargo xtask lab [ARGUMENT …]            set up, then start JupyterLab in notebooks/
+       cargo xtask test [--cuda]               run all checks of CI; with --cuda those of cuda-check too
+       cargo xtask cuda-check                  compile the feature cuda, and test it without a GPU
        cargo xtask speed FOLDER                time a model in a notebook and in a release program
 
-The Python environment and the Rust kernel lie in .venv (or where ATTENTION_TOKENS_VENV says).";
+The set-up installs a Python environment and the Rust kernel in .venv, or in the folder ATTENTION_TOKENS_VENV.";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -43,8 +43,8 @@ fn main() -> ExitCode {
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        Err(problem) => {
-            eprintln!("{problem}");
+        Err(error) => {
+            eprintln!("{error}");
             ExitCode::FAILURE
         }
     }
@@ -58,18 +58,19 @@ fn run(arguments: &[String]) -> Result<()> {
         _ => return Err(USAGE.into()),
     };
     let jupyter = setup::jupyter()?;
-    let chosen = match names.is_empty() {
-        true => notebooks::in_folder(&root().join("notebooks"))?,
-        false => names.into_iter().map(PathBuf::from).collect(),
+    let notebooks = if names.is_empty() {
+        notebooks::in_folder("notebooks")?
+    } else {
+        names.into_iter().map(std::path::absolute).collect::<std::io::Result<_>>()?
     };
-    notebooks::execute(&jupyter, &chosen, store)
+    notebooks::execute(&jupyter, &notebooks, store)
 }
 
 fn lab(arguments: &[String]) -> Result<()> {
     let jupyter = setup::jupyter()?;
-    let mut command = jupyter.command("jupyter");
-    command.arg("lab").arg("--notebook-dir").arg(root().join("notebooks")).args(arguments);
-    tool::run("JupyterLab", &mut command)
+    let lab = jupyter.command("jupyter").arg("lab").arg("--notebook-dir").arg(root().join("notebooks"));
+    // JupyterLab asks on the terminal before it stops.
+    tool::run("JupyterLab", &mut Command::from(lab.args(arguments)))
 }
 
 /// The top of the repository.

@@ -1,32 +1,32 @@
-//! Starting other programs.
+//! Starting other programs, with `xshell` where it can.
 
-use std::process::{Command, Stdio};
+use std::process::Command;
 
-/// What went wrong, for a person.
-pub(crate) type Result<T, E = String> = std::result::Result<T, E>;
+use xshell::{Cmd, Shell};
 
-/// Runs a program with its output shown.
-pub(crate) fn run(what: &str, command: &mut Command) -> Result<()> {
-    let status = command.status().map_err(|error| format!("{what}: {} does not start: {error}", name(command)))?;
-    if status.success() { Ok(()) } else { Err(format!("{what} failed ({status}): {}", line(command))) }
-}
+/// An error is text for the user.
+pub(crate) type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
-/// Runs a program and gives what it printed; `None` if it is not there or fails.
-pub(crate) fn output(command: &mut Command) -> Option<String> {
-    let output = command.stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
-    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+/// A shell whose working directory is the top of the repository.
+pub(crate) fn shell() -> Result<Shell> {
+    let shell = Shell::new()?;
+    shell.change_dir(crate::root());
+    Ok(shell)
 }
 
 /// Whether a program starts and reports success.
-pub(crate) fn works(command: &mut Command) -> bool {
-    output(command).is_some()
+pub(crate) fn works(command: Cmd) -> bool {
+    command.quiet().ignore_stdout().ignore_stderr().run().is_ok()
 }
 
-fn name(command: &Command) -> String {
-    command.get_program().to_string_lossy().into_owned()
+/// Runs a command that `xshell` did not make: one that [`crate::library`] shares with a build script, which has no
+/// dependencies, or one that reads the terminal, which `xshell` closes.
+pub(crate) fn run(what: &str, command: &mut Command) -> Result<()> {
+    let status = command.status().map_err(|error| format!("{what} does not start: {error}: {}", line(command)))?;
+    if status.success() { Ok(()) } else { Err(format!("{what} failed ({status}): {}", line(command)).into()) }
 }
 
 fn line(command: &Command) -> String {
-    let arguments = command.get_args().map(|argument| argument.to_string_lossy().into_owned());
-    std::iter::once(name(command)).chain(arguments).collect::<Vec<_>>().join(" ")
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
 }
