@@ -1,7 +1,7 @@
 //! The functions of the original notebook, under their own names.
 //!
-//! They are thin: what they do lives in [`Gpt2`], [`head_data`] and [`Figure`]. They borrow figures and give new ones: a
-//! value that a cell moves is gone for the cells after it.
+//! Each is one call of [`Gpt2`], [`head_data`] or [`Figure`]. They borrow figures and return new ones, because a variable that a
+//! cell moves is lost to the cells after it.
 //!
 //! ```
 //! use attention_tokens::notebook::*;
@@ -18,24 +18,17 @@
 //! # Ok::<(), Error>(())
 //! ```
 
-use std::sync::Arc;
-
 use ndarray::Array2;
 
-use crate::attention_tokens::{
-    DecodeOptions, Feature, HeadData, PromptHeadData, head_data, layer_data, unique_index_pattern,
-};
-use crate::decode::TopTokens;
-use crate::error::{Error, Result, check_count};
-use crate::model::ActivationCache;
-use crate::model::Gpt2;
-use crate::model::Prompts;
-use crate::plot::{AxisLabels, Figure, Look, Panel, Table};
+use crate::attention_tokens::{DecodeOptions, Feature, HeadData, PromptHeadData, head_data, layer_data};
+use crate::error::Result;
+use crate::model::{ActivationCache, Gpt2, Prompts};
+use crate::plot::{Figure, FigureStyle, HeadPanel, Table};
 
 /// The attention above which [`add_attn_overlay`] frames a cell in the original.
 pub const MIN_ATTN: f32 = 0.3;
 
-/// A model, the prompts that it ran on, and everything it computed.
+/// A run of a model on prompts: logits and all activations.
 #[derive(Clone, Debug)]
 pub struct PromptRun {
     /// The model.
@@ -46,22 +39,22 @@ pub struct PromptRun {
     pub cache: ActivationCache,
 }
 
-/// Tokenizes the prompts, with the beginning-of-sequence token in front, runs the model, and keeps every activation.
+/// Tokenizes the prompts, with the beginning-of-sequence token in front, runs the model, and caches every activation.
 ///
 /// # Errors
 /// As for [`Gpt2::run_with_cache`].
 pub fn run_prompts(model: &Gpt2, prompts: impl Into<Prompts>) -> Result<PromptRun> {
-    run_and_keep(model, prompts.into())
+    run_with_everything(model, prompts.into())
 }
 
-/// Not generic: what is, is compiled again in every cell that calls it.
-fn run_and_keep(model: &Gpt2, prompts: Prompts) -> Result<PromptRun> {
+/// Not generic, because a generic function is compiled again in every cell that calls it.
+fn run_with_everything(model: &Gpt2, prompts: Prompts) -> Result<PromptRun> {
     let (logits, cache) = model.run_with_everything(prompts)?;
     Ok(PromptRun { model: model.clone(), logits, cache })
 }
 
-/// The data of one head on every prompt, with the projection of the original notebook, and the two best tokens of each
-/// vector. [`head_data`] has other projections and more tokens.
+/// The data of one head on every prompt, with the projection of the original notebook and the two best tokens of each vector.
+/// [`head_data`] offers other projections and more tokens.
 ///
 /// # Errors
 /// As for [`head_data`].
@@ -76,40 +69,37 @@ fn with_runner_up() -> DecodeOptions {
 /// A heat map of a pattern: viridis with its midpoint at 0.5, no colour bar, row 0 on top, square cells, no tick
 /// labels, white background, 1200 × 800 pixels. Shape: `[query_pos, key_pos]`.
 pub fn plot_attns(pattern: &Array2<f32>) -> Figure {
-    Figure::from_panel(Panel::new(pattern.clone()), Look::default())
+    Figure::of_panel(HeadPanel::new(pattern.clone()), FigureStyle::default())
 }
 
-/// Draws a white frame, 2 pixels wide and without a fill, around each cell whose attention exceeds `min_attn`
+/// Adds a white frame, 2 pixels wide and without a fill, around each cell whose attention exceeds `min_attn`
 /// ([`MIN_ATTN`] in the original).
 ///
 /// # Errors
 /// [`Error::FigureKind`] if the figure is not one heat map, [`Error::Shape`] if its size is not that of the data.
 pub fn add_attn_overlay(plot: &Figure, data: &PromptHeadData, min_attn: f32) -> Result<Figure> {
-    let mut panel = panel_for(plot, data, "add_attn_overlay")?;
-    panel.frames.extend(frames(data, min_attn));
-    Ok(Figure::from_panel(panel, plot.look()))
+    let panel = plot.panel_of(data, "add_attn_overlay")?.with_frames(min_attn);
+    Ok(Figure::of_panel(panel, plot.style()))
 }
 
-/// Writes tokens along the sides: left the input tokens (rows), top the q tokens, right the v tokens, bottom the
-/// k tokens; top and bottom turned by −90°, size 12, black, 20 pixels away.
+/// Adds tokens along the sides: the input tokens on the left (rows), the q tokens at the top, the v tokens on the right, the
+/// k tokens at the bottom; top and bottom turned by −90°, size 12, black, 20 pixels away.
 ///
 /// # Errors
 /// [`Error::FigureKind`] if the figure is not one heat map, [`Error::Shape`] if its size is not that of the data.
 pub fn add_axis_labels(plot: &Figure, data: &PromptHeadData) -> Result<Figure> {
-    let mut panel = panel_for(plot, data, "add_axis_labels")?;
-    panel.axis_labels = Some(axis_labels(data));
-    Ok(Figure::from_panel(panel, plot.look()))
+    let panel = plot.panel_of(data, "add_axis_labels")?.with_axis_labels();
+    Ok(Figure::of_panel(panel, plot.style()))
 }
 
-/// Writes into each cell with key ≤ query its token, white, size 10, turned by −45°. For [`Feature::Attn`], which
-/// has no tokens, the attention with two decimals.
+/// Adds to each cell with key ≤ query its token, white, size 10, turned by −45°; for [`Feature::Attn`], which has no tokens, the
+/// attention with two decimals.
 ///
 /// # Errors
 /// [`Error::FigureKind`] if the figure is not one heat map, [`Error::Shape`] if its size is not that of the data.
 pub fn add_token_labels(plot: &Figure, data: &PromptHeadData, feature: Feature) -> Result<Figure> {
-    let mut panel = panel_for(plot, data, "add_token_labels")?;
-    panel.token_labels = token_labels(data, feature);
-    Ok(Figure::from_panel(panel, plot.look()))
+    let panel = plot.panel_of(data, "add_token_labels")?.with_token_labels(feature);
+    Ok(Figure::of_panel(panel, plot.style()))
 }
 
 /// Two figures side by side as one, 600 × 400 pixels each, with a title above and a description below.
@@ -117,12 +107,11 @@ pub fn add_token_labels(plot: &Figure, data: &PromptHeadData, feature: Feature) 
 /// # Errors
 /// [`Error::FigureKind`] if one of them is not a single heat map.
 pub fn compare_plots(a: &Figure, b: &Figure, title: &str, description: &str) -> Result<Figure> {
-    let look = a.look();
-    let (a, b) = (a.panel("compare_plots")?, b.panel("compare_plots")?);
-    Ok(Figure::from_panels(a.clone(), b.clone(), title, description, look))
+    let (left, right) = (a.panel("compare_plots")?, b.panel("compare_plots")?);
+    Ok(Figure::of_panels(left.clone(), right.clone(), title, description, a.style()))
 }
 
-/// The data of every head of a layer, as [`calculate_attns`] gives it for one.
+/// The data of every head of a layer, as [`calculate_attns`] returns it for one.
 ///
 /// # Errors
 /// As for [`layer_data`].
@@ -130,11 +119,11 @@ pub fn calculate_layer(run: &PromptRun, layer: usize) -> Result<Vec<HeadData>> {
     layer_data(&run.model, &run.cache, layer, with_runner_up())
 }
 
-/// The heads of a layer, or any others, at a glance: their patterns of attention tokens as small heat maps without labels,
-/// in rows and columns as near to 3:4 as their number allows. `prompt` is the index of the prompt in its batch.
+/// The heads of a layer, or any others, at a glance: their patterns of attention tokens as small heat maps without labels, in
+/// rows and columns as close to 3:4 as their number allows. `prompt` is the index of the prompt in its batch.
 ///
-/// Eight heads on 13 tokens take 170 kB of a notebook, and 2.7 MB on 128 tokens, where the pointer says nothing of a cell (beyond
-/// 10,000 cells, gaps included). At most 300,000 cells, some 5 MB.
+/// Eight heads take 170 kB of a notebook on 13 tokens, and 2.7 MB on 128 tokens, without hover texts (there are none beyond 10,000
+/// cells, gaps included). The limit is 300,000 cells, about 5 MB.
 ///
 /// ```
 /// use attention_tokens::notebook::*;
@@ -152,23 +141,22 @@ pub fn calculate_layer(run: &PromptRun, layer: usize) -> Result<Vec<HeadData>> {
 /// [`Error::Count`] if there are no heads or too many cells, [`Error::DifferentPrompts`] if the heads saw different
 /// prompts, [`Error::OutOfRange`] if there is no such prompt.
 pub fn layer_grid(heads: &[HeadData], prompt: usize) -> Result<Figure> {
-    Figure::grid(of_prompt(heads, prompt, "layer_grid")?.into_iter().map(panel_of).collect())
+    Figure::grid(heads, prompt)
 }
 
-/// One figure of many heads, with a menu inside it to choose one: attention tokens, frames and labels are those of the
-/// head. It works wherever plotly does, and asks nothing of the kernel; a static picture shows the first head. `prompt` is the
-/// index of the prompt in its batch.
+/// One figure of many heads, with a menu to choose the head whose attention tokens, frames and labels are shown. It works wherever
+/// plotly does, without a kernel; a static picture shows the first head. `prompt` is the index of the prompt in its batch.
 ///
-/// Four heads on 13 tokens take 200 kB of a notebook. At most 8,000 cells with key ≤ query in all heads together, some 4 MB.
+/// Four heads on 13 tokens take 200 kB of a notebook. The limit is 8,000 cells with key ≤ query in all heads together, about 4 MB.
 ///
 /// # Errors
 /// As for [`layer_grid`].
 pub fn browse_heads(heads: &[HeadData], prompt: usize) -> Result<Figure> {
-    Figure::browser(of_prompt(heads, prompt, "browse_heads")?.into_iter().map(labelled_panel_of).collect())
+    Figure::menu(heads, prompt, MIN_ATTN)
 }
 
-/// A head on a prompt with everything that the original draws: the pattern of its attention tokens, frames above [`MIN_ATTN`], labels
-/// along the sides and tokens in the cells.
+/// A head on a prompt as the original draws it: the pattern of its attention tokens, frames above [`MIN_ATTN`], labels along the
+/// sides, and tokens in the cells.
 ///
 /// ```
 /// use attention_tokens::notebook::*;
@@ -181,83 +169,10 @@ pub fn browse_heads(heads: &[HeadData], prompt: usize) -> Result<Figure> {
 /// # Ok::<(), Error>(())
 /// ```
 pub fn plot_head(data: &PromptHeadData) -> Figure {
-    Figure::from_panel(labelled_panel_of(data.clone()), Look::default())
+    Figure::of_panel(HeadPanel::labelled(data.clone(), MIN_ATTN), FigureStyle::default())
 }
 
-/// The attention tokens of a head as a table, to read and to copy: a row for each query position.
+/// The attention tokens of a head as a table, with a row for each query position.
 pub fn attention_table(data: &PromptHeadData) -> Table {
     Table::of_attention_tokens(data)
-}
-
-/// The pattern of a head's attention tokens, without labels.
-fn panel_of(data: PromptHeadData) -> Panel {
-    let pattern = unique_index_pattern(&data.feature(Feature::Qk));
-    Panel { data: Some(Arc::new(data)), ..Panel::new(pattern) }
-}
-
-/// The same with frames and all labels.
-fn labelled_panel_of(data: PromptHeadData) -> Panel {
-    Panel {
-        frames: frames(&data, MIN_ATTN).collect(),
-        axis_labels: Some(axis_labels(&data)),
-        token_labels: token_labels(&data, Feature::Qk),
-        ..panel_of(data)
-    }
-}
-
-/// The data of one prompt from each head, if there are heads and they saw the same one.
-fn of_prompt(heads: &[HeadData], prompt: usize, what: &'static str) -> Result<Vec<PromptHeadData>> {
-    let data = heads.iter().map(|head| head.prompt(prompt)).collect::<Result<Vec<_>>>()?;
-    check_count(what, "heads", data.len(), 1, None)?;
-    let first = &data[0];
-    if let Some(other) = data.iter().find(|data| data.input != first.input) {
-        let (first, other) = ((first.layer, first.head), (other.layer, other.head));
-        return Err(Error::DifferentPrompts { function: what, prompt, first, other });
-    }
-    Ok(data)
-}
-
-/// The cells whose attention exceeds `min_attn`.
-fn frames(data: &PromptHeadData, min_attn: f32) -> impl Iterator<Item = (usize, usize)> {
-    let above = data.attn.indexed_iter().filter(move |&(_, &attn)| attn > min_attn);
-    above.map(|(cell, _)| cell).filter(|(query, key)| key <= query)
-}
-
-fn axis_labels(data: &PromptHeadData) -> AxisLabels {
-    let best = |top: &TopTokens| top.tokens.column(0).iter().map(|&token| data.token_label(token)).collect();
-    AxisLabels {
-        left: data.input.iter().map(|&token| data.token_label(token)).collect(),
-        top: best(&data.q),
-        right: best(&data.v),
-        bottom: best(&data.k),
-    }
-}
-
-/// What stands in each cell with key ≤ query, as (query, key, text).
-fn token_labels(data: &PromptHeadData, feature: Feature) -> Vec<(usize, usize, String)> {
-    let values = data.feature(feature);
-    let cells = values.indexed_iter().filter(|((query, key), _)| key <= query);
-    let text = |value: f32| match feature {
-        Feature::Attn => format!("{value:.2}"),
-        _ => data.token_label(value as u32),
-    };
-    cells.map(|((query, key), &value)| (query, key, text(value))).collect()
-}
-
-/// The figure's heat map, if it has the size of the data; from here on the figure says which head it shows.
-fn panel_for(plot: &Figure, data: &PromptHeadData, what: &'static str) -> Result<Panel> {
-    let mut panel = plot.panel(what)?.clone();
-    let pos = data.n_pos();
-    if panel.pattern.dim() != (pos, pos) {
-        let (rows, columns) = panel.pattern.dim();
-        return Err(Error::Shape {
-            what: what.into(),
-            axes: "[query_pos, key_pos]",
-            expected: vec![pos, pos],
-            found: vec![rows, columns],
-            hint: "the figure and the data must be of the same prompt",
-        });
-    }
-    panel.data = Some(Arc::new(data.clone()));
-    Ok(panel)
 }

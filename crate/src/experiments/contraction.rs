@@ -18,7 +18,7 @@ use ndarray::Array2;
 use super::layers_and_heads;
 use crate::attention_tokens::{HeadData, PromptHeadData};
 use crate::error::{Result, check_count};
-use crate::plot::{Chart, ChartAxis, Figure, Form, Matrix, Series, Shade};
+use crate::plot::{Chart, ChartAxis, Color, Figure, Form, MatrixChart, Series};
 
 /// How many words a head uses about a prompt, and how many it was given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,7 +154,7 @@ impl ContractionByHead {
 
     fn plot(&self, ratio: &Array2<f32>, title: &str) -> Figure {
         let high = ratio.iter().fold(0.0_f32, |high, &ratio| high.max(ratio));
-        Matrix::of_heads(self.titled(title), ratio.clone(), ("ratio".into(), [0.0, high])).figure()
+        MatrixChart::of_heads(self.titled(title), ratio.clone(), ("ratio".into(), [0.0, high])).figure()
     }
 
     /// The distinct ratio over the length of the prompt, a line for each head.
@@ -169,7 +169,7 @@ impl ContractionByHead {
             Series {
                 texts: ratios.iter().enumerate().map(texts).collect(),
                 symbol: layer,
-                ..Series::new(name, Form::Line, Shade::of_layer(layer, n_layers), points)
+                ..Series::new(name, Form::Line, Color::of_layer(layer, n_layers), points)
             }
         };
         Chart {

@@ -18,7 +18,7 @@ use ndarray::{Array1, Array2, Axis, s};
 use crate::decode::{TopTokens, TopTokensBuilder};
 use crate::error::{Error, Result, check_count, check_index};
 use crate::model::Gpt2;
-use crate::plot::{ChartAxis, Figure, Matrix, Table};
+use crate::plot::{ChartAxis, Figure, MatrixChart, Table};
 use crate::tokenizer::TokenLabels;
 use crate::weights::svd_of_product;
 
@@ -189,7 +189,7 @@ impl SingularVectors {
             .clone()
             .fold((f32::INFINITY, f32::NEG_INFINITY), |(low, high), &score| (low.min(score), high.max(score)));
         let texts = labels.iter().zip(scores).map(|(label, score)| format!("“{label}”, score {score:.3}"));
-        Matrix {
+        MatrixChart {
             title: format!("Singular vectors of the {}, read as tokens", self.of.name()),
             rows: ChartAxis::names("vector (singular value)", (0..vectors).map(name)),
             columns: ChartAxis::names("rank of the token", (1..=top_k).map(|rank| rank.to_string())),

@@ -24,7 +24,7 @@ use crate::decode::Projection;
 use crate::error::{Error, Result, check_count};
 use crate::model::Gpt2;
 use crate::model::{Activation, ActivationCache};
-use crate::plot::{Figure, Matrix, Table};
+use crate::plot::{Figure, MatrixChart, Table};
 
 /// For how many cells of each head the attention token stays the same under a change.
 #[derive(Clone, Debug)]
@@ -167,7 +167,7 @@ impl TokenAgreement {
     /// The share of each head as a heat map.
     pub fn plot(&self) -> Figure {
         let title = format!("Cells that keep their token: {}", self.change);
-        Matrix::of_heads(title, self.share.clone(), ("share".into(), [0.0, 1.0])).figure()
+        MatrixChart::of_heads(title, self.share.clone(), ("share".into(), [0.0, 1.0])).figure()
     }
 }
 

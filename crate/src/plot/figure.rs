@@ -1,39 +1,22 @@
-//! A figure: what it shows, how it looks, and how it shows itself.
+//! Figures as users have them: made from heads or experiments, shown by a notebook, taken as JSON, SVG or words.
 
+use std::any::Any;
 use std::rc::Rc;
 
 use plotly::Plot;
 
-use super::heads::heat_map::HeatMaps;
-use super::heads::panel::Panel;
-use super::style::{ColorScale, Look, Theme};
-use super::{mime, plotly_json};
+use super::charts::{Chart, MatrixChart};
+use super::content::{Content, Drawn};
+use super::heads::{Grid, HeadMenu, HeadPanel, HeatMaps};
+use super::style::{ColorScale, FigureStyle, Theme};
+use super::{mime, plotly_writer, svg_writer};
+use crate::attention_tokens::{HeadData, PromptHeadData};
 use crate::error::{Error, Result};
 use crate::evcxr;
 
-/// What a figure can show.
-pub(super) trait Content {
-    /// As plotly draws it.
-    fn plot(&self, look: Look) -> Plot;
-
-    /// As a static picture, if it is known how it looks.
-    fn svg(&self, look: Look) -> Option<String>;
-
-    /// In words.
-    fn describe(&self) -> String;
-
-    /// The one heat map that it is, or what it is instead.
-    fn panel(&self) -> std::result::Result<&Panel, &'static str>;
-
-    /// Whether themes and colour scales apply.
-    fn has_look(&self) -> bool {
-        true
-    }
-}
-
-/// A figure: it shows itself as the last expression of a cell, and gives its [`plotly::Plot`].
+/// A figure, which a notebook shows as the last expression of a cell.
 ///
-/// To change what this crate has no function for, take the plot, change it, and make a figure of it again:
+/// To change something that this crate has no function for, take the [`plotly::Plot`], change it, and make a figure of it again:
 ///
 /// ```
 /// use attention_tokens::{notebook::plot_attns, prelude::*};
@@ -45,45 +28,122 @@ pub(super) trait Content {
 /// let figure = Figure::from(plot);
 /// assert!(figure.to_json().contains("mine"));
 /// ```
-// The content is behind a pointer whose type says nothing of plotly: in a notebook, each cell with a figure would compile the
-// dropping of plotly's hundred types again.
+// The content is behind a trait object so that the type does not depend on plotly: in a notebook, each cell with a figure would
+// otherwise compile the destructors of plotly's hundred types again.
 #[derive(Clone)]
 pub struct Figure {
     content: Rc<dyn Content>,
-    look: Look,
+    style: FigureStyle,
 }
 
+/// Figures of heads.
 impl Figure {
-    pub(super) fn new(content: impl Content + 'static) -> Self {
-        Self { content: Rc::new(content), look: Look::default() }
-    }
-
-    pub(crate) fn from_panel(panel: Panel, look: Look) -> Self {
-        Self { look, ..Self::new(HeatMaps::one(panel)) }
+    /// One heat map.
+    pub(crate) fn of_panel(panel: HeadPanel, style: FigureStyle) -> Self {
+        Self { style, ..Self::new(HeatMaps::One(panel)) }
     }
 
     /// Two heat maps side by side, with a title above and a description below.
-    pub(crate) fn from_panels(left: Panel, right: Panel, title: &str, description: &str, look: Look) -> Self {
-        Self { look, ..Self::new(HeatMaps::pair(left, right, title, description)) }
+    pub(crate) fn of_panels(
+        left: HeadPanel,
+        right: HeadPanel,
+        title: &str,
+        description: &str,
+        style: FigureStyle,
+    ) -> Self {
+        Self { style, ..Self::new(HeatMaps::pair(left, right, title, description)) }
     }
 
-    /// The figure as a [`plotly::Plot`], to change or to keep. [`Figure::from`] makes a figure of it again.
+    /// A small heat map for each head, in rows.
+    ///
+    /// # Errors
+    /// [`Error::Count`] if there are no heads or too many cells, [`Error::DifferentPrompts`] if the heads ran on different
+    /// prompts, [`Error::OutOfRange`] if there is no such prompt.
+    pub(crate) fn grid(heads: &[HeadData], prompt: usize) -> Result<Self> {
+        Ok(Self::new(Grid::new(heads, prompt)?))
+    }
+
+    /// A labelled heat map of one head, with a menu to show another.
+    ///
+    /// # Errors
+    /// As for [`grid`](Self::grid).
+    pub(crate) fn menu(heads: &[HeadData], prompt: usize, min_attn: f32) -> Result<Self> {
+        Ok(Self::new(HeadMenu::new(heads, prompt, min_attn)?))
+    }
+
+    /// The one heat map of the figure. `what` is the function that asks.
+    pub(crate) fn panel(&self, what: &'static str) -> Result<&HeadPanel> {
+        let content: &dyn Any = &*self.content;
+        content.downcast_ref().and_then(HeatMaps::panel).ok_or_else(|| Error::FigureKind {
+            function: what,
+            expected: "a figure with one heat map, as plot_attns makes it",
+            found: self.content.kind(),
+        })
+    }
+
+    /// The figure's heat map as that of a head, if it has the size of the head's data.
+    pub(crate) fn panel_of(&self, data: &PromptHeadData, what: &'static str) -> Result<HeadPanel> {
+        let panel = self.panel(what)?;
+        let pos = data.n_pos();
+        if panel.dim() != (pos, pos) {
+            let (rows, columns) = panel.dim();
+            return Err(Error::Shape {
+                what: what.into(),
+                axes: "[query_pos, key_pos]",
+                expected: vec![pos, pos],
+                found: vec![rows, columns],
+                hint: "the figure and the data must be of the same prompt",
+            });
+        }
+        Ok(panel.clone().with_data(data.clone()))
+    }
+}
+
+impl Chart {
+    pub(crate) fn figure(self) -> Figure {
+        Figure::new(self)
+    }
+}
+
+impl MatrixChart {
+    pub(crate) fn figure(self) -> Figure {
+        Figure::new(self)
+    }
+}
+
+impl Figure {
+    fn new(content: impl Content) -> Self {
+        Self { content: Rc::new(content), style: FigureStyle::default() }
+    }
+
+    /// What the writers are given.
+    pub(super) fn draw(&self) -> Drawn {
+        self.content.draw(self.style)
+    }
+
+    /// The figure as a [`plotly::Plot`], to change or to store. [`Figure::from`] makes a figure of it again.
     pub fn to_plot(&self) -> Plot {
-        self.content.plot(self.look)
+        match self.draw() {
+            Drawn::Marks(drawing) => plotly_writer::plot(&drawing, self.style),
+            Drawn::Plot(plot) => plot,
+        }
     }
 
     /// The figure as plotly's JSON: `data`, `layout`, `config`.
     pub fn to_json(&self) -> String {
-        plotly_json::json(&self.to_plot())
+        plotly_writer::json(&self.to_plot())
     }
 
-    /// The figure as a static picture, drawn without a browser; `None` for a figure made from a plot, of which only plotly
-    /// knows how it looks. (A plot that was taken out, changed and made a figure of again is one.)
+    /// The figure as a static picture, made without a browser; `None` for a figure made from a plot, because only plotly can draw
+    /// it. (This includes a plot that was taken from a figure.)
     pub fn to_svg(&self) -> Option<String> {
-        self.content.svg(self.look)
+        match self.draw() {
+            Drawn::Marks(drawing) => Some(svg_writer::svg(&drawing, self.style)),
+            Drawn::Plot(_) => None,
+        }
     }
 
-    /// What the figure shows, in words.
+    /// The figure in words.
     pub fn describe(&self) -> String {
         self.content.describe()
     }
@@ -93,7 +153,7 @@ impl Figure {
     /// # Errors
     /// [`Error::FigureKind`] for a figure made from a plot, which has a look of its own.
     pub fn with_theme(&self, theme: Theme) -> Result<Self> {
-        self.with_look("with_theme", Look { theme, ..self.look })
+        self.with_style("with_theme", FigureStyle { theme, ..self.style })
     }
 
     /// The same figure in other colours.
@@ -101,31 +161,23 @@ impl Figure {
     /// # Errors
     /// [`Error::FigureKind`] for a figure made from a plot, which has a look of its own.
     pub fn with_color_scale(&self, color_scale: ColorScale) -> Result<Self> {
-        self.with_look("with_color_scale", Look { color_scale, ..self.look })
+        self.with_style("with_color_scale", FigureStyle { color_scale, ..self.style })
     }
 
-    fn with_look(&self, what: &'static str, look: Look) -> Result<Self> {
-        match self.content.has_look() {
-            true => Ok(Self { look, ..self.clone() }),
-            false => Err(Error::FigureKind {
+    fn with_style(&self, what: &'static str, style: FigureStyle) -> Result<Self> {
+        let content: &dyn Any = &*self.content;
+        if content.is::<Plot>() {
+            return Err(Error::FigureKind {
                 function: what,
                 expected: "a figure that this crate draws",
                 found: "a figure made from a plot; change its layout and its traces",
-            }),
+            });
         }
+        Ok(Self { style, ..self.clone() })
     }
 
-    pub(crate) fn look(&self) -> Look {
-        self.look
-    }
-
-    /// The one panel of the figure, to make another figure of it.
-    pub(crate) fn panel(&self, what: &'static str) -> Result<&Panel> {
-        self.content.panel().map_err(|found| Error::FigureKind {
-            function: what,
-            expected: "a figure with one heat map, as plot_attns makes it",
-            found,
-        })
+    pub(crate) fn style(&self) -> FigureStyle {
+        self.style
     }
 
     /// Shows the figure in an evcxr notebook; evcxr calls this for a cell's last expression.
@@ -136,29 +188,6 @@ impl Figure {
         contents.extend(svg.as_deref().map(|svg| ("image/svg+xml", svg)));
         contents.push(("text/plain", &description));
         evcxr::show(&contents);
-    }
-}
-
-/// A plot made elsewhere.
-impl Content for Plot {
-    fn plot(&self, _: Look) -> Plot {
-        self.clone()
-    }
-
-    fn svg(&self, _: Look) -> Option<String> {
-        None
-    }
-
-    fn describe(&self) -> String {
-        format!("plotly figure with {} traces", self.data().len())
-    }
-
-    fn panel(&self) -> std::result::Result<&Panel, &'static str> {
-        Err("a figure made from a plot")
-    }
-
-    fn has_look(&self) -> bool {
-        false
     }
 }
 

@@ -1,11 +1,11 @@
-//! What a figure is to each front end: one bundle of MIME types, of which it takes what it likes best.
+//! The MIME bundle of a figure. Each front end picks the richest type it can display.
 //!
 //! | type | for |
 //! |---|---|
 //! | `application/vnd.plotly.v1+json` | JupyterLab, Notebook 7, VS Code |
-//! | `text/html` | nbconvert, nbviewer, Colab: the picture, until plotly.js has come from its CDN |
+//! | `text/html` | nbconvert, nbviewer, Colab: the static picture, until plotly.js is loaded from its CDN |
 //! | `image/svg+xml` | GitHub, print |
-//! | `text/plain` | terminals, and those who do not see it |
+//! | `text/plain` | terminals, screen readers |
 
 use std::io::Write;
 
@@ -14,28 +14,28 @@ use base64::prelude::BASE64_STANDARD;
 use flate2::Compression;
 use flate2::write::ZlibEncoder;
 
-use super::svg::escape;
+use super::text::escape_xml;
 
-/// The plotly.js of the plotly wheel that environment.yml pins, so a figure looks the same everywhere.
+/// The plotly.js of the Python package that environment.yml pins, so that a figure looks the same everywhere.
 const PLOTLY_JS: &str = "https://cdn.plot.ly/plotly-3.7.0.min.js";
 
-/// A piece of HTML that shows `picture`, a static one or nothing, and draws the figure in its place once plotly.js is
-/// there: it is loaded once a page. Without a network the picture stays.
+/// HTML that shows a static picture, or the description if there is none, and replaces it by the plotly figure once plotly.js is
+/// loaded, which happens once a page. Without a network the picture stays.
 pub(super) fn html(json: &str, picture: Option<&str>, description: &str) -> String {
-    let description = escape(description);
-    // As an image, for GitHub takes scripts and drawings out of HTML, but leaves images.
+    let description = escape_xml(description);
+    // As an image, because GitHub removes scripts and inline SVG from HTML, but not images.
     let picture = match picture {
-        Some(svg) => format!("<img alt='{description}' src=\"data:image/svg+xml,{}\">", for_url(svg)),
+        Some(svg) => format!("<img alt='{description}' src=\"data:image/svg+xml,{}\">", percent_encoded(svg)),
         None => description,
     };
-    let packed = packed(json);
+    let compressed = compressed(json);
     format!(
         r#"<div class="attention-tokens-figure">{picture}</div>
 <script>
 (function () {{
   const place = document.currentScript && document.currentScript.previousElementSibling;
   if (!place) return;
-  const packed = Uint8Array.from(atob("{packed}"), (c) => c.charCodeAt(0));
+  const packed = Uint8Array.from(atob("{compressed}"), (c) => c.charCodeAt(0));
   window.attentionTokensPlotly ??= window.Plotly ? Promise.resolve() : new Promise((loaded, failed) => {{
     const script = document.createElement("script");
     script.src = "{PLOTLY_JS}";
@@ -55,15 +55,15 @@ pub(super) fn html(json: &str, picture: Option<&str>, description: &str) -> Stri
     )
 }
 
-/// Compressed, as text: a figure's JSON, which says the same things many times, is a tenth of its size then.
-fn packed(json: &str) -> String {
+/// zlib, then base64. The JSON of a figure, which is repetitive, becomes a tenth of its size.
+fn compressed(json: &str) -> String {
     let mut zlib = ZlibEncoder::new(Vec::new(), Compression::best());
     let written = zlib.write_all(json.as_bytes()).and_then(|()| zlib.finish());
-    BASE64_STANDARD.encode(written.expect("a vector takes everything"))
+    BASE64_STANDARD.encode(written.expect("writing to a vector cannot fail"))
 }
 
-/// What must not be in an attribute between double quotes that is an address.
-fn for_url(svg: &str) -> String {
+/// Percent-encodes an SVG for a `data:` URL in an attribute between double quotes.
+fn percent_encoded(svg: &str) -> String {
     svg.chars().fold(String::with_capacity(svg.len() + svg.len() / 4), |mut url, c| {
         match c {
             '%' => url.push_str("%25"),

@@ -1,18 +1,31 @@
-//! Figures: head data as heat maps, for plotly and as static pictures, and how a notebook shows them.
+//! Figures: one list of marks each, which two writers turn into plotly's JSON and into a static picture.
+//!
+//! | layer | files |
+//! |---|---|
+//! | drawing | `style`, `text`, `canvas` (areas and axes), `marks` (a figure as a list of marks) |
+//! | content | `content`, and what implements it: `heads` and `charts` build marks |
+//! | writing | `plotly_writer`, `svg_writer` with the elements of `svg` |
+//! | showing | `figure`, `table`, `mime` |
 
+#[cfg(test)]
+mod both_writers;
+mod canvas;
 mod charts;
+mod content;
 mod figure;
 mod heads;
+mod marks;
 mod mime;
-mod plotly_json;
+mod plotly_writer;
 mod style;
 mod svg;
+mod svg_writer;
 mod table;
 mod text;
 
-pub(crate) use charts::{Chart, ChartAxis, Form, Matrix, Series, Shade};
+pub(crate) use charts::{Chart, ChartAxis, Form, MatrixChart, Series};
 pub use figure::Figure;
-pub(crate) use heads::{AxisLabels, Panel};
-pub(crate) use style::Look;
+pub(crate) use heads::HeadPanel;
+pub(crate) use style::{Color, FigureStyle};
 pub use style::{ColorScale, Theme};
 pub use table::Table;

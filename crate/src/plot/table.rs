@@ -1,18 +1,17 @@
-//! Tables of tokens and numbers, to read and to copy.
+//! Tables of tokens and numbers, as HTML and as text.
 
 use std::fmt;
 
-use super::svg::escape;
+use super::text::escape_xml;
 use crate::attention_tokens::PromptHeadData;
 use crate::evcxr;
 
-/// A table of texts. It shows itself as the last expression of a cell: as HTML, and as text.
+/// A table of texts, which a notebook shows as the last expression of a cell.
 #[derive(Clone, Debug)]
 pub struct Table {
-    /// What it is a table of.
     caption: String,
     header: Vec<String>,
-    /// The first text of a row says what the row is of. Rows may be shorter than the header.
+    /// The first text of a row is its header. Rows may be shorter than the table's header.
     rows: Vec<Vec<String>>,
 }
 
@@ -36,16 +35,17 @@ impl Table {
         }
     }
 
-    /// What stands in the table, row by row, without the header.
+    /// The texts row by row, without the table's header.
     pub fn rows(&self) -> &[Vec<String>] {
         &self.rows
     }
 
-    /// The table as text, columns in line.
+    /// The table as text, with aligned columns.
     pub fn to_text(&self) -> String {
         let rows: Vec<&Vec<String>> = std::iter::once(&self.header).chain(&self.rows).collect();
-        let wide = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|text| text.chars().count()).max();
-        let widths: Vec<usize> = (0..self.header.len()).map(|column| wide(column).unwrap_or(0)).collect();
+        let width =
+            |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|text| text.chars().count()).max();
+        let widths: Vec<usize> = (0..self.header.len()).map(|column| width(column).unwrap_or(0)).collect();
         let line = |row: &&Vec<String>| {
             let cells: Vec<String> = row.iter().zip(&widths).map(|(text, &width)| format!("{text:width$}")).collect();
             format!("{}\n", cells.join(" │ ").trim_end())
@@ -53,9 +53,9 @@ impl Table {
         format!("{}\n{}", self.caption, rows.iter().map(line).collect::<String>())
     }
 
-    /// The table as HTML; copied from a browser, it falls into the cells of a spreadsheet.
+    /// The table as HTML. Pasted from a browser into a spreadsheet, it fills cells.
     pub fn to_html(&self) -> String {
-        let cell = |tag: &str, text: &String| format!("<{tag} style='white-space:pre'>{}</{tag}>", escape(text));
+        let cell = |tag: &str, text: &String| format!("<{tag} style='white-space:pre'>{}</{tag}>", escape_xml(text));
         let rows = self.rows.iter().map(|row| {
             let tag = |column: usize| if column == 0 { "th" } else { "td" };
             let cells = row.iter().enumerate().map(|(column, text)| cell(tag(column), text));
@@ -63,7 +63,7 @@ impl Table {
         });
         format!(
             "<table class='dataframe'><caption>{}</caption>\n<thead><tr>{}</tr></thead>\n<tbody>{}</tbody></table>",
-            escape(&self.caption),
+            escape_xml(&self.caption),
             self.header.iter().map(|text| cell("th", text)).collect::<String>(),
             rows.collect::<String>()
         )

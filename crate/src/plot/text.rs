@@ -1,7 +1,7 @@
-//! Text as plotly shows it.
+//! Escaping of text for plotly and for XML, and rounding of numbers.
 
-/// Escapes text that plotly would take for markup (`<b>`, `&amp;`) or, between two `$`, for a formula.
-pub(crate) fn escape(text: &str) -> String {
+/// Escapes text that plotly would read as markup (`<b>`, `&amp;`) or, between two `$`, as a formula.
+pub(super) fn escape(text: &str) -> String {
     text.chars().fold(String::with_capacity(text.len()), |mut escaped, c| {
         match c {
             '&' => escaped.push_str("&amp;"),
@@ -14,29 +14,61 @@ pub(crate) fn escape(text: &str) -> String {
     })
 }
 
-/// Texts of several lines, as plotly takes them.
-pub(super) fn escaped(texts: &[String]) -> Vec<String> {
-    texts.iter().map(|text| escape(text).replace('\n', "<br>")).collect()
+/// Escapes text of several lines for plotly, which breaks lines at `<br>`.
+pub(super) fn escape_lines(text: &str) -> String {
+    escape(text).replace('\n', "<br>")
 }
 
-/// A number with four significant digits: more of them only make a notebook larger.
+/// Escapes text for XML and HTML, between tags or quotes. Characters that XML does not allow, such as control characters, become
+/// U+FFFD.
+pub(super) fn escape_xml(text: &str) -> String {
+    text.chars().fold(String::with_capacity(text.len()), |mut escaped, c| {
+        match c {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '\'' => escaped.push_str("&#39;"),
+            '\t' | '\n' | '\r' => escaped.push(' '),
+            '\u{0}'..'\u{20}' | '\u{7f}'..'\u{a0}' | '\u{fffe}' | '\u{ffff}' => escaped.push('\u{fffd}'),
+            c => escaped.push(c),
+        }
+        escaped
+    })
+}
+
+/// All items, or every `n`-th where there are more than `most`.
+pub(super) fn thinned<T>(items: &[T], most: usize) -> impl Iterator<Item = &T> {
+    items.iter().step_by(items.len().div_ceil(most).max(1))
+}
+
+/// A number with four significant digits; more would only make a notebook larger.
 pub(super) fn rounded(x: f64) -> f64 {
-    match x.is_finite() {
-        true => format!("{x:.3e}").parse().expect("a number that was just written"),
-        false => x,
-    }
+    if x.is_finite() { format!("{x:.3e}").parse().expect("a number that was just written") } else { x }
 }
 
 #[cfg(test)]
 mod tests {
     #[test]
-    fn four_digits_of_a_number_are_kept() {
+    fn rounding_leaves_four_significant_digits() {
         let numbers = [0.0, 1.23456, -98765.4, 0.000123449, f64::INFINITY];
         assert_eq!(numbers.map(super::rounded), [0.0, 1.235, -98770.0, 0.0001234, f64::INFINITY]);
     }
 
     #[test]
-    fn markup_and_formulas_are_plain_text() {
+    fn plotly_reads_escaped_text_as_text() {
         assert_eq!(super::escape("<nl> a&b $x$"), "&lt;nl&gt; a&amp;b &#36;x&#36;");
+        assert_eq!(super::escape_lines("<a>\nb"), "&lt;a&gt;<br>b");
+    }
+
+    #[test]
+    fn xml_is_well_formed_whatever_the_text() {
+        assert_eq!(super::escape_xml("<a&'b'>\u{1}\n\u{ffff}é"), "&lt;a&amp;&#39;b&#39;&gt;\u{fffd} \u{fffd}é");
+    }
+
+    #[test]
+    fn many_items_are_thinned_evenly() {
+        let items: Vec<usize> = (0..10).collect();
+        assert_eq!(super::thinned(&items, 4).collect::<Vec<_>>(), [&0, &3, &6, &9]);
+        assert_eq!(super::thinned(&items, 10).count(), 10);
     }
 }

@@ -21,8 +21,8 @@ use crate::attention_tokens::{DecodeOptions, head_data};
 use crate::decode::Projection;
 use crate::error::{Result, check_count};
 use crate::model::{Gpt2, RunOptions};
-use crate::plot::{Chart, ChartAxis, Form, Series, Shade};
-use crate::plot::{Figure, Matrix, Table};
+use crate::plot::{Chart, ChartAxis, Color, Form, Series};
+use crate::plot::{Figure, MatrixChart, Table};
 use crate::tokenizer::TokenLabels;
 
 /// What appending some tokens does to what a head says about some prompts.
@@ -154,7 +154,7 @@ impl Appending {
                 "{x}, then {y}, and the other way round\nsame token: {share:.3} of the positions\nby chance: {chance:.3}"
             )
         };
-        Matrix {
+        MatrixChart {
             title: self.caption("Where the order of two tokens does not matter"),
             rows: ChartAxis::names("one", names()),
             columns: ChartAxis::names("the other", names()),
@@ -221,7 +221,7 @@ impl Appending {
         let n = self.appended.len();
         let arrows = edges.iter().enumerate().map(|(index, edges)| {
             let points = edges.iter().flat_map(|&(from, to)| [places[from], places[to]]).collect();
-            let shade = Shade::of_layer(index, n);
+            let shade = Color::of_layer(index, n);
             let name = format!("append {}", self.label(self.appended[index]));
             Series { symbol: index, ..Series::new(name, Form::Arrows, shade, points) }
         });
@@ -233,7 +233,7 @@ impl Appending {
         let nodes = Series {
             texts: (0..n_nodes).map(text).collect(),
             labels: (0..n_nodes).map(name).collect(),
-            ..Series::new("", Form::Points, Shade::Text, places.clone())
+            ..Series::new("", Form::Points, Color::Text, places.clone())
         };
         Chart {
             title: self.caption("Where tokens go"),

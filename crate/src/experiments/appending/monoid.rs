@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use ndarray::Array2;
 
 use crate::error::{Error, Result, check_count};
-use crate::plot::{ChartAxis, Figure, Matrix, Table};
+use crate::plot::{ChartAxis, Figure, MatrixChart, Table};
 
 /// The monoid that some maps generate.
 ///
@@ -248,7 +248,7 @@ impl Monoid {
         let cells = (0..n).flat_map(|a| (0..n).map(move |b| (a, b)));
         let name = |product: Option<usize>| product.map_or("beyond the limit".to_owned(), |product| self.word(product));
         let text = |(a, b)| format!("{}, then {}: {}", self.word(a), self.word(b), name(self.product(a, b)));
-        Matrix {
+        MatrixChart {
             title: format!("Multiplication table{shown}"),
             rows: ChartAxis::names("first", (0..n).map(|element| self.word(element))),
             columns: ChartAxis::names("then", (0..n).map(|element| self.word(element))),

@@ -18,7 +18,7 @@ use crate::decode::Projection;
 use crate::error::{Error, Result, check_count};
 use crate::model::ActivationCache;
 use crate::model::{Gpt2, RunOptions};
-use crate::plot::{Chart, ChartAxis, Figure, Form, Series, Shade, Table};
+use crate::plot::{Chart, ChartAxis, Color, Figure, Form, Series, Table};
 
 /// Prompts that are alike in something.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -354,12 +354,12 @@ impl SimilarityTest {
                 symbol: layer,
                 texts: own.iter().map(text).collect(),
                 labels: own.iter().map(star).collect(),
-                ..Series::new(format!("layer {layer}"), form, Shade::of_layer(layer, n_layers), points)
+                ..Series::new(format!("layer {layer}"), form, Color::of_layer(layer, n_layers), points)
             }
         };
         let names = ranked.iter().map(|head| format!("{}.{}", head.layer, head.head));
         let zero = vec![[-0.5, 0.0], [ranked.len() as f64 - 0.5, 0.0]];
-        let zero = Series::new("", Form::Line, Shade::Faint, zero);
+        let zero = Series::new("", Form::Line, Color::Faint, zero);
         Chart {
             title: self.caption(),
             x: ChartAxis::names("head", names),

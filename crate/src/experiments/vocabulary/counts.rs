@@ -8,7 +8,7 @@ use crate::decode::TopTokens;
 use crate::error::{Error, Result, check_index};
 use crate::model::Prompts;
 use crate::model::{Gpt2, RunOptions};
-use crate::plot::{Chart, ChartAxis, Figure, Form, Series, Shade, Table};
+use crate::plot::{Chart, ChartAxis, Color, Figure, Form, Series, Table};
 use crate::tokenizer::TokenLabels;
 
 /// What is counted: one token for each cell, or one for each position.
@@ -291,7 +291,7 @@ impl VocabularyCounts {
             Series {
                 symbol: layer,
                 texts: ranks.iter().map(text).collect(),
-                ..Series::new(name, Form::Line, Shade::of_layer(layer, self.source.n_layers), points)
+                ..Series::new(name, Form::Line, Color::of_layer(layer, self.source.n_layers), points)
             }
         };
         Chart {

@@ -8,7 +8,7 @@ use super::counts::{Component, VocabularyCounts, ranked};
 use crate::error::{Error, Result, check_count};
 use crate::experiments::singular_vectors::of_gram;
 use crate::model::Gpt2;
-use crate::plot::{Chart, ChartAxis, Figure, Form, Series, Shade};
+use crate::plot::{Chart, ChartAxis, Color, Figure, Form, Series};
 
 /// How embeddings come to two dimensions.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -107,7 +107,7 @@ impl EmbeddingMap {
             Series {
                 symbol: layer,
                 texts: own.iter().map(text).collect(),
-                ..Series::new(format!("layer {layer}"), Form::Points, Shade::of_layer(layer, self.n_layers), points)
+                ..Series::new(format!("layer {layer}"), Form::Points, Color::of_layer(layer, self.n_layers), points)
             }
         };
         let axis = |index: usize| match self.method {

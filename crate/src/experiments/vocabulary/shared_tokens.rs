@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use ndarray::Array2;
 
 use super::counts::{Component, VocabularyCounts};
-use crate::plot::{ChartAxis, Figure, Matrix};
+use crate::plot::{ChartAxis, Figure, MatrixChart};
 
 /// The tokens that each pair of heads shares.
 #[derive(Clone, Debug)]
@@ -83,7 +83,7 @@ impl SharedTokens {
             format!("{name_a} and {name_b}: {shared} shared, of {of_a} and {of_b}\nJaccard {:.3}", self.jaccard[[a, b]])
         };
         let n_prompts = self.n_prompts;
-        Matrix {
+        MatrixChart {
             title: format!("Words that heads share ({}), {n_prompts} prompts", self.component.name()),
             rows: ChartAxis::names("head", names()),
             columns: ChartAxis::names("head", names()),

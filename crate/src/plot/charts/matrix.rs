@@ -1,45 +1,44 @@
 //! Numbers in rows and columns as a heat map with named axes and a colour bar.
 
 use ndarray::Array2;
-use plotly::common::{Anchor, ColorBar, ColorScale, Font, HoverInfo, Title};
-use plotly::{HeatMap, Plot, Trace};
-use serde::Serialize;
 
-use super::axis::{ChartAxis, Ruler, Side};
-use super::chart::titled;
-use crate::plot::figure::{Content, Figure};
-use crate::plot::heads::heat_map::{TITLE_SIZE, between};
-use crate::plot::heads::panel::{LABEL_SIZE, Panel, TOKEN_SIZE};
-use crate::plot::heads::traces::label;
-use crate::plot::style::Look;
-use crate::plot::svg::{Area, Picture, Style};
-use crate::plot::text::{escape, escaped, rounded};
+use super::axis::ChartAxis;
+use crate::plot::canvas::{Area, Axes, Axis, Ticks};
+use crate::plot::content::{Content, Drawn};
+use crate::plot::marks::{
+    Block, Cells, ColorRange, Coordinate, Drawing, Hover, Mark, Precision, TITLE_SIZE, TOKEN_SIZE, Text, Title,
+    Vertical,
+};
+use crate::plot::style::{Color, FigureStyle};
 
-/// Pixels on the right, for the colour bar, and above, for the title.
+/// Width of the cells together, and their least and greatest height together, in pixels.
+const WIDTH: f64 = 700.0;
+const HEIGHTS: [f64; 2] = [200.0, 700.0];
+/// Pixels on the right, for the colour bar, and at the top, for the title.
 const RIGHT: usize = 120;
-const ABOVE: usize = 70;
-/// Up to this many cells, each has its number or text in it.
-const MOST_TEXTS: usize = 400;
-/// Up to this many cells, everything is said of each under the pointer; beyond, what the axes and the colours say.
-const MOST_HOVER_TEXTS: usize = 5_000;
+const TOP: usize = 70;
+/// The most cells with a number or a label in each.
+const MAX_LABELS: usize = 400;
+/// The most cells with a hover text each; beyond, plotly shows the names of row and column, and the number.
+const MAX_HOVER_TEXTS: usize = 5_000;
 
-/// A matrix of numbers.
+/// A matrix of numbers as a heat map.
 #[derive(Clone, Debug)]
-pub(crate) struct Matrix {
+pub(crate) struct MatrixChart {
     pub(crate) title: String,
     pub(crate) rows: ChartAxis,
     pub(crate) columns: ChartAxis,
     /// Shape: `[row, column]`; NaN is an empty cell.
     pub(crate) values: Array2<f32>,
-    /// What the colours mean, and the values at the two ends of the scale.
+    /// Title of the colour bar, and the values at the two ends of the scale.
     pub(crate) scale: (String, [f32; 2]),
-    /// What stands in each cell; empty for the numbers themselves.
+    /// Label of each cell, row by row; empty for the numbers themselves.
     pub(crate) labels: Vec<String>,
-    /// What is said of each cell under the pointer, row by row; none or one for each.
+    /// Hover text of each cell, row by row; empty for names and number.
     pub(crate) texts: Vec<String>,
 }
 
-impl Matrix {
+impl MatrixChart {
     /// One number for each head of a model. Shape: `[n_layers, n_heads]`.
     pub(crate) fn of_heads(title: String, values: Array2<f32>, scale: (String, [f32; 2])) -> Self {
         let (n_layers, n_heads) = values.dim();
@@ -56,136 +55,88 @@ impl Matrix {
         }
     }
 
-    pub(crate) fn figure(self) -> Figure {
-        Figure::new(self)
-    }
-
-    /// Left, right, above, below.
+    /// Left, right, top, bottom.
     fn margins(&self) -> [usize; 4] {
-        [self.rows.depth(), RIGHT, ABOVE, self.columns.depth()]
+        [self.rows.margin(), RIGHT, TOP, self.columns.margin()]
     }
 
+    /// Width and height in pixels.
     fn size(&self) -> [usize; 2] {
         let (rows, columns) = self.values.dim();
         let [left, right, top, bottom] = self.margins();
-        // Cells are as high as wide, unless there would be too few or too many of them for a screen.
-        let width = 700.0;
-        let height = (width * rows as f64 / columns.max(1) as f64).clamp(200.0, 700.0);
-        [left + width as usize + right, top + height as usize + bottom]
+        // Square cells, unless there are too few or too many of them for a screen.
+        let height = (WIDTH * rows as f64 / columns.max(1) as f64).clamp(HEIGHTS[0], HEIGHTS[1]);
+        [left + WIDTH as usize + right, top + height as usize + bottom]
     }
 
-    /// The texts in the cells that have room for them, as (row, column, text).
-    fn labels(&self) -> Vec<(usize, usize, String)> {
-        if self.values.len() > MOST_TEXTS {
-            return Vec::new();
-        }
-        let cells = self.values.indexed_iter().enumerate().filter(|(_, (_, value))| value.is_finite());
-        let text = |index: usize, value: f32| match self.labels.get(index) {
-            Some(label) => label.clone(),
-            None => format!("{value:.2}"),
+    fn axes(&self) -> Axes {
+        let (x, y) = (self.columns.x(std::iter::empty()), self.rows.y(std::iter::empty()));
+        // Without hover texts, plotly shows the names of row and column, which it has to know for that.
+        let distinct = self.columns.has_distinct_names() && self.rows.has_distinct_names();
+        let [x, y] = if self.has_too_many_hover_texts() && distinct { [x, y].map(as_categories) } else { [x, y] };
+        let area = Area::between(self.margins(), self.size());
+        Axes { area, placed: false, square: false, linked: false, x, y }
+    }
+
+    fn has_too_many_hover_texts(&self) -> bool {
+        self.values.len() > MAX_HOVER_TEXTS
+    }
+
+    fn cells(&self) -> Cells {
+        let hover = if self.texts.is_empty() || self.has_too_many_hover_texts() {
+            Hover::Template("%{y}, %{x}: %{z}<extra></extra>", Vec::new())
+        } else {
+            Hover::Texts(self.texts.clone())
         };
-        cells.map(|(index, ((row, column), &value))| (row, column, text(index, value))).collect()
-    }
-
-    /// The colour of a text that can be read in a cell: white in dark ones, black in light ones.
-    fn ink(&self, look: Look) -> impl Fn(f32) -> &'static str + use<> {
-        let (share, colors) = (self.share(), look.color_scale.colors());
-        move |value| {
-            let [red, green, blue] = colors(share(value)).map(f64::from);
-            // Luma of ITU-R BT.601.
-            if 0.299 * red + 0.587 * green + 0.114 * blue > 140.0 { "black" } else { "white" }
+        Cells {
+            axes: 0,
+            dim: self.values.dim(),
+            blocks: vec![Block { at: (0, 0), values: self.values.mapv(f64::from) }],
+            range: ColorRange::Ends(self.scale.1.map(f64::from)),
+            precision: Precision::Significant,
+            hover,
+            gaps: true,
+            color_bar: Some(self.scale.0.clone()),
         }
     }
 
-    fn share(&self) -> impl Fn(f32) -> f64 + use<> {
-        let [low, high] = self.scale.1.map(f64::from);
-        move |value| (f64::from(value) - low) / (high - low).max(f64::MIN_POSITIVE)
-    }
-}
-
-impl Matrix {
-    fn heat_map<X, Z>(&self, heat_map: Box<HeatMap<X, X, Z>>, bar: ColorBar, look: Look) -> Box<dyn Trace>
-    where
-        X: Serialize + Clone + 'static,
-        Z: Serialize + Clone + 'static,
-    {
-        let [low, high] = self.scale.1.map(f64::from);
-        let colors = ColorScale::Palette(look.color_scale.palette());
-        let heat_map = heat_map.color_scale(colors).zmin(low).zmax(high).color_bar(bar).hover_on_gaps(false);
-        match self.texts.is_empty() || self.values.len() > MOST_HOVER_TEXTS {
-            true => heat_map.hover_template("%{y}, %{x}: %{z}<extra></extra>"),
-            false => {
-                let rows = escaped(&self.texts).chunks(self.values.ncols().max(1)).map(<[String]>::to_vec).collect();
-                heat_map.hover_text_matrix(rows).hover_info(HoverInfo::Text)
+    /// A label or a number in each cell that is not empty, in a colour that is readable there.
+    fn labels<'a>(&'a self, cells: &'a Cells, style: FigureStyle) -> impl Iterator<Item = Text> + 'a {
+        let (share, colors) = (cells.range.share(&cells.blocks), style.color_scale.colors());
+        let values = self.values.indexed_iter().enumerate().filter(|(_, (_, value))| value.is_finite());
+        let shown = if self.values.len() > MAX_LABELS { 0 } else { usize::MAX };
+        values.take(shown).map(move |(index, ((row, column), &value))| {
+            let label = self.labels.get(index).map_or_else(|| format!("{value:.2}"), String::clone);
+            Text {
+                x: Coordinate::Value(column as f64),
+                y: Coordinate::Value(row as f64),
+                vertical: Some(Vertical::Middle),
+                ..Text::new(label, TOKEN_SIZE, Color::readable_on(colors(share(value.into()))))
             }
-        }
+        })
     }
 }
 
-impl Content for Matrix {
-    fn plot(&self, look: Look) -> Plot {
-        let z: Vec<Vec<f64>> =
-            self.values.outer_iter().map(|row| row.iter().map(|&value| rounded(value.into())).collect()).collect();
-        let font = || Font::new().size(LABEL_SIZE).color(look.theme.text());
-        let bar = ColorBar::new().title(Title::with_text(escape(&self.scale.0)).font(font())).tick_font(font());
-        // Where there are too many cells to say something of each, plotly has to know them by their names.
-        let large = self.values.len() > MOST_HOVER_TEXTS;
-        let names = if large { self.columns.distinct_names().zip(self.rows.distinct_names()) } else { None };
-        let named = names.is_some();
-        let mut plot = Plot::new();
-        plot.add_trace(match names {
-            Some((columns, rows)) => self.heat_map(HeatMap::new(columns, rows, z), bar, look),
-            None => self.heat_map(HeatMap::new_z(z), bar, look),
-        });
-        let x = self.columns.ruler(Side::Bottom, std::iter::empty());
-        let y = self.rows.ruler(Side::Left, std::iter::empty());
-        let axis = |ruler: &Ruler| if named { ruler.plotly_of_names(look) } else { ruler.plotly(look) };
-        let mut layout = titled(&self.title, self.size(), self.margins(), look).x_axis(axis(&x)).y_axis(axis(&y));
-        let ink = self.ink(look);
-        for (row, column, text) in self.labels() {
-            let label = label(&text, TOKEN_SIZE, ink(self.values[[row, column]])).x_ref("x").y_ref("y");
-            layout.add_annotation(label.x(column as f64).y(row as f64).y_anchor(Anchor::Middle));
-        }
-        plot.set_layout(layout);
-        plot
-    }
+/// The axis with its names as the values.
+fn as_categories(axis: Axis) -> Axis {
+    let ticks = match axis.ticks {
+        Ticks::Names(names) => Ticks::Categories(names),
+        ticks => ticks,
+    };
+    Axis { ticks, ..axis }
+}
 
-    fn svg(&self, look: Look) -> Option<String> {
-        let size = self.size();
-        let mut picture = Picture::new(size, &self.describe(), look);
-        let area = between(self.margins(), size);
-        let x = self.columns.ruler(Side::Bottom, std::iter::empty());
-        let y = self.rows.ruler(Side::Left, std::iter::empty());
-        picture.cells(&self.values, self.share(), area);
-        x.svg(&mut picture, area, self.columns.depth());
-        y.svg(&mut picture, area, self.rows.depth());
-        let labels = self.labels();
-        let at = |row: usize, column: usize| (x.pixel(column as f64, area), y.pixel(row as f64, area));
-        let ink = self.ink(look);
-        for color in ["black", "white"] {
-            let own = labels.iter().filter(|(row, column, _)| ink(self.values[[*row, *column]]) == color);
-            let texts = own.map(|(row, column, text)| {
-                let (x, y) = at(*row, *column);
-                (x, y, text.as_str())
-            });
-            picture.texts(Style { size: TOKEN_SIZE, color, anchor: "middle", degrees: 0 }, texts);
-        }
-        // The colours, the highest value on top.
-        let bar = Area { x: area.x + area.width + 20.0, width: 16.0, ..area };
-        let steps = Array2::from_shape_fn((64, 1), |(row, _)| 1.0 - row as f32 / 63.0);
-        picture.cells(&steps, f64::from, bar);
-        let [low, high] = self.scale.1;
-        let (right, bottom) = (bar.x + bar.width + 6.0, bar.y + bar.height);
-        let style = Style { size: LABEL_SIZE, color: look.theme.text(), anchor: "start", degrees: 0 };
-        let [low_text, high_text] = [low, high].map(|end| rounded(end.into()).to_string());
-        let texts = [
-            (right, bar.y + 6.0, high_text.as_str()),
-            (right, bottom - 6.0, &low_text),
-            (bar.x, bar.y - 12.0, &self.scale.0),
-        ];
-        picture.texts(style, texts.into_iter());
-        picture.line(size[0] as f64 / 2.0, ABOVE as f64 / 2.0 - 10.0, TITLE_SIZE, &self.title);
-        Some(picture.finish())
+impl Content for MatrixChart {
+    fn draw(&self, style: FigureStyle) -> Drawn {
+        let cells = self.cells();
+        let labels: Vec<Mark> = self.labels(&cells, style).map(Mark::Text).collect();
+        Drawn::Marks(Drawing {
+            // Nearer to the top edge than to the title of the colour bar.
+            title: Some(Title { text: self.title.clone(), size: Some(TITLE_SIZE), y: TOP as f64 / 2.0 - 10.0 }),
+            axes: vec![self.axes()],
+            marks: std::iter::once(Mark::Cells(cells)).chain(labels).collect(),
+            ..Drawing::new(self.size(), self.margins(), self.describe())
+        })
     }
 
     fn describe(&self) -> String {
@@ -197,14 +148,15 @@ impl Content for Matrix {
             .fold((f32::INFINITY, f32::NEG_INFINITY), |(low, high), &value| (low.min(value), high.max(value)));
         let (rows_of, columns_of) = (self.rows.title(), self.columns.title());
         let size = format!("{rows} × {columns} cells, {rows_of} by {columns_of}");
-        match low <= high {
-            true => format!("matrix: {}; {size}, {} from {low:.3} to {high:.3}", self.title, self.scale.0),
-            false => format!("matrix: {}; {size}, all empty", self.title),
+        if low <= high {
+            format!("matrix: {}; {size}, {} from {low:.3} to {high:.3}", self.title, self.scale.0)
+        } else {
+            format!("matrix: {}; {size}, all empty", self.title)
         }
     }
 
-    fn panel(&self) -> Result<&Panel, &'static str> {
-        Err("a matrix")
+    fn kind(&self) -> &'static str {
+        "a matrix"
     }
 }
 
@@ -213,17 +165,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn large_matrices_know_their_cells_by_name() {
+    fn cells_of_large_matrices_are_named_by_their_axes() {
         let matrix = |n: usize| {
             let names = || ChartAxis::names("head", (0..n).map(|head| format!("{}.{}", head / 12, head % 12)));
-            Matrix {
+            MatrixChart {
                 title: "overlap".into(),
                 rows: names(),
                 columns: names(),
                 values: Array2::zeros((n, n)),
                 scale: ("share".into(), [0.0, 1.0]),
                 labels: Vec::new(),
-                texts: vec!["said".into(); n * n],
+                texts: vec!["text".into(); n * n],
             }
         };
         let json = |n| serde_json::from_str::<serde_json::Value>(&matrix(n).figure().to_json()).unwrap();
@@ -235,10 +187,10 @@ mod tests {
         assert_eq!(large["data"][0]["hovertemplate"], "%{y}, %{x}: %{z}<extra></extra>");
         assert_eq!(
             (&small["data"][0]["hovertext"][3][4], &small["data"][0]["x"]),
-            (&"said".into(), &serde_json::Value::Null)
+            (&"text".into(), &serde_json::Value::Null)
         );
-        // Names that come twice would be one row to plotly.
-        let twice = Matrix { rows: ChartAxis::names("", vec!["a".to_owned(); 144]), ..matrix(144) };
+        // To plotly, rows with the same name would be one row.
+        let twice = MatrixChart { rows: ChartAxis::names("", vec!["a".to_owned(); 144]), ..matrix(144) };
         let twice: serde_json::Value = serde_json::from_str(&twice.figure().to_json()).unwrap();
         assert_eq!(twice["data"][0]["x"], serde_json::Value::Null);
     }

@@ -1,11 +1,14 @@
-//! Figures of heads: one, two side by side, all of a layer, one of several by a menu.
-
-pub(super) mod heat_map;
-pub(super) mod hover;
-pub(super) mod panel;
-pub(super) mod traces;
+//! Figures of heads: one head, two side by side, all of a layer, one of several by a menu.
 
 mod grid;
 mod head_menu;
+mod heat_map;
+mod hover;
+mod panel;
+mod panel_marks;
+mod same_prompt;
 
-pub(crate) use panel::{AxisLabels, Panel};
+pub(super) use grid::Grid;
+pub(super) use head_menu::HeadMenu;
+pub(super) use heat_map::HeatMaps;
+pub(crate) use panel::HeadPanel;

@@ -1,12 +1,12 @@
-//! What plotly.rs has no word for, added to its JSON.
+//! plotly's JSON, with the attributes that plotly.rs lacks.
 
 use plotly::Plot;
 use serde_json::{Value, json};
 
-/// The plot as plotly's JSON, with a dark edge around the white texts in cells, which on light cells nobody could read, and with the
-/// titles of axes beyond the names along them.
-pub(super) fn json(plot: &Plot) -> String {
-    let mut layout = serde_json::to_value(plot.layout()).expect("a layout has no keys but strings");
+/// The plot as plotly's JSON, with a dark edge around white annotations, which would not be readable on light cells, and with the
+/// titles of axes further out than the names along them.
+pub(in crate::plot) fn json(plot: &Plot) -> String {
+    let mut layout = serde_json::to_value(plot.layout()).expect("a layout has only strings as keys");
     let annotations = layout.pointer_mut("/annotations").and_then(Value::as_array_mut);
     for font in annotations.into_iter().flatten().filter_map(|annotation| annotation.get_mut("font")) {
         if font["color"] == "white" {
@@ -19,6 +19,6 @@ pub(super) fn json(plot: &Plot) -> String {
             title["standoff"] = json!(10);
         }
     }
-    // The rest as it is: numbers of traces are `f32`, which a `Value` would write with the digits of an `f64`.
+    // Only the layout is replaced: the numbers of traces are `f32`, which a `Value` would write with the digits of an `f64`.
     plot.to_json().replacen(&plot.layout().to_json(), &layout.to_string(), 1)
 }

@@ -1,0 +1,130 @@
+//! Figures of every kind, with texts that have to be escaped.
+
+use ndarray::Array2;
+
+use crate::notebook::*;
+use crate::plot::{Chart, ChartAxis, Color, Form, MatrixChart, Series};
+use crate::prelude::*;
+
+/// Each figure with a name.
+pub(super) fn all() -> Vec<(String, Figure)> {
+    let mut figures = heads();
+    figures.extend(charts());
+    figures.extend(matrices());
+    let styled = ["labelled", "light", "pair", "menu", "chart linear Points", "matrix 4 × 8"];
+    let others: Vec<(String, Figure)> =
+        figures.iter().filter(|(name, _)| styled.contains(&name.as_str())).cloned().collect();
+    for (name, figure) in others {
+        figures.push((format!("{name}, dark"), figure.with_theme(Theme::Dark).unwrap()));
+        for scale in [ColorScale::Cividis, ColorScale::Greys, ColorScale::RdBu] {
+            figures.push((format!("{name}, {scale:?}"), figure.with_color_scale(scale).unwrap()));
+        }
+    }
+    figures
+}
+
+/// Shape: → `[rows, columns]`.
+fn wave(rows: usize, columns: usize) -> Array2<f32> {
+    Array2::from_shape_fn((rows, columns), |(row, column)| ((31 * row + 17 * column) % 101) as f32 / 77.0 - 0.3)
+}
+
+fn heads() -> Vec<(String, Figure)> {
+    let model = Gpt2::from_pretrained("demo", LoadOptions::default()).unwrap();
+    let layer = |prompt: Vec<u32>| {
+        let run = run_prompts(&model, vec![prompt]).unwrap();
+        calculate_layer(&run, 0).unwrap()
+    };
+    let long = |n_pos: u32| layer((0..n_pos).map(|index| 11 + 7919 * index % 4000).collect());
+    let one = |heads: &[HeadData]| heads[1].prompt(0).unwrap();
+    let run = run_prompts(&model, "The <b>next</b> bus & $x$.\nIt is late.").unwrap();
+    let short = calculate_layer(&run, 0).unwrap();
+    let (data, light) = (one(&short), long(60));
+    let (other, longest) = (plot_head(&short[0].prompt(0).unwrap()), one(&long(193)));
+    let pattern = plot_attns(&unique_index_pattern(&data.feature(Feature::Qk)));
+    let mut holes = wave(6, 6);
+    (holes[[2, 3]], holes[[4, 1]]) = (f32::NAN, f32::INFINITY);
+    let figures = [
+        ("pattern", pattern.clone()),
+        ("frames", add_attn_overlay(&pattern, &data, MIN_ATTN).unwrap()),
+        ("axis labels", add_axis_labels(&pattern, &data).unwrap()),
+        ("token labels", add_token_labels(&pattern, &data, Feature::Attn).unwrap()),
+        ("labelled", plot_head(&data)),
+        ("holes", plot_attns(&holes)),
+        ("wide", plot_attns(&wave(3, 9))),
+        ("light", plot_head(&one(&light))),
+        ("longest", plot_head(&longest)),
+        ("pair", compare_plots(&plot_head(&data), &other, "<title>", "a & b").unwrap()),
+        ("pair, not linked", compare_plots(&plot_head(&data), &plot_attns(&wave(5, 3)), "$t$", "").unwrap()),
+        ("pair, light", compare_plots(&plot_head(&one(&light)), &plot_head(&data), "", "light").unwrap()),
+        ("grid", layer_grid(&short, 0).unwrap()),
+        ("large grid", layer_grid(&light, 0).unwrap()),
+        ("menu", browse_heads(&short, 0).unwrap()),
+        ("menu, light", browse_heads(&light[..3], 0).unwrap()),
+    ];
+    figures.map(|(name, figure)| (name.to_owned(), figure)).to_vec()
+}
+
+fn charts() -> Vec<(String, Figure)> {
+    let points: Vec<[f64; 2]> = (0..10).map(|x| [x as f64 + 1.0, 3.0 + 1.7 * (37 * x % 11) as f64]).collect();
+    let intervals = points.iter().map(|[_, y]| [y - 1.25, y + 0.5]).collect();
+    let named = |n: usize| (0..n).map(|index| format!("<{index}>"));
+    let axes = [
+        ("linear", ChartAxis::linear("x & <title>")),
+        ("log", ChartAxis::log("x")),
+        ("names", ChartAxis::names("head", named(12))),
+        ("many names", ChartAxis::names("", named(130))),
+        ("hidden", ChartAxis::hidden()),
+    ];
+    let forms = [Form::Points, Form::Line, Form::Intervals(intervals), Form::Arrows];
+    let mut figures = Vec::new();
+    for (axis_name, axis) in axes {
+        for form in &forms {
+            let form_name = format!("{form:?}").split('(').next().unwrap().to_owned();
+            let series = |index: usize| {
+                let color = [Color::of_layer(index, 7), Color::Text, Color::Faint][index % 3];
+                let name = ["a < b", "", "c"][index % 3];
+                let plain = Series { symbol: index, ..Series::new(name, form.clone(), color, points.clone()) };
+                if index % 2 == 0 || matches!(form, Form::Arrows) {
+                    return plain;
+                }
+                let texts = (0..10).map(|point| format!("point {point}\n<{index}>")).collect();
+                let labels = if matches!(form, Form::Line) { Vec::new() } else { named(10).collect() };
+                Series { texts, labels, ..plain }
+            };
+            let y = if axis_name == "hidden" { ChartAxis::hidden() } else { ChartAxis::linear("y") };
+            let (title, x) = (format!("$ {axis_name}"), axis.clone());
+            let chart = Chart { title, x, y, series: (0..7).map(series).collect() };
+            figures.push((format!("chart {axis_name} {form_name}"), chart.figure()));
+        }
+    }
+    figures
+}
+
+fn matrices() -> Vec<(String, Figure)> {
+    let named = |word: &str, n: usize| (0..n).map(|index| format!("{word}<{index}>")).collect::<Vec<_>>();
+    let matrix = |rows: usize, columns: usize| {
+        let mut values = wave(rows, columns);
+        (values[[1, 1]], values[[2, 2]]) = (f32::NAN, f32::INFINITY);
+        MatrixChart {
+            title: "<matrix>".into(),
+            rows: ChartAxis::names("rows", named("row", rows)),
+            columns: ChartAxis::names("", named("column", columns)),
+            values,
+            scale: ("a & b".into(), [-0.3, 1.0]),
+            labels: Vec::new(),
+            texts: named("text", rows * columns),
+        }
+    };
+    let of_heads = MatrixChart::of_heads("heads".into(), wave(12, 12), ("ratio".into(), [0.0, 0.8]));
+    let same_names = ChartAxis::names("", vec!["row".into(); 80]);
+    let figures = [
+        ("heads", of_heads),
+        ("4 × 8", matrix(4, 8)),
+        ("with labels", MatrixChart { labels: named("label", 32), ..matrix(4, 8) }),
+        ("without hover texts", MatrixChart { texts: Vec::new(), ..matrix(4, 8) }),
+        ("21 × 20", matrix(21, 20)),
+        ("80 × 80", matrix(80, 80)),
+        ("80 × 80, same names", MatrixChart { rows: same_names, ..matrix(80, 80) }),
+    ];
+    figures.map(|(name, matrix)| (format!("matrix {name}"), matrix.figure())).to_vec()
+}

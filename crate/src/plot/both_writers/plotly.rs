@@ -1,0 +1,193 @@
+//! plotly's JSON against the marks.
+
+use serde_json::Value;
+
+use super::{frames, sorted, texts};
+use crate::plot::Figure;
+use crate::plot::canvas::Ticks;
+use crate::plot::marks::{Cells, Coordinate, Drawing, Hover, LegendEntry, Mark, Text};
+
+pub(super) fn check(name: &str, drawing: &Drawing, figure: &Figure) {
+    let json: Value = serde_json::from_str(&figure.to_json()).unwrap();
+    let (layout, mut traces) = (&json["layout"], list(&json["data"]).iter());
+    assert_eq!((&layout["width"], &layout["height"]), (&drawing.size[0].into(), &drawing.size[1].into()), "{name}");
+
+    let most = |ticks: &Ticks| if matches!(ticks, Ticks::Names(_)) { 60 } else { usize::MAX };
+    assert_eq!(sorted(written_texts(&json)), sorted(texts(drawing, most)), "{name}: texts in plotly");
+
+    let mut annotations = list(&layout["annotations"]).iter();
+    for mark in &drawing.marks {
+        match mark {
+            Mark::Text(text) => check_text(name, text, annotations.next().expect("an annotation for each text")),
+            Mark::Cells(cells) => check_cells(name, cells, traces.next().expect("a trace for the cells")),
+            Mark::Frames(_) => {}
+            Mark::Line(line) => {
+                let trace = traces.next().expect("a trace for the line");
+                check_points(name, &line.entry, &line.points, trace, "lines+markers");
+                check_hover_texts(name, &line.hover, trace);
+            }
+            Mark::Strokes(strokes) => {
+                let gap = [f64::NAN; 2];
+                let points: Vec<_> =
+                    strokes.strokes.iter().flat_map(|stroke| stroke.iter().copied().chain([gap])).collect();
+                check_points(name, &strokes.entry, &points, traces.next().expect("a trace for the strokes"), "lines");
+            }
+            Mark::Markers(markers) => {
+                let trace = traces.next().expect("a trace for the markers");
+                let mode = if markers.labels.is_empty() { "markers" } else { "markers+text" };
+                check_points(name, &markers.entry, &markers.points, trace, mode);
+                check_hover_texts(name, &markers.hover, trace);
+                let (above, below) = (list(&trace["error_y"]["array"]), list(&trace["error_y"]["arrayminus"]));
+                assert_eq!((above.len(), below.len()), (markers.intervals.len(), markers.intervals.len()), "{name}");
+                for (index, [low, high]) in markers.intervals.iter().enumerate() {
+                    let y = markers.points[index][1];
+                    assert_close(name, &above[index], high - y);
+                    assert_close(name, &below[index], y - low);
+                }
+            }
+        }
+    }
+    assert!(traces.next().is_none() && annotations.next().is_none(), "{name}: nothing but the marks");
+
+    let written: Vec<(usize, usize, usize)> = list(&layout["shapes"]).iter().flat_map(framed).collect();
+    for on in 0..drawing.axes.len() {
+        let mut own: Vec<_> =
+            written.iter().filter(|frame| frame.0 == on).map(|&(_, row, column)| (row, column)).collect();
+        own.sort_unstable();
+        assert_eq!(own, frames(&drawing.marks, on), "{name}: frames in plotly");
+    }
+
+    let buttons = list(&layout["updatemenus"][0]["buttons"]);
+    assert_eq!(buttons.len(), drawing.menu.len(), "{name}: entries of the menu");
+    for (choice, button) in drawing.menu.iter().zip(buttons) {
+        assert_eq!(button["label"], choice.name, "{name}");
+        let (data, layout) = (&button["args"][0], &button["args"][1]);
+        let mut texts = 0;
+        for mark in &choice.marks {
+            match mark {
+                Mark::Text(text) => {
+                    let written = layout[format!("annotations[{texts}].text")].as_str().unwrap();
+                    assert_eq!(unescaped(written), text.text, "{name}: text {texts} of a button");
+                    texts += 1;
+                }
+                Mark::Cells(cells) => check_values(name, cells, &data["z"][0]),
+                _ => {}
+            }
+        }
+        assert_eq!(texts, list(&json["layout"]["annotations"]).len(), "{name}: every text is replaced");
+        let mut framed: Vec<_> = path_frames(layout["shapes[0].path"].as_str().unwrap()).collect();
+        framed.sort_unstable();
+        assert_eq!(framed, frames(&choice.marks, 0), "{name}: frames of a button");
+    }
+}
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
+fn unescaped(text: &str) -> String {
+    text.replace("<br>", "\n").replace("&lt;", "<").replace("&gt;", ">").replace("&#36;", "$").replace("&amp;", "&")
+}
+
+/// Every text in the JSON but hover texts and those of the menu.
+fn written_texts(json: &Value) -> Vec<String> {
+    let layout = &json["layout"];
+    let mut texts = vec![layout["title"]["text"].clone()];
+    texts.extend(list(&layout["annotations"]).iter().map(|annotation| annotation["text"].clone()));
+    for axis in ["xaxis", "yaxis", "xaxis2", "yaxis2"].map(|axis| &layout[axis]) {
+        texts.push(axis["title"]["text"].clone());
+        texts.extend_from_slice(list(&axis["ticktext"]));
+    }
+    for trace in list(&json["data"]) {
+        texts.extend([trace["name"].clone(), trace["colorbar"]["title"]["text"].clone()]);
+        assert_eq!(trace["showlegend"].as_bool(), trace["name"].as_str().map(|name| !name.is_empty()));
+        texts.extend(["x", "y", "text"].iter().flat_map(|of| list(&trace[of]).iter().cloned()));
+    }
+    texts.iter().filter_map(Value::as_str).map(unescaped).collect()
+}
+
+fn check_text(name: &str, text: &Text, annotation: &Value) {
+    assert_eq!(unescaped(annotation["text"].as_str().unwrap()), text.text, "{name}");
+    assert_eq!(annotation["textangle"].as_f64().unwrap_or(0.0), f64::from(text.degrees), "{name}: {}", text.text);
+    assert_eq!(annotation["font"]["size"], text.size, "{name}: {}", text.text);
+    let axis = if text.axes == 0 { "" } else { "2" };
+    for (letter, coordinate) in [("x", text.x), ("y", text.y)] {
+        let (of, value) = match coordinate {
+            Coordinate::Value(value) => (format!("{letter}{axis}"), value),
+            Coordinate::Axes(share) => (format!("{letter}{axis} domain"), share),
+            Coordinate::Canvas(share) => ("paper".into(), share),
+        };
+        assert_eq!((&annotation[format!("{letter}ref")], &annotation[letter]), (&of.into(), &value.into()), "{name}");
+    }
+    let shift = ["xshift", "yshift"].map(|shift| annotation[shift].as_f64().unwrap_or(0.0));
+    assert_eq!(shift, text.shift, "{name}: {}", text.text);
+}
+
+fn check_cells(name: &str, cells: &Cells, trace: &Value) {
+    check_values(name, cells, &trace["z"]);
+    let (Hover::Texts(texts) | Hover::Template(_, texts)) = &cells.hover else {
+        assert_eq!(trace["hoverinfo"], "skip", "{name}");
+        return;
+    };
+    let written = list(&trace["hovertext"]).iter().flat_map(list).map(|text| unescaped(text.as_str().unwrap()));
+    assert!(written.eq(texts.iter().cloned()), "{name}: hover texts");
+}
+
+fn check_values(name: &str, cells: &Cells, z: &Value) {
+    let rows = list(z);
+    assert_eq!((rows.len(), list(&rows[0]).len()), cells.dim, "{name}");
+    let mut in_blocks = 0;
+    for block in &cells.blocks {
+        for ((row, column), &value) in block.values.indexed_iter() {
+            assert_close(name, &z[block.at.0 + row][block.at.1 + column], value);
+            in_blocks += usize::from(value.is_finite());
+        }
+    }
+    let written = rows.iter().flat_map(list).filter(|value| !value.is_null()).count();
+    assert_eq!(written, in_blocks, "{name}: cells in plotly");
+}
+
+/// A number as JSON, with four digits or three decimals; null for NaN and infinity.
+fn assert_close(name: &str, written: &Value, value: f64) {
+    assert_eq!(written.is_null(), !value.is_finite(), "{name}: {written} for {value}");
+    let tolerance = 5.1e-4 * value.abs().max(1.0);
+    assert!(
+        written.as_f64().is_none_or(|written| (written - value).abs() <= tolerance),
+        "{name}: {written} for {value}"
+    );
+}
+
+fn check_points(name: &str, entry: &LegendEntry, points: &[[f64; 2]], trace: &Value, mode: &str) {
+    assert_eq!(unescaped(trace["name"].as_str().unwrap()), entry.name, "{name}");
+    assert_eq!(trace["mode"], mode, "{name}");
+    let (x, y) = (list(&trace["x"]), list(&trace["y"]));
+    assert_eq!((x.len(), y.len()), (points.len(), points.len()), "{name}: points in plotly");
+    for ((x, y), point) in x.iter().zip(y).zip(points) {
+        assert_close(name, x, point[0]);
+        assert_close(name, y, point[1]);
+    }
+}
+
+fn check_hover_texts(name: &str, texts: &[String], trace: &Value) {
+    let written = list(&trace["hovertext"]).iter().map(|text| unescaped(text.as_str().unwrap()));
+    assert!(written.eq(texts.iter().cloned()), "{name}: hover texts");
+}
+
+/// Axes, row and column of each cell that a shape frames.
+fn framed(shape: &Value) -> Vec<(usize, usize, usize)> {
+    let on = usize::from(shape["xref"] == "x2");
+    let edge = |name: &str| (shape[name].as_f64().unwrap() + 0.5) as usize;
+    match shape["path"].as_str() {
+        Some(path) => path_frames(path).map(|(row, column)| (on, row, column)).collect(),
+        None => vec![(on, edge("y0"), edge("x0"))],
+    }
+}
+
+/// Row and column of each cell that a path frames, from the first corners in it.
+fn path_frames(path: &str) -> impl Iterator<Item = (usize, usize)> {
+    path.split('M').filter(|frame| frame.ends_with('Z')).map(|frame| {
+        let (x, y) = frame.split('L').next().unwrap().split_once(',').unwrap();
+        let [column, row] = [x, y].map(|edge| (edge.parse::<f64>().unwrap() + 0.5) as usize);
+        (row, column)
+    })
+}

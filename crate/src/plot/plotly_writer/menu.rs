@@ -1,0 +1,72 @@
+//! The menu of a figure: a button for each choice, which replaces the marks in the page, without a kernel.
+
+use plotly::common::{Anchor, Font};
+use plotly::layout::update_menu::{Button, ButtonMethod, UpdateMenu};
+use serde_json::{Map, Value, json};
+
+use super::{annotations, heat_map};
+use crate::plot::marks::{Mark, MenuChoice, TOKEN_SIZE};
+use crate::plot::text::escape;
+
+/// A menu in the upper left corner.
+pub(super) fn menu(choices: &[MenuChoice]) -> UpdateMenu {
+    UpdateMenu::new()
+        .buttons(choices.iter().map(button).collect())
+        // In every theme, as plotly marks the entry under the pointer with a light colour of its own.
+        .background_color("white")
+        .font(Font::new().size(TOKEN_SIZE + 2).color("black"))
+        .x(0.0)
+        .x_anchor(Anchor::Left)
+        .y(1.0)
+        .y_anchor(Anchor::Top)
+}
+
+/// New cells for the figure's first trace, new texts for its annotations, and new frames for its shape.
+fn button(choice: &MenuChoice) -> Button {
+    let (mut cells, mut layout) = (Map::new(), Map::<String, Value>::new());
+    let mut texts = 0;
+    for mark in &choice.marks {
+        match mark {
+            Mark::Cells(own) => {
+                cells.insert("z".into(), json!([heat_map::z(own)]));
+                if let Some(texts) = heat_map::hover_texts(own) {
+                    cells.insert("hovertext".into(), json!([texts]));
+                }
+            }
+            Mark::Text(text) => {
+                layout.insert(format!("annotations[{texts}].text"), escape(&text.text).into());
+                texts += 1;
+            }
+            Mark::Frames(frames) => {
+                layout.insert("shapes[0].path".into(), annotations::path(frames).into());
+            }
+            Mark::Line(_) | Mark::Strokes(_) | Mark::Markers(_) => {}
+        }
+    }
+    Button::new().label(&choice.name).method(ButtonMethod::Update).args(json!([cells, layout]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plot::marks::{Frames, Text};
+    use crate::plot::style::Color;
+
+    #[test]
+    fn a_button_replaces_texts_and_frames() {
+        let marks = vec![
+            Mark::Frames(Frames { axes: 0, cells: vec![(0, 0)], width: 2.0, joined: true }),
+            Mark::Text(Text::new("a", 10, Color::OnCells)),
+            Mark::Text(Text::new("<b>", 10, Color::OnCells)),
+        ];
+        let button = serde_json::to_value(button(&MenuChoice { name: "0.1".into(), marks })).unwrap();
+        assert_eq!((&button["label"], &button["method"]), (&json!("0.1"), &json!("update")));
+        assert_eq!(
+            button["args"],
+            json!([{}, {
+                "annotations[0].text": "a", "annotations[1].text": "&lt;b&gt;",
+                "shapes[0].path": "M-0.5,-0.5L0.5,-0.5L0.5,0.5L-0.5,0.5Z"
+            }])
+        );
+    }
+}

@@ -1,0 +1,98 @@
+//! Writes a [`Drawing`] as a plotly figure.
+//!
+//! | mark | in plotly |
+//! |---|---|
+//! | `Cells` | a heat map, with its colour bar |
+//! | `Line`, `Strokes`, `Markers` | a scatter trace, named in the legend |
+//! | `Text` | an annotation |
+//! | `Frames` | shapes |
+//! | menu | an update menu, whose buttons replace the marks of the figure |
+
+mod annotations;
+mod axes;
+mod heat_map;
+mod json;
+mod menu;
+mod scatter;
+
+use plotly::common::{Font, Title};
+use plotly::layout::{HoverMode, Legend, Margin};
+use plotly::{Layout, Plot};
+
+pub(super) use self::json::json;
+use super::canvas::Area;
+use super::marks::{Drawing, LABEL_SIZE, Mark};
+use super::style::{Color, FigureStyle};
+use super::text::escape;
+
+/// The figure as a [`Plot`].
+pub(super) fn plot(drawing: &Drawing, style: FigureStyle) -> Plot {
+    let mut plot = Plot::new();
+    let mut layout = layout(drawing, style);
+    let canvas = Area::between(drawing.margins, drawing.size);
+    for (index, axes) in drawing.axes.iter().enumerate() {
+        let [x, y] = axes::axes(axes, canvas, &AxisNames::nth(index), style);
+        layout = if index == 0 { layout.x_axis(x).y_axis(y) } else { layout.x_axis2(x).y_axis2(y) };
+    }
+    for mark in &drawing.marks {
+        match mark {
+            Mark::Cells(cells) => {
+                let (axes, names) = (&drawing.axes[cells.axes], AxisNames::nth(cells.axes));
+                plot.add_trace(heat_map::trace(cells, axes, &names, style));
+            }
+            Mark::Frames(frames) => {
+                for shape in annotations::shapes(frames, &AxisNames::nth(frames.axes)) {
+                    layout.add_shape(shape);
+                }
+            }
+            Mark::Text(text) => layout.add_annotation(annotations::annotation(text, &AxisNames::nth(text.axes), style)),
+            Mark::Line(line) => plot.add_trace(scatter::line(line, style)),
+            Mark::Strokes(strokes) => plot.add_trace(scatter::strokes(strokes, style)),
+            Mark::Markers(markers) => plot.add_trace(scatter::markers(markers, style)),
+        }
+    }
+    if !drawing.menu.is_empty() {
+        layout = layout.update_menus(vec![menu::menu(&drawing.menu)]);
+    }
+    plot.set_layout(layout);
+    plot
+}
+
+/// Size, margins, background, title and legend.
+fn layout(drawing: &Drawing, style: FigureStyle) -> Layout {
+    let ([width, height], [left, right, top, bottom]) = (drawing.size, drawing.margins);
+    let background = style.theme.background();
+    let mut layout = Layout::new()
+        .width(width)
+        .height(height)
+        .margin(Margin::new().left(left).right(right).top(top).bottom(bottom))
+        .plot_background_color(background)
+        .paper_background_color(background);
+    if let Some(title) = &drawing.title {
+        let color = Font::new().color(style.theme.text());
+        let font = title.size.into_iter().fold(color, Font::size);
+        layout = layout.title(Title::with_text(escape(&title.text)).font(font));
+    }
+    if drawing.legend {
+        // Of the points of a chart, the nearest one shows its text.
+        layout = layout.hover_mode(HoverMode::Closest).legend(Legend::new().font(font(LABEL_SIZE, Color::Text, style)));
+    }
+    layout
+}
+
+fn font(size: usize, color: Color, style: FigureStyle) -> Font {
+    Font::new().size(size).color(color.css(style).into_owned())
+}
+
+/// How plotly refers to a pair of axes: `x` and `y`, then `x2` and `y2`.
+struct AxisNames {
+    x: String,
+    y: String,
+}
+
+impl AxisNames {
+    fn nth(index: usize) -> Self {
+        let suffix = if index == 0 { String::new() } else { (index + 1).to_string() };
+        Self { x: format!("x{suffix}"), y: format!("y{suffix}") }
+    }
+}
