@@ -21,7 +21,7 @@ impl<'a> Expected<'a> {
         Ok(tokens.iter().map(|&token| u32::try_from(token)).collect::<std::result::Result<_, _>>()?)
     }
 
-    /// A tensor of integers, in its own shape.
+    /// A tensor of integers. Shape: as in the file.
     pub(super) fn integers(&self, name: &str) -> Result<ArrayD<i64>> {
         self.read_as(name, |dtype, bytes| match dtype {
             Dtype::I32 => Some(i64::from(i32::from_le_bytes(bytes.try_into().ok()?))),
@@ -30,7 +30,7 @@ impl<'a> Expected<'a> {
         })
     }
 
-    /// A tensor of floats, in its own shape.
+    /// A tensor of floats. Shape: as in the file.
     pub(super) fn numbers(&self, name: &str) -> Result<ArrayD<f32>> {
         self.read_as(name, |dtype, bytes| match dtype {
             Dtype::F32 => Some(f32::from_le_bytes(bytes.try_into().ok()?)),
@@ -39,6 +39,7 @@ impl<'a> Expected<'a> {
         })
     }
 
+    /// A tensor whose elements `read` converts; it returns `None` for an unexpected dtype. Shape: as in the file.
     fn read_as<T>(&self, name: &str, read: impl Fn(Dtype, &[u8]) -> Option<T>) -> Result<ArrayD<T>> {
         let tensor = self.0.get(name).ok_or_else(|| format!("there is no {name}"))?;
         let width = tensor.dtype().bitsize() / 8;

@@ -67,6 +67,7 @@ impl FusedUnembed {
         get_or_init_unlocked(&self.linear, || FusedLinear::new(self.w_u_t.t(), self.b_u.clone()))
     }
 
+    /// `b_U`. Shape: → `[d_vocab]`.
     fn bias(&self) -> &[f32] {
         self.b_u.as_slice().expect("a bias is contiguous")
     }

@@ -57,7 +57,7 @@ fn integers(random: &mut fastrand::Rng, rows: usize, columns: usize) -> Array2<f
     Array2::from_shape_simple_fn((rows, columns), || random.i32(-2..=2) as f32)
 }
 
-/// Asserts that values agree within 1e-5 of the largest magnitude, and that infinities are equal.
+/// Asserts that values agree within 1e-5 of the largest magnitude, and that infinities are equal. Shape: both the same.
 ///
 /// A sum of many terms may be near zero by chance, and is then no more exact than others: `typical` is the magnitude of
 /// such sums, and the least magnitude that the tolerance is relative to.

@@ -19,7 +19,7 @@ macro_rules! results {
     }};
 }
 
-/// Rounds to four decimal places.
+/// Rounds to four decimal places. Shape: any → the same.
 fn rounded<D: Dimension>(x: &Array<f32, D>) -> Array<f32, D> {
     x.mapv(|x| (1e4 * x).round() / 1e4)
 }

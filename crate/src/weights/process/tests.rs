@@ -4,6 +4,7 @@ use ndarray::{Array, ArrayView, Dimension, arr1, arr2, arr3};
 
 use super::*;
 
+/// Asserts that values agree within 1e-6. Shape: both the same.
 #[track_caller]
 fn assert_near<D: Dimension>(got: &Array<f32, D>, want: ArrayView<f32, D>) {
     assert_eq!(got.shape(), want.shape());

@@ -149,9 +149,11 @@ impl Screen {
     }
 
     /// Scans the vocabulary block by block, and returns the candidates of each vector.
+    /// Shape: `params [n]`, `bias [d_vocab]` → `[n]`.
     ///
     /// `compute(block of tokens, block of vectors, scratch, scan_row)` computes the products of two blocks, and calls
-    /// `scan_row(row in the block of vectors, products, error, norm)` for each vector.
+    /// `scan_row(row in the block of vectors, products, error, norm)` for each vector. Shape: `error`, `norm` each
+    /// `[tokens]`.
     fn scan<T: Send>(
         &self,
         params: &[VectorParams],
@@ -234,7 +236,8 @@ mod tests {
         let mut matrix = |rows, columns| Array2::from_shape_simple_fn((rows, columns), || random.f32() - 0.5);
         let (mut x, mut w, bias) = (matrix(n, inner), matrix(inner, d_vocab), matrix(1, d_vocab));
         let bias: Vec<f32> = bias.iter().map(|b| 0.1 * b).collect();
-        // All columns and a third of the vectors have an outlier, for which the scale is too coarse for the other entries.
+        // All columns and a third of the vectors have an outlier, for which the scale is too coarse for the other
+        // entries.
         w.row_mut(3).mapv_inplace(|w| 1e4 * w);
         x.column_mut(3).fill(0.0);
         x.slice_mut(s![..n / 3, 5]).fill(1e4);
