@@ -24,7 +24,7 @@ mod many_heads;
 mod notebooks;
 /// The example programs: what they print, and what they say when something is wrong.
 mod programs;
-/// The README's code is the crate's first example, which runs as a doctest.
+/// The README's code is a doctest, and the links of the guides lead somewhere.
 mod readme;
 /// Text and tokens, against Hugging Face's answers.
 mod tokens;
