@@ -26,7 +26,7 @@ mod many_heads;
 mod notebooks;
 /// The example programs: their output and their error messages.
 mod programs;
-/// The README's code, which is also the crate's first doctest.
+/// The README's code is a doctest, and the links of the guides lead somewhere.
 mod readme;
 /// Tokenization, against Hugging Face's results.
 mod tokens;

@@ -1,14 +1,14 @@
-//! GPT-2 interpretability in Rust notebooks: what each attention head says about a prompt, in the model's own words.
+// The README is the front page, but only for rustdoc: an edit of the README recompiles nothing, and rust-analyzer, which reads this file
+// through `include!` in crate/prebuilt, does not look for it. Of several definitions of a link the first counts: those of
+// readme-links.md start from target/doc/attention_tokens/.
+#![cfg_attr(doc, doc = include_str!("../readme-links.md"))]
+#![cfg_attr(doc, doc = include_str!("../README.md"))]
 //!
-//! For a query at position *i* and a key at position *j ≤ i* of a head, with `q_i`, `k_j` of shape `[d_head]`:
+//! # The library
 //!
-//! ```text
-//! attention token = argmax_v ((q_i ⊙ k_j) P W_U + b_U)[v]     P [d_head, d_model], W_U [d_model, d_vocab]
-//! ```
+//! Data flows one way: text → tokens → [`Gpt2`] → [`ActivationCache`] → [`HeadData`] → pattern → [`Figure`].
 //!
-//! Text → tokens → [`Gpt2`] → [`ActivationCache`] → [`HeadData`] → pattern → [`Figure`]: data flows one way.
-//!
-//! | to | see |
+//! | task | items |
 //! |---|---|
 //! | load a model | [`Gpt2::from_pretrained`], [`LoadOptions`], [`Processing`], [`Device`] |
 //! | run it | [`Gpt2::forward`], [`Gpt2::run_with_cache`], [`RunOptions`], [`Activation`] |
@@ -16,19 +16,7 @@
 //! | decode a head | [`head_data`], [`layer_data`], [`all_heads_data`], [`Projection`], [`unique_index_pattern`] |
 //! | draw it | [`mod@notebook`]: the functions of the original notebook, and more; [`Figure`], [`Theme`], [`ColorScale`] |
 //! | ask about all heads | [`mod@experiments`]: the original's claims, with controls |
-//! | take it elsewhere | [`HeadData::write_csv`], [`HeadData::write_npz`], [`Table`], [`Figure::to_svg`] |
-//!
-//! ```
-//! use attention_tokens::{notebook::*, prelude::*};
-//!
-//! let model = Gpt2::from_pretrained("demo", LoadOptions::default())?;
-//! let run = run_prompts(&model, "The next sentence is false. The previous sentence is true.")?;
-//! let data = calculate_attns(&run, 0, 1)?.prompt(0)?; // layer 0, head 1
-//! let figure = plot_attns(&unique_index_pattern(&data.feature(Feature::Qk)));
-//! add_token_labels(&add_axis_labels(&figure, &data)?, &data, Feature::Qk)?
-//! # ;
-//! # Ok::<(), Error>(())
-//! ```
+//! | export it | [`HeadData::write_csv`], [`HeadData::write_npz`], [`Table`], [`Figure::to_svg`] |
 
 mod attention_tokens;
 mod backend;
@@ -61,7 +49,18 @@ pub use {ndarray, plotly};
 
 pub use weights::{BlockWeights, LayerNormWeights, Processing, Weights};
 
-/// What a notebook needs in one line: `use attention_tokens::prelude::*;`.
+/// The items that most notebooks need, to import together.
+///
+/// ```
+/// use attention_tokens::{notebook::*, prelude::*};
+///
+/// let model = Gpt2::from_pretrained("demo", LoadOptions::default())?;
+/// let run = run_prompts(&model, "The next sentence is false. The previous sentence is true.")?;
+/// let data = calculate_attns(&run, 0, 1)?.prompt(0)?; // layer 0, head 1, the first prompt
+/// plot_head(&data)
+/// # ;
+/// # Ok::<(), Error>(())
+/// ```
 pub mod prelude {
     pub use crate::{
         Activation, ActivationCache, ColorScale, DecodeOptions, Device, Error, Feature, Figure, Gpt2, HeadData,
