@@ -1,10 +1,17 @@
-// The README is the front page, but only for rustdoc: an edit of the README recompiles nothing, and rust-analyzer, which reads this file
-// through `include!` in crate/prebuilt, does not look for it. Of several definitions of a link the first counts: those of
-// readme-links.md start from target/doc/attention_tokens/.
+// The README is the front page, but for rustdoc only: so an edit of the README recompiles nothing, and rust-analyzer,
+// which reads this file through `include!` in crate/prebuilt, does not look for it. The first definition of a link
+// counts: those in readme-links.md start from target/doc/attention_tokens/.
 #![cfg_attr(doc, doc = include_str!("../readme-links.md"))]
 #![cfg_attr(doc, doc = include_str!("../README.md"))]
 //!
 //! # The library
+//!
+//! The attention token of a head for a query at position *i* and a key at position *j ≤ i*, `q_i` and `k_j` of shape
+//! `[d_head]`:
+//!
+//! ```text
+//! argmax_v ((q_i ⊙ k_j) P W_U + b_U)[v]     P [d_head, d_model], a Projection; W_U [d_model, d_vocab]
+//! ```
 //!
 //! Data flows one way: text → tokens → [`Gpt2`] → [`ActivationCache`] → [`HeadData`] → pattern → [`Figure`].
 //!
@@ -14,7 +21,7 @@
 //! | run it | [`Gpt2::forward`], [`Gpt2::run_with_cache`], [`RunOptions`], [`Activation`] |
 //! | read its weights | [`Gpt2::weights`], [`Gpt2::w_v`], [`Gpt2::w_o`], [`Weights`], [`Gpt2Config`] |
 //! | decode a head | [`head_data`], [`layer_data`], [`all_heads_data`], [`Projection`], [`unique_index_pattern`] |
-//! | draw it | [`mod@notebook`]: the functions of the original notebook, and more; [`Figure`], [`Theme`], [`ColorScale`] |
+//! | draw it | [`mod@notebook`]: the original notebook's functions, and more; [`Figure`], [`Theme`], [`ColorScale`] |
 //! | ask about all heads | [`mod@experiments`]: the original's claims, with controls |
 //! | export it | [`HeadData::write_csv`], [`HeadData::write_npz`], [`Table`], [`Figure::to_svg`] |
 
