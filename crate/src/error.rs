@@ -2,7 +2,7 @@
 //!
 //! Each message names the file, tensor, head or prompt, and gives what was found, what is allowed and what to do, in
 //! one line. `Display` includes the text of the [`source`](std::error::Error::source) once, because evcxr prints an
-//! error with `Display` alone when `?` ends a cell. Every variable of the notebook stays alive.
+//! error with `Display` alone when `?` ends a cell. The variables that the cell neither moved nor declared stay alive.
 
 mod checks;
 

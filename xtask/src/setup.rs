@@ -98,7 +98,7 @@ fn evcxr(jupyter: &Jupyter) -> Result<PathBuf> {
     if let Some(found) = std::iter::once(own.clone()).chain(on_path).find(|path| is_tested_version(shell, path)) {
         return Ok(found);
     }
-    step(&format!("compiling the Rust kernel, evcxr_jupyter {EVCXR}: about 11 minutes on two cores, once"), || {
+    step(&format!("compiling the Rust kernel, evcxr_jupyter {EVCXR}: about 8 minutes on two cores, once"), || {
         let install = cmd!(shell, "cargo install --locked evcxr_jupyter --version {EVCXR} --root {folder}");
         Ok(install.quiet().run()?)
     })?;
