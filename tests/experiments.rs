@@ -1,3 +1,5 @@
+//! Experiments: against TransformerLens, against counts by hand, and their figures.
+
 mod figures;
 mod similarity;
 mod vocabulary;
@@ -15,10 +17,10 @@ fn all_heads(model: &Gpt2, projection: Projection) -> Vec<HeadData> {
     all_heads_data(model, &cache, DecodeOptions { projection, ..Default::default() }).unwrap()
 }
 
-/// The same tokens as TransformerLens' SVDInterpreter, up to the sign of a vector, wherever its singular value is not almost that
-/// of another one; scores within what f32 leaves of them.
+/// The same tokens as TransformerLens' `SVDInterpreter`, up to the sign of a vector, unless its singular value is
+/// almost equal to another one; scores within 0.2% of the largest, for they are differences of f32 numbers.
 #[test]
-fn singular_vectors_are_those_of_transformer_lens() {
+fn singular_vectors_match_transformer_lens() {
     let golden = read(&fixture("svd_interpreter.safetensors"));
     let raw = LoadOptions::default().processing(Processing::none());
     let mut compared = 0;
@@ -40,12 +42,12 @@ fn singular_vectors_are_those_of_transformer_lens() {
                 let found = singular_vectors(&model, of, 4, 5).unwrap();
                 for vector in 0..4 {
                     if gaps[4 * index + vector] < 1e-4 {
-                        continue; // turns into its neighbour with the last digit of a weight
+                        continue; // the last digit of a weight rotates it into its neighbour
                     }
                     let end =
                         |end: usize| 5 * (2 * (4 * index + vector) + end)..5 * (2 * (4 * index + vector) + end + 1);
                     let ends = [&found.highest, &found.lowest];
-                    // Which of our ends is their first one is free.
+                    // The sign of a vector is free, so our lowest scores may be their highest ones.
                     let ours =
                         |end: usize| (ends[end].tokens.row(vector).to_vec(), ends[end].logits.row(vector).to_vec());
                     let swapped = usize::from(ours(0).0[0] != tokens[end(0)][0]);
@@ -53,20 +55,20 @@ fn singular_vectors_are_those_of_transformer_lens() {
                         let (our_tokens, our_scores) = ours(theirs ^ swapped);
                         let (their_tokens, their_scores) = (&tokens[end(theirs)], &scores[end(theirs)]);
                         for rank in 0..5 {
-                            let off = (our_scores[rank] - their_scores[rank]).abs();
+                            let difference = (our_scores[rank] - their_scores[rank]).abs();
                             assert!(
-                                off < 2e-3 * their_scores[0].abs(),
+                                difference < 2e-3 * their_scores[0].abs(),
                                 "{of:?} {vector} {rank}: {our_scores:?} {their_scores:?}"
                             );
                         }
-                        // Of scores that are equal but for rounding, either may come first.
-                        let clear = |rank: usize| {
-                            let beside = |other: usize| {
+                        // Scores that are equal up to rounding may come in either order.
+                        let distinct = |rank: usize| {
+                            let differs_from = |other: usize| {
                                 (their_scores[rank] - their_scores[other]).abs() > 1e-3 * their_scores[0]
                             };
-                            (rank == 0 || beside(rank - 1)) && rank < 4 && beside(rank + 1)
+                            (rank == 0 || differs_from(rank - 1)) && rank < 4 && differs_from(rank + 1)
                         };
-                        for rank in (0..5).filter(|&rank| clear(rank)) {
+                        for rank in (0..5).filter(|&rank| distinct(rank)) {
                             assert_eq!(our_tokens[rank], their_tokens[rank], "{of:?} {vector} {rank}");
                             compared += 1;
                         }
@@ -79,49 +81,50 @@ fn singular_vectors_are_those_of_transformer_lens() {
 }
 
 #[test]
-fn singular_vectors_say_what_they_cannot_do() {
+fn singular_vectors_out_of_range_are_errors() {
     let model = demo();
     let error = |of, vectors| singular_vectors(&model, of, vectors, 5).unwrap_err().to_string();
     assert!(error(WeightMatrix::WIn { layer: 4 }, 1).contains("layer 4 out of range"));
     assert!(error(WeightMatrix::Ov { layer: 0, head: 8 }, 1).contains("head 8 out of range"));
     assert!(error(WeightMatrix::WOut { layer: 0 }, 0).contains("num_vectors: expected at least 1, found 0"));
-    // More than there are gives all: the rank of an OV circuit is d_head.
+    // Asking for more returns all: the rank of an OV circuit is d_head.
     let all = singular_vectors(&model, WeightMatrix::Ov { layer: 0, head: 0 }, 1000, 1).unwrap();
     assert_eq!((all.vectors.dim(), all.singular_values.len()), ((16, 128), 16));
 }
 
-/// Without a change every token is kept; of the other changes, what must hold of them.
+/// Complete agreement without a change, a count by hand between two projections, and reproducible random draws.
 #[test]
-fn tokens_are_kept_as_the_mathematics_says() {
+fn token_agreement_of_the_demo_model() {
     let model = demo();
     let (_, cache) = model.run_with_cache("Monday, Tuesday,").unwrap();
     let notebook = all_heads(&model, Projection::Notebook);
     let same = TokenAgreement::between("nothing", &notebook, &notebook).unwrap();
-    assert!(same.share.iter().all(|&share| share == 1.0));
-    assert!(same.chance.iter().all(|&chance| chance > 0.0 && chance <= 1.0));
+    assert!(same.agreement.iter().all(|&agreement| agreement == 1.0));
+    assert!(same.agreement_by_chance.iter().all(|&chance| chance > 0.0 && chance <= 1.0));
 
-    // By hand, for a head: the tokens of two projections, cell by cell.
+    // Head 1.3 by hand: the tokens of two projections, cell by cell.
     let output = all_heads(&model, Projection::Output);
-    let kept = TokenAgreement::between("output", &notebook, &output).unwrap();
+    let between_projections = TokenAgreement::between("output", &notebook, &output).unwrap();
     let tokens = |heads: &[HeadData]| -> Vec<u32> {
         heads[11].prompts.iter().flat_map(|data| data.qk.tokens.column(0).to_vec()).collect()
     };
     let (a, b) = (tokens(&notebook), tokens(&output));
     let equal = a.iter().zip(&b).filter(|(a, b)| a == b).count();
-    assert!((kept.share[[1, 3]] - equal as f32 / a.len() as f32).abs() < 1e-6);
+    assert!((between_projections.agreement[[1, 3]] - equal as f32 / a.len() as f32).abs() < 1e-6);
 
-    // The same seed gives the same draws, another one others.
-    let flips = |seed| TokenAgreement::under_sign_flips(&model, &cache, Projection::Ov, 2, seed).unwrap().share;
+    // The same seed gives the same draws, another seed other draws.
+    let flips = |seed| TokenAgreement::under_sign_flips(&model, &cache, Projection::Ov, 2, seed).unwrap().agreement;
     assert_eq!(flips(1), flips(1));
     assert_ne!(flips(1), flips(2));
     let reordered = TokenAgreement::under_reordering(&model, &cache, Projection::Notebook, 2, 1).unwrap();
-    assert!(reordered.share.mean().unwrap() < 0.9);
+    assert!(reordered.agreement.mean().unwrap() < 0.9);
     assert!(TokenAgreement::under_sign_flips(&model, &cache, Projection::Ov, 0, 1).is_err());
 }
 
-/// Flipping a sign of `W_V`'s column and `W_O`'s row is, for the `Output` and `Ov` projections, flipping an entry of `q ⊙ k`.
+/// For the `Output` and `Ov` projections, a sign flip of a column of `W_V` and the row of `W_O` is a sign flip of an
+/// entry of `q ⊙ k`.
 #[test]
-fn a_flipped_basis_is_a_flipped_vector() {
+fn a_sign_flip_of_the_basis_is_a_sign_flip_of_the_vector() {
     let model = demo();
     let (w_v, w_o) = (model.w_v(2, 5).unwrap(), model.w_o(2, 5).unwrap());
     let (mut flipped_v, mut flipped_o) = (w_v.clone(), w_o.clone());
@@ -130,8 +133,8 @@ fn a_flipped_basis_is_a_flipped_vector() {
     for projection in [Projection::Output, Projection::Ov] {
         let mut expected = projection.matrix(&w_v, &w_o);
         expected.row_mut(3).mapv_inplace(|x| -x);
-        let off = &projection.matrix(&flipped_v, &flipped_o) - &expected;
-        assert!(off.iter().all(|x| x.abs() < 1e-6));
+        let difference = &projection.matrix(&flipped_v, &flipped_o) - &expected;
+        assert!(difference.iter().all(|x| x.abs() < 1e-6));
     }
 }
 
@@ -153,7 +156,7 @@ fn contraction_of_the_demo_model() {
     let heads = all_heads(&model, Projection::Notebook);
     let all = ContractionByHead::new(&heads).unwrap();
     assert_eq!(all.distinct_ratio.dim(), (4, 8));
-    // By hand, for a head: both prompts, counted with a set.
+    // Head 1.1 by hand: distinct tokens of both prompts.
     let ratio = |data: &PromptHeadData| {
         let distinct = |tokens: &[u32]| tokens.iter().collect::<std::collections::BTreeSet<_>>().len() as f32;
         distinct(&data.qk.tokens.column(0).to_vec()) / distinct(&data.input)

@@ -1,4 +1,4 @@
-//! Many heads at once, long prompts, other looks, tables and files.
+//! Figures of many heads, long prompts, themes, tables, and files of head data.
 
 use attention_tokens::notebook::*;
 use attention_tokens::prelude::*;
@@ -9,28 +9,31 @@ use crate::support::demo;
 
 const PROMPT: &str = "The next sentence is false. The previous sentence is true.";
 
-fn value(figure: &Figure) -> Value {
+fn plotly_json(figure: &Figure) -> Value {
     serde_json::from_str(&figure.to_json()).unwrap()
 }
 
-fn layer() -> Vec<HeadData> {
+/// The heads of layer 0.
+fn heads_of_layer() -> Vec<HeadData> {
     calculate_layer(&run_prompts(&demo(), PROMPT).unwrap(), 0).unwrap()
 }
 
-fn of(data: &PromptHeadData) -> Figure {
+/// The figure of a head with frames, axis labels and token labels.
+fn labelled_figure(data: &PromptHeadData) -> Figure {
     let figure = plot_attns(&unique_index_pattern(&data.feature(Feature::Qk)));
     let figure = add_attn_overlay(&figure, data, MIN_ATTN).unwrap();
     let figure = add_axis_labels(&figure, data).unwrap();
     add_token_labels(&figure, data, Feature::Qk).unwrap()
 }
 
-fn long(pos: usize) -> PromptHeadData {
+/// Head 1.2 on `pos` distinct tokens.
+fn data_of_length(pos: usize) -> PromptHeadData {
     let tokens: Vec<u32> = (0..pos as u32).map(|id| 31 * id % 50_000).collect();
     calculate_attns(&run_prompts(&demo(), vec![tokens]).unwrap(), 1, 2).unwrap().prompt(0).unwrap()
 }
 
 #[test]
-fn a_layers_data_is_that_of_its_heads() {
+fn calculate_layer_equals_calculate_attns_of_each_head() {
     let run = run_prompts(&demo(), PROMPT).unwrap();
     for (head, data) in calculate_layer(&run, 2).unwrap().iter().enumerate() {
         let alone = calculate_attns(&run, 2, head).unwrap();
@@ -41,14 +44,14 @@ fn a_layers_data_is_that_of_its_heads() {
 }
 
 #[test]
-fn a_menu_holds_what_each_heads_own_figure_shows() {
-    let heads = layer();
-    let figure = value(&browse_heads(&heads, 0).unwrap());
+fn the_head_menu_shows_the_figure_of_each_head() {
+    let heads = heads_of_layer();
+    let figure = plotly_json(&browse_heads(&heads, 0).unwrap());
     let buttons = figure["layout"]["updatemenus"][0]["buttons"].as_array().unwrap();
     assert_eq!(buttons.len(), 8);
     for (head, button) in heads.iter().zip(buttons) {
         let data = head.prompt(0).unwrap();
-        let alone = value(&of(&data));
+        let alone = plotly_json(&labelled_figure(&data));
         assert_eq!(button["label"], format!("0.{}", head.head));
         assert_eq!(button["method"], "update");
         let (cells, labels) = (&button["args"][0], &button["args"][1]);
@@ -67,18 +70,18 @@ fn a_menu_holds_what_each_heads_own_figure_shows() {
             assert!(path.starts_with(&format!("M{},{}L", first["x0"], first["y0"])), "{path}, {first}");
         }
     }
-    // What is shown first is the first head.
-    let first = value(&of(&heads[0].prompt(0).unwrap()));
+    // The menu opens on the first head.
+    let first = plotly_json(&labelled_figure(&heads[0].prompt(0).unwrap()));
     assert_eq!(figure["data"], first["data"]);
     assert_eq!(figure["layout"]["annotations"], first["layout"]["annotations"]);
     assert_eq!(figure["layout"]["shapes"].as_array().unwrap().len(), 1);
 }
 
 #[test]
-fn a_grid_has_each_heads_cells_in_their_place() {
-    let heads = layer();
+fn the_layer_grid_has_the_cells_of_each_head() {
+    let heads = heads_of_layer();
     let figure = layer_grid(&heads, 0).unwrap();
-    let json = value(&figure);
+    let json = plotly_json(&figure);
     assert_eq!(json["data"].as_array().unwrap().len(), 1);
     let z = |row: usize, column: usize| json["data"][0]["z"][row][column].as_f64();
     let (gap, pitch) = (2, 15); // 13 positions
@@ -106,8 +109,8 @@ fn a_grid_has_each_heads_cells_in_their_place() {
 }
 
 #[test]
-fn heads_that_do_not_belong_together_are_refused() {
-    let heads = layer();
+fn heads_of_different_prompts_are_an_error() {
+    let heads = heads_of_layer();
     let other = calculate_attns(&run_prompts(&demo(), "The bus.").unwrap(), 0, 3).unwrap();
     for (name, figure) in [("layer_grid", layer_grid as fn(&[HeadData], usize) -> _), ("browse_heads", browse_heads)] {
         let message = figure(&[], 0).unwrap_err().to_string();
@@ -125,11 +128,12 @@ fn heads_that_do_not_belong_together_are_refused() {
 }
 
 #[test]
-fn a_long_prompt_has_a_lighter_figure() {
-    let (full, light) = (long(32), long(33));
-    assert_eq!(value(&of(&full))["layout"]["annotations"].as_array().unwrap().len(), 4 * 32 + 32 * 33 / 2 + 1);
-    let figure = value(&of(&light));
-    assert_eq!(figure["layout"]["annotations"].as_array().unwrap().len(), 1, "the caption");
+fn a_long_prompt_has_a_smaller_figure() {
+    let (full, light) = (data_of_length(32), data_of_length(33));
+    let n_annotations = |figure: &Value| figure["layout"]["annotations"].as_array().unwrap().len();
+    assert_eq!(n_annotations(&plotly_json(&labelled_figure(&full))), 4 * 32 + 32 * 33 / 2 + 1); // axes, cells, caption
+    let figure = plotly_json(&labelled_figure(&light));
+    assert_eq!(n_annotations(&figure), 1, "the caption");
     let frames = light.attn.iter().filter(|&&attn| attn > MIN_ATTN).count();
     let shapes = figure["layout"]["shapes"].as_array().unwrap();
     assert_eq!((shapes.len(), shapes[0]["path"].as_str().unwrap().matches('Z').count()), (1, frames));
@@ -140,18 +144,18 @@ fn a_long_prompt_has_a_lighter_figure() {
     assert_eq!(trace["x"][7], escaped);
     let text = trace["hovertext"][8][7].as_str().unwrap();
     assert!(text.starts_with('“') && text.contains(", then “") && text.contains("; attention "), "{text}");
-    // So long that the texts would be most of the notebook.
-    let longest = value(&of(&long(193)));
+    // Beyond 192 positions the hover texts, most of the figure's size, are left out.
+    let longest = plotly_json(&labelled_figure(&data_of_length(193)));
     assert!(longest["data"][0].get("hovertext").is_none());
-    assert!(of(&long(128)).to_json().len() < 1_000_000);
+    assert!(labelled_figure(&data_of_length(128)).to_json().len() < 1_000_000);
 }
 
 #[test]
-fn themes_and_scales_change_the_look_alone() {
-    let data = layer()[1].prompt(0).unwrap();
-    let figure = of(&data);
+fn themes_and_color_scales_change_only_the_style() {
+    let data = heads_of_layer()[1].prompt(0).unwrap();
+    let figure = labelled_figure(&data);
     let dark = figure.with_theme(Theme::Dark).unwrap().with_color_scale(ColorScale::Cividis).unwrap();
-    let (light, other) = (value(&figure), value(&dark));
+    let (light, other) = (plotly_json(&figure), plotly_json(&dark));
     assert_eq!(other["layout"]["paper_bgcolor"], "#111");
     assert_eq!(other["data"][0]["colorscale"], "Cividis");
     assert_eq!(
@@ -163,20 +167,20 @@ fn themes_and_scales_change_the_look_alone() {
     };
     assert_eq!(texts(&light), texts(&other));
     assert!(dark.to_svg().unwrap().contains("fill='#111'") && !dark.to_svg().unwrap().contains("fill='black'"));
-    // What is made of a figure keeps its look.
-    let again = value(&add_token_labels(&dark, &data, Feature::V).unwrap());
+    // A figure made from another one has its style.
+    let again = plotly_json(&add_token_labels(&dark, &data, Feature::V).unwrap());
     assert_eq!(
         (&again["layout"]["paper_bgcolor"], &again["data"][0]["colorscale"]),
         (&json!("#111"), &json!("Cividis"))
     );
-    assert_eq!(value(&compare_plots(&dark, &figure, "", "").unwrap())["layout"]["paper_bgcolor"], "#111");
+    assert_eq!(plotly_json(&compare_plots(&dark, &figure, "", "").unwrap())["layout"]["paper_bgcolor"], "#111");
     let message = Figure::from(figure.to_plot()).with_theme(Theme::Dark).unwrap_err().to_string();
     assert!(message.contains("a figure made from a plot"), "{message}");
 }
 
 #[test]
 fn a_table_has_a_row_for_each_query() {
-    let data = layer()[1].prompt(0).unwrap();
+    let data = heads_of_layer()[1].prompt(0).unwrap();
     let table = attention_table(&data);
     let text = table.to_string();
     let lines: Vec<&str> = text.lines().collect();
@@ -186,13 +190,13 @@ fn a_table_has_a_row_for_each_query() {
     assert_eq!(cells(lines[1])[..4], ["query \\ key", "EOS", "The", "next"]);
     let tokens = data.attention_tokens();
     for (query, line) in lines[2..].iter().enumerate() {
-        let want = tokens
+        let expected = tokens
             .row(query)
             .iter()
             .flatten()
             .map(|&token| data.token_label(token).trim().to_owned())
             .collect::<Vec<_>>();
-        assert_eq!(cells(line)[1..], want);
+        assert_eq!(cells(line)[1..], expected);
     }
     let html = table.to_html();
     assert_eq!((html.matches("<tr>").count(), html.matches("<td").count()), (14, 91));
@@ -200,7 +204,7 @@ fn a_table_has_a_row_for_each_query() {
 }
 
 #[test]
-fn files_hold_the_heads_data() {
+fn csv_and_npz_files_contain_the_head_data() {
     let run = run_prompts(&demo(), ["The \"next\" sentence,\nis false.", "The bus."]).unwrap();
     let data = calculate_attns(&run, 0, 1).unwrap();
     let folder = tempfile::tempdir().unwrap();

@@ -1,15 +1,18 @@
-//! Counts the words of every head over a text file of prompts, a line each; stops and goes on, and adds up shards.
+//! Counts the attention tokens of every head over a text file of prompts, one a line: resumable, and in shards.
 //!
 //!     cargo run --release --features full --example vocabulary -- MODEL PROMPTS.txt COUNTS [--shard I/N] [--tokens N]
 //!                                                                 [--stop-after N]
 //!     cargo run --release --example vocabulary -- MODEL --estimate N PROMPTS.txt
 //!     cargo run --release --example vocabulary -- MODEL --merge COUNTS SHARD...
 //!
-//! MODEL is whatever `Gpt2::from_pretrained` takes: `demo`, a folder, `gpt2-small`, … COUNTS keeps the counts and the place in the
-//! file: the same command again goes on from there. When it has come to the end, COUNTS.csv has a row for each head, component
-//! and token (and, with the feature `parquet`, COUNTS.parquet too). `--tokens` cuts prompts (30, as in the original); `--shard I/N`
-//! takes every N-th prompt, from the I-th (0 to N − 1), so that a cluster can share a file; `--merge` adds up what its machines
-//! found. `--estimate` measures the rate on the first N prompts and says how long all would take.
+//! MODEL is anything that `Gpt2::from_pretrained` accepts: `demo`, a folder, `gpt2-small`, ... COUNTS stores the counts
+//! and the position in the file, so the same command resumes an interrupted run. A finished run writes COUNTS.csv, with
+//! a row for each head, component and token, and COUNTS.parquet if the feature `parquet` is enabled.
+//!
+//! `--shard I/N` counts every N-th prompt, from the I-th (0 to N − 1), so that N machines can share a file; `--merge`
+//! adds up their counts. `--tokens N` truncates prompts to N tokens (30 by default, as in the original).
+//! `--stop-after N` stops after the batch in which N prompts have been counted. `--estimate N` measures the rate on the
+//! first N prompts and estimates the total time.
 
 use std::error::Error;
 use std::path::PathBuf;
@@ -62,42 +65,42 @@ fn vocabulary(args: &[&str]) -> Result<(), Box<dyn Error>> {
                     _ => return Err(USAGE.into()),
                 }
             }
-            let mut whole = false;
+            let mut finished = false;
             let counts = count_file(&load()?, prompts, &sweep, &mut |progress| {
                 println!("{progress}");
-                whole = progress.bytes.0 == progress.bytes.1;
+                finished = progress.bytes.0 == progress.bytes.1;
             })?;
-            if whole {
+            if finished {
                 return write(&counts, state);
             }
-            println!("stopped; the same command goes on");
+            println!("stopped; the same command resumes");
             Ok(())
         }
         _ => Err(USAGE.into()),
     }
 }
 
-/// Writes the tables, and says what is in them.
-fn write(counts: &VocabularyCounts, state: &str) -> Result<(), Box<dyn Error>> {
-    let beside = |extension: &str| PathBuf::from(format!("{state}.{extension}"));
-    counts.write_csv(beside("csv"))?;
+/// Writes COUNTS.csv and COUNTS.parquet, and prints the tokens common to every head.
+fn write(counts: &VocabularyCounts, path: &str) -> Result<(), Box<dyn Error>> {
+    let with_suffix = |extension: &str| PathBuf::from(format!("{path}.{extension}"));
+    counts.write_csv(with_suffix("csv"))?;
     #[cfg(feature = "parquet")]
-    counts.write_parquet(beside("parquet"))?;
+    counts.write_parquet(with_suffix("parquet"))?;
     for component in Component::ALL {
         let common = counts.common_tokens(&[component]);
         let shown: Vec<String> = common.iter().take(12).map(|&token| format!("{:?}", counts.label(token))).collect();
         let (name, n) = (component.name(), common.len());
         println!("{name}: {n} tokens common to every head: {}", shown.join(" "));
     }
-    println!("{} prompts, in {}", counts.n_prompts(), beside("csv").display());
+    println!("{} prompts, in {}", counts.n_prompts(), with_suffix("csv").display());
     #[cfg(target_os = "linux")]
     if let Some(peak) = peak_memory() {
-        println!("most memory at once: {peak}");
+        println!("peak memory: {peak}");
     }
     Ok(())
 }
 
-/// The process' peak resident memory, as Linux has it.
+/// Peak resident memory of the process, from Linux's `/proc`.
 #[cfg(target_os = "linux")]
 fn peak_memory() -> Option<String> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;

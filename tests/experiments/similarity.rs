@@ -1,4 +1,4 @@
-//! Alike inputs, alike patterns: what must come out where the answer is known, and what is wrong with a set of pairs.
+//! Similarity test: pairs whose result is known, the properties of each control, and pairs that cannot be tested.
 
 use attention_tokens::experiments::*;
 
@@ -12,9 +12,10 @@ fn options(controls: Controls) -> SimilarityOptions {
     SimilarityOptions { controls, n_controls: 2, resamples: 199, ..Default::default() }
 }
 
-/// A prompt has the pattern of itself, for every head; what has one word for all cells is no more like it than controls are.
+/// Pairs of a prompt with itself have similarity 1 in every head, and a small p-value in most. (A head with one token
+/// for every cell has similarity 1 to its controls too.)
 #[test]
-fn a_prompt_is_alike_to_itself() {
+fn a_prompt_is_similar_to_itself() {
     let model = demo();
     let texts = ["The next bus is late.", "Water boils in a pot.", "He opened the old door.", "They went up the hill."];
     let pairs: Vec<PromptPair> = texts.iter().map(|text| pair("same", text, text)).collect();
@@ -29,7 +30,7 @@ fn a_prompt_is_alike_to_itself() {
             assert!(head.interval[0] <= head.difference && head.difference <= head.interval[1]);
             assert!(head.p >= 0.005 && head.p_corrected >= head.p, "{head:?}");
         }
-        // Of 3^4 exchanges one is what was seen, so p is near 1/81.
+        // One of the 3⁴ exchanges is the observed assignment, so p is near 1/81.
         let small = test.heads.iter().filter(|head| head.p < 0.05).count();
         assert!(small > 16, "{small}");
         let ranked = test.ranked();
@@ -39,14 +40,14 @@ fn a_prompt_is_alike_to_itself() {
         assert_eq!(
             similarity_test(&model, &pairs, "same", options).unwrap().heads,
             test.heads,
-            "a seed gives one result"
+            "the same seed gives the same result"
         );
     }
 }
 
-/// Controls that keep the shared words have as many of them as pairs; shuffled ones keep the words but not the places.
+/// `SharedWords` controls have as many equal tokens as pairs; `Shuffled` ones have the words, but not in their places.
 #[test]
-fn controls_hold_still_what_they_say() {
+fn controls_preserve_what_they_document() {
     let model = demo();
     let pairs: Vec<PromptPair> = PromptPair::shipped().into_iter().take(3).collect();
     let shared = similarity_test(&model, &pairs, "structure", options(Controls::SharedWords)).unwrap();
@@ -57,7 +58,7 @@ fn controls_hold_still_what_they_say() {
 }
 
 #[test]
-fn the_shipped_pairs_fit_every_measure() {
+fn the_shipped_pairs_suit_every_measure() {
     let (model, pairs) = (demo(), PromptPair::shipped());
     for kind in ["structure", "meaning"] {
         assert_eq!(pairs.iter().filter(|pair| pair.kind == kind).count(), 12);
@@ -72,7 +73,7 @@ fn the_shipped_pairs_fit_every_measure() {
 }
 
 #[test]
-fn pairs_that_cannot_be_tested_are_named() {
+fn errors_name_the_pairs_that_cannot_be_tested() {
     let model = demo();
     let error = |pairs: &[PromptPair], options| similarity_test(&model, pairs, "x", options).unwrap_err().to_string();
     let others = options(Controls::OtherPrompts);

@@ -1,4 +1,4 @@
-//! Counting words over files: streamed, stopped, in shards.
+//! Vocabulary counts: over files, resumed, in shards, written for dataframes, and the `vocabulary` example.
 
 use std::path::Path;
 use std::time::Duration;
@@ -11,77 +11,79 @@ use crate::support::{demo, example};
 fn prompts_file(folder: &Path) -> std::path::PathBuf {
     let path = folder.join("prompts.txt");
     let lines: Vec<String> = varied_prompts().into_iter().take(9).collect();
-    std::fs::write(&path, lines.join("\n\n") + "\r\n").unwrap(); // empty lines and another end of line do not count
+    std::fs::write(&path, lines.join("\n\n") + "\r\n").unwrap(); // empty lines and a Windows line ending are ignored
     path
 }
 
-fn quietly(_: SweepProgress) {}
+fn no_progress(_: SweepProgress) {}
 
 fn options() -> SweepOptions {
     SweepOptions { max_tokens: 8, batch_tokens: 20, save_every: Duration::ZERO, ..Default::default() }
 }
 
-fn of_all(counts: &VocabularyCounts) -> Vec<std::collections::BTreeMap<u32, u64>> {
+/// The counts of every head and component.
+fn all_counts(counts: &VocabularyCounts) -> Vec<std::collections::BTreeMap<u32, u64>> {
     let heads = (0..4).flat_map(|layer| (0..8).map(move |head| (layer, head)));
     heads
         .flat_map(|(layer, head)| Component::ALL.map(|component| counts.of(layer, head, component).unwrap().clone()))
         .collect()
 }
 
-/// A file, its shards, the same prompts in one batch, and a sweep that is stopped again and again all give the same counts.
+/// A file, its shards, the same prompts in one batch, and a sweep that is stopped and resumed give the same counts.
 #[test]
-fn however_a_file_is_counted_the_counts_are_the_same() {
+fn counts_do_not_depend_on_how_a_file_is_divided() {
     let (model, folder) = (demo(), tempfile::tempdir().unwrap());
     let file = prompts_file(folder.path());
-    let mut told = Vec::new();
-    let whole = count_file(&model, &file, &options(), &mut |progress| told.push(progress)).unwrap();
+    let mut reports = Vec::new();
+    let whole = count_file(&model, &file, &options(), &mut |progress| reports.push(progress)).unwrap();
     assert_eq!(whole.n_prompts(), 9);
-    let last = told.last().unwrap();
+    let last = reports.last().unwrap();
     assert_eq!((last.prompts, last.bytes.0, last.remaining), (9, last.bytes.1, Duration::ZERO));
-    assert!(told.len() > 2 && told.is_sorted_by_key(|progress| progress.prompts));
-    assert!(told[0].to_string().ends_with("to go (an estimate)"));
+    assert!(reports.len() > 2 && reports.is_sorted_by_key(|progress| progress.prompts));
+    assert!(reports[0].to_string().ends_with("to go (an estimate)"));
 
-    let cut = |text: &String| model.to_tokens(text).unwrap().into_iter().take(8).collect::<Vec<u32>>();
-    let batch: Vec<Vec<u32>> = varied_prompts().iter().take(9).map(cut).collect();
-    let mut at_once = VocabularyCounts::new(&model, Projection::Notebook).unwrap();
-    at_once.add(&model, batch).unwrap();
-    assert_eq!(of_all(&whole), of_all(&at_once));
+    let truncated = |text: &String| model.to_tokens(text).unwrap().into_iter().take(8).collect::<Vec<u32>>();
+    let batch: Vec<Vec<u32>> = varied_prompts().iter().take(9).map(truncated).collect();
+    let mut one_batch = VocabularyCounts::new(&model, Projection::Notebook).unwrap();
+    one_batch.add(&model, batch).unwrap();
+    assert_eq!(all_counts(&whole), all_counts(&one_batch));
 
     let mut merged = VocabularyCounts::new(&model, Projection::Notebook).unwrap();
     for shard in 0..2 {
         let options = SweepOptions { shard: (shard, 2), ..options() };
-        let counts = count_file(&model, &file, &options, &mut quietly).unwrap();
+        let counts = count_file(&model, &file, &options, &mut no_progress).unwrap();
         assert_eq!(counts.n_prompts(), if shard == 0 { 5 } else { 4 });
         merged.merge(&counts).unwrap();
     }
-    assert_eq!((of_all(&merged), merged.n_prompts()), (of_all(&whole), 9));
+    assert_eq!((all_counts(&merged), merged.n_prompts()), (all_counts(&whole), 9));
 
     let stopped = SweepOptions { state: Some(folder.path().join("state")), stop_after: Some(3), ..options() };
     let mut calls = 0;
     let resumed = loop {
-        let counts = count_file(&model, &file, &stopped, &mut quietly).unwrap();
+        let counts = count_file(&model, &file, &stopped, &mut no_progress).unwrap();
         calls += 1;
         if counts.n_prompts() == 9 {
             break counts;
         }
     };
     assert!(calls > 2, "{calls}");
-    assert_eq!(of_all(&resumed), of_all(&whole));
-    // One that is done gives its counts, and runs nothing.
-    assert_eq!(of_all(&count_file(&model, &file, &stopped, &mut quietly).unwrap()), of_all(&whole));
+    assert_eq!(all_counts(&resumed), all_counts(&whole));
+    // A finished sweep returns its counts.
+    assert_eq!(all_counts(&count_file(&model, &file, &stopped, &mut no_progress).unwrap()), all_counts(&whole));
     let loaded = VocabularyCounts::load(folder.path().join("state"), &whole).unwrap();
-    assert_eq!(of_all(&loaded), of_all(&whole));
+    assert_eq!(all_counts(&loaded), all_counts(&whole));
 }
 
 #[test]
-fn a_state_or_a_file_that_does_not_fit_is_an_error_that_names_it() {
+fn errors_name_the_state_or_the_file_that_does_not_fit() {
     let (model, folder) = (demo(), tempfile::tempdir().unwrap());
     let file = prompts_file(folder.path());
     let state = folder.path().join("state");
     let with_state = SweepOptions { state: Some(state.clone()), ..options() };
-    count_file(&model, &file, &with_state, &mut quietly).unwrap();
-    let error =
-        |file: &Path, options: &SweepOptions| count_file(&model, file, options, &mut quietly).unwrap_err().to_string();
+    count_file(&model, &file, &with_state, &mut no_progress).unwrap();
+    let error = |file: &Path, options: &SweepOptions| {
+        count_file(&model, file, options, &mut no_progress).unwrap_err().to_string()
+    };
 
     let other_length = error(&file, &SweepOptions { max_tokens: 9, ..with_state.clone() });
     assert!(
@@ -131,7 +133,7 @@ fn counts_are_written_for_dataframes() {
     let mut csv = csv::Reader::from_path(&path).unwrap();
     assert_eq!(csv.headers().unwrap(), vec!["layer", "head", "component", "token_id", "token", "count"]);
     let rows: Vec<csv::StringRecord> = csv.records().map(Result::unwrap).collect();
-    let expected: usize = of_all(&counts).iter().map(|counts| counts.len()).sum();
+    let expected: usize = all_counts(&counts).iter().map(|counts| counts.len()).sum();
     assert_eq!(rows.len(), expected);
     let row = rows.iter().find(|row| &row[0] == "3" && &row[1] == "5" && &row[2] == "k").unwrap();
     let token = row[3].parse::<u32>().unwrap();
@@ -144,16 +146,17 @@ fn counts_are_written_for_dataframes() {
         let path = folder.path().join("counts.parquet");
         counts.write_parquet(&path).unwrap();
         let reader = SerializedFileReader::try_from(path.as_path()).unwrap();
-        let of_parquet: Vec<String> = reader.get_row_iter(None).unwrap().map(|row| row.unwrap().to_string()).collect();
-        assert_eq!((of_parquet.len(), reader.metadata().num_row_groups()), (expected, 1));
+        let parquet_rows: Vec<String> =
+            reader.get_row_iter(None).unwrap().map(|row| row.unwrap().to_string()).collect();
+        assert_eq!((parquet_rows.len(), reader.metadata().num_row_groups()), (expected, 1));
         let same =
             format!("layer: 3, head: 5, component: \"k\", token_id: {token}, token: {:?}, count: {}", &row[4], &row[5]);
-        assert!(of_parquet.iter().any(|row| row.contains(&same)), "{same}; {:?}", of_parquet.last());
+        assert!(parquet_rows.iter().any(|row| row.contains(&same)), "{same}; {:?}", parquet_rows.last());
     }
 }
 
 #[test]
-fn prompts_are_varied_or_hold_something_still() {
+fn prompt_sets_are_varied_or_controlled() {
     let model = demo();
     let varied = varied_prompts();
     let distinct: std::collections::BTreeSet<&String> = varied.iter().collect();
@@ -163,30 +166,31 @@ fn prompts_are_varied_or_hold_something_still() {
     assert_eq!((random.len(), random[0]), (10, 50256));
     assert_eq!(random, random_tokens(model.config(), 9, 1));
     assert_ne!(random, random_tokens(model.config(), 9, 2));
-    let set = [one_token_repeated(model.config(), 262, 9), three_token_cycle(model.config(), [1, 2, 3], 9), random];
+    let controlled =
+        [one_token_repeated(model.config(), 262, 9), three_token_cycle(model.config(), [1, 2, 3], 9), random];
     let mut counts = VocabularyCounts::new(&model, Projection::Notebook).unwrap();
-    counts.add(&model, set.to_vec()).unwrap();
+    counts.add(&model, controlled.to_vec()).unwrap();
     assert_eq!(counts.n_prompts(), 3);
 }
 
 #[test]
-fn a_map_needs_enough_tokens_of_the_same_model() {
+fn an_embedding_map_needs_enough_tokens_of_the_same_model() {
     let model = demo();
     let mut counts = VocabularyCounts::new(&model, Projection::Notebook).unwrap();
     counts.add(&model, ["The next bus is late."]).unwrap();
     let map = |n| counts.embedding_map(&model, Component::Qk, n, MapMethod::Pca);
-    let of_twenty = map(20).unwrap();
-    assert_eq!((of_twenty.tokens.len(), of_twenty.places.dim()), (20, (20, 2)));
-    assert!(of_twenty.variance[0] >= of_twenty.variance[1] && of_twenty.variance[1] > 0.0);
+    let map_of_20 = map(20).unwrap();
+    assert_eq!((map_of_20.tokens.len(), map_of_20.places.dim()), (20, (20, 2)));
+    assert!(map_of_20.variance[0] >= map_of_20.variance[1] && map_of_20.variance[1] > 0.0);
     assert!(map(2).unwrap_err().to_string().contains("tokens: expected at least 3, found 2"));
     let other = Gpt2::from_pretrained("demo", LoadOptions::default().processing(Processing::none())).unwrap();
     assert!(counts.embedding_map(&other, Component::Qk, 20, MapMethod::Pca).is_err());
     assert!(counts.add(&other, ["x"]).is_err());
 }
 
-/// The program: two shards and a sweep that is stopped, as a cluster would run them.
+/// The `vocabulary` example: a sweep that is stopped and resumed, and two shards that are merged.
 #[test]
-fn the_program_goes_on_and_merges() {
+fn the_example_resumes_and_merges() {
     let folder = tempfile::tempdir().unwrap();
     prompts_file(folder.path());
     let run = |args: &[&str]| {
@@ -194,8 +198,8 @@ fn the_program_goes_on_and_merges() {
         let text = |bytes| String::from_utf8(bytes).unwrap();
         (output.status.success(), text(output.stdout), text(output.stderr))
     };
-    let (passed, printed, problem) = run(&["prompts.txt", "whole", "--stop-after", "0", "--tokens", "8"]);
-    assert!(passed && printed.contains("the same command goes on"), "{printed} {problem}");
+    let (passed, printed, errors) = run(&["prompts.txt", "whole", "--stop-after", "0", "--tokens", "8"]);
+    assert!(passed && printed.contains("the same command resumes"), "{printed} {errors}");
     assert!(run(&["prompts.txt", "whole", "--tokens", "8"]).1.contains("9 prompts, in whole.csv"));
     for shard in ["0/2", "1/2"] {
         assert!(run(&["prompts.txt", &shard.replace('/', "-"), "--shard", shard, "--tokens", "8"]).0);

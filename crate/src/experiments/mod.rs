@@ -1,33 +1,40 @@
-//! The claims that the original notebook makes in words, each as an experiment that can be run.
+//! Experiments: the claims that the original notebook makes in words, each as a test that can be run.
 //!
-//! | claim | see |
+//! | claim | experiment |
 //! |---|---|
 //! | heads learn vocabularies of their own, and share some tokens | [`VocabularyCounts`], [`count_file`], [`SharedTokens`], [`EmbeddingMap`] |
-//! | inputs alike in structure or meaning give alike patterns | [`similarity_test()`] |
+//! | prompts of similar structure or meaning give similar patterns | [`similarity_test()`] |
 //! | some heads contract a prompt, some expand it | [`contraction()`], [`ContractionByHead`] |
 //! | appending a token acts like the operation of a group | [`appending()`], [`TokenMap`], [`Monoid`] |
-//! | what the figures show depends on choices that they do not mention | [`TokenAgreement`] |
-//! | a head's weights can be read as tokens | [`singular_vectors()`] |
 //!
-//! Each has a notebook. They take what a run gives ([`HeadData`] of all heads) and give plain numbers, with a
-//! [`Figure`](crate::Figure) of them.
+//! | question that the original leaves open | experiment |
+//! |---|---|
+//! | how far do attention tokens depend on the basis of a head and on the projection? | [`TokenAgreement`], [`AttentionScoreCheck`] |
+//! | which tokens do a head's weights point at, without any prompt? | [`singular_vectors()`] |
+//!
+//! Each experiment documents its question, its statistic, its control, and what it cannot show; notebooks 02 to 07 run
+//! them. They take a model or the [`HeadData`] of a run, and return plain numbers with a [`Figure`](crate::Figure) of
+//! them.
 
 mod appending;
+mod attention_score_check;
 mod contraction;
 mod prompt_sets;
+mod random;
 mod similarity;
 mod singular_vectors;
 mod token_agreement;
 mod vocabulary;
 
 pub use appending::{Appending, Group, Monoid, TokenMap, appending};
+pub use attention_score_check::AttentionScoreCheck;
 pub use contraction::{Contraction, ContractionByHead, contraction};
 pub use prompt_sets::{one_token_repeated, random_tokens, three_token_cycle, varied_prompts};
 pub use similarity::{
     Controls, HeadSimilarity, PatternMeasure, PromptPair, SimilarityOptions, SimilarityTest, similarity_test,
 };
 pub use singular_vectors::{SingularVectors, WeightMatrix, singular_vectors};
-pub use token_agreement::{AttentionScoreCheck, TokenAgreement, agreement_table};
+pub use token_agreement::{TokenAgreement, agreement_table};
 pub use vocabulary::{
     Component, EmbeddingMap, MapMethod, SharedTokens, SweepEstimate, SweepOptions, SweepProgress, VocabularyCounts,
     count_file, estimate_sweep,
@@ -36,7 +43,12 @@ pub use vocabulary::{
 use crate::attention_tokens::HeadData;
 use crate::error::{Error, Result};
 
-/// How many layers and heads a list of heads has, if it has all heads of a model in their order.
+/// The number of layers and of heads a layer, from the data of every head of a model.
+///
+/// Shape: `[n_layers n_heads]` → `(n_layers, n_heads)`.
+///
+/// # Errors
+/// [`Error::NotEveryHead`] if a head is missing or out of order.
 fn layers_and_heads(heads: &[HeadData], what: &'static str) -> Result<(usize, usize)> {
     let n_layers = heads.last().map_or(0, |head| head.layer + 1);
     let n_heads = heads.len().checked_div(n_layers).unwrap_or(0);

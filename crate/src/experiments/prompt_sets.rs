@@ -1,16 +1,19 @@
-//! Prompts to count words over: varied English sentences, and generated ones that hold something still.
+//! Prompts for the experiments: varied English sentences, and control prompts that repeat, cycle or draw tokens at
+//! random.
 
-use rand::{Rng, SeedableRng};
-use rand_chacha::ChaCha8Rng;
+use rand::Rng;
 
+use super::random::seeded_rng;
 use crate::config::Gpt2Config;
 
-/// A hundred English sentences of many kinds that come with the crate: statements, questions, lists, dialogue, instructions, code.
+/// One hundred English sentences that come with the crate: statements, questions, lists, dialogue, instructions, code.
 pub fn varied_prompts() -> Vec<String> {
     include_str!("../../data/prompts.txt").lines().map(str::to_owned).collect()
 }
 
-/// One token, `len` times, behind the beginning-of-sequence token: what does a head say when nothing changes but the position?
+/// One token, `len` times, after the beginning-of-sequence token: a head can tell apart nothing but positions.
+///
+/// Shape: → `[1 + len]`.
 ///
 /// ```
 /// use attention_tokens::experiments::{one_token_repeated, three_token_cycle};
@@ -22,21 +25,27 @@ pub fn varied_prompts() -> Vec<String> {
 /// # Ok::<(), Error>(())
 /// ```
 pub fn one_token_repeated(config: &Gpt2Config, token: u32, len: usize) -> Vec<u32> {
-    behind_bos(config, std::iter::repeat_n(token, len))
+    prepend_bos(config, std::iter::repeat_n(token, len))
 }
 
-/// `len` tokens drawn at random from the vocabulary, behind the beginning-of-sequence token; the same seed gives the same tokens.
+/// `len` tokens drawn uniformly from the vocabulary, after the beginning-of-sequence token. The same seed gives the
+/// same tokens.
+///
+/// Shape: → `[1 + len]`.
 pub fn random_tokens(config: &Gpt2Config, len: usize, seed: u64) -> Vec<u32> {
-    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    let mut rng = seeded_rng(seed);
     let d_vocab = config.d_vocab as u32;
-    behind_bos(config, std::iter::repeat_with(|| random.random_range(0..d_vocab)).take(len))
+    prepend_bos(config, std::iter::repeat_with(|| rng.random_range(0..d_vocab)).take(len))
 }
 
-/// Three tokens in turn, `len` in all, behind the beginning-of-sequence token.
+/// Three tokens in turn, `len` in all, after the beginning-of-sequence token.
+///
+/// Shape: `[3]` → `[1 + len]`.
 pub fn three_token_cycle(config: &Gpt2Config, tokens: [u32; 3], len: usize) -> Vec<u32> {
-    behind_bos(config, tokens.into_iter().cycle().take(len))
+    prepend_bos(config, tokens.into_iter().cycle().take(len))
 }
 
-fn behind_bos(config: &Gpt2Config, tokens: impl Iterator<Item = u32>) -> Vec<u32> {
+/// Shape: `[len]` → `[1 + len]`.
+fn prepend_bos(config: &Gpt2Config, tokens: impl Iterator<Item = u32>) -> Vec<u32> {
     std::iter::once(config.bos_token_id).chain(tokens).collect()
 }

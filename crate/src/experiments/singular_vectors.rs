@@ -1,16 +1,4 @@
-//! Reading weights: the singular vectors of a matrix that writes to the residual stream or reads it, as tokens.
-//!
-//! For a matrix `M` with singular value decomposition `M = U diag(s) Vᵀ`, whose right singular vectors lie in the residual stream,
-//! the scores of the `i`-th are `V[:, i] W_U`: TransformerLens' `SVDInterpreter`. No layer norm, and no bias of the unembedding.
-//!
-//! | matrix | `M` |
-//! |---|---|
-//! | [`WeightMatrix::Ov`] | `W_V W_O [d_model, d_model]` of a head |
-//! | [`WeightMatrix::WIn`] | `W_inᵀ [d_mlp, d_model]`, times the scale of the layer norm before it where that is not folded |
-//! | [`WeightMatrix::WOut`] | `W_out [d_mlp, d_model]` |
-//!
-//! A singular vector is free up to its sign, so both of its ends are shown. Where two singular values are almost equal, their
-//! vectors are free to turn into each other, and mean nothing one by one.
+//! Singular vectors of weight matrices, read as tokens: TransformerLens' `SVDInterpreter`.
 
 use nalgebra::{DMatrix, SymmetricEigen};
 use ndarray::{Array1, Array2, Axis, s};
@@ -22,22 +10,23 @@ use crate::plot::{ChartAxis, Figure, MatrixChart, Table};
 use crate::tokenizer::TokenLabels;
 use crate::weights::svd_of_product;
 
-/// A matrix of a model whose right singular vectors lie in the residual stream.
+/// A weight matrix whose right singular vectors are directions of the residual stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum WeightMatrix {
-    /// `W_V W_O`, the OV circuit of a head: what it writes, by what it reads.
+    /// `W_V W_O`, the OV circuit of a head: what it writes for what it reads. `M = W_V W_O [d_model, d_model]`.
     Ov {
         /// The layer, from 0.
         layer: usize,
         /// The head of the layer, from 0.
         head: usize,
     },
-    /// `W_in`: what the neurons of a layer read.
+    /// `W_in`: what the neurons of a layer read. `M = W_inᵀ [d_mlp, d_model]`, times the scale of the layer norm before
+    /// it unless that is folded in.
     WIn {
         /// The layer, from 0.
         layer: usize,
     },
-    /// `W_out`: what the neurons of a layer write.
+    /// `W_out`: what the neurons of a layer write. `M = W_out [d_mlp, d_model]`.
     WOut {
         /// The layer, from 0.
         layer: usize,
@@ -45,6 +34,7 @@ pub enum WeightMatrix {
 }
 
 impl WeightMatrix {
+    /// The matrix and its place in the model, for captions and messages.
     fn name(self) -> String {
         match self {
             Self::Ov { layer, head } => format!("OV of head {layer}.{head}"),
@@ -54,28 +44,46 @@ impl WeightMatrix {
     }
 }
 
-/// The largest singular values of a matrix, and their right singular vectors as tokens.
+/// The result of [`singular_vectors()`].
 #[derive(Clone, Debug)]
 pub struct SingularVectors {
-    /// Of which matrix.
+    /// The decomposed matrix.
     pub of: WeightMatrix,
-    /// All singular values, largest first. Shape: `[rank]`, where `rank` is at most `d_head` for OV, and `d_model` otherwise.
+    /// All singular values, largest first. Shape: `[rank]`, where `rank` is at most `d_head` for OV and `d_model`
+    /// otherwise.
     pub singular_values: Array1<f32>,
-    /// The vectors of the largest of them, of length 1. Shape: `[num_vectors, d_model]`.
+    /// The right singular vectors of the largest of them, of length 1. Shape: `[num_vectors, d_model]`.
     pub vectors: Array2<f32>,
-    /// The tokens with the highest scores `V[:, i] W_U`, and these scores. Shape: `[num_vectors, top_k]`.
+    /// The tokens with the highest scores `V[:, i] W_U`, with these scores as logits. Shape: `[num_vectors, top_k]`.
     pub highest: TopTokens,
-    /// The tokens with the lowest scores, and these scores with the other sign: the highest of `−V[:, i]`.
+    /// The tokens with the lowest scores, with the negated scores as logits: the highest scores of `−V[:, i]`.
     /// Shape: `[num_vectors, top_k]`.
     pub lowest: TopTokens,
     labels: TokenLabels,
 }
 
-/// The vectors of the `num_vectors` largest singular values of a matrix (or of as many as it has), each with the `top_k` tokens at
-/// either end. Computed in `f64` from the weights of the model as it was loaded.
+/// The right singular vectors of the `num_vectors` largest singular values of a matrix, or of all it has, each with the
+/// `top_k` tokens at both of its ends.
 ///
-/// Of the two directions of a vector, the one is given whose entry of largest magnitude is positive; for [`WeightMatrix::Ov`], that
-/// of the left singular vector decides, as in weight processing.
+/// **Question.** Which tokens do the strongest directions of a head or an MLP point at, without any prompt?
+///
+/// **Statistic.** The scores over the vocabulary of each right singular vector, without layer norm and without the bias
+/// of the unembedding, as TransformerLens' `SVDInterpreter` computes them:
+///
+/// ```text
+/// M = U diag(s) Vᵀ      scores_i = V[:, i] W_U      [d_model] [d_model, d_vocab] → [d_vocab]
+/// ```
+///
+/// [`WeightMatrix`] defines `M`. The decomposition is computed in `f64` from the weights of the model as it was loaded.
+/// A singular vector is free up to its sign, so both ends are returned; the sign is the one that makes the entry of
+/// largest magnitude positive, in the left singular vector for [`WeightMatrix::Ov`], as in weight processing, and in
+/// the right one otherwise.
+///
+/// **Control.** The highest scores of a random direction of length 1, as in notebook 07: any direction has highest
+/// tokens.
+///
+/// **Limits.** A direction of the weights need not be used on any text. Where two singular values are almost equal,
+/// their vectors are determined only up to a rotation into each other, and mean nothing one by one.
 ///
 /// ```
 /// use attention_tokens::experiments::{WeightMatrix, singular_vectors};
@@ -113,12 +121,12 @@ pub fn singular_vectors(model: &Gpt2, of: WeightMatrix, num_vectors: usize, top_
             if let Some(ln) = block.ln2 {
                 w_in *= &ln.w.mapv(f64::from).insert_axis(Axis(1));
             }
-            of_gram(w_in.dot(&w_in.t()))
+            svd_of_gram(w_in.dot(&w_in.t()))
         }
         WeightMatrix::WOut { layer } => {
             check_index("layer", layer, "the model", model.config().n_layers)?;
             let w_out = model.block_weights(layer)?.w_out.mapv(f64::from); // [d_mlp, d_model]
-            of_gram(w_out.t().dot(&w_out))
+            svd_of_gram(w_out.t().dot(&w_out))
         }
     };
     let vectors = vectors.slice(s![.., ..num_vectors.min(vectors.ncols())]).t().mapv(|x| x as f32); // [num_vectors, d_model]
@@ -126,16 +134,18 @@ pub fn singular_vectors(model: &Gpt2, of: WeightMatrix, num_vectors: usize, top_
     Ok(SingularVectors {
         of,
         singular_values: singular_values.mapv(|x| x as f32),
-        highest: best(&scores, top_k),
-        lowest: best(&-scores, top_k),
+        highest: top_tokens(&scores, top_k),
+        lowest: top_tokens(&-scores, top_k),
         vectors,
         labels: model.token_labels(),
     })
 }
 
-/// The square roots of the eigenvalues of a Gram matrix `Mᵀ M`, and its eigenvectors in columns: singular values and right singular
-/// vectors of `M`.
-pub(super) fn of_gram(gram: Array2<f64>) -> (Array1<f64>, Array2<f64>) {
+/// The singular values and the right singular vectors of `M`, in columns, from the Gram matrix `Mᵀ M`: square roots of
+/// its eigenvalues, and its eigenvectors. The entry of largest magnitude of each vector is positive.
+///
+/// Shape: `[n, n]` → `[n]`, `[n, n]`.
+pub(super) fn svd_of_gram(gram: Array2<f64>) -> (Array1<f64>, Array2<f64>) {
     let n = gram.nrows();
     let eigen = SymmetricEigen::new(DMatrix::from_fn(n, n, |row, column| gram[[row, column]]));
     let mut order: Vec<usize> = (0..n).collect();
@@ -145,12 +155,12 @@ pub(super) fn of_gram(gram: Array2<f64>) -> (Array1<f64>, Array2<f64>) {
         entries.iter().fold(0.0_f64, |largest, &x| if x.abs() > largest.abs() { x } else { largest })
     };
     let sign: Vec<f64> = order.iter().map(|&column| largest(column).signum()).collect();
-    let vectors = Array2::from_shape_fn((n, n), |(row, at)| sign[at] * eigen.eigenvectors[(row, order[at])]);
-    (order.iter().map(|&at| eigen.eigenvalues[at].max(0.0).sqrt()).collect(), vectors)
+    let vectors = Array2::from_shape_fn((n, n), |(row, rank)| sign[rank] * eigen.eigenvectors[(row, order[rank])]);
+    (order.iter().map(|&index| eigen.eigenvalues[index].max(0.0).sqrt()).collect(), vectors)
 }
 
-/// The tokens with the highest scores, a row each.
-fn best(scores: &Array2<f32>, top_k: usize) -> TopTokens {
+/// The tokens with the highest scores of each row. Shape: `[n, d_vocab]` → `[n, top_k]`.
+fn top_tokens(scores: &Array2<f32>, top_k: usize) -> TopTokens {
     let (n, d_vocab) = scores.dim();
     let mut builder = TopTokensBuilder::new(n, top_k, d_vocab);
     let no_bias = vec![0.0; d_vocab];
@@ -165,24 +175,24 @@ impl SingularVectors {
         self.labels.label(token)
     }
 
-    /// The tokens at either end of each vector.
+    /// A table with the tokens at both ends of each vector.
     pub fn table(&self) -> Table {
         let tokens = |top: &TopTokens, row: usize| {
             top.tokens.row(row).iter().map(|&token| self.label(token)).collect::<Vec<_>>().join(" ¦ ")
         };
-        let row = |at: usize| {
-            let value = format!("{:.3}", self.singular_values[at]);
-            vec![at.to_string(), value, tokens(&self.highest, at), tokens(&self.lowest, at)]
+        let row = |index: usize| {
+            let value = format!("{:.3}", self.singular_values[index]);
+            vec![index.to_string(), value, tokens(&self.highest, index), tokens(&self.lowest, index)]
         };
         let rows = (0..self.vectors.nrows()).map(row).collect();
         let header = ["vector", "singular value", "highest scores", "lowest scores"];
         Table::new(format!("Singular vectors of the {}", self.of.name()), &header, rows)
     }
 
-    /// The tokens with the highest scores of each vector, in cells coloured by their scores.
+    /// The tokens with the highest scores of each vector, as a matrix coloured by score.
     pub fn plot(&self) -> Figure {
-        let (vectors, top_k) = self.highest.tokens.dim();
-        let name = |at: usize| format!("{at} ({:.3})", self.singular_values[at]);
+        let (n_vectors, top_k) = self.highest.tokens.dim();
+        let name = |index: usize| format!("{index} ({:.3})", self.singular_values[index]);
         let labels: Vec<String> = self.highest.tokens.iter().map(|&token| self.label(token)).collect();
         let scores = self.highest.logits.iter();
         let (low, high) = scores
@@ -191,7 +201,7 @@ impl SingularVectors {
         let texts = labels.iter().zip(scores).map(|(label, score)| format!("“{label}”, score {score:.3}"));
         MatrixChart {
             title: format!("Singular vectors of the {}, read as tokens", self.of.name()),
-            rows: ChartAxis::names("vector (singular value)", (0..vectors).map(name)),
+            rows: ChartAxis::names("vector (singular value)", (0..n_vectors).map(name)),
             columns: ChartAxis::names("rank of the token", (1..=top_k).map(|rank| rank.to_string())),
             values: self.highest.logits.clone(),
             scale: ("score".into(), [low, high]),
@@ -209,17 +219,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_gram_matrix_gives_singular_values_and_vectors() {
-        // M = diag(2, 3) turned by a quarter, with a row of zeros below.
+    fn svd_of_gram_gives_singular_values_and_vectors() {
+        // M = diag(2, 3) after a quarter turn, with a row of zeros below.
         let m = arr2(&[[0.0, -3.0], [2.0, 0.0], [0.0, 0.0]]);
-        let (values, vectors) = of_gram(m.t().dot(&m));
+        let (values, vectors) = svd_of_gram(m.t().dot(&m));
         assert!((&values - &ndarray::arr1(&[3.0, 2.0])).iter().all(|x| x.abs() < 1e-12));
         assert!((&vectors - &arr2(&[[0.0, 1.0], [1.0, 0.0]])).iter().all(|x| x.abs() < 1e-12));
     }
 
     #[test]
-    fn the_best_tokens_are_those_with_the_highest_scores() {
-        let top = best(&arr2(&[[0.5, -1.0, 2.0], [3.0, 3.0, 1.0]]), 2);
+    fn top_tokens_have_the_highest_scores() {
+        let top = top_tokens(&arr2(&[[0.5, -1.0, 2.0], [3.0, 3.0, 1.0]]), 2);
         assert_eq!((top.tokens, top.logits), (arr2(&[[2, 0], [0, 1]]), arr2(&[[2.0, 0.5], [3.0, 3.0]])));
     }
 }

@@ -1,32 +1,34 @@
-//! Places for the nodes of a graph: in layers, so that most arrows point downwards.
+//! Layered layout of a graph by Sugiyama's method: connected nodes in neighbouring layers, with few crossing edges.
 
 use std::collections::BTreeSet;
 
 use rust_sugiyama::configure::Config;
 
-/// Between two nodes and between two layers.
+/// Distance between two nodes, and between two layers.
 const SPACING: f64 = 10.0;
 
-/// A place for each of `n` nodes, as [x, y]; the connected parts of the graph lie side by side. How often an arrow comes, and arrows
-/// from a node to itself, do not matter.
+/// The position [x, y] of each of `n` nodes, with the connected components side by side. Repeated edges count once;
+/// edges from a node to itself are ignored. Shape: `[edge, 2]` → `[n, 2]`.
 pub(super) fn layered(n: usize, edges: impl Iterator<Item = (usize, usize)>) -> Vec<[f64; 2]> {
-    // Of two arrows between the same two nodes, one says that they belong together.
+    // One edge for each pair of nodes, whatever its direction: layers have no cycles, which opposite edges would be.
     let edges: BTreeSet<(u32, u32)> =
         edges.filter(|(from, to)| from != to).map(|(from, to)| (from.min(to) as u32, from.max(to) as u32)).collect();
     let nodes: Vec<(u32, (f64, f64))> = (0..n as u32).map(|node| (node, (SPACING, SPACING))).collect();
     let config = Config { vertex_spacing: SPACING, ..Config::default() };
-    let mut places = vec![[0.0; 2]; n];
+    let mut positions = vec![[0.0; 2]; n];
     let mut left = 0.0;
-    for (part, ..) in rust_sugiyama::from_vertices_and_edges(&nodes, &edges.into_iter().collect::<Vec<_>>(), &config) {
-        let first = part.iter().map(|(_, (x, _))| *x).fold(f64::INFINITY, f64::min);
+    for (component, ..) in
+        rust_sugiyama::from_vertices_and_edges(&nodes, &edges.into_iter().collect::<Vec<_>>(), &config)
+    {
+        let first = component.iter().map(|(_, (x, _))| *x).fold(f64::INFINITY, f64::min);
         let mut right = left;
-        for (node, (x, y)) in part {
-            places[node] = [left + x - first, y];
-            right = f64::max(right, places[node][0]);
+        for (node, (x, y)) in component {
+            positions[node] = [left + x - first, y];
+            right = f64::max(right, positions[node][0]);
         }
         left = right + 2.0 * SPACING;
     }
-    places
+    positions
 }
 
 #[cfg(test)]
@@ -34,19 +36,18 @@ mod tests {
     use super::layered;
 
     #[test]
-    fn every_node_has_a_place_of_its_own() {
-        let mut random = fastrand::Rng::with_seed(1);
+    fn every_node_has_a_position_of_its_own() {
+        let mut rng = fastrand::Rng::with_seed(1);
         for n in (0..20).chain([40]) {
-            let edges: Vec<(usize, usize)> = (0..2 * n).map(|_| (random.usize(..n), random.usize(..n))).collect();
-            let places = layered(n, edges.iter().copied());
-            assert_eq!(places.len(), n);
-            for (index, place) in places.iter().enumerate() {
-                assert!(place.iter().all(|x| x.is_finite()));
-                assert!(
-                    places[..index].iter().all(|other| (other[0] - place[0]).abs() + (other[1] - place[1]).abs() > 1.0)
-                );
+            let edges: Vec<(usize, usize)> = (0..2 * n).map(|_| (rng.usize(..n), rng.usize(..n))).collect();
+            let positions = layered(n, edges.iter().copied());
+            assert_eq!(positions.len(), n);
+            for (index, position) in positions.iter().enumerate() {
+                assert!(position.iter().all(|x| x.is_finite()));
+                let apart = |other: &[f64; 2]| (other[0] - position[0]).abs() + (other[1] - position[1]).abs() > 1.0;
+                assert!(positions[..index].iter().all(apart));
             }
-            assert_eq!(places, layered(n, edges.into_iter()), "the same graph has the same places");
+            assert_eq!(positions, layered(n, edges.into_iter()), "the same graph has the same layout");
         }
     }
 }

@@ -1,11 +1,4 @@
-//! Appending a token as an operation on what a head says.
-//!
-//! The last row of a head's attention tokens on a prompt says what it makes of each position, seen from the end: IN. Append a token
-//! `x`, and the new last row says what it makes of the same positions now: OUT. For each position of the prompt, that is a step from
-//! an IN token to an OUT token. If OUT depends on IN and `x` alone, `x` is a map of tokens to tokens, and the maps of several tokens
-//! generate a [`Monoid`].
-//!
-//! Attention is causal, so one run of the prompt with `x` and `y` appended has all three rows: before, after `x`, after `x` and `y`.
+//! Appending a token as an operation on a head's attention tokens: is it a map, and do the maps form a group?
 
 mod graph_layout;
 mod monoid;
@@ -25,7 +18,7 @@ use crate::plot::{Chart, ChartAxis, Color, Form, Series};
 use crate::plot::{Figure, MatrixChart, Table};
 use crate::tokenizer::TokenLabels;
 
-/// What appending some tokens does to what a head says about some prompts.
+/// The result of [`appending()`].
 #[derive(Clone, Debug)]
 pub struct Appending {
     /// The layer, from 0.
@@ -36,18 +29,44 @@ pub struct Appending {
     pub projection: Projection,
     /// The tokens that were appended.
     pub appended: Vec<u32>,
-    /// The steps of each appended token, after the prompts alone and after the prompts with one token of the set appended.
+    /// The transitions of each appended token, from the prompts alone and from the prompts with one token of the set
+    /// appended. Shape: `[appended]`.
     pub maps: Vec<TokenMap>,
-    /// The share of positions of the prompts where appending `x`, then `y` gives the same token as `y`, then `x`; 1 on the diagonal.
-    /// Shape: `[x, y]`.
+    /// The proportion of the prompts' positions where appending `x`, then `y` gives the same token as `y`, then `x`; 1
+    /// on the diagonal. Shape: `[x, y]`.
     pub commuting: Array2<f32>,
-    /// The same if the tokens of one of the two were dealt to the positions at random. Shape: `[x, y]`.
+    /// The proportion to expect by chance: if each prompt's tokens of one of the two orders were assigned to its
+    /// positions at random. Shape: `[x, y]`.
     pub commuting_by_chance: Array2<f32>,
     n_prompts: usize,
     labels: TokenLabels,
 }
 
-/// Appends each of the tokens to each of the prompts, and each of them after each, and follows what a head says.
+/// Appends every pair of the tokens to every prompt, and follows the attention tokens of a head.
+///
+/// **Question.** The original claims that appending a token acts on the tokens before it like the operation of a
+/// non-abelian group.
+///
+/// **Statistic.** IN is the last row of a head's attention tokens on a prompt, and OUT the last row after a token `x`
+/// was appended, at the same positions. Each position is a transition from an IN token to an OUT token. If OUT depends
+/// on IN and `x` alone, `x` is a map of tokens to tokens. [`TokenMap::conflict_rate`] measures how far it is from one;
+/// [`Appending::monoid`] takes the majority of each IN token as the map, and composes the maps. Whether the order of
+/// two tokens matters needs no map:
+///
+/// ```text
+/// commuting[x, y] = positions with the same token after x y and after y x / positions
+/// ```
+///
+/// **Control.** [`TokenMap::conflict_rate_without_in`] for the conflict rate, [`Appending::commuting_by_chance`] for
+/// the order. The tests recover a rotation, the symmetries of a triangle and a constant map from transitions made of
+/// them.
+///
+/// **Limits.** The maps are majorities, so the monoid describes a simplified head, the more so the higher the conflict
+/// rate. It depends on the tokens, on the number of states, and on the basis of the head. After `x y` and after `y x`
+/// the last query belongs to another token, which alone can make the rows differ.
+///
+/// Attention is causal, so one run of the prompt with `x` and `y` appended has all three rows: before, after `x`, after
+/// `x y`.
 ///
 /// ```
 /// use attention_tokens::{experiments::appending, prelude::*};
@@ -55,7 +74,7 @@ pub struct Appending {
 /// let model = Gpt2::from_pretrained("demo", LoadOptions::default())?;
 /// let tokens = [model.to_single_token(" and")?, model.to_single_token(".")?];
 /// let result = appending(&model, 0, 1, &["The next bus is late", "Monday, Tuesday"], &tokens, Projection::Notebook)?;
-/// // 6 and 4 positions; each token after the prompt itself (seen twice) and after both tokens.
+/// // 10 positions: each token is appended to the prompts, and to the prompts with either of the two tokens appended.
 /// assert_eq!(result.maps[0].n_observations(), 10 + 2 * 10);
 /// # Ok::<(), Error>(())
 /// ```
@@ -75,22 +94,22 @@ pub fn appending(
     check_count("appending", "tokens", tokens.len(), 1, None)?;
     let n = tokens.len();
     let mut maps = vec![TokenMap::new(); n];
-    let (mut same, mut by_chance) = (Array2::<f32>::zeros((n, n)), Array2::<f32>::zeros((n, n)));
+    let (mut same, mut by_chance) = (Array2::<f32>::zeros((n, n)), Array2::<f32>::zeros((n, n))); // [x, y]
     let mut positions = 0;
     for prompt in prompts {
         let prompt = model.to_tokens(prompt)?;
         let pos = prompt.len();
-        let longer = tokens.iter().flat_map(|&x| tokens.iter().map(move |&y| [x, y]));
-        let batch: Vec<Vec<u32>> = longer.map(|pair| [prompt.as_slice(), &pair].concat()).collect();
+        let appended_pairs = tokens.iter().flat_map(|&x| tokens.iter().map(move |&y| [x, y]));
+        let batch: Vec<Vec<u32>> = appended_pairs.map(|pair| [prompt.as_slice(), &pair].concat()).collect();
         let options = RunOptions::for_head_data().layers([layer]);
         let (_, cache) = model.run_with_cache_options(batch, options)?;
         let data = head_data(model, &cache, layer, head, DecodeOptions { projection, top_k: 1 })?;
-        // After x, then y, at [x][y]: what is said of the prompt's positions.
+        // The last row after x y, at the prompt's positions: [x] [y] [pos].
         let mut last: Vec<Vec<Vec<u32>>> = vec![Vec::with_capacity(n); n];
         for (index, data) in data.prompts().iter().enumerate() {
             let (x, y) = (index / n, index % n);
             let [before, after_x, after_y] = [pos - 1, pos, pos + 1].map(|query| data.tokens_of_query(query));
-            // Each first step is in n of the runs: it is counted once.
+            // The transition from the prompt to the prompt with x is in n runs, and counts once.
             if y == 0 {
                 before.iter().zip(&after_x).for_each(|(&from, &to)| maps[x].observe(from, to));
             }
@@ -119,11 +138,13 @@ pub fn appending(
 }
 
 impl Appending {
+    /// A token as tables and figures show it, in quotation marks.
     fn label(&self, token: u32) -> String {
         format!("“{}”", self.labels.label(token))
     }
 
-    /// For each appended token: whether it is a map of tokens to tokens, and what kind of one.
+    /// A table with a row for each appended token: how close it is to a map, whether that is injective, and its fixed
+    /// points.
     pub fn table(&self) -> Table {
         let row = |(&token, map): (&u32, &TokenMap)| {
             let fixed = map.fixed_points();
@@ -144,7 +165,7 @@ impl Appending {
         Table::new(self.caption("Appending"), &header, self.appended.iter().zip(&self.maps).map(row).collect())
     }
 
-    /// The share of positions where the order of two appended tokens does not matter.
+    /// [`commuting`](Self::commuting) as a matrix: where the order of two appended tokens does not matter.
     pub fn plot_commuting(&self) -> Figure {
         let names = || self.appended.iter().map(|&token| self.label(token));
         let text = |((x, y), share): ((usize, usize), &f32)| {
@@ -166,7 +187,8 @@ impl Appending {
         .figure()
     }
 
-    /// The tokens that steps begin at, most frequent first, at most `max_states` of them, as the states that the maps act on.
+    /// The states that the maps act on: the `max_states` most frequent IN tokens, most frequent first. Shape: →
+    /// `[state]`.
     fn states(&self, max_states: usize) -> Vec<u32> {
         let mut counts: BTreeMap<u32, u64> = BTreeMap::new();
         for (token, count) in self.maps.iter().flat_map(TokenMap::in_counts) {
@@ -177,8 +199,9 @@ impl Appending {
         states.into_iter().take(max_states).map(|(_, token)| token).collect()
     }
 
-    /// The maps as functions on the `max_states` most frequent tokens, each going where it went most often. One more state, the last,
-    /// is for everything else: tokens beyond these, and steps that were never seen. It stays where it is.
+    /// The states, and the maps as functions on them: each state goes to its most frequent OUT token. One more state,
+    /// the last, stands for all other tokens and for transitions that were not observed; it maps to itself. Shape: →
+    /// `[state]`, `[appended] [state + 1]`.
     fn functions(&self, max_states: usize) -> (Vec<u32>, Vec<Vec<usize>>) {
         let states = self.states(max_states);
         let other = states.len();
@@ -192,9 +215,9 @@ impl Appending {
         (states, functions)
     }
 
-    /// What the maps generate, each taken as a function: of the `max_states` most frequent tokens, each goes where it went most
-    /// often. (Everything else is one more state, which stays where it is.) How far the steps are from such functions is the
-    /// conflict rate in [`table`](Self::table); the monoid says nothing of what is above it.
+    /// The monoid that the maps generate, each taken as a function on the `max_states` most frequent tokens: a token
+    /// maps to its most frequent OUT token. (One more state stands for all other tokens, and maps to itself.) The
+    /// conflict rates in [`table`](Self::table) measure how much of the transitions these functions leave out.
     ///
     /// # Errors
     /// As for [`Monoid::generated_by`].
@@ -204,23 +227,23 @@ impl Appending {
         Monoid::generated_by(&names.zip(functions).collect::<Vec<_>>(), max_size)
     }
 
-    /// The steps between the `max_states` most frequent tokens as a graph: an arrow from each token to where it went most often, in
-    /// another colour for each appended token. The pointer says which; a token that stays is in no arrow, but in the text of its
-    /// node.
+    /// The graph of the maps on the `max_states` most frequent tokens: an arrow from each token to its most frequent
+    /// OUT token, in a colour for each appended token. Fixed points have no arrow; the hover text of a node lists where
+    /// each map takes it.
     pub fn plot_transitions(&self, max_states: usize) -> Figure {
         let (states, functions) = self.functions(max_states);
         let edges: Vec<Vec<(usize, usize)>> = functions
             .iter()
             .map(|to| (0..states.len()).map(|from| (from, to[from])).filter(|&(from, to)| from != to).collect())
             .collect();
-        // The state of everything else is drawn only where something goes there.
+        // The state of all other tokens is drawn only if an arrow ends there.
         let used = edges.iter().flatten().any(|&(_, to)| to == states.len());
         let n_nodes = states.len() + usize::from(used);
-        let places = graph_layout::layered(n_nodes, edges.iter().flatten().copied());
+        let positions = graph_layout::layered(n_nodes, edges.iter().flatten().copied());
         let name = |state: usize| states.get(state).map_or("anything else".into(), |&token| self.label(token));
         let n = self.appended.len();
         let arrows = edges.iter().enumerate().map(|(index, edges)| {
-            let points = edges.iter().flat_map(|&(from, to)| [places[from], places[to]]).collect();
+            let points = edges.iter().flat_map(|&(from, to)| [positions[from], positions[to]]).collect();
             let shade = Color::of_layer(index, n);
             let name = format!("append {}", self.label(self.appended[index]));
             Series { symbol: index, ..Series::new(name, Form::Arrows, shade, points) }
@@ -233,7 +256,7 @@ impl Appending {
         let nodes = Series {
             texts: (0..n_nodes).map(text).collect(),
             labels: (0..n_nodes).map(name).collect(),
-            ..Series::new("", Form::Points, Color::Text, places.clone())
+            ..Series::new("", Form::Points, Color::Text, positions.clone())
         };
         Chart {
             title: self.caption("Where tokens go"),
@@ -244,6 +267,7 @@ impl Appending {
         .figure()
     }
 
+    /// A figure's title with the head, the projection and the number of prompts.
     fn caption(&self, title: &str) -> String {
         let prompts = if self.n_prompts == 1 { "prompt" } else { "prompts" };
         let (layer, head, projection) = (self.layer, self.head, self.projection.name());
@@ -259,8 +283,8 @@ mod tests {
         steps.iter().copied().collect()
     }
 
-    /// Steps of constructed actions, through the same way as a model's: states, functions, monoid.
-    fn acting(maps: Vec<TokenMap>) -> Appending {
+    /// A result with constructed transitions, in the place of a model's.
+    fn appending_with(maps: Vec<TokenMap>) -> Appending {
         let n = maps.len();
         Appending {
             layer: 0,
@@ -276,23 +300,24 @@ mod tests {
     }
 
     #[test]
-    fn constructed_actions_generate_their_groups() {
-        let turn = map(&[(10, 20), (20, 30), (30, 10)]);
+    fn constructed_maps_generate_their_groups() {
+        let rotation = map(&[(10, 20), (20, 30), (30, 10)]);
         let swap = map(&[(10, 10), (20, 30), (30, 20)]);
-        let cyclic = acting(vec![turn.clone()]).monoid(10, 100).unwrap();
+        let cyclic = appending_with(vec![rotation.clone()]).monoid(10, 100).unwrap();
         assert_eq!((cyclic.len(), cyclic.is_group(), cyclic.is_commutative()), (3, true, true));
-        let s3 = acting(vec![turn.clone(), swap]).monoid(10, 100).unwrap();
+        let s3 = appending_with(vec![rotation.clone(), swap]).monoid(10, 100).unwrap();
         assert_eq!((s3.len(), s3.is_group(), s3.is_commutative()), (6, true, false));
-        let constant = acting(vec![map(&[(10, 20), (20, 20), (30, 20)])]).monoid(10, 100).unwrap();
+        let constant = appending_with(vec![map(&[(10, 20), (20, 20), (30, 20)])]).monoid(10, 100).unwrap();
         assert_eq!((constant.len(), constant.is_group(), constant.groups().len()), (2, false, 2));
-        // With two of three states kept, the turn leads out of them, and cannot be undone.
-        let cut = acting(vec![turn]).monoid(2, 100).unwrap();
+        // On two of the three states, the rotation leads out of them and is not invertible.
+        let cut = appending_with(vec![rotation]).monoid(2, 100).unwrap();
         assert!(!cut.is_group());
     }
 
     #[test]
-    fn transitions_are_drawn_with_every_state_once() {
-        let figure = acting(vec![map(&[(1, 2), (2, 3), (3, 1)]), map(&[(1, 1), (2, 9), (3, 1)])]).plot_transitions(10);
+    fn plot_transitions_draws_every_state_once() {
+        let figure =
+            appending_with(vec![map(&[(1, 2), (2, 3), (3, 1)]), map(&[(1, 1), (2, 9), (3, 1)])]).plot_transitions(10);
         let json: serde_json::Value = serde_json::from_str(&figure.to_json()).unwrap();
         let traces = json["data"].as_array().unwrap();
         assert_eq!(traces.len(), 3);

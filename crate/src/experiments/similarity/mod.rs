@@ -1,8 +1,10 @@
-//! Whether inputs alike in structure or meaning give alike patterns of attention tokens.
+//! Similarity of patterns: do prompts of similar structure or meaning give similar patterns of attention tokens?
 
+mod design;
 mod measure;
 mod paired_test;
 mod permutation;
 
+pub use design::{Controls, PromptPair};
 pub use measure::PatternMeasure;
-pub use paired_test::{Controls, HeadSimilarity, PromptPair, SimilarityOptions, SimilarityTest, similarity_test};
+pub use paired_test::{HeadSimilarity, SimilarityOptions, SimilarityTest, similarity_test};

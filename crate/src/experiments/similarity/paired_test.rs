@@ -1,79 +1,34 @@
-//! Do inputs that are alike in structure or in meaning give alike patterns?
-//!
-//! For each head, pairs of alike prompts are compared with controls: the first prompt of the pair with others of the same length
-//! as the second. The statistic is the mean over pairs of (similarity of the pair − mean similarity to its controls). If being
-//! alike does not matter, the second prompt is exchangeable with its controls: the p-value is the share of random exchanges, the
-//! same ones for every head, that give as much. It is corrected for the number of heads by the largest statistic among them
-//! (Westfall and Young: Resampling-based multiple testing, 1993), each in units of its own spread. Intervals are percentiles of the
-//! statistic over pairs drawn with replacement.
+//! Paired test: do similar prompts give similar patterns of attention tokens?
 
-use rand::seq::SliceRandom;
-use rand::{Rng, SeedableRng};
-use rand_chacha::ChaCha8Rng;
-
+use super::design::{Controls, Design, PromptPair};
 use super::measure::PatternMeasure;
 use super::permutation::{bootstrap_intervals, difference, permutation_p};
-use crate::attention_tokens::{DecodeOptions, HeadData, layer_data};
+use crate::attention_tokens::{DecodeOptions, layer_data};
 use crate::decode::Projection;
-use crate::error::{Error, Result, check_count};
-use crate::model::ActivationCache;
-use crate::model::{Gpt2, RunOptions};
+use crate::error::Result;
+use crate::experiments::random::seeded_rng;
+use crate::model::Gpt2;
 use crate::plot::{Chart, ChartAxis, Color, Figure, Form, Series, Table};
 
-/// Prompts that are alike in something.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PromptPair {
-    /// In what they are alike; only pairs of one kind are tested together.
-    pub kind: String,
-    /// The first prompt.
-    pub a: String,
-    /// The second prompt.
-    pub b: String,
-}
-
-impl PromptPair {
-    /// The pairs that come with the crate: twelve of kind `"structure"` (the same sentence with other words) and twelve of kind
-    /// `"meaning"` (the same statement said otherwise). In GPT-2's tokens, both prompts of a pair have the same length.
-    pub fn shipped() -> Vec<Self> {
-        let mut csv = csv::Reader::from_reader(include_str!("../../../data/pairs.csv").as_bytes());
-        let pairs = csv.records().map(|record| record.expect("the crate's own file is well-formed"));
-        pairs.map(|pair| Self { kind: pair[0].into(), a: pair[1].into(), b: pair[2].into() }).collect()
-    }
-}
-
-/// What the second prompt of a pair is compared with.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Controls {
-    /// Prompts of other pairs of any kind, as long as the second prompt: they differ from it in words and in structure.
-    #[default]
-    OtherPrompts,
-    /// The second prompt's own tokens in a random order, the first (beginning-of-sequence) in its place: the same words without
-    /// their structure.
-    Shuffled,
-    /// The second prompt with every token replaced by one drawn from all prompts, but for the tokens that the first prompt has at
-    /// the same position: the same shared words in the same places, and nothing else in common.
-    SharedWords,
-}
-
-/// How to test.
+/// Options of [`similarity_test()`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SimilarityOptions {
     /// The projection that tokens are decoded with.
     pub projection: Projection,
-    /// How patterns are compared.
+    /// The similarity of two patterns.
     pub measure: PatternMeasure,
-    /// What pairs are compared with.
+    /// The prompts that pairs are compared with.
     pub controls: Controls,
-    /// At most so many controls a pair.
+    /// Maximum number of controls for each pair.
     pub n_controls: usize,
-    /// Random exchanges, and random draws for the intervals. The smallest p-value is 1 / (this + 1).
+    /// Number of permutations, and of bootstrap samples. The smallest possible p-value is 1 / (`resamples` + 1).
     pub resamples: usize,
-    /// Of the random numbers: the same seed gives the same result.
+    /// Seed of the random numbers: the same seed gives the same result.
     pub seed: u64,
 }
 
 impl Default for SimilarityOptions {
-    /// The `Notebook` projection, adjusted Rand index, 4 other prompts as controls, 4999 resamples.
+    /// The `Notebook` projection, the adjusted Rand index, 4 other prompts as controls, 4999 resamples, seed 0.
     fn default() -> Self {
         Self {
             projection: Projection::default(),
@@ -86,46 +41,65 @@ impl Default for SimilarityOptions {
     }
 }
 
-/// The outcome of one head.
+/// The result of [`similarity_test()`] for one head.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct HeadSimilarity {
     /// The layer, from 0.
     pub layer: usize,
     /// The head of the layer, from 0.
     pub head: usize,
-    /// Mean similarity within pairs.
+    /// Mean over pairs of the similarity of the two prompts' patterns.
     pub of_pairs: f64,
-    /// Mean similarity to controls.
+    /// Mean over pairs of the mean similarity of the first prompt to the controls.
     pub of_controls: f64,
-    /// The first minus the second.
+    /// The statistic: `of_pairs − of_controls`.
     pub difference: f64,
-    /// 95% interval of the difference, over pairs drawn with replacement.
+    /// 95% bootstrap percentile interval of the difference, over pairs drawn with replacement.
     pub interval: [f64; 2],
-    /// One-sided permutation p-value: pairs are more alike than controls.
+    /// One-sided permutation p-value, for pairs more similar than controls.
     pub p: f64,
-    /// The same, corrected for the number of heads.
+    /// The p-value corrected for the number of heads (Westfall-Young max-T).
     pub p_corrected: f64,
 }
 
-/// The outcome of every head.
+/// The result of [`similarity_test()`].
 #[derive(Clone, Debug)]
 pub struct SimilarityTest {
     /// The kind of the pairs.
     pub kind: String,
-    /// How it was tested.
+    /// The options of the test.
     pub options: SimilarityOptions,
     /// Number of pairs.
     pub n_pairs: usize,
-    /// Share of the positions behind the first at which both prompts of a pair have the same token: heads of the first layer see
-    /// little else.
+    /// Mean proportion of positions, after the first, with the same token in both prompts of a pair. In the first layer
+    /// a query and a key depend on their own token and position alone, so equal tokens make equal patterns there.
     pub equal_tokens_in_pairs: f64,
-    /// The same of first prompts and controls.
+    /// The same proportion between first prompts and controls.
     pub equal_tokens_in_controls: f64,
     /// Every head, layer by layer.
     pub heads: Vec<HeadSimilarity>,
 }
 
-/// Tests the pairs of one kind, on every head of a model. The other pairs serve as controls.
+/// Tests on every head whether the pairs of one kind have more similar patterns of attention tokens than controls.
+///
+/// **Question.** The original claims that prompts of similar structure or meaning give similar patterns.
+///
+/// **Statistic.** For each head, the mean over pairs of a [`PatternMeasure`]:
+///
+/// ```text
+/// difference = mean_pairs( similarity(a, b) − mean_controls similarity(a, control) )
+/// ```
+///
+/// **Control.** [`Controls`] take the place of the second prompt; `pairs` of every kind serve as
+/// [`Controls::OtherPrompts`]. Under the null hypothesis the second prompt is exchangeable with its controls, which
+/// gives permutation p-values. They are corrected for the number of heads by the max-T procedure (Westfall and Young:
+/// Resampling-Based Multiple Testing, Wiley, 1993); each exchange is made for all heads at once, so that dependent
+/// heads are not corrected for as if they were independent.
+///
+/// **Limits.** Twelve pairs find only differences that are large against their spread. A difference need not come from
+/// structure or meaning: compare `equal_tokens_in_pairs` with `equal_tokens_in_controls`, and test against
+/// [`Controls::SharedWords`]. The adjusted Rand index compares cells in place, so a phrase that moves counts as another
+/// pattern.
 ///
 /// ```
 /// use attention_tokens::experiments::{PromptPair, SimilarityOptions, similarity_test};
@@ -148,22 +122,21 @@ pub fn similarity_test(
     kind: &str,
     options: SimilarityOptions,
 ) -> Result<SimilarityTest> {
-    let mut random = ChaCha8Rng::seed_from_u64(options.seed);
-    let design = Design::new(model, pairs, kind, options, &mut random)?;
-    let n_pairs = design.comparisons.len();
+    let mut rng = seeded_rng(options.seed);
+    let design = Design::new(model, pairs, kind, options, &mut rng)?;
+    let n_pairs = design.n_pairs();
     let cache = design.run(model)?;
     let decode = DecodeOptions { projection: options.projection, top_k: 1 };
-    // Per head and pair: the similarity of the pair, then those to its controls.
-    let mut similarities: Vec<([usize; 2], Vec<Vec<f64>>)> = Vec::new();
+    let mut similarities: Vec<([usize; 2], Vec<Vec<f64>>)> = Vec::new(); // [head] [pair] [1 + controls]
     for layer in 0..model.config().n_layers {
         for head in layer_data(model, &cache, layer, decode)? {
             similarities.push(([layer, head.head], design.similarities(&head, options.measure)));
         }
     }
     let rows: Vec<&Vec<Vec<f64>>> = similarities.iter().map(|(_, rows)| rows).collect();
-    let p_values = permutation_p(&rows, options.resamples, &mut random);
-    let intervals = bootstrap_intervals(&rows, options.resamples, &mut random);
-    let of_head = |(index, ([layer, head], rows)): (usize, &([usize; 2], Vec<Vec<f64>>))| {
+    let p_values = permutation_p(&rows, options.resamples, &mut rng);
+    let intervals = bootstrap_intervals(&rows, options.resamples, &mut rng);
+    let result = |(index, ([layer, head], rows)): (usize, &([usize; 2], Vec<Vec<f64>>))| {
         let of_pairs = rows.iter().map(|row| row[0]).sum::<f64>() / n_pairs as f64;
         let difference = rows.iter().map(|row| difference(row, 0)).sum::<f64>() / n_pairs as f64;
         let (p, p_corrected) = p_values[index];
@@ -171,153 +144,25 @@ pub fn similarity_test(
         HeadSimilarity { layer: *layer, head: *head, of_pairs, of_controls, difference, interval, p, p_corrected }
     };
     let [equal_tokens_in_pairs, equal_tokens_in_controls] = design.equal_tokens();
-    let heads = similarities.iter().enumerate().map(of_head).collect();
+    let heads = similarities.iter().enumerate().map(result).collect();
     let kind = kind.into();
     Ok(SimilarityTest { kind, options, n_pairs, equal_tokens_in_pairs, equal_tokens_in_controls, heads })
 }
 
-/// Which prompts are run and compared.
-struct Design {
-    /// Every prompt that is needed, once.
-    prompts: Vec<Vec<u32>>,
-    /// For each pair, the first prompt, the second, and the controls of the second.
-    comparisons: Vec<(usize, Vec<usize>)>,
-}
-
-impl Design {
-    fn new(
-        model: &Gpt2,
-        pairs: &[PromptPair],
-        kind: &str,
-        options: SimilarityOptions,
-        random: &mut ChaCha8Rng,
-    ) -> Result<Self> {
-        const WHAT: &str = "similarity_test";
-        check_count(WHAT, "n_controls", options.n_controls, 1, None)?;
-        check_count(WHAT, "resamples", options.resamples, 1, None)?;
-        let mut tokens = Vec::with_capacity(pairs.len());
-        for pair in pairs {
-            tokens.push([model.to_tokens(&pair.a)?, model.to_tokens(&pair.b)?]);
-        }
-        let all_words: Vec<u32> = tokens.iter().flatten().flat_map(|prompt| prompt.iter().skip(1).copied()).collect();
-        let mut design = Self { prompts: Vec::new(), comparisons: Vec::new() };
-        for (index, pair) in pairs.iter().enumerate().filter(|(_, pair)| pair.kind == kind) {
-            let [a, b] = &tokens[index];
-            if options.measure == PatternMeasure::AdjustedRand && a.len() != b.len() {
-                return Err(Error::Shape {
-                    what: format!("{WHAT}: the tokens of {:?}, paired with {:?}", pair.b, pair.a),
-                    axes: "[pos]",
-                    expected: vec![a.len()],
-                    found: vec![b.len()],
-                    hint: "PatternMeasure::RowEdits compares prompts of different lengths",
-                });
-            }
-            let controls: Vec<Vec<u32>> = match options.controls {
-                Controls::OtherPrompts => {
-                    let others = tokens.iter().enumerate().filter(|&(other, _)| other != index);
-                    let same_length = others.flat_map(|(_, pair)| pair).filter(|other| other.len() == b.len());
-                    let mut controls: Vec<Vec<u32>> =
-                        same_length.filter(|&other| other != a && other != b).cloned().collect();
-                    controls.shuffle(random);
-                    controls.truncate(options.n_controls);
-                    controls
-                }
-                Controls::Shuffled => {
-                    let shuffled = || {
-                        let mut tokens = b.clone();
-                        tokens.get_mut(1..).into_iter().for_each(|tokens| tokens.shuffle(random));
-                        tokens
-                    };
-                    std::iter::repeat_with(shuffled).take(options.n_controls).collect()
-                }
-                Controls::SharedWords => {
-                    let mut replaced = |(position, &token): (usize, &u32)| {
-                        let of_a = a.get(position);
-                        if position == 0 || of_a == Some(&token) {
-                            return token;
-                        }
-                        // Prompts of one word have no other.
-                        let mut draw = || all_words[random.random_range(0..all_words.len())];
-                        (0..100).map(|_| draw()).find(|drawn| Some(drawn) != of_a).unwrap_or(token)
-                    };
-                    let replaced = || b.iter().enumerate().map(&mut replaced).collect();
-                    std::iter::repeat_with(replaced).take(options.n_controls).collect()
-                }
-            };
-            if controls.is_empty() {
-                return Err(Error::Count {
-                    function: WHAT,
-                    what: format!("other prompts with the {} tokens of {:?}", b.len(), pair.b),
-                    found: 0,
-                    min: 1,
-                    max: None,
-                    hint: Some("add pairs, or take Controls::Shuffled"),
-                });
-            }
-            let first = design.prompt(a);
-            let second = std::iter::once(b).chain(&controls).map(|prompt| design.prompt(prompt)).collect();
-            design.comparisons.push((first, second));
-        }
-        if design.comparisons.is_empty() {
-            let mut found: Vec<String> = pairs.iter().map(|pair| pair.kind.clone()).collect();
-            found.dedup();
-            return Err(Error::NoPairsOfKind { kind: kind.into(), found });
-        }
-        Ok(design)
-    }
-
-    /// The index of a prompt, which is added if it is new.
-    fn prompt(&mut self, prompt: &[u32]) -> usize {
-        let at = self.prompts.iter().position(|other| other == prompt);
-        at.unwrap_or_else(|| {
-            self.prompts.push(prompt.to_vec());
-            self.prompts.len() - 1
-        })
-    }
-
-    fn run(&self, model: &Gpt2) -> Result<ActivationCache> {
-        Ok(model.run_with_cache_options(self.prompts.clone(), RunOptions::for_head_data())?.1)
-    }
-
-    /// For each pair, the similarity of the pair and those to its controls.
-    fn similarities(&self, head: &HeadData, measure: PatternMeasure) -> Vec<Vec<f64>> {
-        let prompts = head.prompts();
-        let similarity = |a: usize, b: usize| {
-            measure.similarity(&prompts[a], &prompts[b]).expect("lengths were compared where the measure needs it")
-        };
-        let row = |(a, others): &(usize, Vec<usize>)| others.iter().map(|&b| similarity(*a, b)).collect();
-        self.comparisons.iter().map(row).collect()
-    }
-
-    /// The share of positions with the same token, in pairs and in controls.
-    fn equal_tokens(&self) -> [f64; 2] {
-        let share = |a: usize, b: usize| {
-            let (a, b) = (&self.prompts[a][1..], &self.prompts[b][1..]);
-            a.iter().zip(b).filter(|(a, b)| a == b).count() as f64 / a.len().max(b.len()).max(1) as f64
-        };
-        let of_row = |(a, others): &(usize, Vec<usize>)| {
-            let shares: Vec<f64> = others.iter().map(|&b| share(*a, b)).collect();
-            [shares[0], shares[1..].iter().sum::<f64>() / (shares.len() - 1) as f64]
-        };
-        let rows: Vec<[f64; 2]> = self.comparisons.iter().map(of_row).collect();
-        [0, 1].map(|of| rows.iter().map(|row| row[of]).sum::<f64>() / rows.len() as f64)
-    }
-}
-
 impl SimilarityTest {
-    /// The heads, largest difference first.
+    /// The heads by difference, largest first.
     pub fn ranked(&self) -> Vec<HeadSimilarity> {
         let mut heads = self.heads.clone();
         heads.sort_by(|a, b| b.difference.total_cmp(&a.difference));
         heads
     }
 
-    /// The heads with a corrected p-value of at most `level`, largest difference first.
+    /// The heads with a corrected p-value of at most `level`, by difference, largest first.
     pub fn significant(&self, level: f64) -> Vec<HeadSimilarity> {
         self.ranked().into_iter().filter(|head| head.p_corrected <= level).collect()
     }
 
-    /// Every head, ranked, as a table.
+    /// A table with a row for each head, by difference, largest first.
     pub fn table(&self) -> Table {
         let row = |head: &HeadSimilarity| {
             let name = format!("{}.{}", head.layer, head.head);
@@ -331,7 +176,7 @@ impl SimilarityTest {
         Table::new(self.caption(), &header, self.ranked().iter().map(row).collect())
     }
 
-    /// The heads by rank, each with its difference and interval; a star marks a corrected p-value of at most 0.05.
+    /// The difference and its interval for each head, by rank. A star marks a corrected p-value of at most 0.05.
     pub fn plot(&self) -> Figure {
         let ranked = self.ranked();
         let n_layers = self.heads.last().map_or(0, |head| head.layer + 1);

@@ -1,27 +1,29 @@
-//! A map of words: the embeddings of the tokens that heads use, in two dimensions.
+//! Map of a vocabulary: the embeddings of the most frequent tokens in two dimensions, by PCA or t-SNE.
 
 use std::collections::BTreeMap;
 
 use ndarray::{Array2, Axis, s};
 
-use super::counts::{Component, VocabularyCounts, ranked};
+use super::counts::{Component, VocabularyCounts};
+use super::rank_frequency::ranked;
 use crate::error::{Error, Result, check_count};
-use crate::experiments::singular_vectors::of_gram;
+use crate::experiments::singular_vectors::svd_of_gram;
 use crate::model::Gpt2;
 use crate::plot::{Chart, ChartAxis, Color, Figure, Form, Series};
 
-/// How embeddings come to two dimensions.
+/// Reduction of embeddings to two dimensions.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum MapMethod {
-    /// The two principal components of the embeddings: what varies most. Distances are shortened, never invented.
+    /// The projection on the first two principal components, the directions of largest variance. It can shorten
+    /// distances but not lengthen them.
     #[default]
     Pca,
-    /// t-SNE (van der Maaten and Hinton, Journal of Machine Learning Research 9, 2008), exact, from the principal components, with
-    /// 1000 steps: neighbours stay neighbours; distances between groups and the sizes of groups mean nothing. Needs the feature
-    /// `tsne`, which the compiled library of notebooks has.
+    /// t-SNE (van der Maaten and Hinton, Journal of Machine Learning Research 9, 2008), exact, started from the
+    /// principal components, with 1000 steps. It keeps neighbours together; distances between groups and sizes of
+    /// groups mean nothing. Needs the feature `tsne`, which the prebuilt library of notebooks has.
     #[cfg(feature = "tsne")]
     TSne {
-        /// About how many neighbours count for each token; at most a third of the number of tokens.
+        /// Effective number of neighbours of a token, from 1 to (*n* − 1) / 3 for *n* tokens.
         perplexity: f64,
     },
 }
@@ -37,27 +39,34 @@ impl MapMethod {
     }
 }
 
-/// Tokens with places, and the layers that use them.
+/// The most frequent tokens in two dimensions, each with the layer that uses it most.
+///
+/// **Question.** Do layers have regions of meaning of their own?
+///
+/// **Statistic.** The rows of `W_E` of the most frequent tokens, reduced by a [`MapMethod`]. The colour is the layer
+/// with the largest count of the token.
+///
+/// **Limits.** Two dimensions hold a small part of the variance: compare [`variance`](Self::variance).
 #[derive(Clone, Debug)]
 pub struct EmbeddingMap {
-    /// What was counted.
+    /// The component that was counted.
     pub component: Component,
-    /// How the places were found.
+    /// The reduction to two dimensions.
     pub method: MapMethod,
-    /// The tokens, most frequent first.
+    /// The tokens, most frequent first. Shape: `[token]`.
     pub tokens: Vec<u32>,
-    /// Where each token lies. Shape: `[token, 2]`.
+    /// The coordinates of each token. Shape: `[token, 2]`.
     pub places: Array2<f64>,
-    /// The layer whose heads use each token most often; the lowest of equals.
+    /// The layer whose heads use each token most often; the lowest on a tie. Shape: `[token]`.
     pub layers: Vec<usize>,
-    /// The share of the embeddings' variance along the first and the second principal component.
+    /// The proportion of the embeddings' variance along the first and the second principal component.
     pub variance: [f64; 2],
     labels: Vec<String>,
     n_layers: usize,
 }
 
 impl VocabularyCounts {
-    /// A map of the `max_tokens` most frequent tokens of all heads, by their rows of `W_E`, coloured by the layer that uses them most.
+    /// A map of the `max_tokens` most frequent tokens of all heads. Shape: `W_E [d_vocab, d_model]` → `[token, 2]`.
     ///
     /// # Errors
     /// [`Error::Shape`] or [`Error::OtherCounts`] if it is another model than the one that was counted,
@@ -87,18 +96,18 @@ impl VocabularyCounts {
         for ((layer, _), counts) in self.heads(component) {
             counts.iter().for_each(|(&token, count)| *by_layer[layer].entry(token).or_default() += count);
         }
-        let layer_of = |token: &u32| {
+        let most_frequent_layer = |token: &u32| {
             let count = |layer: &usize| by_layer[*layer].get(token).copied().unwrap_or(0);
             (0..n_layers).max_by_key(|layer| (count(layer), std::cmp::Reverse(*layer))).unwrap_or(0)
         };
-        let layers = tokens.iter().map(layer_of).collect();
+        let layers = tokens.iter().map(most_frequent_layer).collect();
         let labels = tokens.iter().map(|&token| self.label(token)).collect();
         Ok(EmbeddingMap { component, method, tokens, places, layers, variance, labels, n_layers })
     }
 }
 
 impl EmbeddingMap {
-    /// The map, a point for each token; the pointer says which one it is.
+    /// The map, a point for each token; the hover text is the token.
     pub fn plot(&self) -> Figure {
         let series = |layer: usize| {
             let own: Vec<usize> = (0..self.tokens.len()).filter(|&index| self.layers[index] == layer).collect();
@@ -130,37 +139,38 @@ impl EmbeddingMap {
     }
 }
 
-/// The rows along their two principal components, and the share of the variance along each.
-/// Shape: `[n, d]` → `[n, 2]`, `[2]`.
+/// The coordinates of the rows along their first two principal components, and the proportion of the variance along
+/// each. Shape: `[n, d]` → `[n, 2]`, `[2]`.
 fn principal_components(mut rows: Array2<f64>) -> (Array2<f64>, [f64; 2]) {
     let mean = rows.mean_axis(Axis(0)).expect("there are rows");
     rows -= &mean;
-    let (singular_values, directions) = of_gram(rows.t().dot(&rows));
+    let (singular_values, directions) = svd_of_gram(rows.t().dot(&rows));
     let all: f64 = singular_values.iter().map(|value| value * value).sum();
-    let share =
+    let proportion =
         |index: usize| singular_values.get(index).map_or(0.0, |value| value * value / all.max(f64::MIN_POSITIVE));
     let mut places = Array2::zeros((rows.nrows(), 2));
     let dimensions = directions.ncols().min(2);
     places.slice_mut(s![.., ..dimensions]).assign(&rows.dot(&directions.slice(s![.., ..dimensions])));
-    (places, [share(0), share(1)])
+    (places, [proportion(0), proportion(1)])
 }
 
-/// t-SNE from the principal components. On one thread, whose sums are the same each time.
+/// t-SNE of the rows, started from their principal components. It runs on one thread, because the order of its
+/// floating-point sums must be the same each time. Shape: `[n, d]`, `[n, 2]` → `[n, 2]`.
 #[cfg(feature = "tsne")]
 fn t_sne(rows: &Array2<f64>, principal: Array2<f64>, perplexity: f64) -> Result<Array2<f64>> {
     let n = rows.nrows();
-    let max = (n - 1) as f64 / 3.0;
-    if !(1.0..=max).contains(&perplexity) {
-        return Err(Error::Perplexity { found: perplexity, max, n_tokens: n });
+    let max_perplexity = (n - 1) as f64 / 3.0;
+    if !(1.0..=max_perplexity).contains(&perplexity) {
+        return Err(Error::Perplexity { found: perplexity, max: max_perplexity, n_tokens: n });
     }
-    // As scikit-learn begins: small, so that no two groups are far from each other for no reason.
+    // As scikit-learn's `init="pca"`: scaled to a standard deviation of 1e-4, so that no two groups start far apart.
     let spread = principal.column(0).std(0.0).max(f64::MIN_POSITIVE);
     let start: Vec<f64> = principal.iter().map(|x| 1e-4 * x / spread).collect();
     let rows: Vec<Vec<f64>> = rows.outer_iter().map(|row| row.to_vec()).collect();
-    let squared = |a: &Vec<f64>, b: &Vec<f64>| a.iter().zip(b).map(|(a, b)| (a - b) * (a - b)).sum::<f64>();
+    let squared_distance = |a: &Vec<f64>, b: &Vec<f64>| a.iter().zip(b).map(|(a, b)| (a - b) * (a - b)).sum::<f64>();
     let fit = || {
         let mut tsne: bhtsne::tSNE<f64, Vec<f64>> = bhtsne::tSNE::new(&rows);
-        tsne.perplexity(perplexity).initial_embedding(start).exact(squared);
+        tsne.perplexity(perplexity).initial_embedding(start).exact(squared_distance);
         tsne.embedding()
     };
     let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build();
@@ -173,8 +183,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn principal_components_are_what_varies_most() {
-        // Along (1, 1, 0) by ±2, along (0, 0, 1) by ±1.
+    fn principal_components_have_the_largest_variance() {
+        // ±2 along (1, 1, 0) / √2, ±1 along (0, 0, 1).
         let a = 2.0_f64 / 2.0_f64.sqrt();
         let rows = ndarray::arr2(&[[a, a, 5.0], [-a, -a, 5.0], [0.0, 0.0, 6.0], [0.0, 0.0, 4.0]]);
         let (places, variance) = principal_components(rows);
@@ -185,10 +195,10 @@ mod tests {
 
     #[cfg(feature = "tsne")]
     #[test]
-    fn t_sne_keeps_groups_apart_and_gives_the_same_each_time() {
-        // Two groups of points, far from each other.
-        let mut random = fastrand::Rng::with_seed(1);
-        let rows = Array2::from_shape_fn((40, 5), |(row, _)| if row < 20 { 0.0 } else { 50.0 } + random.f64());
+    fn t_sne_separates_groups_and_is_deterministic() {
+        // Two groups of points, far apart.
+        let mut rng = fastrand::Rng::with_seed(1);
+        let rows = Array2::from_shape_fn((40, 5), |(row, _)| if row < 20 { 0.0 } else { 50.0 } + rng.f64());
         let (principal, _) = principal_components(rows.clone());
         let places = t_sne(&rows, principal.clone(), 5.0).unwrap();
         assert_eq!(places, t_sne(&rows, principal.clone(), 5.0).unwrap());

@@ -1,4 +1,4 @@
-//! Counts in files: for dataframe libraries, and to go on with a sweep.
+//! Files of vocabulary counts: CSV and Parquet for dataframes, safetensors to resume a sweep.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 type Row = (usize, usize, Component, u32, u64);
 
 impl VocabularyCounts {
+    /// All counts, head by head. Shape: → `[count]`.
     fn rows(&self) -> impl Iterator<Item = Row> {
         let n_heads = self.source.n_heads;
         let n = Component::ALL.len();
@@ -23,9 +24,10 @@ impl VocabularyCounts {
         })
     }
 
-    /// Writes a row for each count, with names in the first row: `layer`, `head`, `component`, `token_id`, `token`, `count`.
+    /// Writes a CSV file with a row for each count, and the columns `layer`, `head`, `component`, `token_id`, `token`,
+    /// `count`.
     ///
-    /// In pandas: `pandas.read_csv(path, keep_default_na=False)`, as tokens may read `NA` or `null`.
+    /// In pandas: `pandas.read_csv(path, keep_default_na=False)`, because a token may be `NA` or `null`.
     ///
     /// # Errors
     /// [`Error::Write`], naming the file.
@@ -34,6 +36,7 @@ impl VocabularyCounts {
         self.csv(path).map_err(|error| Error::write(path, error))
     }
 
+    /// [`write_csv`](Self::write_csv) with the errors of `csv`.
     fn csv(&self, path: &Path) -> Result<(), csv::Error> {
         let mut csv = csv::Writer::from_path(path)?;
         csv.write_record(["layer", "head", "component", "token_id", "token", "count"])?;
@@ -44,8 +47,9 @@ impl VocabularyCounts {
         Ok(csv.flush()?)
     }
 
-    /// Writes the columns of [`write_csv`](Self::write_csv) as a Parquet file. In pandas: `pandas.read_parquet(path)`; in polars:
-    /// `polars.read_parquet(path)`. Needs the feature `parquet`, which the compiled library of notebooks has.
+    /// Writes the columns of [`write_csv`](Self::write_csv) as a Parquet file. In pandas: `pandas.read_parquet(path)`;
+    /// in polars: `polars.read_parquet(path)`. Needs the feature `parquet`, which the prebuilt library of notebooks
+    /// has.
     ///
     /// # Errors
     /// [`Error::Write`], naming the file.
@@ -55,6 +59,7 @@ impl VocabularyCounts {
         self.parquet(path).map_err(|error| Error::write(path, error))
     }
 
+    /// [`write_parquet`](Self::write_parquet) with the errors of `parquet`.
     #[cfg(feature = "parquet")]
     fn parquet(&self, path: &Path) -> Result<(), parquet::errors::ParquetError> {
         use parquet::data_type::{ByteArray, ByteArrayType, Int32Type, Int64Type};
@@ -62,14 +67,14 @@ impl VocabularyCounts {
         const SCHEMA: &str =
             "message counts { REQUIRED INT32 layer; REQUIRED INT32 head; REQUIRED BINARY component (UTF8);
             REQUIRED INT32 token_id; REQUIRED BINARY token (UTF8); REQUIRED INT64 count; }";
-        /// Rows of a group, which lie in memory together.
+        /// Rows of a row group, whose columns are in memory at once.
         const GROUP: usize = 1 << 20;
         let schema = std::sync::Arc::new(parquet::schema::parser::parse_message_type(SCHEMA)?);
         let mut file = SerializedFileWriter::new(std::fs::File::create(path)?, schema, Default::default())?;
         let rows: Vec<Row> = self.rows().collect();
         for rows in rows.chunks(GROUP) {
             let mut group = file.next_row_group()?;
-            let whole = |of: fn(&Row) -> usize| rows.iter().map(|row| of(row) as i32).collect::<Vec<_>>();
+            let integers = |of: fn(&Row) -> usize| rows.iter().map(|row| of(row) as i32).collect::<Vec<_>>();
             let texts = |of: &dyn Fn(&Row) -> String| {
                 rows.iter().map(|row| ByteArray::from(of(row).as_str())).collect::<Vec<_>>()
             };
@@ -77,10 +82,10 @@ impl VocabularyCounts {
             let mut index = 0;
             while let Some(mut column) = group.next_column()? {
                 match index {
-                    0 => column.typed::<Int32Type>().write_batch(&whole(|row| row.0), None, None)?,
-                    1 => column.typed::<Int32Type>().write_batch(&whole(|row| row.1), None, None)?,
+                    0 => column.typed::<Int32Type>().write_batch(&integers(|row| row.0), None, None)?,
+                    1 => column.typed::<Int32Type>().write_batch(&integers(|row| row.1), None, None)?,
                     2 => column.typed::<ByteArrayType>().write_batch(&texts(&|row| row.2.name().into()), None, None)?,
-                    3 => column.typed::<Int32Type>().write_batch(&whole(|row| row.3 as usize), None, None)?,
+                    3 => column.typed::<Int32Type>().write_batch(&integers(|row| row.3 as usize), None, None)?,
                     4 => column.typed::<ByteArrayType>().write_batch(&texts(&text), None, None)?,
                     _ => {
                         let counts: Vec<i64> = rows.iter().map(|row| row.4 as i64).collect();
@@ -95,7 +100,7 @@ impl VocabularyCounts {
         file.close().map(drop)
     }
 
-    /// Writes the counts so that [`load`](Self::load) gives them back, exactly.
+    /// Writes the counts to a file that [`load`](Self::load) reads back exactly.
     ///
     /// # Errors
     /// [`Error::Write`], naming the file.
@@ -103,8 +108,8 @@ impl VocabularyCounts {
         self.save_state(path.as_ref(), "", 0, 0)
     }
 
-    /// Counts that [`save`](Self::save) has written, or a sweep as its state, of the same model and projection as `like`, which only
-    /// says what is expected: `VocabularyCounts::new(&model, projection)?`.
+    /// Reads counts that [`save`](Self::save) has written, or [`count_file`](super::count_file) as its state. They must
+    /// be of the same model and projection as `like`, for instance `VocabularyCounts::new(&model, projection)?`.
     ///
     /// # Errors
     /// [`Error::Io`] if the file cannot be read, [`Error::Format`] if it holds no counts, [`Error::Shape`] or
@@ -113,18 +118,19 @@ impl VocabularyCounts {
         Ok(Self::read(path.as_ref(), like)?.counts)
     }
 
-    /// Writes counts and the place in a file, so that either the old or the new file is there, whenever it is stopped.
+    /// Writes the counts, and the position of a sweep in its prompts. The file is replaced atomically: whenever the
+    /// process is killed, either the old or the new one is there.
     pub(super) fn save_state(&self, path: &Path, key: &str, offset: u64, n_read: u64) -> Result<()> {
         let (mut index, mut token, mut count) = (Vec::new(), Vec::new(), Vec::new());
-        for (at, counts) in self.counts.iter().enumerate() {
+        for (head_and_component, counts) in self.counts.iter().enumerate() {
             for (&own_token, &own_count) in counts {
-                index.extend_from_slice(&(at as u32).to_le_bytes());
+                index.extend_from_slice(&(head_and_component as u32).to_le_bytes());
                 token.extend_from_slice(&own_token.to_le_bytes());
                 count.extend_from_slice(&own_count.to_le_bytes());
             }
         }
         let n = index.len() / 4;
-        let view = |dtype, bytes| TensorView::new(dtype, vec![n], bytes).expect("as many numbers as counts");
+        let view = |dtype, bytes| TensorView::new(dtype, vec![n], bytes).expect("a number for each count");
         let tensors = [
             ("index", view(Dtype::U32, &index)),
             ("token", view(Dtype::U32, &token)),
@@ -145,12 +151,13 @@ impl VocabularyCounts {
         ];
         let metadata = metadata.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
         let bytes = safetensors::serialize(tensors, Some(metadata)).map_err(|error| Error::write(path, error))?;
-        let beside = path.with_extension("writing");
-        std::fs::write(&beside, bytes).map_err(|error| Error::write(&beside, error))?;
-        std::fs::rename(&beside, path).map_err(|error| Error::write(path, error))
+        let temporary = path.with_extension("writing");
+        std::fs::write(&temporary, bytes).map_err(|error| Error::write(&temporary, error))?;
+        std::fs::rename(&temporary, path).map_err(|error| Error::write(path, error))
     }
 
-    /// What a sweep wrote, with the place in the file and the prompts before it, if it was one with the same key.
+    /// Reads the state of a sweep with the same key: the counts, the byte offset in the prompts, and the number of
+    /// prompts before it.
     pub(super) fn load_state(path: &Path, like: &Self, key: &str) -> Result<(Self, u64, u64)> {
         let read = Self::read(path, like)?;
         if read.key != key {
@@ -160,6 +167,7 @@ impl VocabularyCounts {
         Ok((read.counts, read.offset, read.n_read))
     }
 
+    /// Reads and checks a file of counts.
     fn read(path: &Path, like: &Self) -> Result<SavedCounts> {
         let bytes = std::fs::read(path).map_err(Error::io(path))?;
         let wrong = |found: String| Error::Format { path: path.into(), expected: FORMAT.into(), found, source: None };
@@ -184,7 +192,7 @@ impl VocabularyCounts {
             projection: projection.ok_or_else(|| wrong(format!("projection {name:?}")))?,
             fingerprint: number("fingerprint")?,
         };
-        // Only then are sizes those of a model that is there.
+        // Checked before an allocation of these sizes: from here on they are those of `like`.
         like.same_source(&source)?;
         let column = |name: &str, dtype: Dtype| {
             let tensor = tensors.tensor(name).map_err(unreadable)?;
@@ -198,17 +206,16 @@ impl VocabularyCounts {
         if n != n_tokens || n != n_counts {
             return Err(wrong(format!("{n} heads, {n_tokens} tokens and {n_counts} counts")));
         }
-        let small =
-            |bytes: &[u8], row: usize| u32::from_le_bytes(*bytes.as_chunks().0.get(row).expect("as many as rows"));
+        let u32_at = |bytes: &[u8], row: usize| u32::from_le_bytes(*bytes.as_chunks().0.get(row).expect("n rows"));
         let mut counts = Self::empty(source, like.labels.clone());
         counts.n_prompts = number("n_prompts")?;
         let d_vocab = counts.source.d_vocab;
         for row in 0..n {
-            let (at, token) = (small(&index, row) as usize, small(&token, row));
-            let value = u64::from_le_bytes(*count.as_chunks().0.get(row).expect("as many as rows"));
+            let (head_and_component, token) = (u32_at(&index, row) as usize, u32_at(&token, row));
+            let value = u64::from_le_bytes(*count.as_chunks().0.get(row).expect("n rows"));
             let known = (token as usize) < d_vocab;
-            let Some(own) = counts.counts.get_mut(at).filter(|_| known) else {
-                return Err(wrong(format!("token {token} of head and component {at} in row {row}")));
+            let Some(own) = counts.counts.get_mut(head_and_component).filter(|_| known) else {
+                return Err(wrong(format!("token {token} of head and component {head_and_component} in row {row}")));
             };
             own.insert(token, value);
         }
@@ -216,12 +223,16 @@ impl VocabularyCounts {
     }
 }
 
-/// What a file holds.
+/// The contents of a file of counts.
 struct SavedCounts {
     counts: VocabularyCounts,
+    /// [`PromptFile::key`](super::prompt_file::PromptFile::key) of the sweep; empty if it is not the state of one.
     key: String,
+    /// Byte offset of the next prompt.
     offset: u64,
+    /// Number of prompts before the offset, of all shards.
     n_read: u64,
 }
 
+/// Format name and version, in the file's metadata and in error messages.
 const FORMAT: &str = "counts of attention tokens, version 1";

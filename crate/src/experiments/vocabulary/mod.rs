@@ -1,8 +1,11 @@
-//! Heads' vocabularies: attention tokens counted over many prompts, shared tokens, a map of tokens.
+//! Vocabularies of heads: attention tokens counted over prompts or a file of prompts, shared tokens, a map of their
+//! embeddings.
 
 mod counts;
 mod embedding_map;
 mod files;
+mod prompt_file;
+mod rank_frequency;
 mod shared_tokens;
 mod sweep;
 

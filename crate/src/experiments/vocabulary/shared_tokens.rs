@@ -1,28 +1,78 @@
-//! Which heads share words with which.
+//! Tokens that heads share: common to every head, or between pairs of heads as Jaccard overlap.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ndarray::Array2;
 
 use super::counts::{Component, VocabularyCounts};
-use crate::plot::{ChartAxis, Figure, MatrixChart};
+use crate::plot::{ChartAxis, Figure, MatrixChart, Table};
 
-/// The tokens that each pair of heads shares.
+/// The number of tokens that each pair of heads shares, and their Jaccard overlap.
+///
+/// ```text
+/// jaccard(a, b) = tokens that both heads use / tokens that either head uses
+/// ```
 #[derive(Clone, Debug)]
 pub struct SharedTokens {
-    /// What was counted.
+    /// The component that was counted.
     pub component: Component,
     /// The heads as (layer, head), in the order of rows and columns.
     pub heads: Vec<(usize, usize)>,
-    /// Distinct tokens that both heads use; on the diagonal, a head's own. Shape: `[head, head]`.
+    /// Number of distinct tokens that both heads use; on the diagonal, that one head uses. Shape: `[head, head]`.
     pub shared: Array2<u32>,
-    /// Jaccard overlap: shared tokens to the tokens of either; 1 on the diagonal, 0 for a head without any. Shape: `[head, head]`.
+    /// Jaccard overlap, from 0 to 1: 1 on the diagonal, 0 between heads without tokens. Shape: `[head, head]`.
     pub jaccard: Array2<f32>,
     n_prompts: u64,
 }
 
 impl VocabularyCounts {
-    /// The tokens that each pair of heads shares, heads by layer.
+    /// The tokens that every head uses, in each of the given components, most frequent first. Shape: → `[token]`.
+    pub fn common_tokens(&self, components: &[Component]) -> Vec<u32> {
+        let mut common: Option<BTreeSet<u32>> = None;
+        let mut totals: BTreeMap<u32, u64> = BTreeMap::new();
+        for &component in components {
+            for (_, counts) in self.heads(component) {
+                let tokens = counts.keys().copied();
+                common = Some(match common {
+                    None => tokens.collect(),
+                    Some(common) => tokens.filter(|token| common.contains(token)).collect(),
+                });
+            }
+            self.totals(component).into_iter().for_each(|(token, count)| *totals.entry(token).or_default() += count);
+        }
+        let mut common: Vec<u32> = common.unwrap_or_default().into_iter().collect();
+        common.sort_by_key(|token| (std::cmp::Reverse(totals[token]), *token));
+        common
+    }
+
+    /// The number of heads that use each token, as (token, heads): most heads first, then most frequent. Shape: →
+    /// `[token]`.
+    pub fn heads_per_token(&self, component: Component) -> Vec<(u32, usize)> {
+        let mut heads: BTreeMap<u32, usize> = BTreeMap::new();
+        self.heads(component)
+            .flat_map(|(_, counts)| counts.keys())
+            .for_each(|&token| *heads.entry(token).or_default() += 1);
+        let totals = self.totals(component);
+        let mut heads: Vec<(u32, usize)> = heads.into_iter().collect();
+        heads.sort_by_key(|&(token, heads)| (std::cmp::Reverse((heads, totals[&token])), token));
+        heads
+    }
+
+    /// A table of the first `rows` tokens of [`heads_per_token`](Self::heads_per_token), with their number of heads and
+    /// their count.
+    pub fn shared_table(&self, component: Component, rows: usize) -> Table {
+        let totals = self.totals(component);
+        let n_heads = self.source.n_layers * self.source.n_heads;
+        let row = |(token, heads): (u32, usize)| {
+            vec![self.label(token), format!("{heads} of {n_heads}"), totals[&token].to_string()]
+        };
+        let caption =
+            format!("Tokens by the number of heads that use them ({}), {} prompts", component.name(), self.n_prompts);
+        let rows = self.heads_per_token(component).into_iter().take(rows).map(row).collect();
+        Table::new(caption, &["token", "heads", "count"], rows)
+    }
+
+    /// The tokens that each pair of heads shares, heads layer by layer. Shape: → `[head, head]`.
     pub fn shared_tokens(&self, component: Component) -> SharedTokens {
         let (heads, sets): (Vec<(usize, usize)>, Vec<BTreeSet<u32>>) =
             self.heads(component).map(|(head, counts)| (head, counts.keys().copied().collect())).unzip();
@@ -42,15 +92,17 @@ impl VocabularyCounts {
 }
 
 impl SharedTokens {
-    /// The same pairs with heads in the order of a hierarchical clustering (average linkage of one minus the Jaccard overlap): heads
-    /// with alike vocabularies come to lie beside each other.
+    /// The same pairs with the heads in the order of a hierarchical clustering (average linkage of 1 − Jaccard
+    /// overlap), which puts heads with similar vocabularies next to each other. Shape: `[head, head]` → the same,
+    /// permuted.
     pub fn clustered(&self) -> Self {
         let n = self.heads.len();
         let mut distances: Vec<f64> = (0..n)
             .flat_map(|a| (a + 1..n).map(move |b| [a, b]))
             .map(|pair| 1.0 - f64::from(self.jaccard[pair]))
             .collect();
-        // A dendrogram's step joins two clusters, numbered from n on; a cluster's members follow those of what it was joined from.
+        // Each step of the dendrogram joins two clusters into cluster n, n + 1, ...; its members are those of the
+        // first, then the second.
         let mut members: Vec<Vec<usize>> = (0..n).map(|head| vec![head]).collect();
         if n > 1 {
             for step in kodama::linkage(&mut distances, n, kodama::Method::Average).steps() {
@@ -59,27 +111,27 @@ impl SharedTokens {
             }
         }
         let order = members.pop().unwrap_or_default();
-        let at = |[row, column]: [usize; 2]| [order[row], order[column]];
+        let permuted = |row: usize, column: usize| [order[row], order[column]];
         Self {
             heads: order.iter().map(|&head| self.heads[head]).collect(),
-            shared: Array2::from_shape_fn((n, n), |(row, column)| self.shared[at([row, column])]),
-            jaccard: Array2::from_shape_fn((n, n), |(row, column)| self.jaccard[at([row, column])]),
+            shared: Array2::from_shape_fn((n, n), |(row, column)| self.shared[permuted(row, column)]),
+            jaccard: Array2::from_shape_fn((n, n), |(row, column)| self.jaccard[permuted(row, column)]),
             ..*self
         }
     }
 
-    /// The Jaccard overlap of all pairs as a heat map, in the order of [`heads`](Self::heads). The diagonal, which is always 1, is
-    /// left empty.
+    /// The Jaccard overlap of all pairs as a heat map, in the order of [`heads`](Self::heads). The diagonal, which is
+    /// always 1, is empty.
     pub fn plot(&self) -> Figure {
         let names = || self.heads.iter().map(|(layer, head)| format!("{layer}.{head}"));
         let mut values = self.jaccard.clone();
         values.diag_mut().fill(f32::NAN);
         let highest =
             values.iter().filter(|value| value.is_finite()).fold(0.0_f32, |highest, &value| highest.max(value));
-        let names_of: Vec<String> = names().collect();
+        let name: Vec<String> = names().collect();
         let text = |((a, b), &shared): ((usize, usize), &u32)| {
             let [of_a, of_b] = [a, b].map(|head| self.shared[[head, head]]);
-            let (name_a, name_b) = (&names_of[a], &names_of[b]);
+            let (name_a, name_b) = (&name[a], &name[b]);
             format!("{name_a} and {name_b}: {shared} shared, of {of_a} and {of_b}\nJaccard {:.3}", self.jaccard[[a, b]])
         };
         let n_prompts = self.n_prompts;
@@ -99,6 +151,7 @@ impl SharedTokens {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::experiments::vocabulary::counts::tests::counts;
 
     fn shared(jaccard: Array2<f32>) -> SharedTokens {
         let n = jaccard.nrows();
@@ -107,8 +160,17 @@ mod tests {
     }
 
     #[test]
-    fn clustering_puts_alike_heads_beside_each_other() {
-        // 0 and 2 are alike, and so are 1 and 3.
+    fn tokens_are_common_to_every_head_or_counted_by_head() {
+        let counts = counts([&[(5, 2), (7, 1), (9, 4)], &[(7, 8), (9, 1), (11, 1)]]);
+        assert_eq!(counts.common_tokens(&[Component::Qk]), [7, 9]); // 9 times and 5 times
+        assert!(counts.common_tokens(&[Component::Qk, Component::V]).is_empty());
+        assert_eq!(counts.heads_per_token(Component::Qk), [(7, 2), (9, 2), (5, 1), (11, 1)]);
+        assert_eq!(counts.table(Component::Qk).rows()[0], ["0.0", "7", "3", "#9 57% ¦ #5 29% ¦ #7 14%"]);
+    }
+
+    #[test]
+    fn clustering_puts_similar_heads_next_to_each_other() {
+        // 0 and 2 are similar, and so are 1 and 3.
         let jaccard =
             ndarray::arr2(&[[1.0, 0.1, 0.9, 0.1], [0.1, 1.0, 0.1, 0.8], [0.9, 0.1, 1.0, 0.2], [0.1, 0.8, 0.2, 1.0]]);
         let clustered = shared(jaccard).clustered();

@@ -1,41 +1,39 @@
-//! Counting the words of heads over a text file of prompts, a line each: streamed, in bounded memory, to be stopped and gone on with.
+//! Vocabulary counts over a text file of prompts: streamed in bounded memory, resumable, in shards.
 
 use std::fmt;
-use std::fs::File;
-use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::counts::VocabularyCounts;
+use super::prompt_file::PromptFile;
 use crate::decode::Projection;
-use crate::error::{Error, Result, check_count, check_index};
+use crate::error::{Result, check_count, check_index};
 use crate::model::Gpt2;
 
-/// Longer lines are no prompts, and would take memory.
-const MOST_BYTES: u64 = 1 << 20;
-
-/// How to go through a file.
+/// Options of [`count_file`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SweepOptions {
     /// The projection that tokens are decoded with.
     pub projection: Projection,
-    /// Prompts are cut to so many tokens, the beginning-of-sequence token included.
+    /// Maximum tokens of a prompt, including the beginning-of-sequence token. Longer prompts are truncated.
     pub max_tokens: usize,
-    /// Prompts are run together up to so many tokens: what bounds the memory.
+    /// Tokens in a batch: prompts are added until there are this many. It bounds the memory of the activations.
     pub batch_tokens: usize,
-    /// Of `shard.1` shards, the `shard.0`-th, from 0: every `shard.1`-th prompt. Shards are merged with
-    /// [`VocabularyCounts::merge`].
+    /// The shard to count, as (index from 0, number of shards): every `shard.1`-th prompt, from the `shard.0`-th.
+    /// Shards are merged with [`VocabularyCounts::merge`].
     pub shard: (u64, u64),
-    /// Where the counts and the place in the file are kept, to go on from there. Written after each `save_every`, and at the end.
+    /// File that stores the counts and the position in the prompts, from which a later call resumes. Written every
+    /// `save_every`, and at the end.
     pub state: Option<PathBuf>,
-    /// How often the state is written and progress is told.
+    /// Interval at which the state is written and progress is reported.
     pub save_every: Duration,
-    /// Stop after about so many prompts in this call, batch by batch; `None` for all.
+    /// Stop this call after the batch in which it has counted this many prompts; `None` to count all.
     pub stop_after: Option<u64>,
 }
 
 impl Default for SweepOptions {
-    /// The `Notebook` projection, 30 tokens as in the original, batches of 1024 tokens, one shard, no state, every 10 seconds.
+    /// The `Notebook` projection, 30 tokens a prompt as in the original, batches of 1024 tokens, one shard, no state,
+    /// progress every 10 seconds.
     fn default() -> Self {
         Self {
             projection: Projection::default(),
@@ -49,16 +47,16 @@ impl Default for SweepOptions {
     }
 }
 
-/// How far a sweep has come.
+/// Progress of [`count_file`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SweepProgress {
-    /// Prompts that are counted, those of earlier calls included.
+    /// Prompts counted so far, including those of earlier calls with the same state.
     pub prompts: u64,
-    /// Bytes of the file that are behind it, of `bytes.1`.
+    /// Bytes of the file read so far, and the length of the file.
     pub bytes: (u64, u64),
-    /// Since this call began.
+    /// Time since this call began.
     pub elapsed: Duration,
-    /// Estimated from this call's rate.
+    /// Remaining time, estimated from this call's rate in bytes.
     pub remaining: Duration,
 }
 
@@ -72,8 +70,8 @@ impl fmt::Display for SweepProgress {
     }
 }
 
-/// Seconds, minutes, hours or days, with as many digits as an estimate has.
-pub(super) fn duration(duration: Duration) -> String {
+/// A duration in seconds, minutes, hours or days, with the few digits of an estimate.
+fn duration(duration: Duration) -> String {
     let seconds = duration.as_secs_f64();
     match seconds {
         ..90.0 => format!("{seconds:.0} s"),
@@ -83,12 +81,12 @@ pub(super) fn duration(duration: Duration) -> String {
     }
 }
 
-/// Counts the tokens of every head over the prompts of a text file, one prompt a line; empty lines are passed over. `progress` is
-/// told from time to time how far it has come, and at the end.
+/// Counts the tokens of every head over the prompts of a text file, one prompt a line; empty lines are skipped. Calls
+/// `progress` every [`save_every`](SweepOptions::save_every), and at the end.
 ///
-/// The file is read as it goes, and memory grows with the number of distinct tokens alone. With a
-/// [`state`](SweepOptions::state), a sweep that was stopped, in whatever way, goes on from what was last saved when it is called
-/// again; one that has come to the end gives its counts at once.
+/// The file is streamed, so memory grows only with the number of distinct tokens. With a
+/// [`state`](SweepOptions::state), a sweep that was interrupted in any way resumes from the last save when it is called
+/// again, and a finished one returns its counts at once.
 ///
 /// # Errors
 /// [`Error::Io`] or [`Error::Write`] naming the file; [`Error::Format`] for a line that is no text or longer than a
@@ -104,6 +102,7 @@ pub fn count_file(
     sweep(model, path.as_ref(), options, progress)
 }
 
+/// [`count_file`] without the generic parameter.
 fn sweep(
     model: &Gpt2,
     path: &Path,
@@ -122,7 +121,7 @@ fn sweep(
     }
     let (first_byte, first_prompts) = (prompts.offset, counts.n_prompts());
     let mut saved = Instant::now();
-    let tell = |counts: &VocabularyCounts, prompts: &PromptFile, progress: &mut dyn FnMut(SweepProgress)| {
+    let report = |counts: &VocabularyCounts, prompts: &PromptFile, progress: &mut dyn FnMut(SweepProgress)| {
         let elapsed = started.elapsed();
         let (done, left) = (prompts.offset - first_byte, prompts.len.saturating_sub(prompts.offset));
         let remaining = elapsed.mul_f64(left as f64 / done.max(1) as f64);
@@ -147,7 +146,7 @@ fn sweep(
                 break;
             };
             if index % options.shard.1 == options.shard.0 {
-                batch.push(cut(model, &line, options)?);
+                batch.push(truncated_tokens(model, &line, options)?);
                 tokens += batch.last().map_or(0, Vec::len);
             }
         }
@@ -156,15 +155,19 @@ fn sweep(
         }
         if !at_end && saved.elapsed() >= options.save_every {
             save(&counts, &prompts)?;
-            tell(&counts, &prompts, progress);
+            report(&counts, &prompts, progress);
             saved = Instant::now();
         }
     }
     save(&counts, &prompts)?;
-    tell(&counts, &prompts, progress);
+    report(&counts, &prompts, progress);
     Ok(counts)
 }
 
+/// Checks the options against the model.
+///
+/// # Errors
+/// [`Error::Count`] or [`Error::OutOfRange`] if an option is out of range.
 fn check(model: &Gpt2, options: &SweepOptions) -> Result<()> {
     const OPTIONS: &str = "SweepOptions";
     let saturating = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
@@ -174,86 +177,26 @@ fn check(model: &Gpt2, options: &SweepOptions) -> Result<()> {
     check_index("shard", saturating(shard), "the sweep", saturating(shards)).map(drop)
 }
 
-/// A prompt's tokens, as many as are wanted.
-fn cut(model: &Gpt2, text: &str, options: &SweepOptions) -> Result<Vec<u32>> {
+/// The first `max_tokens` tokens of a prompt. Shape: → `[pos]`.
+fn truncated_tokens(model: &Gpt2, text: &str, options: &SweepOptions) -> Result<Vec<u32>> {
     let mut prompt = model.to_tokens(text)?;
     prompt.truncate(options.max_tokens);
     Ok(prompt)
 }
 
-/// A text file, read line by line.
-struct PromptFile {
-    path: PathBuf,
-    reader: BufReader<File>,
-    /// Bytes of the file.
-    len: u64,
-    /// Where the next line begins.
-    offset: u64,
-    /// Prompts so far, of all shards.
-    n_read: u64,
-}
-
-impl PromptFile {
-    fn open(path: &Path) -> Result<Self> {
-        let file = File::open(path).map_err(Error::io(path))?;
-        let len = file.metadata().map_err(Error::io(path))?.len();
-        Ok(Self { path: path.into(), reader: BufReader::new(file), len, offset: 0, n_read: 0 })
-    }
-
-    /// What must be the same for a sweep to go on.
-    fn key(&self, options: &SweepOptions) -> String {
-        let (shard, shards) = options.shard;
-        format!("{} bytes, {} tokens a prompt, shard {shard} of {shards}", self.len, options.max_tokens)
-    }
-
-    fn seek(&mut self, offset: u64) -> Result<()> {
-        self.reader.seek(SeekFrom::Start(offset)).map_err(Error::io(&self.path))?;
-        self.offset = offset;
-        Ok(())
-    }
-
-    /// The next line that is not empty, with its index among these.
-    fn next_prompt(&mut self) -> Result<Option<(u64, String)>> {
-        loop {
-            let mut line = Vec::new();
-            let mut limited = (&mut self.reader).take(MOST_BYTES);
-            let read = limited.read_until(b'\n', &mut line).map_err(Error::io(&self.path))? as u64;
-            if read == 0 {
-                return Ok(None);
-            }
-            let wrong = |expected: &str, found: String| Error::Format {
-                path: self.path.clone(),
-                expected: expected.into(),
-                found: format!("{found} at byte {}, in prompt {}", self.offset, self.n_read + 1),
-                source: None,
-            };
-            if read == MOST_BYTES && line.last() != Some(&b'\n') {
-                return Err(wrong("one prompt a line, of less than a megabyte", "a longer line".into()));
-            }
-            let text = String::from_utf8(line).map_err(|error| wrong("text in UTF-8", error.to_string()))?;
-            self.offset += read;
-            let text = text.trim_end_matches(['\n', '\r']);
-            if !text.is_empty() {
-                self.n_read += 1;
-                return Ok(Some((self.n_read - 1, text.into())));
-            }
-        }
-    }
-}
-
-/// How long a sweep over a file would take.
+/// Estimated duration of a sweep over a file.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SweepEstimate {
-    /// Prompts that were run to measure the rate.
+    /// Prompts in the measurement.
     pub measured: u64,
-    /// How long they took.
+    /// Duration of the measurement in seconds.
     pub seconds: f64,
-    /// Prompts in the file, of the shard.
+    /// Prompts of the shard in the file.
     pub prompts: u64,
 }
 
 impl SweepEstimate {
-    /// Prompts a second.
+    /// Prompts per second.
     pub fn rate(&self) -> f64 {
         self.measured as f64 / self.seconds
     }
@@ -267,8 +210,8 @@ impl fmt::Display for SweepEstimate {
     }
 }
 
-/// Runs the first `sample` prompts of a file, counts the lines of the rest, and says how long all would take. The first half of the
-/// sample makes the model ready (its projections are folded as heads come to decode much) and is not measured.
+/// Estimates the duration of [`count_file`] from the first `sample` prompts of a file. The first half of the sample
+/// warms up the per-head decoding cache and is not measured; the rest of the file is only read, to count its prompts.
 ///
 /// # Errors
 /// As for [`count_file`], and [`Error::Count`] if `sample` is less than two, or the file has fewer than two prompts.
@@ -281,6 +224,7 @@ pub fn estimate_sweep(
     estimate(model, path.as_ref(), options, sample)
 }
 
+/// [`estimate_sweep`] without the generic parameter.
 fn estimate(model: &Gpt2, path: &Path, options: &SweepOptions, sample: u64) -> Result<SweepEstimate> {
     check(model, options)?;
     let mut file = PromptFile::open(path)?;
@@ -300,7 +244,7 @@ fn estimate(model: &Gpt2, path: &Path, options: &SweepOptions, sample: u64) -> R
         let started = Instant::now();
         let mut batch: Vec<Vec<u32>> = Vec::new();
         for text in texts {
-            batch.push(cut(model, text, options)?);
+            batch.push(truncated_tokens(model, text, options)?);
             if batch.iter().map(Vec::len).sum::<usize>() >= options.batch_tokens {
                 counts.add_checked(model, std::mem::take(&mut batch).into())?;
             }
@@ -320,11 +264,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_have_the_unit_that_fits() {
-        let of = |seconds: u64| duration(Duration::from_secs(seconds));
-        assert_eq!([of(5), of(600), of(7_200), of(604_800)], ["5 s", "10 min", "2.0 h", "7.0 days"]);
+    fn durations_have_a_unit_of_their_size() {
+        let text = |seconds: u64| duration(Duration::from_secs(seconds));
+        assert_eq!([text(5), text(600), text(7_200), text(604_800)], ["5 s", "10 min", "2.0 h", "7.0 days"]);
         let estimate = SweepEstimate { measured: 20, seconds: 4.0, prompts: 100_000 };
-        let text = "5.00 prompts a second, measured on 20; an estimate for all 100000: 5.6 h";
-        assert_eq!(estimate.to_string(), text);
+        let expected = "5.00 prompts a second, measured on 20; an estimate for all 100000: 5.6 h";
+        assert_eq!(estimate.to_string(), expected);
     }
 }

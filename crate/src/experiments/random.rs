@@ -1,0 +1,37 @@
+//! The seeded random number generator of every experiment: ChaCha8.
+//!
+//! A figure in a stored notebook must come out again from its seed. ChaCha8 is defined by an algorithm, so
+//! `rand_chacha` gives the same numbers on every platform and in every version, which `rand`'s `StdRng` and `SmallRng`
+//! do not promise. How numbers become ranges and shuffles is `rand`'s: it counts `usize` in 32 bits where they suffice,
+//! and may change only with a version that breaks compatibility.
+
+use rand::SeedableRng;
+
+/// The generator. A type of its own name, so that the choice is made in this file alone.
+pub(super) type SeededRng = rand_chacha::ChaCha8Rng;
+
+/// The generator of a seed: the same seed gives the same numbers.
+pub(super) fn seeded_rng(seed: u64) -> SeededRng {
+    SeededRng::seed_from_u64(seed)
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::seq::SliceRandom;
+    use rand::{Rng, RngCore};
+
+    use super::seeded_rng;
+
+    /// The figures of the stored notebooks were made with these numbers.
+    #[test]
+    fn a_seed_gives_the_numbers_that_it_always_gave() {
+        let mut rng = seeded_rng(1);
+        assert_eq!([rng.next_u32(), rng.next_u32()], [2_359_561_649, 1_728_662_762]);
+        let mut order: Vec<usize> = (0..6).collect();
+        order.shuffle(&mut rng);
+        assert_eq!(
+            (order, rng.random_range(0..1_000_usize), rng.random_bool(0.5)),
+            (vec![0, 1, 4, 3, 5, 2], 211, true)
+        );
+    }
+}
