@@ -1,4 +1,4 @@
-//! Many heads at once, long prompts, other looks, tables and files.
+//! Many heads at once, long prompts, themes and colour scales, tables and files.
 
 use attention_tokens::notebook::*;
 use attention_tokens::prelude::*;
@@ -9,7 +9,7 @@ use crate::support::demo;
 
 const PROMPT: &str = "The next sentence is false. The previous sentence is true.";
 
-fn value(figure: &Figure) -> Value {
+fn json_of(figure: &Figure) -> Value {
     serde_json::from_str(&figure.to_json()).unwrap()
 }
 
@@ -17,20 +17,20 @@ fn layer() -> Vec<HeadData> {
     calculate_layer(&run_prompts(&demo(), PROMPT).unwrap(), 0).unwrap()
 }
 
-fn of(data: &PromptHeadData) -> Figure {
+fn labelled(data: &PromptHeadData) -> Figure {
     let figure = plot_attns(&unique_index_pattern(&data.feature(Feature::Qk)));
     let figure = add_attn_overlay(&figure, data, MIN_ATTN).unwrap();
     let figure = add_axis_labels(&figure, data).unwrap();
     add_token_labels(&figure, data, Feature::Qk).unwrap()
 }
 
-fn long(pos: usize) -> PromptHeadData {
+fn on_long_prompt(pos: usize) -> PromptHeadData {
     let tokens: Vec<u32> = (0..pos as u32).map(|id| 31 * id % 50_000).collect();
     calculate_attns(&run_prompts(&demo(), vec![tokens]).unwrap(), 1, 2).unwrap().prompt(0).unwrap()
 }
 
 #[test]
-fn a_layers_data_is_that_of_its_heads() {
+fn layer_data_equals_the_data_of_each_head() {
     let run = run_prompts(&demo(), PROMPT).unwrap();
     for (head, data) in calculate_layer(&run, 2).unwrap().iter().enumerate() {
         let alone = calculate_attns(&run, 2, head).unwrap();
@@ -41,14 +41,14 @@ fn a_layers_data_is_that_of_its_heads() {
 }
 
 #[test]
-fn a_menu_holds_what_each_heads_own_figure_shows() {
+fn a_menu_shows_each_head_as_its_own_figure_does() {
     let heads = layer();
-    let figure = value(&browse_heads(&heads, 0).unwrap());
+    let figure = json_of(&browse_heads(&heads, 0).unwrap());
     let buttons = figure["layout"]["updatemenus"][0]["buttons"].as_array().unwrap();
     assert_eq!(buttons.len(), 8);
     for (head, button) in heads.iter().zip(buttons) {
         let data = head.prompt(0).unwrap();
-        let alone = value(&of(&data));
+        let alone = json_of(&labelled(&data));
         assert_eq!(button["label"], format!("0.{}", head.head));
         assert_eq!(button["method"], "update");
         let (cells, labels) = (&button["args"][0], &button["args"][1]);
@@ -67,18 +67,18 @@ fn a_menu_holds_what_each_heads_own_figure_shows() {
             assert!(path.starts_with(&format!("M{},{}L", first["x0"], first["y0"])), "{path}, {first}");
         }
     }
-    // What is shown first is the first head.
-    let first = value(&of(&heads[0].prompt(0).unwrap()));
+    // The first head is shown first.
+    let first = json_of(&labelled(&heads[0].prompt(0).unwrap()));
     assert_eq!(figure["data"], first["data"]);
     assert_eq!(figure["layout"]["annotations"], first["layout"]["annotations"]);
     assert_eq!(figure["layout"]["shapes"].as_array().unwrap().len(), 1);
 }
 
 #[test]
-fn a_grid_has_each_heads_cells_in_their_place() {
+fn a_grid_has_the_cells_of_each_head_in_its_place() {
     let heads = layer();
     let figure = layer_grid(&heads, 0).unwrap();
-    let json = value(&figure);
+    let json = json_of(&figure);
     assert_eq!(json["data"].as_array().unwrap().len(), 1);
     let z = |row: usize, column: usize| json["data"][0]["z"][row][column].as_f64();
     let (gap, pitch) = (2, 15); // 13 positions
@@ -106,7 +106,7 @@ fn a_grid_has_each_heads_cells_in_their_place() {
 }
 
 #[test]
-fn heads_that_do_not_belong_together_are_refused() {
+fn heads_on_different_prompts_are_refused() {
     let heads = layer();
     let other = calculate_attns(&run_prompts(&demo(), "The bus.").unwrap(), 0, 3).unwrap();
     for (name, figure) in [("layer_grid", layer_grid as fn(&[HeadData], usize) -> _), ("browse_heads", browse_heads)] {
@@ -126,9 +126,9 @@ fn heads_that_do_not_belong_together_are_refused() {
 
 #[test]
 fn a_long_prompt_has_a_lighter_figure() {
-    let (full, light) = (long(32), long(33));
-    assert_eq!(value(&of(&full))["layout"]["annotations"].as_array().unwrap().len(), 4 * 32 + 32 * 33 / 2 + 1);
-    let figure = value(&of(&light));
+    let (full, light) = (on_long_prompt(32), on_long_prompt(33));
+    assert_eq!(json_of(&labelled(&full))["layout"]["annotations"].as_array().unwrap().len(), 4 * 32 + 32 * 33 / 2 + 1);
+    let figure = json_of(&labelled(&light));
     assert_eq!(figure["layout"]["annotations"].as_array().unwrap().len(), 1, "the caption");
     let frames = light.attn.iter().filter(|&&attn| attn > MIN_ATTN).count();
     let shapes = figure["layout"]["shapes"].as_array().unwrap();
@@ -140,18 +140,18 @@ fn a_long_prompt_has_a_lighter_figure() {
     assert_eq!(trace["x"][7], escaped);
     let text = trace["hovertext"][8][7].as_str().unwrap();
     assert!(text.starts_with('“') && text.contains(", then “") && text.contains("; attention "), "{text}");
-    // So long that the texts would be most of the notebook.
-    let longest = value(&of(&long(193)));
+    // Beyond 192 positions there are no hover texts, which would be most of the notebook.
+    let longest = json_of(&labelled(&on_long_prompt(193)));
     assert!(longest["data"][0].get("hovertext").is_none());
-    assert!(of(&long(128)).to_json().len() < 1_000_000);
+    assert!(labelled(&on_long_prompt(128)).to_json().len() < 1_000_000);
 }
 
 #[test]
-fn themes_and_scales_change_the_look_alone() {
+fn themes_and_scales_change_only_colors() {
     let data = layer()[1].prompt(0).unwrap();
-    let figure = of(&data);
+    let figure = labelled(&data);
     let dark = figure.with_theme(Theme::Dark).unwrap().with_color_scale(ColorScale::Cividis).unwrap();
-    let (light, other) = (value(&figure), value(&dark));
+    let (light, other) = (json_of(&figure), json_of(&dark));
     assert_eq!(other["layout"]["paper_bgcolor"], "#111");
     assert_eq!(other["data"][0]["colorscale"], "Cividis");
     assert_eq!(
@@ -163,13 +163,13 @@ fn themes_and_scales_change_the_look_alone() {
     };
     assert_eq!(texts(&light), texts(&other));
     assert!(dark.to_svg().unwrap().contains("fill='#111'") && !dark.to_svg().unwrap().contains("fill='black'"));
-    // What is made of a figure keeps its look.
-    let again = value(&add_token_labels(&dark, &data, Feature::V).unwrap());
+    // A figure made from another one has its theme and its scale.
+    let again = json_of(&add_token_labels(&dark, &data, Feature::V).unwrap());
     assert_eq!(
         (&again["layout"]["paper_bgcolor"], &again["data"][0]["colorscale"]),
         (&json!("#111"), &json!("Cividis"))
     );
-    assert_eq!(value(&compare_plots(&dark, &figure, "", "").unwrap())["layout"]["paper_bgcolor"], "#111");
+    assert_eq!(json_of(&compare_plots(&dark, &figure, "", "").unwrap())["layout"]["paper_bgcolor"], "#111");
     let message = Figure::from(figure.to_plot()).with_theme(Theme::Dark).unwrap_err().to_string();
     assert!(message.contains("a figure made from a plot"), "{message}");
 }
