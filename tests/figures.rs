@@ -1,3 +1,5 @@
+//! Figures of the notebook's functions: plotly's JSON and static pictures.
+
 use attention_tokens::notebook::*;
 use attention_tokens::prelude::*;
 use ndarray::{Array2, arr2};
@@ -5,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::support::demo;
 
-fn value(figure: &Figure) -> Value {
+fn json_of(figure: &Figure) -> Value {
     serde_json::from_str(&figure.to_json()).unwrap()
 }
 
@@ -16,7 +18,7 @@ fn data() -> PromptHeadData {
 
 #[test]
 fn a_heat_map_is_as_the_original_draws_it() {
-    let figure = value(&plot_attns(&arr2(&[[0.0, 1.0], [2.0, 0.0]])));
+    let figure = json_of(&plot_attns(&arr2(&[[0.0, 1.0], [2.0, 0.0]])));
     let trace = &figure["data"][0];
     assert_eq!(trace["type"], "heatmap");
     assert_eq!(trace["z"], json!([[0.0, 1.0], [2.0, 0.0]]));
@@ -36,10 +38,10 @@ fn a_heat_map_is_as_the_original_draws_it() {
 }
 
 #[test]
-fn frames_are_where_the_attention_is() {
+fn cells_with_more_than_the_least_attention_are_framed() {
     let data = data();
     let figure = plot_attns(&unique_index_pattern(&data.feature(Feature::Qk)));
-    let layout = value(&add_attn_overlay(&figure, &data, MIN_ATTN).unwrap())["layout"].clone();
+    let layout = json_of(&add_attn_overlay(&figure, &data, MIN_ATTN).unwrap())["layout"].clone();
     let want: Vec<(f64, f64)> = data
         .attn
         .indexed_iter()
@@ -56,12 +58,12 @@ fn frames_are_where_the_attention_is() {
 }
 
 #[test]
-fn labels_are_the_tokens_at_their_places() {
+fn every_label_is_the_token_of_its_cell_or_position() {
     let data = data();
     let pattern = unique_index_pattern(&data.feature(Feature::Qk));
     let figure = add_axis_labels(&plot_attns(&pattern), &data).unwrap();
     let figure = add_token_labels(&figure, &data, Feature::Qk).unwrap();
-    let annotations = value(&figure)["layout"]["annotations"].as_array().unwrap().clone();
+    let annotations = json_of(&figure)["layout"]["annotations"].as_array().unwrap().clone();
     assert_eq!(annotations.len(), 4 * 13 + 13 * 14 / 2 + 1, "four sides, the cells, and which head it is");
     let left: Vec<&Value> = annotations.iter().filter(|label| label["xanchor"] == "right").collect();
     let texts: Vec<&str> = left.iter().map(|label| label["text"].as_str().unwrap()).collect();
@@ -86,11 +88,11 @@ fn labels_are_the_tokens_at_their_places() {
 }
 
 #[test]
-fn two_figures_side_by_side_are_one() {
+fn two_heat_maps_become_one_figure() {
     let data = data();
     let one = || add_attn_overlay(&plot_attns(&unique_index_pattern(&data.feature(Feature::Qk))), &data, 0.3).unwrap();
     let figure = compare_plots(&one(), &plot_attns(&Array2::zeros((3, 3))), "left & right", "below").unwrap();
-    let value = value(&figure);
+    let value = json_of(&figure);
     assert_eq!(value["data"].as_array().unwrap().len(), 2);
     assert_eq!((&value["data"][1]["xaxis"], &value["data"][1]["yaxis"]), (&json!("x2"), &json!("y2")));
     let layout = &value["layout"];
@@ -107,8 +109,8 @@ fn a_figure_of_another_size_is_refused() {
     let message = add_attn_overlay(&plot_attns(&Array2::zeros((3, 3))), &data(), 0.3).unwrap_err().to_string();
     let expected = "add_attn_overlay: expected [query_pos, key_pos] = [13, 13], found [3, 3]";
     assert!(message.starts_with(expected), "{message}");
-    let made_elsewhere = Figure::from(plot_attns(&Array2::zeros((13, 13))).to_plot());
-    let message = add_axis_labels(&made_elsewhere, &data()).unwrap_err().to_string();
+    let from_plot = Figure::from(plot_attns(&Array2::zeros((13, 13))).to_plot());
+    let message = add_axis_labels(&from_plot, &data()).unwrap_err().to_string();
     assert!(message.contains("found a figure made from a plot"), "{message}");
 }
 
@@ -128,22 +130,22 @@ fn pair() -> Figure {
 }
 
 #[test]
-fn the_picture_has_what_the_figure_has() {
+fn the_static_picture_has_the_cells_texts_and_frames_of_the_figure() {
     let data = data();
     let figure = add_axis_labels(&plot_attns(&unique_index_pattern(&data.feature(Feature::Qk))), &data).unwrap();
     let figure = add_attn_overlay(&figure, &data, MIN_ATTN).unwrap();
     let figure = add_token_labels(&figure, &data, Feature::Qk).unwrap();
     let svg = figure.to_svg().unwrap();
     let picture = roxmltree::Document::parse(&svg).unwrap();
-    let named = |name: &'static str| picture.descendants().filter(move |node| node.has_tag_name(name));
-    let texts: Vec<&str> = named("text").filter_map(|text| text.text()).collect();
+    let elements = |name: &'static str| picture.descendants().filter(move |node| node.has_tag_name(name));
+    let texts: Vec<&str> = elements("text").filter_map(|text| text.text()).collect();
     assert_eq!(texts.len(), 4 * 13 + 91 + 1);
     let labels = data.attention_tokens().iter().flatten().map(|&token| data.token_label(token)).collect::<Vec<_>>();
     assert_eq!(texts[4 * 13..4 * 13 + 91], labels);
-    let frames = named("rect").filter(|rect| rect.attribute("stroke") == Some("#fff")).count();
-    assert_eq!(frames, value(&figure)["layout"]["shapes"].as_array().unwrap().len());
-    // Each colour is a path, and its rectangles cover as many cells as have that value.
-    let mut covered: Vec<usize> = named("path")
+    let frames = elements("rect").filter(|rect| rect.attribute("stroke") == Some("#fff")).count();
+    assert_eq!(frames, json_of(&figure)["layout"]["shapes"].as_array().unwrap().len());
+    // Each colour is one path. The widths of its rectangles add up to the number of cells with that value.
+    let mut covered: Vec<usize> = elements("path")
         .map(|path| {
             let widths = path.attribute("d").unwrap().split('h').skip(1).filter(|part| !part.starts_with('-'));
             widths.map(|part| part.split('v').next().unwrap().parse::<usize>().unwrap()).sum()
@@ -160,28 +162,28 @@ fn the_picture_has_what_the_figure_has() {
 }
 
 #[test]
-fn a_pair_is_zoomed_together_and_its_picture_has_both() {
+fn a_pair_of_one_size_is_zoomed_together() {
     let figure = pair();
-    let layout = value(&figure)["layout"].clone();
+    let layout = json_of(&figure)["layout"].clone();
     assert_eq!((&layout["xaxis2"]["matches"], &layout["yaxis2"]["matches"]), (&json!("x"), &json!("y")));
     let svg = figure.to_svg().unwrap();
     let picture = roxmltree::Document::parse(&svg).unwrap();
     let texts: Vec<&str> =
         picture.descendants().filter(|node| node.has_tag_name("text")).filter_map(|t| t.text()).collect();
     assert_eq!(texts.len(), 2 * (4 * 13 + 91 + 1) + 2);
-    assert_eq!(texts[texts.len() - 2..], ["<title>", "a & b"]);
+    assert_eq!((texts[0], texts[texts.len() - 1]), ("<title>", "a & b"));
     let other = plot_attns(&arr2(&[[0.0, 1.0], [2.0, 0.0]]));
     let unlike = compare_plots(&other, &plot_attns(&arr2(&[[0.0]])), "", "").unwrap();
-    assert!(value(&unlike)["layout"]["xaxis2"].get("matches").is_none());
+    assert!(json_of(&unlike)["layout"]["xaxis2"].get("matches").is_none());
 }
 
 #[test]
-fn what_the_pointer_shows_is_the_data_of_the_cell() {
+fn hover_texts_are_the_data_of_the_cell() {
     let data = data();
     let figure = add_attn_overlay(&plot_attns(&data.feature(Feature::Attn)), &data, MIN_ATTN).unwrap();
-    let trace = value(&figure)["data"][0].clone();
+    let trace = json_of(&figure)["data"][0].clone();
     let text = |query: usize, key: usize| trace["hovertext"][query][key].as_str().unwrap().to_owned();
-    assert_eq!(text(2, 3), "", "nothing is said where the key comes after the query");
+    assert_eq!(text(2, 3), "", "no text where the key comes after the query");
     let lines: Vec<String> = text(4, 3).split("<br>").map(str::to_owned).collect();
     let cell = data.cell(4, 3).unwrap();
     assert_eq!(lines[0], "query 4 “ is”");
@@ -196,10 +198,10 @@ fn what_the_pointer_shows_is_the_data_of_the_cell() {
 }
 
 #[test]
-fn no_domain_is_outside_what_plotly_takes() {
+fn every_domain_is_within_zero_to_one() {
     for (rows, columns) in (1..40).flat_map(|rows| (1..40).map(move |columns| (rows, columns))) {
         let figure = plot_attns(&Array2::zeros((rows, columns)));
-        for figure in [value(&figure), value(&compare_plots(&figure, &figure, "", "").unwrap())] {
+        for figure in [json_of(&figure), json_of(&compare_plots(&figure, &figure, "", "").unwrap())] {
             for axis in ["xaxis", "yaxis", "xaxis2", "yaxis2"] {
                 let Some(domain) = figure["layout"][axis]["domain"].as_array() else { continue };
                 let [from, to] = [0, 1].map(|at| domain[at].as_f64().unwrap());

@@ -12,19 +12,19 @@ fn counts(model: &Gpt2) -> VocabularyCounts {
     counts
 }
 
-/// Each figure as plotly's JSON and as a picture: well-formed, of a size, with a title, in both themes.
+/// Every figure of the experiments, in both themes: plotly's JSON and the static picture are well-formed, with a size and a title.
 #[test]
 fn experiments_have_figures() {
     let model = demo();
     let heads = all_heads(&model, Projection::Notebook);
     let contraction = ContractionByHead::new(&heads).unwrap();
-    let kept = TokenAgreement::between("nothing", &heads, &heads).unwrap();
+    let unchanged = TokenAgreement::between("nothing", &heads, &heads).unwrap();
     let vectors = singular_vectors(&model, WeightMatrix::Ov { layer: 0, head: 0 }, 4, 6).unwrap();
     let figures = [
         contraction.plot_distinct_ratio(),
         contraction.plot_runs_ratio(),
         contraction.plot_by_length(),
-        kept.plot(),
+        unchanged.plot(),
         vectors.plot(),
     ];
     let pairs: Vec<PromptPair> = PromptPair::shipped().into_iter().skip(21).collect();
@@ -54,7 +54,7 @@ fn experiments_have_figures() {
             .describe()
             .starts_with("matrix: Distinct attention tokens to distinct input tokens, mean of 2 prompts")
     );
-    assert_eq!(agreement_table(&[kept]).rows()[0][..2], ["nothing", "1.000"]);
+    assert_eq!(agreement_table(&[unchanged]).rows()[0][..2], ["nothing", "1.000"]);
     assert_eq!(vectors.table().rows().len(), 4);
 }
 

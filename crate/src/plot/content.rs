@@ -7,7 +7,7 @@ use plotly::Plot;
 use super::marks::Drawing;
 use super::style::FigureStyle;
 
-/// The content of a figure: data, from which marks follow.
+/// The content of a figure: data, from which marks follow. It is `Any` so that a figure with one heat map can be told from others.
 pub(super) trait Content: Any {
     /// Everything that is drawn. Both writers, plotly's and SVG's, are given this.
     fn draw(&self, style: FigureStyle) -> Drawn;
@@ -23,12 +23,12 @@ pub(super) trait Content: Any {
 pub(super) enum Drawn {
     Marks(Drawing),
     /// A plot made elsewhere, of which only plotly knows what it looks like.
-    Plot(Plot),
+    Plot(Box<Plot>),
 }
 
 impl Content for Plot {
     fn draw(&self, _: FigureStyle) -> Drawn {
-        Drawn::Plot(self.clone())
+        Drawn::Plot(Box::new(self.clone()))
     }
 
     fn describe(&self) -> String {

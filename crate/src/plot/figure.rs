@@ -1,4 +1,4 @@
-//! Figures as users have them: made from heads or experiments, shown by a notebook, taken as JSON, SVG or words.
+//! The public type of figures: made from heads or experiments, shown by a notebook, exported as JSON, SVG or words.
 
 use std::any::Any;
 use std::rc::Rc;
@@ -116,7 +116,7 @@ impl Figure {
         Self { content: Rc::new(content), style: FigureStyle::default() }
     }
 
-    /// What the writers are given.
+    /// The marks of the figure, or the plot that it was made from.
     pub(super) fn draw(&self) -> Drawn {
         self.content.draw(self.style)
     }
@@ -125,7 +125,7 @@ impl Figure {
     pub fn to_plot(&self) -> Plot {
         match self.draw() {
             Drawn::Marks(drawing) => plotly_writer::plot(&drawing, self.style),
-            Drawn::Plot(plot) => plot,
+            Drawn::Plot(plot) => *plot,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-/// Colours of background, text and lines.
+/// Colours of background, texts and lines of a figure.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Theme {
     /// Black on white, as in the original notebook.

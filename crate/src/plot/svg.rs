@@ -1,4 +1,4 @@
-//! A static picture, element by element. Coordinates are pixels from the upper left corner.
+//! SVG elements. Coordinates are pixels from the upper left corner.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;

@@ -33,6 +33,9 @@ pub(super) fn svg(drawing: &Drawing, style: FigureStyle) -> String {
     writer.svg.finish()
 }
 
+/// A text and the point of its anchor.
+type PlacedText<'a> = ([f64; 2], &'a str);
+
 struct SvgWriter<'a> {
     svg: Svg,
     drawing: &'a Drawing,
@@ -105,7 +108,7 @@ impl SvgWriter<'_> {
     }
 
     fn texts(&mut self, marks: &[Mark]) {
-        let mut groups: Vec<(TextStyle, Vec<([f64; 2], &str)>)> = Vec::new();
+        let mut groups: Vec<(TextStyle, Vec<PlacedText>)> = Vec::new();
         for mark in marks {
             let Mark::Text(text) = mark else { continue };
             let (anchor, point) = self.anchored(text);

@@ -30,16 +30,17 @@ fn wave(rows: usize, columns: usize) -> Array2<f32> {
 
 fn heads() -> Vec<(String, Figure)> {
     let model = Gpt2::from_pretrained("demo", LoadOptions::default()).unwrap();
-    let layer = |prompt: Vec<u32>| {
-        let run = run_prompts(&model, vec![prompt]).unwrap();
-        calculate_layer(&run, 0).unwrap()
+    let long = |n_pos: u32| {
+        let prompt: Vec<u32> = (0..n_pos).map(|index| 11 + 7919 * index % 4000).collect();
+        run_prompts(&model, vec![prompt]).unwrap()
     };
-    let long = |n_pos: u32| layer((0..n_pos).map(|index| 11 + 7919 * index % 4000).collect());
     let one = |heads: &[HeadData]| heads[1].prompt(0).unwrap();
     let run = run_prompts(&model, "The <b>next</b> bus & $x$.\nIt is late.").unwrap();
     let short = calculate_layer(&run, 0).unwrap();
-    let (data, light) = (one(&short), long(60));
-    let (other, longest) = (plot_head(&short[0].prompt(0).unwrap()), one(&long(193)));
+    let (data, other) = (one(&short), plot_head(&short[0].prompt(0).unwrap()));
+    // Too many positions for labels, and then for hover texts too.
+    let light = calculate_layer(&long(36), 0).unwrap();
+    let longest = calculate_attns(&long(193), 0, 1).unwrap().prompt(0).unwrap();
     let pattern = plot_attns(&unique_index_pattern(&data.feature(Feature::Qk)));
     let mut holes = wave(6, 6);
     (holes[[2, 3]], holes[[4, 1]]) = (f32::NAN, f32::INFINITY);
@@ -84,7 +85,7 @@ fn charts() -> Vec<(String, Figure)> {
                 let color = [Color::of_layer(index, 7), Color::Text, Color::Faint][index % 3];
                 let name = ["a < b", "", "c"][index % 3];
                 let plain = Series { symbol: index, ..Series::new(name, form.clone(), color, points.clone()) };
-                if index % 2 == 0 || matches!(form, Form::Arrows) {
+                if index.is_multiple_of(2) || matches!(form, Form::Arrows) {
                     return plain;
                 }
                 let texts = (0..10).map(|point| format!("point {point}\n<{index}>")).collect();

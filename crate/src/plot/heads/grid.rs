@@ -13,10 +13,11 @@ use crate::plot::marks::{
 };
 use crate::plot::style::{Color, FigureStyle};
 
+/// Width of the figure, and its margin on all sides, in pixels.
 const WIDTH: usize = 1200;
 const MARGIN: usize = 40;
 /// The most cells, gaps included; beyond, a browser is slow, and the figure takes megabytes.
-const MOST_CELLS: usize = 300_000;
+const MAX_CELLS: usize = 300_000;
 /// The most cells with a hover text each.
 const MAX_HOVER_TEXTS: usize = 10_000;
 
@@ -55,13 +56,13 @@ impl Grid {
         let (rows, columns) = shape(panels.len());
         let grid = Grid { panels, rows, columns, pos, gap: (pos / 8).max(2) };
         let (height, width) = grid.dim();
-        if height * width > MOST_CELLS {
+        if height * width > MAX_CELLS {
             return Err(Error::Count {
                 function: "layer_grid",
                 what: format!("cells of {} heads with {pos} positions", grid.panels.len()),
                 found: height * width,
                 min: 1,
-                max: Some(MOST_CELLS),
+                max: Some(MAX_CELLS),
                 hint: Some("take fewer heads or a shorter prompt"),
             });
         }
@@ -89,8 +90,9 @@ impl Grid {
         [WIDTH, (inner.round() as usize).clamp(200, 1000) + 2 * MARGIN]
     }
 
+    /// All panels as one heat map.
     fn cells(&self) -> Cells {
-        // Every panel has a colour range of its own, so their values become positions on the colour scale.
+        // Each panel has a colour range of its own, so the heat map is of positions on the colour scale.
         let block = |(panel, row, column): (&HeadPanel, usize, usize)| {
             let pattern = panel.block((row, column));
             let share = ColorRange::Midpoint(COLOR_MIDPOINT).share(std::slice::from_ref(&pattern));
@@ -108,6 +110,7 @@ impl Grid {
         }
     }
 
+    /// A hover text for each cell with key ≤ query, unless there are too many cells.
     fn hover(&self) -> Hover {
         let (height, width) = self.dim();
         if height * width > MAX_HOVER_TEXTS {

@@ -11,7 +11,7 @@ use crate::plot::marks::{Drawing, MenuChoice};
 use crate::plot::style::FigureStyle;
 
 /// The most cells (with key ≤ query) of all heads together; each takes about 500 bytes of a notebook.
-const MOST_CELLS: usize = 8_000;
+const MAX_CELLS: usize = 8_000;
 
 /// Labelled panels of heads on one prompt, of which one is shown.
 pub(in crate::plot) struct HeadMenu {
@@ -29,13 +29,13 @@ impl HeadMenu {
         let panels: Vec<HeadPanel> = data.into_iter().map(|data| HeadPanel::labelled(data, min_attn)).collect();
         let pos = panels.first().map_or(0, |panel| panel.pattern.nrows());
         let cells = panels.len() * (pos * (pos + 1) / 2);
-        if cells > MOST_CELLS {
+        if cells > MAX_CELLS {
             return Err(Error::Count {
                 function: "browse_heads",
                 what: format!("cells of {} heads with {pos} positions", panels.len()),
                 found: cells,
                 min: 1,
-                max: Some(MOST_CELLS),
+                max: Some(MAX_CELLS),
                 hint: Some("take fewer heads or a shorter prompt"),
             });
         }

@@ -17,6 +17,10 @@ const LABEL_DISTANCE: f64 = 20.0;
 const NAME_DISTANCE: f64 = 3.0;
 /// Pixels between the panel's share of the figure and its caption.
 const CAPTION_DISTANCE: f64 = 95.0;
+/// plotly's template for cells without hover texts of their own: positions and value.
+const POSITIONS_AND_VALUE: &str = "query %{y}<br>key %{x}<br>%{z}<extra></extra>";
+/// The same with a text in place of the value.
+const POSITIONS_AND_TEXT: &str = "query %{y}<br>key %{x}<br>%{hovertext}<extra></extra>";
 
 /// Place of a panel in its figure.
 pub(super) struct Place {
@@ -74,15 +78,14 @@ impl HeadPanel {
         marks
     }
 
+    /// The pattern as a heat map.
     fn cells(&self, axes: usize) -> Cells {
         let texts = |text: fn(&_, _, _) -> _| self.data.as_ref().and_then(|data| hover::texts(data, text));
+        // In the light form, the axes know the positions.
         let hover = if self.is_light() {
-            match texts(hover::without_positions) {
-                Some(texts) => Hover::Template("query %{y}<br>key %{x}<br>%{hovertext}<extra></extra>", texts),
-                None => Hover::Template(WITHOUT_TEXTS, Vec::new()),
-            }
+            texts(hover::without_positions).map(|texts| Hover::Template(POSITIONS_AND_TEXT, texts))
         } else {
-            texts(hover::full).map_or(Hover::Template(WITHOUT_TEXTS, Vec::new()), Hover::Texts)
+            texts(hover::full).map(Hover::Texts)
         };
         Cells {
             axes,
@@ -90,7 +93,7 @@ impl HeadPanel {
             blocks: vec![self.block((0, 0))],
             range: ColorRange::Midpoint(COLOR_MIDPOINT),
             precision: Precision::Exact,
-            hover,
+            hover: hover.unwrap_or(Hover::Template(POSITIONS_AND_VALUE, Vec::new())),
             gaps: false,
             color_bar: None,
         }
@@ -110,7 +113,7 @@ impl HeadPanel {
     /// The labels along the sides (left, right, top, bottom), then those in the cells.
     fn labels(&self) -> Vec<Text> {
         let side = |text: &String| Text::new(text, LABEL_SIZE, Color::Text);
-        // At the edges of the panel, wherever one has zoomed to.
+        // At the edges of the panel, also after zooming.
         let beside = |(row, text), edge, right, horizontal| Text {
             x: Coordinate::Axes(edge),
             y: Coordinate::Value(row as f64),
@@ -144,6 +147,3 @@ impl HeadPanel {
         labels
     }
 }
-
-/// Hover text where there is none of each cell: positions and value.
-const WITHOUT_TEXTS: &str = "query %{y}<br>key %{x}<br>%{z}<extra></extra>";
