@@ -7,7 +7,7 @@
 
 use rand::SeedableRng;
 
-/// The generator. A type of its own name, so that the choice is made in this file alone.
+/// The type of the generator. Only this file names ChaCha8.
 pub(super) type SeededRng = rand_chacha::ChaCha8Rng;
 
 /// The generator of a seed: the same seed gives the same numbers.

@@ -5,6 +5,8 @@ use super::measure::PatternMeasure;
 use super::permutation::{bootstrap_intervals, difference, permutation_p};
 use crate::attention_tokens::{DecodeOptions, layer_data};
 use crate::decode::Projection;
+#[cfg(doc)]
+use crate::error::Error;
 use crate::error::Result;
 use crate::experiments::random::seeded_rng;
 use crate::model::Gpt2;
