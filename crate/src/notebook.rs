@@ -21,6 +21,8 @@
 use ndarray::Array2;
 
 use crate::attention_tokens::{DecodeOptions, Feature, HeadData, PromptHeadData, head_data, layer_data};
+#[cfg(doc)]
+use crate::error::Error;
 use crate::error::Result;
 use crate::model::{ActivationCache, Gpt2, Prompts};
 use crate::plot::{Figure, FigureStyle, HeadPanel, Table};
