@@ -4,6 +4,8 @@ use ndarray::{Array2, Array4, s};
 
 use super::n_cells;
 use crate::decode::{Projection, TopTokens};
+#[cfg(doc)]
+use crate::error::Error;
 use crate::error::{Result, check_index};
 use crate::tokenizer::TokenLabels;
 

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use super::counts::VocabularyCounts;
 use super::prompt_file::PromptFile;
 use crate::decode::Projection;
+#[cfg(doc)]
+use crate::error::Error;
 use crate::error::{Result, check_count, check_index};
 use crate::model::Gpt2;
 
