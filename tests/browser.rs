@@ -250,10 +250,10 @@ async fn menu_shows_another_head(client: &Client, name: &str) -> Result<(), CmdE
 /// Makes a copy of the repository's layout that JupyterLab may write to: the notebook without outputs, and a link to
 /// the crate.
 fn scratch_repository() -> PathBuf {
-    let place = target().join("lab");
-    let _ = std::fs::remove_dir_all(&place);
-    std::fs::create_dir_all(place.join("notebooks")).unwrap();
-    std::os::unix::fs::symlink(root().join("crate"), place.join("crate")).unwrap();
+    let folder = target().join("lab");
+    let _ = std::fs::remove_dir_all(&folder);
+    std::fs::create_dir_all(folder.join("notebooks")).unwrap();
+    std::os::unix::fs::symlink(root().join("crate"), folder.join("crate")).unwrap();
     let file = format!("{NOTEBOOK}.ipynb");
     let mut notebook = notebook(root().join("notebooks").join(&file));
     for cell in notebook["cells"].as_array_mut().unwrap() {
@@ -261,12 +261,12 @@ fn scratch_repository() -> PathBuf {
             (cell["outputs"], cell["execution_count"]) = (json!([]), Value::Null);
         }
     }
-    std::fs::write(place.join("notebooks").join(file), notebook.to_string()).unwrap();
+    std::fs::write(folder.join("notebooks").join(file), notebook.to_string()).unwrap();
     // Otherwise JupyterLab removes the cells out of view from the page.
-    let settings = place.join("settings/@jupyterlab/notebook-extension");
+    let settings = folder.join("settings/@jupyterlab/notebook-extension");
     std::fs::create_dir_all(&settings).unwrap();
     std::fs::write(settings.join("tracker.jupyterlab-settings"), r#"{"windowingMode": "none"}"#).unwrap();
-    place
+    folder
 }
 
 /// The virtual environment that `cargo xtask` has set up.
@@ -275,7 +275,7 @@ fn environment() -> PathBuf {
 }
 
 /// Starts JupyterLab in `notebooks` of a folder, and returns its address.
-fn lab(place: &Path) -> (Running, String) {
+fn lab(folder: &Path) -> (Running, String) {
     let bin = environment().join("bin");
     let path = std::env::join_paths(
         std::iter::once(bin.clone()).chain(std::env::split_paths(&std::env::var_os("PATH").unwrap())),
@@ -283,11 +283,11 @@ fn lab(place: &Path) -> (Running, String) {
     let mut command = Command::new(bin.join("jupyter-lab"));
     command
         .args(["--no-browser", "--allow-root", "--ServerApp.token=", "--ServerApp.port=0", "--expose-app-in-browser"])
-        .arg(format!("--ServerApp.root_dir={}", place.join("notebooks").display()))
+        .arg(format!("--ServerApp.root_dir={}", folder.join("notebooks").display()))
         .env("PATH", path.unwrap())
         .env("JUPYTER_PREFER_ENV_PATH", "1")
-        .env("JUPYTERLAB_SETTINGS_DIR", place.join("settings"))
-        .env("JUPYTERLAB_WORKSPACES_DIR", place.join("workspaces"));
+        .env("JUPYTERLAB_SETTINGS_DIR", folder.join("settings"))
+        .env("JUPYTERLAB_WORKSPACES_DIR", folder.join("workspaces"));
     start(&mut command, |line| {
         let port = line.split("http://127.0.0.1:").nth(1)?.split('/').next()?;
         Some(format!("http://127.0.0.1:{port}"))
@@ -297,8 +297,8 @@ fn lab(place: &Path) -> (Running, String) {
 #[test]
 #[ignore = "needs Jupyter, Chromium and chromedriver: cargo xtask test"]
 fn jupyterlab_runs_the_notebook_and_draws_its_figures() {
-    let place = scratch_repository();
-    let (_lab, address) = lab(&place);
+    let folder = scratch_repository();
+    let (_lab, address) = lab(&folder);
     in_browser(async |client| {
         client.goto(&format!("{address}/lab/tree/{NOTEBOOK}.ipynb")).await?;
         wait_for(

@@ -115,7 +115,7 @@ fn no_tokenizer_and_no_token() {
     assert_eq!(found, ["two", " words"]);
 }
 
-/// A word-level vocabulary without an unknown token has no id for other words, and a decoder can be any.
+/// A word-level vocabulary without an unknown token cannot encode other words.
 #[test]
 fn tokenize() {
     let folder = Folder::copy_of("tiny");

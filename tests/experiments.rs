@@ -38,27 +38,27 @@ fn singular_vectors_match_transformer_lens() {
             let tokens: Vec<u32> = floats(tensor("tokens")).into_iter().map(f32::to_bits).collect();
             let (scores, gaps) = (floats(tensor("scores")), floats(tensor("gap")));
             assert_eq!(tokens.len(), matrices.len() * 4 * 2 * 5);
-            for (index, of) in matrices.into_iter().enumerate() {
-                let found = singular_vectors(&model, of, 4, 5).unwrap();
+            for (index, matrix) in matrices.into_iter().enumerate() {
+                let found = singular_vectors(&model, matrix, 4, 5).unwrap();
                 for vector in 0..4 {
                     if gaps[4 * index + vector] < 1e-4 {
                         continue; // the last digit of a weight rotates it into its neighbour
                     }
-                    let end =
+                    let range =
                         |end: usize| 5 * (2 * (4 * index + vector) + end)..5 * (2 * (4 * index + vector) + end + 1);
                     let ends = [&found.highest, &found.lowest];
                     // The sign of a vector is free, so our lowest scores may be their highest ones.
                     let ours =
                         |end: usize| (ends[end].tokens.row(vector).to_vec(), ends[end].logits.row(vector).to_vec());
-                    let swapped = usize::from(ours(0).0[0] != tokens[end(0)][0]);
+                    let swapped = usize::from(ours(0).0[0] != tokens[range(0)][0]);
                     for theirs in 0..2 {
                         let (our_tokens, our_scores) = ours(theirs ^ swapped);
-                        let (their_tokens, their_scores) = (&tokens[end(theirs)], &scores[end(theirs)]);
+                        let (their_tokens, their_scores) = (&tokens[range(theirs)], &scores[range(theirs)]);
                         for rank in 0..5 {
                             let difference = (our_scores[rank] - their_scores[rank]).abs();
                             assert!(
                                 difference < 2e-3 * their_scores[0].abs(),
-                                "{of:?} {vector} {rank}: {our_scores:?} {their_scores:?}"
+                                "{matrix:?} {vector} {rank}: {our_scores:?} {their_scores:?}"
                             );
                         }
                         // Scores that are equal up to rounding may come in either order.
@@ -69,7 +69,7 @@ fn singular_vectors_match_transformer_lens() {
                             (rank == 0 || differs_from(rank - 1)) && rank < 4 && differs_from(rank + 1)
                         };
                         for rank in (0..5).filter(|&rank| distinct(rank)) {
-                            assert_eq!(our_tokens[rank], their_tokens[rank], "{of:?} {vector} {rank}");
+                            assert_eq!(our_tokens[rank], their_tokens[rank], "{matrix:?} {vector} {rank}");
                             compared += 1;
                         }
                     }
@@ -83,7 +83,7 @@ fn singular_vectors_match_transformer_lens() {
 #[test]
 fn singular_vectors_out_of_range_are_errors() {
     let model = demo();
-    let error = |of, vectors| singular_vectors(&model, of, vectors, 5).unwrap_err().to_string();
+    let error = |matrix, vectors| singular_vectors(&model, matrix, vectors, 5).unwrap_err().to_string();
     assert!(error(WeightMatrix::WIn { layer: 4 }, 1).contains("layer 4 out of range"));
     assert!(error(WeightMatrix::Ov { layer: 0, head: 8 }, 1).contains("head 8 out of range"));
     assert!(error(WeightMatrix::WOut { layer: 0 }, 0).contains("num_vectors: expected at least 1, found 0"));

@@ -17,7 +17,7 @@ fn data() -> PromptHeadData {
 }
 
 #[test]
-fn a_heat_map_is_as_the_original_draws_it() {
+fn a_heat_map_has_the_style_of_the_original() {
     let figure = json_of(&plot_attns(&arr2(&[[0.0, 1.0], [2.0, 0.0]])));
     let trace = &figure["data"][0];
     assert_eq!(trace["type"], "heatmap");
@@ -38,7 +38,7 @@ fn a_heat_map_is_as_the_original_draws_it() {
 }
 
 #[test]
-fn cells_with_more_than_the_least_attention_are_framed() {
+fn cells_above_the_minimum_attention_are_framed() {
     let data = data();
     let figure = plot_attns(&unique_index_pattern(&data.feature(Feature::Qk)));
     let layout = json_of(&add_attn_overlay(&figure, &data, MIN_ATTN).unwrap())["layout"].clone();
@@ -88,7 +88,7 @@ fn every_label_is_the_token_of_its_cell_or_position() {
 }
 
 #[test]
-fn two_heat_maps_become_one_figure() {
+fn compare_plots_puts_two_heat_maps_side_by_side() {
     let data = data();
     let one = || add_attn_overlay(&plot_attns(&unique_index_pattern(&data.feature(Feature::Qk))), &data, 0.3).unwrap();
     let figure = compare_plots(&one(), &plot_attns(&Array2::zeros((3, 3))), "left & right", "below").unwrap();
@@ -105,7 +105,7 @@ fn two_heat_maps_become_one_figure() {
 }
 
 #[test]
-fn a_figure_of_another_size_is_refused() {
+fn labels_and_frames_for_a_figure_of_another_size_are_an_error() {
     let message = add_attn_overlay(&plot_attns(&Array2::zeros((3, 3))), &data(), 0.3).unwrap_err().to_string();
     let expected = "add_attn_overlay: expected [query_pos, key_pos] = [13, 13], found [3, 3]";
     assert!(message.starts_with(expected), "{message}");
@@ -130,7 +130,7 @@ fn pair() -> Figure {
 }
 
 #[test]
-fn the_static_picture_has_the_cells_texts_and_frames_of_the_figure() {
+fn the_svg_has_the_cells_texts_and_frames_of_the_figure() {
     let data = data();
     let figure = add_axis_labels(&plot_attns(&unique_index_pattern(&data.feature(Feature::Qk))), &data).unwrap();
     let figure = add_attn_overlay(&figure, &data, MIN_ATTN).unwrap();
@@ -162,7 +162,7 @@ fn the_static_picture_has_the_cells_texts_and_frames_of_the_figure() {
 }
 
 #[test]
-fn a_pair_of_one_size_is_zoomed_together() {
+fn panels_of_equal_size_zoom_together() {
     let figure = pair();
     let layout = json_of(&figure)["layout"].clone();
     assert_eq!((&layout["xaxis2"]["matches"], &layout["yaxis2"]["matches"]), (&json!("x"), &json!("y")));
@@ -178,7 +178,7 @@ fn a_pair_of_one_size_is_zoomed_together() {
 }
 
 #[test]
-fn hover_texts_are_the_data_of_the_cell() {
+fn hover_texts_match_the_data_of_the_cell() {
     let data = data();
     let figure = add_attn_overlay(&plot_attns(&data.feature(Feature::Attn)), &data, MIN_ATTN).unwrap();
     let trace = json_of(&figure)["data"][0].clone();
@@ -198,7 +198,7 @@ fn hover_texts_are_the_data_of_the_cell() {
 }
 
 #[test]
-fn every_domain_is_within_zero_to_one() {
+fn every_axis_domain_is_within_zero_to_one() {
     for (rows, columns) in (1..40).flat_map(|rows| (1..40).map(move |columns| (rows, columns))) {
         let figure = plot_attns(&Array2::zeros((rows, columns)));
         for figure in [json_of(&figure), json_of(&compare_plots(&figure, &figure, "", "").unwrap())] {

@@ -23,7 +23,7 @@ fn a_missing_file_is_named() {
 }
 
 #[test]
-fn an_unknown_name_lists_what_is_known() {
+fn an_unknown_name_lists_the_known_ones() {
     for name in ["gpt3", "", "."] {
         let message = Gpt2::from_pretrained(name, LoadOptions::default()).unwrap_err().to_string();
         assert!(message.contains("gpt2-small") || message.contains("config.json: no such file"), "{name}: {message}");
@@ -152,7 +152,7 @@ fn a_config_that_contradicts_the_weights() {
 }
 
 #[test]
-fn mask_buffers_and_a_tied_head_are_ignored_whatever_they_are() {
+fn mask_buffers_and_a_tied_lm_head_are_ignored() {
     let folder = Folder::copy_of("tiny");
     folder.edit(|tensors| {
         tensors.insert("h.0.attn.bias".into(), (Dtype::BOOL, vec![1, 1, 2, 2], vec![1, 0, 1, 1]));

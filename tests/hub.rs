@@ -202,7 +202,7 @@ fn the_token_is_sent_if_one_is_set() {
 }
 
 #[test]
-fn errors_name_what_the_hub_lacks() {
+fn errors_name_the_missing_repository_file_or_revision() {
     let (hub, home) = (serve(), tempfile::tempdir().unwrap());
     let variables = hub.with_home(home.path());
     let printed = in_child("test/nothing", None, &variables);

@@ -107,7 +107,7 @@ fn activations_of_a_block_satisfy_their_definitions() {
 }
 
 #[test]
-fn a_prompt_gives_the_same_in_a_batch_and_alone() {
+fn a_prompt_in_a_batch_equals_the_prompt_alone() {
     let model = demo();
     let prompts = [SENTENCE, "A", "The next bus is late. The previous bus was early today, or so it was said.", ""];
     let (logits, cache) = model.run_with_cache(prompts).unwrap();
@@ -162,9 +162,9 @@ fn results_are_bit_identical_over_thread_counts() {
 #[cfg(not(feature = "cuda"))]
 fn cuda_without_the_feature_is_an_error() {
     for device in [Device::cuda(0), Device::dfdx_cuda(0)] {
-        let problem = Gpt2::from_pretrained("demo", LoadOptions::default().device(device)).unwrap_err();
-        assert!(matches!(problem, Error::Cuda { .. }));
-        let text = problem.to_string();
+        let error = Gpt2::from_pretrained("demo", LoadOptions::default().device(device)).unwrap_err();
+        assert!(matches!(error, Error::Cuda { .. }));
+        let text = error.to_string();
         assert!(
             text.starts_with("CUDA needs the feature `cuda` of attention-tokens, which this build lacks; add "),
             "{text}"

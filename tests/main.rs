@@ -12,11 +12,11 @@ mod errors;
 mod experiments;
 /// Figures as plotly JSON.
 mod figures;
-/// Every golden number, through the example program `parity`, and that the program notices a wrong one.
+/// Every golden number, through the example program `parity`, which must also fail on a wrong one.
 mod golden;
 /// Broken model folders and checkpoints: a test for each kind of damage.
 mod hostile_files;
-/// Downloads from a local server with the Hugging Face Hub's protocol, and caches in the layout of Python's library.
+/// Downloads from a local server with the Hugging Face Hub's protocol, and the cache that Python shares.
 mod hub;
 /// Invariants for any input: batches, filters, thread counts, the identities of attention.
 mod invariants;
@@ -26,7 +26,7 @@ mod many_heads;
 mod notebooks;
 /// The example programs: their output and their error messages.
 mod programs;
-/// The README's code is a doctest, and the links of the guides lead somewhere.
+/// The README's code is a doctest, and the links of the guides lead to files and headings.
 mod readme;
 /// Tokenization, against Hugging Face's results.
 mod tokens;

@@ -156,8 +156,8 @@ fn types_work_with_the_compiled_library_and_with_the_crate() {
     }
 }
 
-/// Errors in cells leave the variables of earlier cells alive: the cells after them ran, and only the expected errors were printed.
-/// (evcxr prints an error after it has reported the cell as done, so a headless run may miss one.)
+/// Errors in cells leave the variables of earlier cells alive: the cells after them ran, and only the expected errors
+/// were printed. (evcxr prints an error after it has reported the cell as done, so a headless run may miss one.)
 #[test]
 #[ignore = "needs the notebooks executed by Jupyter: cargo xtask test"]
 fn errors_in_cells_lose_no_variable() {

@@ -28,8 +28,8 @@ fn anchors(markdown: &str) -> Vec<String> {
     let headings = markdown.lines().filter(|line| line.starts_with('#'));
     let anchor = |heading: &str| -> String {
         let text = heading.trim_start_matches('#').trim().to_lowercase();
-        let kept = text.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c));
-        kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+        let characters = text.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c));
+        characters.map(|c| if c == ' ' { '-' } else { c }).collect()
     };
     headings.map(anchor).collect()
 }
@@ -70,7 +70,8 @@ fn links_of_the_guides_lead_to_files_and_headings() {
     }
 }
 
-/// rustdoc's front page is the README at another place: each link to a file has a second definition, relative to target/doc.
+/// The README is rustdoc's front page too: each link to a file has a second definition, relative to
+/// target/doc/attention_tokens.
 #[test]
 fn links_of_the_readme_lead_to_the_same_files_in_rustdoc() {
     let (readme, rustdoc) = (read("README.md"), read("crate/readme-links.md"));

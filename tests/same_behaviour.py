@@ -1,4 +1,4 @@
-"""What a change of the code's structure must leave as it is: write it down before, write it down after, compare.
+"""Records the numbers, figures and public items of a checkout, and compares two records: a refactoring changes none.
 
     python tests/same_behaviour.py record CHECKOUT OUTPUT_FOLDER
     python tests/same_behaviour.py compare BEFORE AFTER
@@ -7,7 +7,7 @@
 
 - `parity.txt`: the example `parity` on both fixtures and the demo model, on the CPU and, for `tiny`, through dfdx;
 - `checksums.txt`: the example `checksums` on the same: logits, activations and decoded tokens, bit by bit;
-- `heads.txt`: the example `heads` on the demo model for three prompts, without its seconds;
+- `heads.txt`: the example `heads` on the demo model for three prompts, without the time of each stage;
 - `figures.txt`: every figure stored in the notebooks, as plotly JSON and as SVG, its marks in alphabetical order;
 - `api.txt`: every public item with its signature.
 
@@ -51,12 +51,11 @@ def on_models(program):
 def heads(root):
     program = root / "target/release/examples/heads"
     lines = [line for prompt in PROMPTS for line in run([program, "demo", prompt], root).splitlines()]
-    # Stages are followed by their seconds, heads by their tokens.
-    return "\n".join(line for line in lines if not line.rstrip().endswith(" s")) + "\n"
+    return "\n".join(line for line in lines if not line.startswith("seconds: ")) + "\n"
 
 
 def canonical(value, key=""):
-    """The same JSON with lists of marks in alphabetical order."""
+    """Returns the same JSON with keys and lists of marks in alphabetical order."""
     if isinstance(value, dict):
         return {key: canonical(value[key], key) for key in sorted(value)}
     if isinstance(value, list):
@@ -66,7 +65,7 @@ def canonical(value, key=""):
 
 
 def svg_marks(svg):
-    """Each element with the attributes that it inherits from its groups."""
+    """Returns each element as JSON, with the attributes that it inherits from its groups."""
 
     def walk(element, inherited):
         attributes = {**inherited, **element.attrib}
@@ -95,7 +94,7 @@ def figures(root):
 
 
 class Api:
-    """Public items of a crate from rustdoc's JSON."""
+    """The public items of a crate, from rustdoc's JSON."""
 
     def __init__(self, document):
         self.index = document["index"]
@@ -227,9 +226,10 @@ def record(root, folder):
     build = ["cargo", "build", "--quiet", "--release", "--locked", "--package", "attention-tokens", "--features", "full"]
     run([*build, "--examples"], root)
     folder.mkdir(parents=True, exist_ok=True)
-    for name, of in RECORDS.items():
-        (folder / name).write_text(of(root), encoding="utf-8")
-        print(f"{folder / name}: {len((folder / name).read_text(encoding='utf-8').splitlines())} lines")
+    for name, text_of in RECORDS.items():
+        text = text_of(root)
+        (folder / name).write_text(text, encoding="utf-8")
+        print(f"{folder / name}: {len(text.splitlines())} lines")
 
 
 def compare(before, after):

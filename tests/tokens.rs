@@ -4,7 +4,7 @@ use crate::support::{Folder, demo, fixture, load, read, root};
 
 /// The tokens of the demo model's golden data are Hugging Face's tokens of its `prompts.json`, with the BOS in front.
 #[test]
-fn tokens_are_those_of_hugging_face() {
+fn tokens_match_hugging_face() {
     let model = demo();
     let folder = root().join("crate/demo-model");
     let prompts: Vec<String> =
@@ -22,7 +22,7 @@ fn tokens_are_those_of_hugging_face() {
 /// Ids computed by Python's tokenizers 0.22.2 with the demo model's tokenizer.json. Python's build splits text with
 /// another regular-expression engine, which may differ in white space, combining marks, and digits of other scripts.
 #[test]
-fn odd_text_is_tokenized_as_in_python() {
+fn unusual_text_is_tokenized_as_in_python() {
     let model = demo();
     let cases: [(&str, &[u32]); 16] = [
         ("Hello world", &[15496, 995]),
@@ -49,7 +49,7 @@ fn odd_text_is_tokenized_as_in_python() {
 }
 
 #[test]
-fn single_tokens_are_one_token() {
+fn single_tokens_convert_in_both_directions() {
     let model = demo();
     assert_eq!(model.to_single_token(" the").unwrap(), 262);
     assert_eq!(model.to_single_str_token(262).unwrap(), " the");
@@ -98,7 +98,7 @@ fn a_vocabulary_and_merges_make_the_same_tokenizer() {
 }
 
 #[test]
-fn a_vocabulary_padded_beyond_the_tokenizers_loads() {
+fn a_vocabulary_larger_than_the_tokenizers_loads() {
     // An embedding of 97 rows, and a tokenizer of five tokens.
     let folder = Folder::copy_of("tiny");
     std::fs::write(folder.path().join("vocab.json"), r#"{"<|endoftext|>": 0, "a": 1, "b": 2, "c": 3, "ab": 4}"#)

@@ -111,7 +111,7 @@ def roofline(ours, folder, lengths):
     integer = 1e9 * median(ours, "integer_gops")
     print(f"\n1024³ products: {gemm / 1e9:.0f} GFLOP/s (`gemm`, float32), {integer / 1e9:.0f} GOP/s (`rten-gemm`, 8-bit ", end="")
     print(f"integers); reading memory: {read / 1e9:.0f} GB/s\n")
-    print("| stage | ms | Gop | GB | bound by | bound, ms | share of it |")
+    print("| stage | ms | Gop | GB | bound by | bound, ms | bound / time |")
     print("|---|---:|---:|---:|---|---:|---:|")
 
     def row(stage, seconds, flop, memory, integers=0):
@@ -139,7 +139,6 @@ def roofline(ours, folder, lengths):
         flop += 2 * s * unembed
         row(f"`run_with_cache`, S = {s}", at("run_with_cache_s"), flop, 4 * (blocks + unembed) + cache + logits)
         row(f"forward, S = {s}", at("forward_s"), flop, 4 * (blocks + unembed) + logits)
-        decode = 2 * (cells + 3 * s) * d_head * d_vocab
         vectors = cells + 3 * s
         decode, whole = 2 * vectors * d_head * d_vocab, 2 * vectors * unembed
         seconds = at("attention_tokens_one_head_s")

@@ -2,8 +2,8 @@
 //!
 //!     cargo run --release --example checksums -- MODEL [cpu|dfdx_cpu]
 //!
-//! Prints a line for the logits of each prompt, for each activation of each layer, and for the decoded tokens and logits of
-//! each layer with each projection. The prompts are token ids, so MODEL needs no tokenizer.
+//! Prints a line for the logits of each prompt, for each activation of each layer, and for the decoded tokens and logits
+//! of each layer with each projection. The prompts are token ids, so MODEL needs no tokenizer.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::process::ExitCode;
@@ -32,7 +32,7 @@ fn main() -> ExitCode {
 fn checksums(name: &str, device: Device) -> Result<(), Error> {
     let model = Gpt2::from_pretrained(name, LoadOptions::default().device(device))?;
     let config = model.config();
-    // Short, long and repeated prompts of any ids; a linear congruence is enough.
+    // Prompts of four lengths, of any ids: a linear congruence is enough.
     let prompt = |len: usize, factor: usize| (0..len).map(|at| ((at * factor + 7) % config.d_vocab) as u32).collect();
     let longest = config.n_ctx.min(150);
     let prompts: Vec<Vec<u32>> =

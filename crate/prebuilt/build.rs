@@ -30,7 +30,7 @@ fn main() {
             "cargo::error=attention-tokens is compiled now. Restart the kernel once: this one has not seen its sources"
         ),
         Ok(_) => {}
-        // cargo shows stderr, with the compiler's messages, only where a build script fails.
+        // cargo shows stderr, which has the compiler's messages, only if a build script fails.
         Err(error) => {
             eprintln!("{error}");
             std::process::exit(1);
@@ -40,8 +40,8 @@ fn main() {
 
 /// Compiles the library, links it and its sources, and returns whether the links to the sources have changed.
 fn provide_library() -> Result<bool> {
-    let here = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").ok_or("cargo runs this")?);
-    let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo runs this")?);
+    let here = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").ok_or("CARGO_MANIFEST_DIR is not set")?);
+    let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?);
     let root = here.ancestors().nth(2).ok_or("expected the package in crate/prebuilt of the repository")?;
     let artifacts = compile(root)?;
     snapshot(&artifacts, &out)?;
@@ -63,7 +63,7 @@ fn in_kernel() -> bool {
 
 /// Compiles the library, and returns cargo's JSON messages: a line for each crate and for each build script.
 fn compile(root: &Path) -> Result<Vec<String>> {
-    let cargo = env::var_os("CARGO").ok_or("cargo runs this")?;
+    let cargo = env::var_os("CARGO").ok_or("CARGO is not set")?;
     let cuda = env::var_os("CARGO_FEATURE_CUDA").is_some();
     if cuda {
         cuda::check()?;

@@ -40,7 +40,7 @@ fn run_with_cache_makes_the_same_calls_as_forward() {
     }
 }
 
-/// Any number of prompts of one length take one product and one softmax.
+/// All prompts of one length take one product and one softmax.
 #[test]
 #[ignore = "needs the fake driver"]
 fn attention_is_launched_once_per_prompt_length() {

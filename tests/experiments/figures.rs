@@ -12,7 +12,8 @@ fn counts(model: &Gpt2) -> VocabularyCounts {
     counts
 }
 
-/// Every figure of the experiments, in both themes: plotly's JSON and the static picture are well-formed, with a size and a title.
+/// Every figure of the experiments, in both themes: plotly's JSON and the static picture are well-formed, with a size
+/// and a title.
 #[test]
 fn experiments_have_figures() {
     let model = demo();

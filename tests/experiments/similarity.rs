@@ -47,7 +47,7 @@ fn a_prompt_is_similar_to_itself() {
 
 /// `SharedWords` controls have as many equal tokens as pairs; `Shuffled` ones have the words, but not in their places.
 #[test]
-fn controls_preserve_what_they_document() {
+fn controls_have_their_documented_properties() {
     let model = demo();
     let pairs: Vec<PromptPair> = PromptPair::shipped().into_iter().take(3).collect();
     let shared = similarity_test(&model, &pairs, "structure", options(Controls::SharedWords)).unwrap();
@@ -58,7 +58,7 @@ fn controls_preserve_what_they_document() {
 }
 
 #[test]
-fn the_shipped_pairs_suit_every_measure() {
+fn every_shipped_pair_can_be_tested() {
     let (model, pairs) = (demo(), PromptPair::shipped());
     for kind in ["structure", "meaning"] {
         assert_eq!(pairs.iter().filter(|pair| pair.kind == kind).count(), 12);

@@ -45,7 +45,7 @@ pub(crate) fn all(cuda: bool) -> Result<()> {
         notebooks::execute(&jupyter, &notebooks::in_folder("tests/notebooks")?, false)
     })?;
     stages.run("a notebook with the plain dependency", || {
-        notebooks::execute_plainly(&jupyter, &root().join("tests/notebooks/types.ipynb"))
+        notebooks::execute_plain(&jupyter, &root().join("tests/notebooks/types.ipynb"))
     })?;
     stages.run("kernels", || notebooks::kernels(&jupyter))?;
     stages.run("doctests", || Ok(cmd!(shell, "cargo test --locked --workspace {FEATURES...} --doc").run()?))?;

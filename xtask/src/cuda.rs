@@ -112,8 +112,8 @@ pub(crate) fn check(stages: &mut Stages, jupyter: Option<&Jupyter>) -> Result<()
     let Some(jupyter) = jupyter else { return Ok(()) };
     let variables = [("CUDA_ROOT", toolkit.root.as_path()), ("LD_LIBRARY_PATH", fake_cuda.as_path())];
     let notebook = crate::root().join("tests/cuda/gpu.ipynb");
-    let mut execute = |stage, plainly| {
-        stages.run(stage, || notebooks::execute_in(jupyter, &notebook, &toolkit.path, &variables, plainly))
+    let mut execute = |stage, plain| {
+        stages.run(stage, || notebooks::execute_in(jupyter, &notebook, &toolkit.path, &variables, plain))
     };
     execute("CUDA: a notebook with the fake driver", false)?;
     execute("CUDA: the same notebook with the plain dependency", true)

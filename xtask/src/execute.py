@@ -4,8 +4,9 @@
 
 --plain makes the crate itself the dependency, in place of the compiled library, and adds `_plain` to the results' names.
 
-evcxr does not report the error that a cell returns with `?`: it prints it to stderr, and the cell counts as run. So
-text on stderr fails the notebook, unless the notebook has cells with the tag `raises-exception`: those fail on purpose.
+evcxr does not report to Jupyter the error that a cell returns with `?`: it prints it to stderr, and the cell counts as
+executed. So text on stderr fails the notebook, unless it has cells with the tag `raises-exception`, which fail on
+purpose.
 """
 
 import argparse
@@ -133,7 +134,7 @@ def main():
         streams = [output for cell in notebook.cells for output in cell.get("outputs", []) if "name" in output]
         print("".join(output.text for output in streams))
     cells = sum(cell.cell_type == "code" for cell in notebook.cells)
-    print(f"  {cells} cells run, {len(figures(notebook))} figures, {seconds:.1f} s")
+    print(f"  {cells} cells executed, {len(figures(notebook))} figures, {seconds:.1f} s")
     print(f"  executed notebook: {executed}")
     print(f"  page: {html}", flush=True)
 

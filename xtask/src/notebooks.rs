@@ -38,21 +38,22 @@ pub(crate) fn execute(jupyter: &Jupyter, notebooks: &[PathBuf], store: bool) -> 
 }
 
 /// Executes a notebook with the crate itself as its dependency, in place of the compiled library.
-pub(crate) fn execute_plainly(jupyter: &Jupyter, notebook: &Path) -> Result<()> {
+pub(crate) fn execute_plain(jupyter: &Jupyter, notebook: &Path) -> Result<()> {
     println!("{}, with the plain dependency", notebook.display());
     Ok(script(jupyter, notebook).arg("--plain").run()?)
 }
 
-/// Executes a notebook with another PATH and additional environment variables.
+/// Executes a notebook with another PATH and additional environment variables; if `plain`, with the crate itself as its
+/// dependency.
 pub(crate) fn execute_in(
     jupyter: &Jupyter,
     notebook: &Path,
     path: &OsStr,
     variables: &[(&str, &Path)],
-    plainly: bool,
+    plain: bool,
 ) -> Result<()> {
-    println!("{}{}", notebook.display(), if plainly { ", with the plain dependency" } else { "" });
-    let script = script(jupyter, notebook).args(plainly.then_some("--plain"));
+    println!("{}{}", notebook.display(), if plain { ", with the plain dependency" } else { "" });
+    let script = script(jupyter, notebook).args(plain.then_some("--plain"));
     Ok(script.env("PATH", jupyter.path_in_front_of(path)).envs(variables.iter().copied()).run()?)
 }
 

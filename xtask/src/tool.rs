@@ -1,4 +1,4 @@
-//! Starting other programs, with `xshell` where it can.
+//! Runs other programs, with `xshell` where possible.
 
 use std::process::Command;
 
@@ -22,11 +22,12 @@ pub(crate) fn works(command: Cmd) -> bool {
 /// Runs a command that `xshell` did not make: one that [`crate::library`] shares with a build script, which has no
 /// dependencies, or one that reads the terminal, which `xshell` closes.
 pub(crate) fn run(what: &str, command: &mut Command) -> Result<()> {
-    let status = command.status().map_err(|error| format!("{what} does not start: {error}: {}", line(command)))?;
-    if status.success() { Ok(()) } else { Err(format!("{what} failed ({status}): {}", line(command)).into()) }
+    let status =
+        command.status().map_err(|error| format!("{what} does not start: {error}: {}", command_line(command)))?;
+    if status.success() { Ok(()) } else { Err(format!("{what} failed ({status}): {}", command_line(command)).into()) }
 }
 
-fn line(command: &Command) -> String {
+fn command_line(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
 }

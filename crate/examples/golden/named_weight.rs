@@ -5,8 +5,11 @@ use ndarray::{Array, ArrayD, Axis, Dimension, stack};
 
 /// A weight by TransformerLens' name. Shape: as in [`Weights`], for per-layer weights with `n_layers` in front.
 pub(super) fn named_weight(weights: &Weights, name: &str) -> Option<ArrayD<f32>> {
-    fn layers<D: Dimension>(weights: &Weights, of: impl Fn(&BlockWeights) -> &Array<f32, D>) -> Option<ArrayD<f32>> {
-        let views: Vec<_> = weights.blocks.iter().map(|block| of(block).view().into_dyn()).collect();
+    fn layers<D: Dimension>(
+        weights: &Weights,
+        weight: impl Fn(&BlockWeights) -> &Array<f32, D>,
+    ) -> Option<ArrayD<f32>> {
+        let views: Vec<_> = weights.blocks.iter().map(|block| weight(block).view().into_dyn()).collect();
         stack(Axis(0), &views).ok()
     }
     match name {

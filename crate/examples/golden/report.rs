@@ -31,7 +31,7 @@ impl Report {
 
     /// A name in the file that this program does not know, which is a failure.
     pub(super) fn unknown(&mut self, name: &str) {
-        self.line(name, false, "a name that is not understood");
+        self.line(name, false, "unknown name");
     }
 
     /// Compares numbers; `limit` is relative to the largest magnitude of `want`. Shape: all the same.

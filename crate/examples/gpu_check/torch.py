@@ -18,7 +18,7 @@ import torch.nn.functional as F
 
 
 def load_weights(folder):
-    """The tensors of model.safetensors on the GPU, by name."""
+    """Returns the tensors of model.safetensors on the GPU, by name."""
     with open(f"{folder}/model.safetensors", "rb") as file:
         (size,) = struct.unpack("<Q", file.read(8))
         header = json.loads(file.read(size))
@@ -32,10 +32,10 @@ def load_weights(folder):
     return tensors
 
 
-def blocks(w, config, tokens, keep_layer=None):
-    """The residual stream after the last block, [batch, pos, d_model].
+def blocks(w, config, tokens, qkv_layer=None):
+    """Returns the residual stream after the last block, [batch, pos, d_model].
 
-    And q, k and v of layer `keep_layer`, each [batch, head, pos, d_head].
+    And q, k and v of layer `qkv_layer`, each [batch, head, pos, d_head], or None.
     """
     heads, d_model = config["n_head"], config["n_embd"]
     batch, length = tokens.shape
@@ -43,38 +43,38 @@ def blocks(w, config, tokens, keep_layer=None):
     x = w["wte.weight"][tokens] + w["wpe.weight"][:length]
     qkv_of_layer = None
     for layer in range(config["n_layer"]):
-        of = lambda name: w[f"h.{layer}.{name}"]
-        y = F.layer_norm(x, (d_model,), of("ln_1.weight"), of("ln_1.bias"), 1e-5)
-        qkv = torch.addmm(of("attn.c_attn.bias"), y.reshape(-1, d_model), of("attn.c_attn.weight"))
+        weight = lambda name: w[f"h.{layer}.{name}"]
+        y = F.layer_norm(x, (d_model,), weight("ln_1.weight"), weight("ln_1.bias"), 1e-5)
+        qkv = torch.addmm(weight("attn.c_attn.bias"), y.reshape(-1, d_model), weight("attn.c_attn.weight"))
         q, k, v = (
             part.reshape(batch, length, heads, d_model // heads).transpose(1, 2) for part in qkv.split(d_model, dim=-1)
         )
-        if layer == keep_layer:
+        if layer == qkv_layer:
             qkv_of_layer = (q, k, v)
         pattern = (q @ k.transpose(-1, -2) / math.sqrt(d_model // heads) + mask).softmax(-1)
         z = (pattern @ v).transpose(1, 2).reshape(-1, d_model)
-        x = x + torch.addmm(of("attn.c_proj.bias"), z, of("attn.c_proj.weight")).reshape(x.shape)
-        y = F.layer_norm(x, (d_model,), of("ln_2.weight"), of("ln_2.bias"), 1e-5)
-        hidden = torch.addmm(of("mlp.c_fc.bias"), y.reshape(-1, d_model), of("mlp.c_fc.weight"))
+        x = x + torch.addmm(weight("attn.c_proj.bias"), z, weight("attn.c_proj.weight")).reshape(x.shape)
+        y = F.layer_norm(x, (d_model,), weight("ln_2.weight"), weight("ln_2.bias"), 1e-5)
+        hidden = torch.addmm(weight("mlp.c_fc.bias"), y.reshape(-1, d_model), weight("mlp.c_fc.weight"))
         hidden = F.gelu(hidden, approximate="tanh")
-        x = x + torch.addmm(of("mlp.c_proj.bias"), hidden, of("mlp.c_proj.weight")).reshape(x.shape)
+        x = x + torch.addmm(weight("mlp.c_proj.bias"), hidden, weight("mlp.c_proj.weight")).reshape(x.shape)
     return x, qkv_of_layer
 
 
 def forward(w, config, tokens):
-    """The logits, [batch, pos, d_vocab]."""
+    """Returns the logits, [batch, pos, d_vocab]."""
     x, _ = blocks(w, config, tokens)
     return F.layer_norm(x, (config["n_embd"],), w["ln_f.weight"], w["ln_f.bias"], 1e-5) @ w["wte.weight"].T
 
 
 def decode_layer(w, config, tokens, layer):
-    """A function that decodes every cell and vector of a layer's heads, and returns the best tokens.
+    """Returns a function that decodes every cell and vector of a layer's heads, and returns the best tokens.
 
     With the notebook's projection (W_V times the sums of W_O), in blocks of 256 MB of logits.
     """
     d_model, heads = config["n_embd"], config["n_head"]
     d_head = d_model // heads
-    _, (q, k, v) = blocks(w, config, tokens, keep_layer=layer)
+    _, (q, k, v) = blocks(w, config, tokens, qkv_layer=layer)
     length = tokens.shape[1]
     query, key = torch.tril_indices(length, length, device="cuda")
     w_v = w[f"h.{layer}.attn.c_attn.weight"][:, 2 * d_model :].reshape(d_model, heads, d_head)

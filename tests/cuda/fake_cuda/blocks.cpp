@@ -105,7 +105,7 @@ void launch(Kernel &kernel, unsigned int blocks, unsigned int threads, void **pa
     *kernel.module->block_size = {threads, 1, 1};
     for (unsigned int block = 0; block < blocks; block++) {
         *kernel.module->block = {block, 0, 0};
-        kernel.module->forget_shared_memory();
+        kernel.module->poison_shared_memory();
         run_block(kernel, threads, descending, parameters);
     }
 }

@@ -201,7 +201,7 @@ int cuModuleLoadData(void **module, const void *image) {
         loaded->block_size = variable("blockDim");
         loaded->grid_size = variable("gridDim");
         *static_cast<void (**)()>(dlsym(loaded->library, "synchronize_block")) = synchronize_block;
-        loaded->forget_shared_memory = reinterpret_cast<void (*)()>(dlsym(loaded->library, "forget_shared_memory"));
+        loaded->poison_shared_memory = reinterpret_cast<void (*)()>(dlsym(loaded->library, "poison_shared_memory"));
     } else {
         loaded->ptx = path;
     }

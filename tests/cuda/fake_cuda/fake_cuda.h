@@ -65,7 +65,7 @@ struct Module {
     std::string ptx;
     // The library's variables and functions, see on_host.h.
     Uint3 *thread = nullptr, *block = nullptr, *block_size = nullptr, *grid_size = nullptr;
-    void (*forget_shared_memory)() = nullptr;
+    void (*poison_shared_memory)() = nullptr;
 };
 
 struct Kernel {

@@ -1,4 +1,5 @@
-// NVRTC: compiles kernels for the CPU with g++. Its "PTX" is the path of the library, see `cuModuleLoadData`.
+// NVRTC: compiles kernels for the CPU with g++. The "PTX" that it returns is the path of the compiled library (see
+// `cuModuleLoadData`).
 
 #include <dlfcn.h>
 #include <stdlib.h>

@@ -23,7 +23,7 @@ extern char __stop_shared_memory[] __attribute__((weak, visibility("hidden")));
 
 // Called by the fake driver before each block: fills shared memory with NaN, so that a block cannot read the values of
 // the one before.
-void forget_shared_memory() {
+void poison_shared_memory() {
     if (__start_shared_memory) std::memset(__start_shared_memory, 0xff, __stop_shared_memory - __start_shared_memory);
 }
 }
