@@ -209,7 +209,7 @@ fn put_on_device(
         DeviceKind::Cuda(_) | DeviceKind::DfdxCuda(_) => {
             return Err(Error::Cuda {
                 missing: "the feature `cuda` of attention-tokens, which this build lacks".into(),
-                hint: "add features = [\"cuda\"] to the dependency (compiling it takes NVIDIA's nvcc, see the README), or load \
+                hint: "add features = [\"cuda\"] to the dependency (compiling it takes NVIDIA's nvcc, see docs/gpu.md), or load \
                        the model with Device::cpu()"
                     .into(),
             });
