@@ -39,7 +39,7 @@ fn lock_pool() -> MutexGuard<'static, Pool> {
 }
 
 struct Pool {
-    /// The one that has been in the pool longest comes first.
+    /// Oldest first.
     buffers: VecDeque<Vec<f32>>,
     bytes: usize,
     max_bytes: usize,
@@ -56,8 +56,8 @@ impl Pool {
 
     /// Removes the shortest buffer that holds `len` values and is at most a quarter longer. Also returns evicted buffers.
     ///
-    /// If none fits, as many bytes are evicted as were requested. Memory in the pool and memory in use together
-    /// therefore never exceed what was once in use.
+    /// If none fits, the oldest buffers are evicted until the requested size is free. Memory in the pool and memory in
+    /// use together therefore never exceed the peak of memory in use.
     fn acquire(&mut self, len: usize) -> (Option<Vec<f32>>, Vec<Vec<f32>>) {
         if len < MIN_LEN {
             return (None, Vec::new());

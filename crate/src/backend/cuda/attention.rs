@@ -31,7 +31,7 @@ struct FirstRows([u32; MAX_PROMPTS]);
 unsafe impl DeviceRepr for FirstRows {}
 
 /// See [`Backend::attention`](crate::backend::Backend::attention).
-/// Shape: each `[rows, n_heads d_head]` → `z` the same, each pattern `[n_heads, query_pos, key_pos]`.
+/// Shape: `q`, `k`, `v` each `[rows, n_heads d_head]` → `z` the same, each pattern `[n_heads, query_pos, key_pos]`.
 pub(super) fn attention(
     gpu: &Arc<CudaGpu>,
     qkv: [&DeviceMatrix; 3],

@@ -113,8 +113,8 @@ pub struct SimilarityTest {
 /// ```
 ///
 /// # Errors
-/// [`Error::NoPairsOfKind`]; [`Error::Count`] if a pair has no controls, or none or no resamples are asked for;
-/// [`Error::Shape`] if the prompts of a pair differ in length and the measure needs equal ones; otherwise as for
+/// [`Error::NoPairsOfKind`](crate::Error::NoPairsOfKind); [`Error::Count`](crate::Error::Count) if a pair has no controls, or none or no resamples are asked for;
+/// [`Error::Shape`](crate::Error::Shape) if the prompts of a pair differ in length and the measure needs equal ones; otherwise as for
 /// [`layer_data`].
 pub fn similarity_test(
     model: &Gpt2,

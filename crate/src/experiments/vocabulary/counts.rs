@@ -86,12 +86,12 @@ impl Source {
 /// [`common_tokens`](Self::common_tokens) and [`shared_tokens`](Self::shared_tokens) (Jaccard overlap of pairs of
 /// heads), and [`embedding_map`](Self::embedding_map).
 ///
-/// **Control.** [`one_token_repeated`](super::one_token_repeated), [`three_token_cycle`](super::three_token_cycle) and
-/// [`random_tokens`](super::random_tokens): tokens that a head produces for those are not about the meaning of a text.
+/// **Control.** [`one_token_repeated`](crate::experiments::one_token_repeated), [`three_token_cycle`](crate::experiments::three_token_cycle) and
+/// [`random_tokens`](crate::experiments::random_tokens): tokens that a head produces for those are not about the meaning of a text.
 ///
 /// **Limits.** A single use makes a token one of a head's, so the tokens common to all heads depend on the number of
 /// prompts. A low overlap alone is no division of labour: random vocabularies overlap even less. Whether a token
-/// belongs to the head or to the basis is a question for [`TokenAgreement`](super::TokenAgreement).
+/// belongs to the head or to the basis is a question for [`TokenAgreement`](crate::experiments::TokenAgreement).
 ///
 /// ```
 /// use attention_tokens::{experiments::*, prelude::*};

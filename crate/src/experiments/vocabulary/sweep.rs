@@ -89,9 +89,9 @@ fn duration(duration: Duration) -> String {
 /// again, and a finished one returns its counts at once.
 ///
 /// # Errors
-/// [`Error::Io`] or [`Error::Write`] naming the file; [`Error::Format`] for a line that is no text or longer than a
-/// megabyte, naming the line, and for a state that does not fit the file or the options; [`Error::Shape`] or
-/// [`Error::OtherCounts`] for a state of another model or projection; [`Error::Count`] or [`Error::OutOfRange`] for
+/// [`Error::Io`](crate::Error::Io) or [`Error::Write`](crate::Error::Write) naming the file; [`Error::Format`](crate::Error::Format) for a line that is no text or longer than a
+/// megabyte, naming the line, and for a state that does not fit the file or the options; [`Error::Shape`](crate::Error::Shape) or
+/// [`Error::OtherCounts`](crate::Error::OtherCounts) for a state of another model or projection; [`Error::Count`](crate::Error::Count) or [`Error::OutOfRange`](crate::Error::OutOfRange) for
 /// options outside their range; and as for [`Gpt2::run_with_cache`].
 pub fn count_file(
     model: &Gpt2,
@@ -167,7 +167,7 @@ fn sweep(
 /// Checks the options against the model.
 ///
 /// # Errors
-/// [`Error::Count`] or [`Error::OutOfRange`] if an option is out of range.
+/// [`Error::Count`](crate::Error::Count) or [`Error::OutOfRange`](crate::Error::OutOfRange) if an option is out of range.
 fn check(model: &Gpt2, options: &SweepOptions) -> Result<()> {
     const OPTIONS: &str = "SweepOptions";
     let saturating = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
@@ -214,7 +214,7 @@ impl fmt::Display for SweepEstimate {
 /// warms up the per-head decoding cache and is not measured; the rest of the file is only read, to count its prompts.
 ///
 /// # Errors
-/// As for [`count_file`], and [`Error::Count`] if `sample` is less than two, or the file has fewer than two prompts.
+/// As for [`count_file`], and [`Error::Count`](crate::Error::Count) if `sample` is less than two, or the file has fewer than two prompts.
 pub fn estimate_sweep(
     model: &Gpt2,
     path: impl AsRef<Path>,
