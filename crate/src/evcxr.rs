@@ -11,8 +11,8 @@ pub(crate) fn show(contents: &[(&str, &str)]) {
     }
 }
 
-/// Warns once per process if this crate was built with debug assertions, which make it several times slower. evcxr builds
-/// it so unless the kernel's environment sets another profile.
+/// Warns once per process if this crate was built with debug assertions, which make it several times slower. evcxr
+/// builds it so unless the kernel's environment sets another profile.
 pub(crate) fn warn_of_debug_build() {
     static ONCE: Once = Once::new();
     if cfg!(debug_assertions) {

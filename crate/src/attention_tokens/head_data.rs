@@ -68,8 +68,8 @@ pub struct PromptHeadData {
     pub input: Vec<u32>,
     /// The attention pattern; 0 where key > query. Shape: `[query_pos, key_pos]`.
     pub attn: Array2<f32>,
-    /// The attention tokens, a row for each cell with key ≤ query, query by query; [`cell`](Self::cell) returns the row of a
-    /// cell. Shape: `n = pos (pos + 1) / 2` rows.
+    /// The attention tokens, a row for each cell with key ≤ query, query by query; [`cell`](Self::cell) returns the row
+    /// of a cell. Shape: `n = pos (pos + 1) / 2` rows.
     pub qk: TopTokens,
     /// The tokens of the query vectors, a row for each position.
     pub q: TopTokens,
@@ -175,8 +175,9 @@ impl PromptHeadData {
         self.labels.text(token)
     }
 
-    /// The label of a token in figures: its text, with `<nl>` for a newline, `<sp>` for a lone space, `<tab>` for a tab and
-    /// `EOS` for `<|endoftext|>`. A token that has no text (no tokenizer, or an id beyond it) shows as `#` and its id.
+    /// The label of a token in figures: its text, with `<nl>` for a newline, `<sp>` for a lone space, `<tab>` for a tab
+    /// and `EOS` for `<|endoftext|>`. A token that has no text (no tokenizer, or an id beyond it) shows as `#` and its
+    /// id.
     pub fn token_label(&self, token: u32) -> String {
         self.labels.label(token)
     }

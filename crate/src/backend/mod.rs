@@ -54,8 +54,8 @@ pub(crate) struct AttentionOutput<T> {
 
 /// A device's operations. Callers check shapes and indices first.
 ///
-/// Functions named `upload_…` copy weights to the device, those named `…_weights` copy them back, bit for bit. The others
-/// compute.
+/// Functions named `upload_…` copy weights to the device, those named `…_weights` copy them back, bit for bit. The
+/// others compute.
 pub(crate) trait Backend: DecodeBackend + 'static {
     /// A matrix `[rows, columns]` on the device.
     type Tensor;
@@ -132,7 +132,8 @@ pub(crate) trait Backend: DecodeBackend + 'static {
     /// Shape: `[rows, columns]` → each `[pos, columns]`.
     fn lazy_rows(&self, x: &Self::Tensor, prompts: &[Range<usize>]) -> Result<Vec<LazyArray<Ix2>>> {
         let x = self.download(x)?;
-        let of_prompt = |rows: &Range<usize>| x.clone().map(|x| x.slice_move(s![rows.clone(), ..])); // shares the batch's memory
+        // The slices share the batch's memory.
+        let of_prompt = |rows: &Range<usize>| x.clone().map(|x| x.slice_move(s![rows.clone(), ..]));
         Ok(prompts.iter().map(|rows| of_prompt(rows).into()).collect())
     }
 }

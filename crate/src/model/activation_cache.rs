@@ -40,9 +40,9 @@ impl CachedActivation {
 /// Prompts of different lengths have arrays of different lengths, without padding: take one prompt with
 /// [`prompt`](Self::prompt), then read its arrays with [`get`](Self::get). Cloning a cache shares the arrays.
 ///
-/// Memory: the arrays of dropped caches, up to 1 GiB, are reused by the next runs until a model is dropped. If the model is on
-/// a GPU ([`Device::cuda`](crate::Device::cuda)), an activation stays there until it is first read, which copies it to the
-/// host and frees its memory on the GPU. Dropping the cache frees the rest.
+/// Memory: the arrays of dropped caches, up to 1 GiB, are reused by the next runs until a model is dropped. If the
+/// model is on a GPU ([`Device::cuda`](crate::Device::cuda)), an activation stays there until it is first read, which
+/// copies it to the host and frees its memory on the GPU. Dropping the cache frees the rest.
 ///
 /// ```
 /// use attention_tokens::prelude::*;
@@ -84,8 +84,8 @@ impl ActivationCache {
         &self.tokens
     }
 
-    /// The cache of one prompt of the batch. It may share the batch's memory, which is then freed with the last cache that
-    /// shares it.
+    /// The cache of one prompt of the batch. It may share the batch's memory, which is then freed with the last cache
+    /// that shares it.
     ///
     /// # Errors
     /// [`Error::OutOfRange`] if the batch has no such prompt.
@@ -107,8 +107,8 @@ impl ActivationCache {
     ///
     /// # Errors
     /// [`Error::SeveralPrompts`] if the cache holds several prompts (take one with [`prompt`](Self::prompt)),
-    /// [`Error::OutOfRange`] if the model has no such layer, [`Error::NotCached`] if the options of the run left it out,
-    /// [`Error::Device`] if it cannot be copied from a GPU.
+    /// [`Error::OutOfRange`] if the model has no such layer, [`Error::NotCached`] if the options of the run left it
+    /// out, [`Error::Device`] if it cannot be copied from a GPU.
     pub fn get(&self, activation: Activation, layer: usize) -> Result<ArrayD<f32>> {
         Ok(self.view(activation, layer)?.to_owned())
     }

@@ -52,8 +52,8 @@ impl Gpt2 {
     ///   `tokenizer.json` or `vocab.json` with `merges.txt`; without a tokenizer, calls that take token ids work),
     /// - `"gpt2-small"` (or `"gpt2"`), `"gpt2-medium"`, `"gpt2-large"`, `"gpt2-xl"`, `"distilgpt2"` or any
     ///   `"owner/name"`: from the Hugging Face cache, else downloaded into it. The environment variables of the Python
-    ///   library apply: `HF_HUB_CACHE`, `HF_HOME`, `HF_ENDPOINT`, `HF_TOKEN`, `HF_TOKEN_PATH`, `HF_HUB_OFFLINE`. A model
-    ///   that is in the cache is loaded without asking the Hub.
+    ///   library apply: `HF_HUB_CACHE`, `HF_HOME`, `HF_ENDPOINT`, `HF_TOKEN`, `HF_TOKEN_PATH`, `HF_HUB_OFFLINE`. A
+    ///   model that is in the cache is loaded without asking the Hub.
     ///
     /// # Errors
     /// Each of [`Error`]'s variants about names, files, configuration, tensors, the Hub and the device, naming what
@@ -62,8 +62,8 @@ impl Gpt2 {
         Self::load(name.as_ref(), options)
     }
 
-    // The functions that do the work are not generic, because every notebook cell that calls a generic function compiles
-    // it again.
+    // The functions that do the work are not generic, because every notebook cell that calls a generic function
+    // compiles it again.
     fn load(name: &str, options: LoadOptions) -> Result<Self> {
         evcxr::warn_of_debug_build();
         let files = pretrained::find(name, &options)?;
@@ -77,8 +77,8 @@ impl Gpt2 {
         Ok(Self(Arc::new(Inner { name: name.into(), config, processing, device, tokenizer, on_device })))
     }
 
-    /// Shows the model's `Debug` text in a notebook; evcxr calls this for a cell's last expression. (For a type with `Debug`
-    /// alone, evcxr first tries this method, and compiles the cell twice.)
+    /// Shows the model's `Debug` text in a notebook; evcxr calls this for a cell's last expression. (For a type with
+    /// `Debug` alone, evcxr first tries this method, and compiles the cell twice.)
     pub fn evcxr_display(&self) {
         evcxr::show(&[("text/plain", &format!("{self:?}"))]);
     }
@@ -138,8 +138,8 @@ impl Gpt2 {
         Ok((logits.expect("these options compute logits"), cache))
     }
 
-    /// [`run_with_cache`](Self::run_with_cache) with options: which activations to cache, how far to run. The logits are
-    /// `None` if the options leave them out. Shape: → `[prompt] [pos, d_vocab]`.
+    /// [`run_with_cache`](Self::run_with_cache) with options: which activations to cache, how far to run. The logits
+    /// are `None` if the options leave them out. Shape: → `[prompt] [pos, d_vocab]`.
     ///
     /// # Errors
     /// As for [`run_with_cache`](Self::run_with_cache), and [`Error::OutOfRange`] or [`Error::Count`] for a layer

@@ -3,8 +3,8 @@
 use super::activation::Activation;
 use crate::error::{Result, check_count, check_index};
 
-/// Options of [`Gpt2::run_with_cache_options`](crate::Gpt2::run_with_cache_options): which activations to cache, and how
-/// far to run. By default a run caches every activation of every layer, and computes the logits.
+/// Options of [`Gpt2::run_with_cache_options`](crate::Gpt2::run_with_cache_options): which activations to cache, and
+/// how far to run. By default a run caches every activation of every layer, and computes the logits.
 #[derive(Clone, Debug, Default)]
 pub struct RunOptions {
     activations: Option<Vec<Activation>>,
@@ -14,8 +14,8 @@ pub struct RunOptions {
 }
 
 impl RunOptions {
-    /// The activations that [`head_data`](crate::head_data) reads (queries, keys, values and patterns of every layer), without
-    /// logits.
+    /// The activations that [`head_data`](crate::head_data) reads (queries, keys, values and patterns of every layer),
+    /// without logits.
     pub fn for_head_data() -> Self {
         use Activation::{K, Pattern, Q, V};
         Self::default().activations([Q, K, V, Pattern]).no_logits()

@@ -1,8 +1,8 @@
 //! GPT-2, top down: layer norm, attention, MLP, block, transformer.
 //!
-//! A run from tokens to logits is in [`super::on_device`], uploading the weights in [`super::device_weights`]. Each `forward` has
-//! the shapes of nanoGPT's `model.py`, except that the prompts of a batch follow each other row by row, without padding:
-//! `[rows, …]` stands for `[batch, pos, …]`.
+//! A run from tokens to logits is in [`super::on_device`], uploading the weights in [`super::device_weights`]. Each
+//! `forward` has the shapes of nanoGPT's `model.py`, except that the prompts of a batch follow each other row by row,
+//! without padding: `[rows, …]` stands for `[batch, pos, …]`.
 //!
 //! Every activation passes through the [`Recorder`] on the line that computes it, under TransformerLens' name.
 

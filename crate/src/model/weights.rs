@@ -8,8 +8,8 @@ use crate::error::{Result, check_index};
 use crate::weights::{BlockWeights, Weights};
 
 impl Gpt2 {
-    /// A copy of all weights, after the steps that [`processing`](Self::processing) returns. The model itself has them on
-    /// its device only. [`w_v`](Self::w_v) and [`w_o`](Self::w_o) copy the weights of one head.
+    /// A copy of all weights, after the steps that [`processing`](Self::processing) returns. The model itself has them
+    /// on its device only. [`w_v`](Self::w_v) and [`w_o`](Self::w_o) copy the weights of one head.
     ///
     /// # Errors
     /// [`Error::Device`](crate::Error::Device) if the device fails.

@@ -96,8 +96,8 @@ impl LoadOptions {
     /// On the CPU, a head that has decoded `4 d_head` vectors (in GPT-2 small, the second prompt of 13 tokens) gets a
     /// cached table of `P W_U` in 8 bits, about `(d_head + 16) d_vocab` bytes (4.2 MB in GPT-2 small); it gets one
     /// earlier if its vectors have many candidates for the best token. The table only selects candidates; their logits
-    /// are computed in full precision. On a GPU the table is in `f32` and made with the first vector; it takes `4 d_head (d_model +
-    /// d_vocab)` bytes of the GPU's memory (13 MB in GPT-2 small).
+    /// are computed in full precision. On a GPU the table is in `f32` and made with the first vector; it takes `4
+    /// d_head (d_model + d_vocab)` bytes of the GPU's memory (13 MB in GPT-2 small).
     ///
     /// Least recently used tables are dropped first; 0 disables the cache, so that decoding a head again takes as long
     /// as the first time.

@@ -35,7 +35,8 @@ pub(crate) fn find(name: &str, options: &LoadOptions) -> Result<ModelFiles> {
     let folder = Path::new(name);
     let known = KNOWN.iter().find(|&&(known, repo, _)| name == known || name == repo);
     let is_name = name == DEMO || known.is_some_and(|&(known, ..)| name == known);
-    // As in Python, a folder of that name is preferred to the Hub; a folder with a known name, only if it holds a model.
+    // As in Python, a folder of that name is preferred to the Hub; a folder with a known name, only if it holds a
+    // model.
     if ModelFiles::is_model(folder) || (folder.is_dir() && !is_name) {
         return ModelFiles::in_folder(folder);
     }

@@ -118,7 +118,8 @@ impl PromptGroup<'_> {
         };
         let [q, k, v, z] = [0, 1, 2, 4].map(|index| list(index, z.columns));
         self.attend([q, k, v, list(3, pos), z], n, |alpha, a, b, c, shape| {
-            // SAFETY: the kernel wrote addresses of these prompts' rows in `q`, `k`, `v` and `z`, and of their patterns.
+            // SAFETY: the kernel wrote addresses of these prompts' rows in `q`, `k`, `v` and `z`, and of their
+            // patterns.
             unsafe { gpu.gemm_batched(alpha, a, b, c, shape) }
         })
     }

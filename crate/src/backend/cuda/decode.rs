@@ -16,8 +16,8 @@ use crate::decode::{TopTokens, Vectors, n_ranked};
 /// The size of the vectors that are on the GPU together.
 const VECTOR_BYTES: usize = 64 << 20;
 
-/// Products of values above this limit may overflow, and not in the same tokens for `(c P) W_U` as for `c (P W_U)`. Such
-/// vectors are decoded as `(c P) W_U`, which is how the reference decodes all.
+/// Products of values above this limit may overflow, and not in the same tokens for `(c P) W_U` as for `c (P W_U)`.
+/// Such vectors are decoded as `(c P) W_U`, which is how the reference decodes all.
 const MAX_FOLDED: f32 = 1e9;
 
 /// A head's projection, and its product with the unembedding.

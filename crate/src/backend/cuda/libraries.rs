@@ -79,7 +79,8 @@ mod jumps {
         };
     }
 
-    /// `.hidden` limits the definition to this program or library, so that it does not replace those of other libraries.
+    /// `.hidden` limits the definition to this program or library, so that it does not replace those of other
+    /// libraries.
     #[cfg(target_arch = "x86_64")]
     macro_rules! jump {
         ($name:ident) => {

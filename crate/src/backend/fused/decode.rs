@@ -14,9 +14,9 @@ use crate::memory::HostArray;
 
 /// Vectors per pass over the vocabulary. It bounds the memory of their candidates.
 const VECTORS_PER_PASS: usize = 1024;
-/// `P W_U` is computed and quantized once a head has decoded this many vectors times `d_head`. It costs about as much as
-/// screening that many vectors with `W_U`, because an 8-bit product costs a quarter of a float product, and makes each
-/// later vector many times as fast.
+/// `P W_U` is computed and quantized once a head has decoded this many vectors times `d_head`. It costs about as much
+/// as screening that many vectors with `W_U`, because an 8-bit product costs a quarter of a float product, and makes
+/// each later vector many times as fast.
 const P_W_U_AFTER: usize = 4;
 /// If the vectors of a head have more candidates than this on average, `P W_U` is computed the next time: its columns
 /// are sums over all of `d_model`, so they have no outliers.
