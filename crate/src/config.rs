@@ -69,8 +69,7 @@ struct HuggingFaceConfig {
     add_cross_attention: Option<bool>,
 }
 
-/// The largest size that is accepted: far more than any model has, and small enough that products of sizes do not
-/// overflow.
+/// The largest accepted size: far more than any model has, and small enough that products of sizes do not overflow.
 const LARGEST_SIZE: u64 = 1 << 24;
 
 impl Gpt2Config {
@@ -90,36 +89,38 @@ impl Gpt2Config {
 impl HuggingFaceConfig {
     /// Fills in Hugging Face's defaults and checks every value.
     fn check(self, path: &Path) -> Result<Gpt2Config> {
-        fn wrong<T>(path: &Path, field: &'static str, expected: &str, found: String) -> Result<T> {
+        fn invalid<T>(path: &Path, field: &'static str, expected: &str, found: String) -> Result<T> {
             Err(Error::Config { path: path.into(), field, expected: expected.into(), found })
         }
         let size = |field, value: Option<u64>| match value {
             Some(value) if (1..=LARGEST_SIZE).contains(&value) => Ok(value as usize),
-            Some(value) => wrong(path, field, "a size from 1 to 16777216", value.to_string()),
-            None => wrong(path, field, "a size", "nothing".into()),
+            Some(value) => invalid(path, field, "a size from 1 to 16777216", value.to_string()),
+            None => invalid(path, field, "a size", "nothing".into()),
         };
         match self.model_type.as_deref() {
             Some("gpt2") | None => {}
-            Some(other) => return wrong(path, "model_type", "\"gpt2\"", format!("{other:?}: only GPT-2 is supported")),
+            Some(other) => {
+                return invalid(path, "model_type", "\"gpt2\"", format!("{other:?}: only GPT-2 is supported"));
+            }
         }
         // Options that change the mathematics, and that no golden data covers.
         if self.scale_attn_weights == Some(false) {
-            return wrong(path, "scale_attn_weights", "true (scores are divided by √d_head)", "false".into());
+            return invalid(path, "scale_attn_weights", "true (scores are divided by √d_head)", "false".into());
         }
         if self.scale_attn_by_inverse_layer_idx == Some(true) {
-            return wrong(path, "scale_attn_by_inverse_layer_idx", "false", "true".into());
+            return invalid(path, "scale_attn_by_inverse_layer_idx", "false", "true".into());
         }
         if self.add_cross_attention == Some(true) {
-            return wrong(path, "add_cross_attention", "false", "true".into());
+            return invalid(path, "add_cross_attention", "false", "true".into());
         }
         let n_heads = size("n_head", self.n_head)?;
         let d_model = size("n_embd", self.n_embd)?;
         if d_model % n_heads != 0 {
-            return wrong(path, "n_embd", &format!("a multiple of n_head = {n_heads}"), d_model.to_string());
+            return invalid(path, "n_embd", &format!("a multiple of n_head = {n_heads}"), d_model.to_string());
         }
         let eps = self.layer_norm_epsilon.unwrap_or(1e-5);
         if !(eps.is_finite() && eps > 0.0) {
-            return wrong(path, "layer_norm_epsilon", "a positive number", eps.to_string());
+            return invalid(path, "layer_norm_epsilon", "a positive number", eps.to_string());
         }
         let act_fn = match self.activation_function.as_deref().unwrap_or("gelu_new") {
             "gelu_new" | "gelu_pytorch_tanh" => ActFn::GeluNew,
@@ -129,7 +130,7 @@ impl HuggingFaceConfig {
             "tanh" => ActFn::Tanh,
             other => {
                 let expected = "one of gelu_new, gelu_pytorch_tanh, gelu, relu, silu, swish, tanh";
-                return wrong(path, "activation_function", expected, format!("{other:?}"));
+                return invalid(path, "activation_function", expected, format!("{other:?}"));
             }
         };
         Ok(Gpt2Config {

@@ -25,7 +25,7 @@ pub enum Error {
     UnknownModel {
         /// The name that was given.
         name: String,
-        /// The names that need no owner.
+        /// The names that can be given without an owner.
         known: Vec<String>,
     },
     /// A revision that is not a name of a branch, tag or commit.
@@ -95,7 +95,7 @@ pub enum Error {
         found: String,
     },
     /// The Hugging Face Hub (or a mirror) did not deliver a file.
-    #[error("{repo} at {endpoint}: {problem}{}; {hint}", after(": ", source.as_ref()))]
+    #[error("{repo} at {endpoint}: {problem}{}; {hint}", prefixed(": ", source.as_ref()))]
     Hub {
         /// The repository, `owner/name`.
         repo: String,
@@ -110,7 +110,7 @@ pub enum Error {
         /// The error of the HTTP client or of the cache.
         source: Option<Box<dyn std::error::Error + Send + Sync>>,
     },
-    /// Text given to, or asked of, a model that was loaded without a tokenizer.
+    /// A conversion from or to text with a model that was loaded without a tokenizer.
     #[error(
         "{model} was loaded without a tokenizer: put tokenizer.json, or vocab.json and merges.txt, into its folder, \
          or give token ids instead of text"
@@ -144,7 +144,7 @@ pub enum Error {
         found: Vec<String>,
     },
     /// An index beyond what the model or the data has.
-    #[error("{what} {index} out of range: {owner} has {len}{}", indices(*len))]
+    #[error("{what} {index} out of range: {owner} has {len}{}", index_range(*len))]
     OutOfRange {
         /// What the index counts: "layer", "head", "prompt", "token id", …
         what: &'static str,
@@ -156,7 +156,7 @@ pub enum Error {
         len: usize,
     },
     /// A count or a setting outside of its allowed range.
-    #[error("{function}: {what}: expected {}, found {found}{}", range(*min, *max), after("; ", hint.as_ref()))]
+    #[error("{function}: {what}: expected {}, found {found}{}", count_range(*min, *max), prefixed("; ", hint.as_ref()))]
     Count {
         /// The function or option that has the limit.
         function: &'static str,
@@ -214,7 +214,7 @@ pub enum Error {
         /// The number of prompts in the cache.
         n_prompts: usize,
     },
-    /// Heads that should have seen the same prompts and did not.
+    /// Heads of different prompts, where all must be of the same ones.
     #[error(
         "{function}: expected heads that saw the same prompts, found different tokens in prompt {prompt} of heads \
          {}.{} and {}.{}", first.0, first.1, other.0, other.1
@@ -229,7 +229,7 @@ pub enum Error {
         /// Layer and head of the other one.
         other: (usize, usize),
     },
-    /// A list of heads that is not every head of a model, layer by layer.
+    /// A list of heads that does not have every head of a model, layer by layer.
     #[error(
         "{function}: expected every head of a model, layer by layer, as all_heads_data gives them, found {}",
         heads_found(found)
@@ -268,15 +268,15 @@ pub enum Error {
          weights {:016x}", expected.0, expected.1, found.0, found.1
     )]
     OtherCounts {
-        /// The projection, and the fingerprint of the weights, of the counts at hand.
+        /// The projection, and the fingerprint of the weights, of the counts that others are added to.
         expected: (&'static str, u64),
-        /// Those of the other counts or of the model.
+        /// The projection and the fingerprint of the other counts, or of the model.
         found: (&'static str, u64),
     },
-    /// A list of prompt pairs without the kind that is to be tested.
+    /// A list of prompt pairs without a pair of the kind to test.
     #[error("similarity_test: expected pairs of kind {kind:?}, found pairs of kinds {found:?}")]
     NoPairsOfKind {
-        /// The kind that was asked for.
+        /// The kind to test.
         kind: String,
         /// The kinds that the pairs have.
         found: Vec<String>,
@@ -291,7 +291,7 @@ pub enum Error {
         /// The number of tokens on the map.
         n_tokens: usize,
     },
-    /// Something is missing that a CUDA GPU needs: the feature `cuda` of this build, the driver, a library, the GPU.
+    /// A requirement of CUDA is missing: the feature `cuda` of this build, the driver, a library, or the GPU.
     #[error("CUDA needs {missing}; {hint}")]
     Cuda {
         /// What is missing.
@@ -340,7 +340,7 @@ impl Error {
     }
 }
 
-fn indices(len: usize) -> String {
+fn index_range(len: usize) -> String {
     match len {
         0 => String::new(),
         1 => ", 0".into(),
@@ -348,7 +348,7 @@ fn indices(len: usize) -> String {
     }
 }
 
-fn range(min: usize, max: Option<usize>) -> String {
+fn count_range(min: usize, max: Option<usize>) -> String {
     match max {
         Some(max) => format!("{min} to {max}"),
         None => format!("at least {min}"),
@@ -367,8 +367,8 @@ fn heads_found(heads: &[(usize, usize)]) -> String {
     }
 }
 
-/// `value` behind a separator, or nothing.
-fn after(separator: &str, value: Option<impl std::fmt::Display>) -> String {
+/// The separator and the value, or nothing.
+fn prefixed(separator: &str, value: Option<impl std::fmt::Display>) -> String {
     value.map_or_else(String::new, |value| format!("{separator}{value}"))
 }
 
@@ -376,9 +376,9 @@ fn after(separator: &str, value: Option<impl std::fmt::Display>) -> String {
 mod tests {
     use super::*;
 
-    /// The variants that no call on sound weights and a sound device causes; the others are in `tests/errors.rs`.
+    /// The variants that only a failing device or broken weights cause. `tests/errors.rs` tests the others.
     #[test]
-    fn failures_of_the_machine_name_it() {
+    fn device_svd_and_decoder_failures_name_their_origin() {
         let source = || "out of memory: 5 MB were asked for";
         let device = Error::device("CUDA device 0", "an upload", source());
         assert_eq!(device.to_string(), "CUDA device 0: an upload failed: out of memory: 5 MB were asked for");

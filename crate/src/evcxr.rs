@@ -1,18 +1,18 @@
-//! Being run by evcxr: how a value is displayed, and a warning where the kernel builds this crate slowly.
+//! Display of values in evcxr notebooks, and a warning about slow builds of this crate.
 
 use std::sync::Once;
 
-/// Prints contents by MIME type in evcxr's format. evcxr sends all that one cell prints as one MIME bundle.
+/// Prints contents by MIME type in evcxr's format. evcxr sends everything that one cell prints as one MIME bundle.
 ///
-/// A type shows itself as the last expression of a cell if it has a method `evcxr_display` that calls this.
+/// A type whose method `evcxr_display` calls this is displayed as the last expression of a cell.
 pub(crate) fn show(contents: &[(&str, &str)]) {
     for (mime, content) in contents {
         println!("EVCXR_BEGIN_CONTENT {mime}\n{content}\nEVCXR_END_CONTENT");
     }
 }
 
-/// Warns once a process if this crate was built with debug assertions, which make it several times slower. A kernel builds
-/// it so unless its environment says otherwise.
+/// Warns once per process if this crate was built with debug assertions, which make it several times slower. evcxr
+/// builds it so unless the kernel's environment sets another profile.
 pub(crate) fn warn_of_debug_build() {
     static ONCE: Once = Once::new();
     if cfg!(debug_assertions) {

@@ -1,6 +1,6 @@
 // The README is the front page, but for rustdoc only: so an edit of the README recompiles nothing, and rust-analyzer,
 // which reads this file through `include!` in crate/prebuilt, does not look for it. The first definition of a link
-// counts: those in readme-links.md start from target/doc/attention_tokens/.
+// applies, so those of readme-links.md, which are relative to target/doc/attention_tokens/, come first.
 #![cfg_attr(doc, doc = include_str!("../readme-links.md"))]
 #![cfg_attr(doc, doc = include_str!("../README.md"))]
 //!
@@ -51,10 +51,9 @@ pub use model::{Activation, ActivationCache, Gpt2, Prompts, RunOptions};
 pub use plot::{ColorScale, Figure, Table, Theme};
 pub use pretrained::LoadOptions;
 pub use tokenizer::Tokenizer;
-// evcxr writes down the type of every variable, so a notebook must be able to name it.
-pub use {ndarray, plotly};
-
 pub use weights::{BlockWeights, LayerNormWeights, Processing, Weights};
+// evcxr writes out the type of every variable, so a notebook must be able to name the types of these crates.
+pub use {ndarray, plotly};
 
 /// The items that most notebooks need, to import together.
 ///

@@ -1,7 +1,7 @@
 //! The functions of the original notebook, under their own names.
 //!
-//! Each is one call of [`Gpt2`], [`head_data`] or [`Figure`]. They borrow figures and return new ones, because a variable that a
-//! cell moves is lost to the cells after it.
+//! Each function is one call of [`Gpt2`], [`head_data`] or [`Figure`]. They borrow figures and return new ones, because
+//! a variable that a cell moves is lost to the cells after it.
 //!
 //! ```
 //! use attention_tokens::notebook::*;
@@ -21,8 +21,6 @@
 use ndarray::Array2;
 
 use crate::attention_tokens::{DecodeOptions, Feature, HeadData, PromptHeadData, head_data, layer_data};
-#[cfg(doc)]
-use crate::error::Error;
 use crate::error::Result;
 use crate::model::{ActivationCache, Gpt2, Prompts};
 use crate::plot::{Figure, FigureStyle, HeadPanel, Table};
@@ -46,17 +44,17 @@ pub struct PromptRun {
 /// # Errors
 /// As for [`Gpt2::run_with_cache`].
 pub fn run_prompts(model: &Gpt2, prompts: impl Into<Prompts>) -> Result<PromptRun> {
-    run_with_everything(model, prompts.into())
+    run_with_full_cache(model, prompts.into())
 }
 
-/// Not generic, because a generic function is compiled again in every cell that calls it.
-fn run_with_everything(model: &Gpt2, prompts: Prompts) -> Result<PromptRun> {
-    let (logits, cache) = model.run_with_everything(prompts)?;
+/// [`run_prompts`] without the generic parameter, because every cell that calls a generic function compiles it again.
+fn run_with_full_cache(model: &Gpt2, prompts: Prompts) -> Result<PromptRun> {
+    let (logits, cache) = model.run_with_full_cache(prompts)?;
     Ok(PromptRun { model: model.clone(), logits, cache })
 }
 
-/// The data of one head on every prompt, with the projection of the original notebook and the two best tokens of each vector.
-/// [`head_data`] offers other projections and more tokens.
+/// The data of one head on every prompt, with the projection of the original notebook and the two best tokens of each
+/// vector. [`head_data`] offers other projections and more tokens.
 ///
 /// # Errors
 /// As for [`head_data`].
@@ -64,6 +62,7 @@ pub fn calculate_attns(run: &PromptRun, layer: usize, head: usize) -> Result<Hea
     head_data(&run.model, &run.cache, layer, head, with_runner_up())
 }
 
+/// The best token of each vector and the second-best one.
 fn with_runner_up() -> DecodeOptions {
     DecodeOptions { top_k: 2, ..Default::default() }
 }
@@ -78,27 +77,30 @@ pub fn plot_attns(pattern: &Array2<f32>) -> Figure {
 /// ([`MIN_ATTN`] in the original).
 ///
 /// # Errors
-/// [`Error::FigureKind`] if the figure is not one heat map, [`Error::Shape`] if its size is not that of the data.
+/// [`Error::FigureKind`](crate::Error::FigureKind) if the figure is not one heat map,
+/// [`Error::Shape`](crate::Error::Shape) if its size is not that of the data.
 pub fn add_attn_overlay(plot: &Figure, data: &PromptHeadData, min_attn: f32) -> Result<Figure> {
     let panel = plot.panel_of(data, "add_attn_overlay")?.with_frames(min_attn);
     Ok(Figure::of_panel(panel, plot.style()))
 }
 
-/// Adds tokens along the sides: the input tokens on the left (rows), the q tokens at the top, the v tokens on the right, the
-/// k tokens at the bottom; top and bottom turned by −90°, size 12, black, 20 pixels away.
+/// Adds tokens along the sides: the input tokens on the left (rows), the q tokens at the top, the v tokens on the
+/// right, the k tokens at the bottom; top and bottom turned by −90°, size 12, black, 20 pixels away.
 ///
 /// # Errors
-/// [`Error::FigureKind`] if the figure is not one heat map, [`Error::Shape`] if its size is not that of the data.
+/// [`Error::FigureKind`](crate::Error::FigureKind) if the figure is not one heat map,
+/// [`Error::Shape`](crate::Error::Shape) if its size is not that of the data.
 pub fn add_axis_labels(plot: &Figure, data: &PromptHeadData) -> Result<Figure> {
     let panel = plot.panel_of(data, "add_axis_labels")?.with_axis_labels();
     Ok(Figure::of_panel(panel, plot.style()))
 }
 
-/// Adds to each cell with key ≤ query its token, white, size 10, turned by −45°; for [`Feature::Attn`], which has no tokens, the
-/// attention with two decimals.
+/// Adds to each cell with key ≤ query its token, white, size 10, turned by −45°; for [`Feature::Attn`], which has no
+/// tokens, the attention with two decimals.
 ///
 /// # Errors
-/// [`Error::FigureKind`] if the figure is not one heat map, [`Error::Shape`] if its size is not that of the data.
+/// [`Error::FigureKind`](crate::Error::FigureKind) if the figure is not one heat map,
+/// [`Error::Shape`](crate::Error::Shape) if its size is not that of the data.
 pub fn add_token_labels(plot: &Figure, data: &PromptHeadData, feature: Feature) -> Result<Figure> {
     let panel = plot.panel_of(data, "add_token_labels")?.with_token_labels(feature);
     Ok(Figure::of_panel(panel, plot.style()))
@@ -107,7 +109,7 @@ pub fn add_token_labels(plot: &Figure, data: &PromptHeadData, feature: Feature) 
 /// Two figures side by side as one, 600 × 400 pixels each, with a title above and a description below.
 ///
 /// # Errors
-/// [`Error::FigureKind`] if one of them is not a single heat map.
+/// [`Error::FigureKind`](crate::Error::FigureKind) if one of them is not a single heat map.
 pub fn compare_plots(a: &Figure, b: &Figure, title: &str, description: &str) -> Result<Figure> {
     let (left, right) = (a.panel("compare_plots")?, b.panel("compare_plots")?);
     Ok(Figure::of_panels(left.clone(), right.clone(), title, description, a.style()))
@@ -121,11 +123,11 @@ pub fn calculate_layer(run: &PromptRun, layer: usize) -> Result<Vec<HeadData>> {
     layer_data(&run.model, &run.cache, layer, with_runner_up())
 }
 
-/// The heads of a layer, or any others, at a glance: their patterns of attention tokens as small heat maps without labels, in
-/// rows and columns as close to 3:4 as their number allows. `prompt` is the index of the prompt in its batch.
+/// The heads of a layer, or any others, at a glance: a small heat map of each head's attention tokens, without labels,
+/// in rows and columns as close to 3:4 as the number of heads allows. `prompt` is the index of the prompt in its batch.
 ///
-/// Eight heads take 170 kB of a notebook on 13 tokens, and 2.7 MB on 128 tokens, without hover texts (there are none beyond 10,000
-/// cells, gaps included). The limit is 300,000 cells, about 5 MB.
+/// Eight heads take 170 kB of a notebook on 13 tokens, and 2.7 MB on 128 tokens, without hover texts (there are none
+/// beyond 10,000 cells, gaps included). The limit is 300,000 cells, about 5 MB.
 ///
 /// ```
 /// use attention_tokens::notebook::*;
@@ -140,16 +142,19 @@ pub fn calculate_layer(run: &PromptRun, layer: usize) -> Result<Vec<HeadData>> {
 /// ```
 ///
 /// # Errors
-/// [`Error::Count`] if there are no heads or too many cells, [`Error::DifferentPrompts`] if the heads saw different
-/// prompts, [`Error::OutOfRange`] if there is no such prompt.
+/// [`Error::Count`](crate::Error::Count) if there are no heads or too many cells,
+/// [`Error::DifferentPrompts`](crate::Error::DifferentPrompts) if the heads ran on different prompts,
+/// [`Error::OutOfRange`](crate::Error::OutOfRange) if there is no such prompt.
 pub fn layer_grid(heads: &[HeadData], prompt: usize) -> Result<Figure> {
     Figure::grid(heads, prompt)
 }
 
-/// One figure of many heads, with a menu to choose the head whose attention tokens, frames and labels are shown. It works wherever
-/// plotly does, without a kernel; a static picture shows the first head. `prompt` is the index of the prompt in its batch.
+/// One figure of many heads, with a menu to choose the head whose attention tokens, frames and labels are shown. It
+/// works wherever plotly does, without a kernel; a static picture shows the first head. `prompt` is the index of the
+/// prompt in its batch.
 ///
-/// Four heads on 13 tokens take 200 kB of a notebook. The limit is 8,000 cells with key ≤ query in all heads together, about 4 MB.
+/// Four heads on 13 tokens take 200 kB of a notebook. The limit is 8,000 cells with key ≤ query in all heads together,
+/// about 4 MB.
 ///
 /// # Errors
 /// As for [`layer_grid`].
@@ -157,8 +162,8 @@ pub fn browse_heads(heads: &[HeadData], prompt: usize) -> Result<Figure> {
     Figure::menu(heads, prompt, MIN_ATTN)
 }
 
-/// A head on a prompt as the original draws it: the pattern of its attention tokens, frames above [`MIN_ATTN`], labels along the
-/// sides, and tokens in the cells.
+/// A head on a prompt as the original draws it: the pattern of its attention tokens, frames above [`MIN_ATTN`], labels
+/// along the sides, and tokens in the cells.
 ///
 /// ```
 /// use attention_tokens::notebook::*;

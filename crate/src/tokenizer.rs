@@ -39,16 +39,16 @@ impl Tokenizer {
 
     fn from_json(path: &Path, bos: u32) -> Result<Self> {
         let bytes = std::fs::read(path).map_err(Error::io(path))?;
-        let mut inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(broken(path, "a tokenizer"))?;
+        let mut inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(format_error(path, "a tokenizer"))?;
         // The file may have the truncation and padding of a training run, which would cut or fill prompts.
-        inner.with_truncation(None).map_err(broken(path, "a tokenizer without truncation"))?;
+        inner.with_truncation(None).map_err(format_error(path, "a tokenizer without truncation"))?;
         inner.with_padding(None);
         Ok(Self { inner: Arc::new(inner), bos })
     }
 
     fn from_vocab_and_merges(vocab: &Path, merges: &Path, bos: u32) -> Result<Self> {
         let (vocab_text, merges_text) = (vocab.to_string_lossy(), merges.to_string_lossy());
-        let bpe = BPE::from_file(&vocab_text, &merges_text).build().map_err(broken(vocab, "a BPE vocabulary"))?;
+        let bpe = BPE::from_file(&vocab_text, &merges_text).build().map_err(format_error(vocab, "a BPE vocabulary"))?;
         let mut inner = tokenizers::Tokenizer::new(bpe);
         inner.with_pre_tokenizer(Some(PreTokenizerWrapper::ByteLevel(ByteLevel::default().add_prefix_space(false))));
         inner.with_decoder(Some(DecoderWrapper::ByteLevel(ByteLevel::default())));
@@ -135,7 +135,7 @@ impl Tokenizer {
     }
 }
 
-/// How every figure, table and hover text shows a token. Cloning is cheap.
+/// The labels of tokens in figures, tables and hover texts. Cloning is cheap.
 #[derive(Clone, Debug)]
 pub(crate) struct TokenLabels(Option<Tokenizer>);
 
@@ -169,7 +169,7 @@ impl std::fmt::Debug for Tokenizer {
 }
 
 /// [`Error::Format`] for a file of the tokenizer.
-fn broken(path: &Path, expected: &str) -> impl FnOnce(tokenizers::Error) -> Error {
+fn format_error(path: &Path, expected: &str) -> impl FnOnce(tokenizers::Error) -> Error {
     let (path, expected) = (path.to_owned(), expected.to_owned());
     move |error| Error::format(path, expected, error)
 }

@@ -1,4 +1,4 @@
-//! Activations of a run → the data of its heads.
+//! Decodes the activations of a run into head data.
 
 use ndarray::{Array2, Axis, Ix2, Ix3, s};
 
@@ -11,7 +11,7 @@ use crate::model::{Activation, ActivationCache, Gpt2};
 /// How to decode a head. By default through [`Projection::Notebook`], with the best token only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DecodeOptions {
-    /// How a vector gets to the residual stream.
+    /// The map from a vector to the residual stream.
     pub projection: Projection,
     /// Number of tokens for each vector, best first; at least 1.
     pub top_k: usize,
@@ -121,8 +121,8 @@ fn heads_data(
     heads.iter().zip(top).map(data_of_head).collect()
 }
 
-/// The attention token of every cell of a head with key ≤ query, prompt by prompt and query by query, through a matrix `p`
-/// of the caller's in place of a projection. Shape: `p [d_head, d_model]` → `[cells of all prompts]`.
+/// The attention token of every cell of a head with key ≤ query, prompt by prompt and query by query, decoded through a
+/// matrix `p` in place of a projection. Shape: `p [d_head, d_model]` → `[cells of all prompts]`.
 pub(crate) fn tokens_through(
     model: &Gpt2,
     cache: &ActivationCache,
@@ -141,7 +141,7 @@ pub(crate) fn tokens_through(
     Ok(tokens)
 }
 
-/// All vectors of a head that are decoded, prompt by prompt: `q ⊙ k` of the cells with key ≤ query, query by query, then `q`,
+/// All vectors to decode for a head, prompt by prompt: `q ⊙ k` of the cells with key ≤ query, query by query, then `q`,
 /// `k` and `v` of each position. Shape: → `[n, d_head]`.
 fn vectors_of_head(model: &Gpt2, cache: &ActivationCache, layer: usize, head: usize) -> Result<Vectors> {
     let (n_heads, d_head) = (model.config().n_heads, model.config().d_head);
@@ -150,7 +150,7 @@ fn vectors_of_head(model: &Gpt2, cache: &ActivationCache, layer: usize, head: us
     let n: usize = cache.tokens().iter().map(|tokens| n_cells(tokens.len()) + 3 * tokens.len()).sum();
     let (mut table, mut pairs) = (Vec::with_capacity((rows + 1) * d_head), Vec::with_capacity(n));
     for prompt in 0..cache.n_prompts() {
-        let of = |activation| -> Result<_> {
+        let rows_of_head = |activation| -> Result<_> {
             let all = cache.view_of_prompt(prompt, activation, layer)?;
             let all = all.into_dimensionality::<Ix3>().expect("q, k and v have three axes"); // [pos, n_heads, d_head]
             if (all.dim().1, all.dim().2) != (n_heads, d_head) {
@@ -166,7 +166,7 @@ fn vectors_of_head(model: &Gpt2, cache: &ActivationCache, layer: usize, head: us
         };
         let first = (table.len() / d_head) as u32;
         for activation in [Activation::Q, Activation::K, Activation::V] {
-            table.extend(of(activation)?); // [pos, d_head]
+            table.extend(rows_of_head(activation)?); // [pos, d_head]
         }
         let pos = cache.tokens()[prompt].len() as u32;
         let (q, k) = (first, first + pos);

@@ -43,7 +43,7 @@ impl HeadData {
     /// | `runner_up`, `runner_up_id` | the runner-up; empty if the data was made with `top_k` 1 |
     /// | `q_token`, `k_token`, `v_token` | the tokens of the key position's query, key and value vectors |
     ///
-    /// In pandas: `pandas.read_csv(path, keep_default_na=False)`, as tokens may read `NA` or `null`.
+    /// In pandas: `pandas.read_csv(path, keep_default_na=False)`, because a token may be `NA` or `null`.
     ///
     /// # Errors
     /// [`Error::Write`], naming the file.

@@ -1,11 +1,10 @@
-//! The data of a head: for each cell its attention, its attention token and the tokens of its query, key and value.
+//! The data of a head: for each cell (query, key) its attention, its attention token, and the tokens of the key
+//! position's query, key and value vectors.
 
 use ndarray::{Array2, Array4, s};
 
 use super::n_cells;
 use crate::decode::{Projection, TopTokens};
-#[cfg(doc)]
-use crate::error::Error;
 use crate::error::{Result, check_index};
 use crate::tokenizer::TokenLabels;
 
@@ -69,8 +68,8 @@ pub struct PromptHeadData {
     pub input: Vec<u32>,
     /// The attention pattern; 0 where key > query. Shape: `[query_pos, key_pos]`.
     pub attn: Array2<f32>,
-    /// The attention tokens, a row for each cell with key ≤ query, query by query; [`cell`](Self::cell) returns the row of a
-    /// cell. Shape: `n = pos (pos + 1) / 2` rows.
+    /// The attention tokens, a row for each cell with key ≤ query, query by query; [`cell`](Self::cell) returns the row
+    /// of a cell. Shape: `n = pos (pos + 1) / 2` rows.
     pub qk: TopTokens,
     /// The tokens of the query vectors, a row for each position.
     pub q: TopTokens,
@@ -90,7 +89,7 @@ impl HeadData {
     /// The data of one prompt of the batch.
     ///
     /// # Errors
-    /// [`Error::OutOfRange`] if the batch has no such prompt.
+    /// [`Error::OutOfRange`](crate::Error::OutOfRange) if the batch has no such prompt.
     pub fn prompt(&self, prompt: usize) -> Result<PromptHeadData> {
         check_index("prompt", prompt, "the batch", self.prompts.len())?;
         Ok(self.prompts[prompt].clone())
@@ -171,13 +170,14 @@ impl PromptHeadData {
         Array2::from_shape_fn((pos, pos), |(query, key)| Some(self.qk.tokens[[self.cell(query, key)?, 0]]))
     }
 
-    /// A token's text as it is, or `#` and its id where it has none.
+    /// The text of a token, unchanged; `#` and its id if it has none.
     pub(crate) fn token_text(&self, token: u32) -> String {
         self.labels.text(token)
     }
 
-    /// How a figure shows a token: its text, with `<nl>` for a newline, `<sp>` for a lone space, `<tab>` for a tab and
-    /// `EOS` for `<|endoftext|>`. A token that has no text (no tokenizer, or an id beyond it) shows as `#` and its id.
+    /// The label of a token in figures: its text, with `<nl>` for a newline, `<sp>` for a lone space, `<tab>` for a tab
+    /// and `EOS` for `<|endoftext|>`. A token that has no text (no tokenizer, or an id beyond it) shows as `#` and its
+    /// id.
     pub fn token_label(&self, token: u32) -> String {
         self.labels.label(token)
     }

@@ -1,8 +1,8 @@
-//! Attention tokens: what a head says about a prompt, in the model's own words.
+//! Attention tokens: the products of a head's queries and keys, decoded into the model's vocabulary.
 //!
-//! For a query at position *i* and a key at position *j ≤ i*, the element-wise product of the two vectors is sent
-//! through the head's value and output weights to the residual stream and unembedded; the most likely token is the
-//! *attention token* of that cell:
+//! For a query at position *i* and a key at position *j ≤ i*, the element-wise product of the two vectors is mapped to
+//! the residual stream by the head's value and output weights, and unembedded. The most likely token is the *attention
+//! token* of this cell of the attention pattern:
 //!
 //! ```text
 //! c     = q_i ⊙ k_j                        [d_head]
@@ -11,7 +11,7 @@
 //! ```
 //!
 //! The query, key and value token of a position are the same with `c = q_i`, `k_i`, `v_i`. `W_V`, `W_O`, `W_U` and
-//! `b_U` are those of the model at hand, processed as it was loaded; no other bias enters.
+//! `b_U` are the weights of the loaded model, after weight processing; no other bias is added.
 
 mod decoding;
 mod export;

@@ -21,7 +21,7 @@ type Cube<D> = Tensor<(usize, usize, usize), f32, D>;
 /// `z [pos, n_heads d_head]` and the pattern `[n_heads, query_pos, key_pos]` of one prompt.
 type ZAndPattern<D> = (Matrix<D>, Cube<D>);
 
-/// The most memory for logits while decoding, on the device and on the host each.
+/// Memory limit for logits while decoding, on the device and again on the host.
 const DECODE_BYTES: usize = 64 << 20;
 
 /// The dfdx backend on the device `D`.
@@ -120,13 +120,13 @@ impl<D: ::dfdx::tensor_ops::Device<f32>> Dfdx<D> {
         move |error| Error::device(&self.name, operation, format!("{error:?}"))
     }
 
-    /// Shape: `[n]`.
+    /// Uploads a vector. Shape: `[n]` → the same.
     fn vector(&self, x: Vec<f32>) -> Result<Vector<D>> {
         let shape = (x.len(),);
         self.device.try_tensor_from_vec(x, shape).map_err(self.failed("an upload"))
     }
 
-    /// Shape: `[rows, columns]`.
+    /// Uploads a matrix. Shape: `[rows, columns]` → the same.
     fn matrix(&self, x: Array2<f32>) -> Result<Matrix<D>> {
         let shape = x.dim();
         let x = if x.is_standard_layout() { x } else { x.as_standard_layout().into_owned() };
@@ -135,19 +135,19 @@ impl<D: ::dfdx::tensor_ops::Device<f32>> Dfdx<D> {
         self.device.try_tensor_from_vec(values, shape).map_err(self.failed("an upload"))
     }
 
-    /// Indices for a gather. Shape: `[n]`.
+    /// Uploads the indices of a gather. Shape: `[n]` → the same.
     fn indices(&self, x: impl IntoIterator<Item = usize>) -> Result<Tensor<(usize,), usize, D>> {
         let x: Vec<usize> = x.into_iter().collect();
         let shape = (x.len(),);
         self.device.try_tensor_from_vec(x, shape).map_err(self.failed("an upload"))
     }
 
-    /// Shape: `[rows, columns]`.
+    /// Copies a matrix to the host. Shape: `[rows, columns]` → the same.
     fn download_matrix(&self, x: &Matrix<D>) -> Array2<f32> {
         Array2::from_shape_vec(*x.shape(), x.as_vec()).expect("a tensor has as many values as its shape")
     }
 
-    /// Copies to the host at once. Shape: `[n_heads, query_pos, key_pos]`.
+    /// Copies a pattern or scores to the host at once. Shape: `[n_heads, query_pos, key_pos]` → the same.
     fn download_cube(&self, x: &Cube<D>) -> LazyArray<Ix3> {
         let x = Array3::from_shape_vec(*x.shape(), x.as_vec()).expect("a tensor has as many values as its shape");
         HostArray::from(x).into()

@@ -4,7 +4,7 @@
 //!
 //! | backend | device | |
 //! |---|---|---|
-//! | [`Dfdx`] | CPU, CUDA | every operation by dfdx: the plain implementation, the reference of the others |
+//! | [`Dfdx`] | CPU, CUDA | every operation by dfdx: the plain implementation, which is the reference for the others |
 //! | [`Fused`] | CPU | the default: fused operations on all processors of the host |
 //! | `Cuda` | CUDA | cuBLAS and the project's own kernels |
 //!
@@ -35,7 +35,7 @@ use crate::weights::LayerNormWeights;
 pub use device::Device;
 pub(crate) use device::DeviceKind;
 
-/// Whether this build has [`Device::cuda`], and a GPU can be used.
+/// Whether this build supports [`Device::cuda`], and the first GPU can be used.
 fn cuda_is_available() -> bool {
     #[cfg(feature = "cuda")]
     let available = Cuda::open(0).is_ok();
@@ -48,14 +48,14 @@ fn cuda_is_available() -> bool {
 pub(crate) struct AttentionOutput<T> {
     /// Shape: `[rows, n_heads d_head]`.
     pub(crate) z: T,
-    /// Each prompt's, `[n_heads, query_pos, key_pos]`. Empty unless it was asked for.
+    /// The pattern of each prompt; empty if `keep_pattern` is false. Shape: each `[n_heads, query_pos, key_pos]`.
     pub(crate) pattern: Vec<LazyArray<Ix3>>,
 }
 
 /// A device's operations. Callers check shapes and indices first.
 ///
-/// Functions named `upload_…` copy weights to the device, those named `…_weights` copy them back, bit by bit. The others
-/// compute.
+/// Functions named `upload_…` copy weights to the device, those named `…_weights` copy them back, bit for bit. The
+/// others compute.
 pub(crate) trait Backend: DecodeBackend + 'static {
     /// A matrix `[rows, columns]` on the device.
     type Tensor;
@@ -68,11 +68,12 @@ pub(crate) trait Backend: DecodeBackend + 'static {
 
     /// Shape: `w_e [d_vocab, d_model]`, `w_pos [n_ctx, d_model]`.
     fn upload_embedding(&self, w_e: Array2<f32>, w_pos: Array2<f32>) -> Result<Self::Embedding>;
-    /// A layer norm; one without weights only centres and scales.
+    /// A layer norm; one without weights only centers and scales.
     fn upload_layer_norm(&self, weights: Option<&LayerNormWeights>, eps: f64) -> Result<Self::LayerNorm>;
     /// Shape: `w [in, out]`, `b [out]`.
     fn upload_linear(&self, w: Array2<f32>, b: Array1<f32>) -> Result<Self::Linear>;
-    /// Queries', keys' and values' weights, which [`linear_qkv`](Self::linear_qkv) applies together. Shape: all the same.
+    /// The weights of queries, keys and values, which [`linear_qkv`](Self::linear_qkv) applies together.
+    /// Shape: each `[d_model, n_heads d_head]`, `[n_heads d_head]`.
     fn upload_linear_qkv(&self, parts: [(Array2<f32>, Array1<f32>); 3]) -> Result<[Self::Linear; 3]> {
         let [q, k, v] = parts.map(|(w, b)| self.upload_linear(w, b));
         Ok([q?, k?, v?])
@@ -80,11 +81,11 @@ pub(crate) trait Backend: DecodeBackend + 'static {
     /// Shape: `w_u [d_model, d_vocab]`, `b_u [d_vocab]`.
     fn upload_unembed(&self, w_u: Array2<f32>, b_u: Array1<f32>) -> Result<Self::Unembed>;
 
-    /// `w_e` and `w_pos`.
+    /// `w_e` and `w_pos`. Shape: → `[d_vocab, d_model]`, `[n_ctx, d_model]`.
     fn embedding_weights(&self, embedding: &Self::Embedding) -> Result<(Array2<f32>, Array2<f32>)>;
-    /// `w` and `b`.
+    /// `w` and `b`. Shape: → `[in, out]`, `[out]`.
     fn linear_weights(&self, linear: &Self::Linear) -> Result<(Array2<f32>, Array1<f32>)>;
-    /// `w_u` and `b_u`.
+    /// `w_u` and `b_u`. Shape: → `[d_model, d_vocab]`, `[d_vocab]`.
     fn unembed_weights(&self, unembed: &Self::Unembed) -> Result<(Array2<f32>, Array1<f32>)>;
 
     /// `W_E[token] + W_pos[position]`, a row for each token. Shape: `[rows]`, `[rows]` → `[rows, d_model]`.
@@ -93,7 +94,7 @@ pub(crate) trait Backend: DecodeBackend + 'static {
     fn layer_norm(&self, norm: &Self::LayerNorm, x: &Self::Tensor) -> Result<Self::Tensor>;
     /// `x W + b`. Shape: `[rows, in]` → `[rows, out]`.
     fn linear(&self, linear: &Self::Linear, x: &Self::Tensor) -> Result<Self::Tensor>;
-    /// [`linear`](Self::linear) with each of the three that [`upload_linear_qkv`](Self::upload_linear_qkv) returned.
+    /// [`linear`](Self::linear) with the weights that [`upload_linear_qkv`](Self::upload_linear_qkv) returned.
     /// Shape: `[rows, d_model]` → each `[rows, n_heads d_head]`.
     fn linear_qkv(&self, linears: &[Self::Linear; 3], x: &Self::Tensor) -> Result<[Self::Tensor; 3]> {
         let [q, k, v] = linears.each_ref().map(|linear| self.linear(linear, x));
@@ -104,7 +105,8 @@ pub(crate) trait Backend: DecodeBackend + 'static {
     /// `a + b`. Shape: all the same.
     fn add(&self, a: &Self::Tensor, b: &Self::Tensor) -> Result<Self::Tensor>;
     /// Causal attention within each prompt: `pattern = softmax(q kᵀ / √d_head)` over keys ≤ query, `z = pattern v`.
-    /// `prompts` has the rows of each prompt. Shape: `q`, `k`, `v` each `[rows, n_heads d_head]`.
+    /// `prompts` has the rows of each prompt; the pattern is returned if `keep_pattern` is true.
+    /// Shape: `q`, `k`, `v` each `[rows, n_heads d_head]` → `z` the same, each pattern `[n_heads, query_pos, key_pos]`.
     fn attention(
         &self,
         qkv: [&Self::Tensor; 3],
@@ -124,13 +126,15 @@ pub(crate) trait Backend: DecodeBackend + 'static {
     /// `x W_U + b_U` on the host, for each prompt. Shape: `[rows, d_model]` → each `[pos, d_vocab]`.
     fn logits(&self, unembed: &Self::Unembed, x: &Self::Tensor, prompts: &[Range<usize>]) -> Result<Vec<Array2<f32>>>;
 
-    /// Copies a matrix to the host, or shares it if it is there already.
+    /// Copies a matrix to the host, or shares its memory there. Shape: `[rows, columns]` → the same.
     fn download(&self, x: &Self::Tensor) -> Result<HostArray<Ix2>>;
     /// The rows of each prompt, for a cache. A device may postpone the copy to the host until an array is first read.
+    /// Shape: `[rows, columns]` → each `[pos, columns]`.
     fn lazy_rows(&self, x: &Self::Tensor, prompts: &[Range<usize>]) -> Result<Vec<LazyArray<Ix2>>> {
         let x = self.download(x)?;
-        let own = |rows: &Range<usize>| x.clone().map(|x| x.slice_move(s![rows.clone(), ..])); // shares the batch's memory
-        Ok(prompts.iter().map(|rows| own(rows).into()).collect())
+        // The slices share the batch's memory.
+        let of_prompt = |rows: &Range<usize>| x.clone().map(|x| x.slice_move(s![rows.clone(), ..]));
+        Ok(prompts.iter().map(|rows| of_prompt(rows).into()).collect())
     }
 }
 

@@ -8,17 +8,17 @@ use super::projection_cache::{HeadId, ProjectionCache};
 use super::{TopTokens, Vectors};
 use crate::error::Result;
 
-/// The part of a [`Backend`](crate::backend::Backend) that decodes.
+/// The decoding operations of a [`Backend`](crate::backend::Backend).
 pub(crate) trait DecodeBackend: Send + Sync {
     /// The unembedding on the device.
     type Unembed: Send + Sync;
-    /// A head's projection on the device, and whatever the device derives from it to decode faster.
+    /// A head's projection on the device, and the data derived from it to decode faster.
     type DecodeTable: Send + Sync;
 
     /// Copies a projection to the device. Shape: `p [d_head, d_model]`.
     fn upload_projection(&self, p: Array2<f32>) -> Result<Self::DecodeTable>;
 
-    /// An upper bound on the memory of a table in bytes, including what it may derive later.
+    /// An upper bound on the memory of a table in bytes, including the data that may be derived later.
     fn decode_table_bytes(table: &Self::DecodeTable, unembed: &Self::Unembed) -> usize;
 
     /// The `k` most likely tokens of `c P W_U + b_U` for each vector. Ties go to the lowest token id.
@@ -67,9 +67,9 @@ impl<B: DecodeBackend> HeadDecoder<B> {
     ) -> Result<Vec<TopTokens>> {
         let upload = |missing: &[HeadId]| {
             let (w_v, w_o) = w_v_and_w_o()?;
-            let of_head = |w: &Array3<f32>, head| w.index_axis(Axis(0), head).to_owned();
+            let head_weights = |w: &Array3<f32>, head| w.index_axis(Axis(0), head).to_owned();
             let table = |id: &HeadId| {
-                let p = id.projection.matrix(&of_head(&w_v, id.head), &of_head(&w_o, id.head));
+                let p = id.projection.matrix(&head_weights(&w_v, id.head), &head_weights(&w_o, id.head));
                 let table = backend.upload_projection(p)?;
                 Ok((B::decode_table_bytes(&table, unembed), table))
             };

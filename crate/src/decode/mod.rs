@@ -4,8 +4,8 @@
 //! logits = c P W_U + b_U        c [n, d_head], P [d_head, d_model], W_U [d_model, d_vocab]
 //! ```
 //!
-//! [`Vectors`] holds the rows of `c`, [`Projection`] computes `P`, and [`HeadDecoder`] caches what makes decoding a
-//! head again fast.
+//! [`Vectors`] computes the rows of `c`, [`Projection`] computes `P`, and [`HeadDecoder`] caches a decode table for
+//! each head, so that it is decoded faster the next time.
 
 mod head_decoder;
 mod projection;

@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_head_of_two_by_three_projects_as_the_formulas_say() {
+    fn matrix_of_a_head_with_d_model_3_and_d_head_2() {
         let w_v = arr2(&[[1.0, 0.0], [2.0, 1.0], [0.0, 3.0]]); // [d_model, d_head]
         let w_o = arr2(&[[1.0, 2.0, 0.0], [0.0, 1.0, -1.0]]); // [d_head, d_model]
         let p = |projection: Projection| projection.matrix(&w_v, &w_o);

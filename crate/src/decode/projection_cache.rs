@@ -17,13 +17,14 @@ pub(crate) struct HeadId {
 /// Decode tables by head, with a memory limit.
 pub(crate) struct ProjectionCache<T> {
     max_bytes: usize,
-    cached: Mutex<Cached<T>>,
+    tables: Mutex<LruTables<T>>,
 }
 
-struct Cached<T> {
+/// The tables in the cache, with the time of the last use of each.
+struct LruTables<T> {
     entries: HashMap<HeadId, CacheEntry<T>>,
     bytes: usize,
-    /// Counts uses of the cache; orders `CacheEntry::last_used`.
+    /// The number of uses so far: the time of `CacheEntry::last_used`.
     clock: u64,
 }
 
@@ -36,7 +37,7 @@ struct CacheEntry<T> {
 impl<T> ProjectionCache<T> {
     /// An empty cache; with `max_bytes` 0 it never holds a table.
     pub(crate) fn new(max_bytes: usize) -> Self {
-        Self { max_bytes, cached: Mutex::new(Cached { entries: HashMap::new(), bytes: 0, clock: 0 }) }
+        Self { max_bytes, tables: Mutex::new(LruTables { entries: HashMap::new(), bytes: 0, clock: 0 }) }
     }
 
     /// The tables of some heads, in the order of `ids`. `make` is called at most once, with the heads that are not in
@@ -66,13 +67,13 @@ impl<T> ProjectionCache<T> {
         Ok(ids.iter().map(|id| found[id].clone()).collect())
     }
 
-    fn lock(&self) -> MutexGuard<'_, Cached<T>> {
+    fn lock(&self) -> MutexGuard<'_, LruTables<T>> {
         // A panic under the lock cannot leave the map half changed.
-        self.cached.lock().unwrap_or_else(PoisonError::into_inner)
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl<T> Cached<T> {
+impl<T> LruTables<T> {
     fn get(&mut self, id: HeadId) -> Option<Arc<T>> {
         self.clock += 1;
         let entry = self.entries.get_mut(&id)?;
@@ -88,7 +89,7 @@ impl<T> Cached<T> {
         let entry = CacheEntry { table, bytes, last_used: self.clock };
         self.bytes += bytes;
         if let Some(old) = self.entries.insert(id, entry) {
-            self.bytes -= old.bytes; // another thread made the same table meanwhile
+            self.bytes -= old.bytes; // another thread has made the same table meanwhile
         }
         while self.bytes > max_bytes {
             let oldest = self.entries.iter().min_by_key(|(_, entry)| entry.last_used).map(|(&id, _)| id);
@@ -115,9 +116,9 @@ mod tests {
             Ok(missing.iter().map(|id| (10, id.head)).collect())
         });
         assert_eq!(got.unwrap().iter().map(|table| **table).collect::<Vec<_>>(), heads);
-        let cached = cache.lock();
-        assert!(cached.bytes <= cache.max_bytes);
-        assert_eq!(cached.bytes, 10 * cached.entries.len());
+        let tables = cache.lock();
+        assert!(tables.bytes <= cache.max_bytes);
+        assert_eq!(tables.bytes, 10 * tables.entries.len());
         made
     }
 

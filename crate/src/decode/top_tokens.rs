@@ -40,8 +40,8 @@ impl TopTokens {
     }
 }
 
-/// Logits that are compared with the worst ranked one together, so that chunks without a better one are skipped. A
-/// multiple of the lanes of any SIMD register.
+/// The number of logits that are compared with the worst ranked one at a time; a chunk without a better one is skipped.
+/// A multiple of the lanes of any SIMD register.
 const CHUNK: usize = 64;
 
 /// Ranks the tokens of `n` vectors, whose logits arrive in blocks of the vocabulary.
@@ -92,9 +92,9 @@ impl TopTokensBuilder {
     pub(crate) fn finish(self) -> TopTokens {
         let shape = (self.best.len(), self.n_ranked);
         let flat = || self.best.iter().flatten();
-        let matrix = "every row has seen the whole vocabulary";
-        let tokens = Array2::from_shape_vec(shape, flat().map(|&(_, token)| token).collect()).expect(matrix);
-        let logits = Array2::from_shape_vec(shape, flat().map(|&(logit, _)| logit).collect()).expect(matrix);
+        let complete = "every row has seen the whole vocabulary";
+        let tokens = Array2::from_shape_vec(shape, flat().map(|&(_, token)| token).collect()).expect(complete);
+        let logits = Array2::from_shape_vec(shape, flat().map(|&(logit, _)| logit).collect()).expect(complete);
         TopTokens::from_ranked(tokens, logits, self.k)
     }
 }
@@ -152,7 +152,7 @@ impl pulp::WithSimd for PushLogits<'_> {
     }
 }
 
-/// Inserts a logit behind its equals (tokens arrive by ascending id).
+/// Inserts a logit after the equal ones, because tokens arrive by ascending id.
 #[inline(always)]
 fn insert(best: &mut Vec<(f32, u32)>, n_ranked: usize, logit: f32, token: u32) {
     // NaN ranks last.
@@ -171,7 +171,8 @@ fn insert(best: &mut Vec<(f32, u32)>, n_ranked: usize, logit: f32, token: u32) {
 mod tests {
     use super::*;
 
-    /// The top tokens of rows that arrive in blocks of `block` tokens. Shape: `rows` and `bias` each `[d_vocab]`.
+    /// The top tokens of rows that arrive in blocks of `block` tokens. Shape: `rows` and `bias` each `[d_vocab]` →
+    /// `[n, k]`.
     fn top_in_blocks(k: usize, rows: &[&[f32]], bias: &[f32], block: usize) -> TopTokens {
         let d_vocab = bias.len();
         let mut builder = TopTokensBuilder::new(rows.len(), k, d_vocab);
@@ -184,6 +185,7 @@ mod tests {
         builder.finish()
     }
 
+    /// [`top_in_blocks`] of three tokens. Shape: `rows` and `bias` each `[d_vocab]` → `[n, k]`.
     fn top(k: usize, rows: &[&[f32]], bias: &[f32]) -> TopTokens {
         top_in_blocks(k, rows, bias, 3)
     }

@@ -6,8 +6,9 @@ use ndarray::Array2;
 
 /// Vectors to decode, each the element-wise product of two rows of a table.
 ///
-/// A cell's vector is its query times its key; a single vector is paired with a row of ones. A head has a vector for
-/// each cell but only a row for each position, so vectors are computed in ranges, when they are decoded.
+/// The vector of a cell is the product of its query and its key; the vector of a position is paired with a row of ones.
+/// A head has a vector for each cell but only a few rows for each position, so vectors are computed in ranges, when
+/// they are decoded.
 pub(crate) struct Vectors {
     /// Shape: `[rows, d_head]`.
     table: Array2<f32>,

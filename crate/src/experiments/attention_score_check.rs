@@ -1,4 +1,4 @@
-//! Check that the sum of `q ⊙ k` is the attention score: the identity that ties attention tokens to attention.
+//! Check that the sum of `q ⊙ k` is the attention score: the identity that relates attention tokens to attention.
 
 use ndarray::{Axis, Ix3};
 
@@ -11,8 +11,8 @@ use crate::model::{Activation, ActivationCache};
 /// Σ_d (q_i ⊙ k_j)[d] / √d_head = attn_scores[i, j]      in every basis of the head
 /// ```
 ///
-/// The model reads only this sum of a cell's products; which products it is made of depends on the basis, as
-/// [`TokenAgreement`](super::TokenAgreement) measures.
+/// The model uses only this sum of a cell's products. The products themselves depend on the basis;
+/// [`TokenAgreement`](super::TokenAgreement) measures how far.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AttentionScoreCheck {
     /// The largest absolute difference between the sum and the score, over cells with key ≤ query of all heads and

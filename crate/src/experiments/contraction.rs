@@ -11,7 +11,7 @@ use crate::plot::{Chart, ChartAxis, Color, Figure, Form, MatrixChart, Series};
 
 /// The counts behind the two contraction ratios of one head on one prompt.
 ///
-/// **Question.** The original says that some heads contract a prompt to a few chunks, some follow it token by token,
+/// **Question.** The original claims that some heads contract a prompt to a few chunks, some follow it token by token,
 /// and some expand it.
 ///
 /// **Statistics.** Both are relative to the prompt's own distinct tokens, and both are below 1 for a head that
@@ -23,14 +23,14 @@ use crate::plot::{Chart, ChartAxis, Color, Figure, Form, MatrixChart, Series};
 /// ```
 ///
 /// A run is a maximal sequence of neighbouring keys of one row with the same attention token. A head with one token for
-/// everything has one run in each row; a head whose token changes from key to key has as many runs as keys.
+/// everything has one run in each row; a head whose token changes from key to key has a run for each key.
 ///
 /// **Control.** The same heads on [`random_tokens`](super::random_tokens), which have nothing in them to contract.
 /// Compare heads at one prompt length only: *n* tokens have *n* (*n* + 1) / 2 cells, so the distinct ratio of a head
 /// that never repeats a token grows as (*n* + 1) / 2.
 ///
-/// **Limits.** A head with few tokens need not summarize: its `q ⊙ k` may hardly change direction, whatever the prompt
-/// says.
+/// **Limits.** A head with few tokens need not summarize: the direction of its `q ⊙ k` may hardly depend on the
+/// prompt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Contraction {
     /// Positions of the prompt, including the beginning-of-sequence token.
@@ -170,6 +170,7 @@ impl ContractionByHead {
         self.plot(&self.runs_ratio, "Runs of equal attention tokens to distinct input tokens")
     }
 
+    /// A ratio of every head as a heat map. Shape: `[n_layers, n_heads]`.
     fn plot(&self, ratio: &Array2<f32>, title: &str) -> Figure {
         let high = ratio.iter().fold(0.0_f32, |high, &ratio| high.max(ratio));
         MatrixChart::of_heads(self.titled(title), ratio.clone(), ("ratio".into(), [0.0, high])).figure()

@@ -43,22 +43,20 @@ pub use vocabulary::{
 use crate::attention_tokens::HeadData;
 use crate::error::{Error, Result};
 
-/// The number of layers and of heads a layer, from the data of every head of a model.
+/// The number of layers and of heads per layer, from the data of every head of a model.
 ///
 /// Shape: `[n_layers n_heads]` → `(n_layers, n_heads)`.
 ///
 /// # Errors
 /// [`Error::NotEveryHead`] if a head is missing or out of order.
-fn layers_and_heads(heads: &[HeadData], what: &'static str) -> Result<(usize, usize)> {
+fn layers_and_heads(heads: &[HeadData], function: &'static str) -> Result<(usize, usize)> {
     let n_layers = heads.last().map_or(0, |head| head.layer + 1);
     let n_heads = heads.len().checked_div(n_layers).unwrap_or(0);
     let in_order =
         |(index, head): (usize, &HeadData)| (head.layer, head.head) == (index / n_heads.max(1), index % n_heads.max(1));
-    match n_heads > 0 && n_layers * n_heads == heads.len() && heads.iter().enumerate().all(in_order) {
-        true => Ok((n_layers, n_heads)),
-        false => Err(Error::NotEveryHead {
-            function: what,
-            found: heads.iter().map(|head| (head.layer, head.head)).collect(),
-        }),
+    if n_heads > 0 && n_layers * n_heads == heads.len() && heads.iter().enumerate().all(in_order) {
+        Ok((n_layers, n_heads))
+    } else {
+        Err(Error::NotEveryHead { function, found: heads.iter().map(|head| (head.layer, head.head)).collect() })
     }
 }

@@ -1,9 +1,9 @@
 //! The seeded random number generator of every experiment: ChaCha8.
 //!
-//! A figure in a stored notebook must come out again from its seed. ChaCha8 is defined by an algorithm, so
+//! The figures in stored notebooks must be reproducible from their seeds. ChaCha8 is defined by an algorithm, so
 //! `rand_chacha` gives the same numbers on every platform and in every version, which `rand`'s `StdRng` and `SmallRng`
-//! do not promise. How numbers become ranges and shuffles is `rand`'s: it counts `usize` in 32 bits where they suffice,
-//! and may change only with a version that breaks compatibility.
+//! do not promise. `rand` makes ranges and shuffles of these numbers. It draws a `usize` from 32 bits where they
+//! suffice, and may change its methods only in a version that breaks compatibility.
 
 use rand::SeedableRng;
 
@@ -24,7 +24,7 @@ mod tests {
 
     /// The figures of the stored notebooks were made with these numbers.
     #[test]
-    fn a_seed_gives_the_numbers_that_it_always_gave() {
+    fn numbers_of_a_seed_do_not_change() {
         let mut rng = seeded_rng(1);
         assert_eq!([rng.next_u32(), rng.next_u32()], [2_359_561_649, 1_728_662_762]);
         let mut order: Vec<usize> = (0..6).collect();

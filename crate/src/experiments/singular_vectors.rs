@@ -13,20 +13,21 @@ use crate::weights::svd_of_product;
 /// A weight matrix whose right singular vectors are directions of the residual stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum WeightMatrix {
-    /// `W_V W_O`, the OV circuit of a head: what it writes for what it reads. `M = W_V W_O [d_model, d_model]`.
+    /// `W_V W_O`, the OV circuit of a head: its map from the residual stream to its output.
+    /// `M = W_V W_O [d_model, d_model]`.
     Ov {
         /// The layer, from 0.
         layer: usize,
         /// The head of the layer, from 0.
         head: usize,
     },
-    /// `W_in`: what the neurons of a layer read. `M = W_inᵀ [d_mlp, d_model]`, times the scale of the layer norm before
-    /// it unless that is folded in.
+    /// `W_in`: the directions that the neurons of a layer read. `M = W_inᵀ [d_mlp, d_model]`, times the scale of the
+    /// layer norm before it, unless that is folded in.
     WIn {
         /// The layer, from 0.
         layer: usize,
     },
-    /// `W_out`: what the neurons of a layer write. `M = W_out [d_mlp, d_model]`.
+    /// `W_out`: the directions that the neurons of a layer write. `M = W_out [d_mlp, d_model]`.
     WOut {
         /// The layer, from 0.
         layer: usize,
@@ -52,7 +53,7 @@ pub struct SingularVectors {
     /// All singular values, largest first. Shape: `[rank]`, where `rank` is at most `d_head` for OV and `d_model`
     /// otherwise.
     pub singular_values: Array1<f32>,
-    /// The right singular vectors of the largest of them, of length 1. Shape: `[num_vectors, d_model]`.
+    /// The right singular vectors of the largest singular values, of length 1. Shape: `[num_vectors, d_model]`.
     pub vectors: Array2<f32>,
     /// The tokens with the highest scores `V[:, i] W_U`, with these scores as logits. Shape: `[num_vectors, top_k]`.
     pub highest: TopTokens,
@@ -62,8 +63,8 @@ pub struct SingularVectors {
     labels: TokenLabels,
 }
 
-/// The right singular vectors of the `num_vectors` largest singular values of a matrix, or of all it has, each with the
-/// `top_k` tokens at both of its ends.
+/// The right singular vectors of the `num_vectors` largest singular values of a matrix (all, if there are fewer), with
+/// the `top_k` tokens at both ends of each.
 ///
 /// **Question.** Which tokens do the strongest directions of a head or an MLP point at, without any prompt?
 ///
@@ -100,14 +101,14 @@ pub struct SingularVectors {
 /// is 0, [`Error::Svd`] if the decomposition does not converge (it does for finite weights), [`Error::Device`] if the
 /// device fails.
 pub fn singular_vectors(model: &Gpt2, of: WeightMatrix, num_vectors: usize, top_k: usize) -> Result<SingularVectors> {
-    const WHAT: &str = "singular_vectors";
-    check_count(WHAT, "num_vectors", num_vectors, 1, None)?;
-    check_count(WHAT, "top_k", top_k, 1, None)?;
+    const FUNCTION: &str = "singular_vectors";
+    check_count(FUNCTION, "num_vectors", num_vectors, 1, None)?;
+    check_count(FUNCTION, "top_k", top_k, 1, None)?;
     let (singular_values, vectors) = match of {
         WeightMatrix::Ov { layer, head } => {
             let (w_v, w_o) = (model.w_v(layer, head)?.mapv(f64::from), model.w_o(layer, head)?.mapv(f64::from));
             let svd = svd_of_product(w_v.view(), w_o.t()).ok_or(Error::Svd {
-                function: WHAT,
+                function: FUNCTION,
                 layer,
                 head,
                 hint: "are its weights finite?",
@@ -129,7 +130,8 @@ pub fn singular_vectors(model: &Gpt2, of: WeightMatrix, num_vectors: usize, top_
             svd_of_gram(w_out.t().dot(&w_out))
         }
     };
-    let vectors = vectors.slice(s![.., ..num_vectors.min(vectors.ncols())]).t().mapv(|x| x as f32); // [num_vectors, d_model]
+    // [num_vectors, d_model]
+    let vectors = vectors.slice(s![.., ..num_vectors.min(vectors.ncols())]).t().mapv(|x| x as f32);
     let scores = vectors.dot(&model.w_u()?); // [num_vectors, d_vocab]
     Ok(SingularVectors {
         of,

@@ -11,8 +11,7 @@ use super::random::{SeededRng, seeded_rng};
 use crate::attention_tokens::{HeadData, tokens_through};
 use crate::decode::Projection;
 use crate::error::{Error, Result, check_count};
-use crate::model::ActivationCache;
-use crate::model::Gpt2;
+use crate::model::{ActivationCache, Gpt2};
 use crate::plot::{Figure, MatrixChart, Table};
 
 /// The proportion of each head's cells whose attention token is the same before and after a change.
@@ -46,7 +45,7 @@ pub struct TokenAgreement {
 
 impl TokenAgreement {
     /// Agreement between two ways to compute the same heads on the same prompts: two projections, or two models that
-    /// differ in their weight processing. `change` describes the difference in words.
+    /// differ in their weight processing. `change` describes the difference, for titles and tables.
     ///
     /// Shape: `[n_layers n_heads]` heads, twice → agreement `[n_layers, n_heads]`.
     ///
@@ -65,16 +64,16 @@ impl TokenAgreement {
     /// [`Error::NotEveryHead`] if one is not the heads of a whole model, [`Error::Shape`] or
     /// [`Error::DifferentPrompts`] if they are of different sizes or prompts.
     pub fn between(change: &str, a: &[HeadData], b: &[HeadData]) -> Result<Self> {
-        const WHAT: &str = "TokenAgreement::between";
-        let shape = layers_and_heads(a, WHAT)?;
-        let other = layers_and_heads(b, WHAT)?;
+        const FUNCTION: &str = "TokenAgreement::between";
+        let shape = layers_and_heads(a, FUNCTION)?;
+        let other = layers_and_heads(b, FUNCTION)?;
         let size =
             |(n_layers, n_heads): (usize, usize), heads: &[HeadData]| vec![n_layers, n_heads, heads[0].n_prompts()];
         let (expected, found) = (size(shape, a), size(other, b));
         if expected != found {
             let hint = "both lists must hold the same heads on the same prompts";
             return Err(Error::Shape {
-                what: WHAT.into(),
+                what: FUNCTION.into(),
                 axes: "[n_layers, n_heads, n_prompts]",
                 expected,
                 found,
@@ -83,7 +82,7 @@ impl TokenAgreement {
         }
         let prompts = a[0].prompts().iter().zip(b[0].prompts());
         if let Some(prompt) = prompts.map(|(a, b)| a.input != b.input).position(|differs| differs) {
-            return Err(Error::DifferentPrompts { function: WHAT, prompt, first: (0, 0), other: (0, 0) });
+            return Err(Error::DifferentPrompts { function: FUNCTION, prompt, first: (0, 0), other: (0, 0) });
         }
         let tokens = |head: &HeadData| -> Vec<u32> {
             head.prompts().iter().flat_map(|data| data.qk.tokens.column(0).to_vec()).collect()
@@ -139,7 +138,8 @@ impl TokenAgreement {
     }
 
     /// Agreement after a random `transform` of each head's `W_V [d_model, d_head]` and `W_O [d_head, d_model]`, as the
-    /// mean of `draws` draws. One generator serves all heads and draws in turn.
+    /// mean of `draws` draws. All heads and draws use one generator in turn.
+    /// Shape: → agreement `[n_layers, n_heads]`.
     fn under(
         change: &str,
         model: &Gpt2,

@@ -18,18 +18,19 @@ pub(crate) struct HostArray<D: Dimension> {
 
 impl<D: Dimension> HostArray<D> {
     /// An array in memory from the pool. Its values are initialized but arbitrary: write each before reading it.
+    /// Shape: → `shape`.
     pub(crate) fn from_pool(shape: D) -> Self {
         let values = acquire(shape.size());
         let array = Array::from_shape_vec(shape, values).expect("as many values as the shape has");
         Self { array: array.into_shared(), pooled: true }
     }
 
-    /// Reshapes or slices the array without copying it.
+    /// Reshapes or slices the array without copying it. Shape: any → that of the view.
     pub(crate) fn map<E: Dimension>(self, view: impl FnOnce(ArcArray<f32, D>) -> ArcArray<f32, E>) -> HostArray<E> {
         HostArray { array: view(self.array.clone()), pooled: self.pooled }
     }
 
-    /// An owned array, copied only if the memory is shared.
+    /// An owned array, copied only if the memory is shared. Shape: any → the same.
     pub(crate) fn into_owned(mut self) -> Array<f32, D> {
         self.pooled = false;
         std::mem::take(&mut self.array).into_owned()

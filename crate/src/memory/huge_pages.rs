@@ -1,6 +1,6 @@
 //! New buffers in huge pages.
 
-/// `len` zeros, in huge pages where Linux grants them (with its usual setting, `madvise`, it does).
+/// `len` zeros, in huge pages if Linux grants them (with its usual setting, `madvise`, it does). Shape: → `[len]`.
 ///
 /// The first touch of new memory costs a page fault per 4 kB, as much time as the arithmetic whose results are written
 /// there. Huge pages make it one fault per 2 MB.

@@ -12,11 +12,12 @@ use crate::error::Result;
 pub(crate) struct LazyArray<D: Dimension>(Box<dyn Fn() -> Result<HostArray<D>> + Send>);
 
 impl<D: Dimension + 'static> LazyArray<D> {
+    /// An array of any shape that `compute` returns.
     pub(crate) fn new(compute: impl Fn() -> Result<HostArray<D>> + Send + 'static) -> Self {
         Self(Box::new(compute))
     }
 
-    /// Computes the array, or copies it to the host.
+    /// Computes the array, or copies it to the host. Shape: → that of the array.
     ///
     /// # Errors
     /// [`Error::Device`](crate::Error::Device) if the device fails.
@@ -24,7 +25,7 @@ impl<D: Dimension + 'static> LazyArray<D> {
         (self.0)()
     }
 
-    /// Reshapes or slices the array, once it is computed, without copying it.
+    /// Reshapes or slices the array, once it is computed, without copying it. Shape: any → that of the view.
     pub(crate) fn map<E: Dimension + 'static>(
         self,
         view: impl Fn(ArcArray<f32, D>) -> ArcArray<f32, E> + Send + 'static,

@@ -12,7 +12,7 @@ const MAX_BYTES: usize = 1 << 30;
 
 static POOL: Mutex<Pool> = Mutex::new(Pool::new(MAX_BYTES));
 
-/// A buffer of `len` arbitrary values, from the pool if one fits. Write each value before reading it.
+/// A buffer of `len` arbitrary values, from the pool if one fits. Write each value before reading it. Shape: → `[len]`.
 pub(crate) fn acquire(len: usize) -> Vec<f32> {
     // Memory is allocated, and evicted buffers are freed, after the lock is released.
     let (found, _evicted) = lock_pool().acquire(len);
@@ -39,12 +39,13 @@ fn lock_pool() -> MutexGuard<'static, Pool> {
 }
 
 struct Pool {
-    /// The one that has been in the pool longest comes first.
+    /// Oldest first.
     buffers: VecDeque<Vec<f32>>,
     bytes: usize,
     max_bytes: usize,
 }
 
+/// The size in bytes of a buffer's allocation.
 fn bytes_of(values: &Vec<f32>) -> usize {
     size_of::<f32>() * values.capacity()
 }
@@ -54,10 +55,11 @@ impl Pool {
         Self { buffers: VecDeque::new(), bytes: 0, max_bytes }
     }
 
-    /// Removes the shortest buffer that holds `len` values and is at most a quarter longer. Also returns evicted buffers.
+    /// Removes the shortest buffer that holds `len` values and is at most a quarter longer. Also returns evicted
+    /// buffers.
     ///
-    /// If none fits, as many bytes are evicted as were requested. Memory in the pool and memory in use together
-    /// therefore never exceed what was once in use.
+    /// If none fits, the oldest buffers are evicted until the requested size is free. Memory in the pool and memory in
+    /// use together therefore never exceed the peak of memory in use.
     fn acquire(&mut self, len: usize) -> (Option<Vec<f32>>, Vec<Vec<f32>>) {
         if len < MIN_LEN {
             return (None, Vec::new());

@@ -2,9 +2,7 @@
 
 /// An activation of a transformer block, named as in TransformerLens.
 ///
-/// What one reads each for:
-///
-/// | activation | shape | read it to see |
+/// | activation | shape | shows |
 /// |---|---|---|
 /// | `Pattern` | `[n_heads, query_pos, key_pos]` | where each head attends: rows sum to 1, and are 0 where key > query |
 /// | `AttnScores` | `[n_heads, query_pos, key_pos]` | the same before the softmax, `q kᵀ / √d_head`: differences in logits, −∞ where key > query |
@@ -17,7 +15,7 @@
 /// | `ResidMid` | `[pos, d_model]` | the residual stream between attention and MLP |
 /// | `ResidPost` | `[pos, d_model]` | the residual stream after the block, which is the next block's `ResidPre` |
 ///
-/// Queries, keys and values have their biases in, and not yet the scale 1/√d_head. Where each is:
+/// `Q`, `K` and `V` include their biases, but not the scale 1/√d_head. The place of each in a block:
 ///
 /// ```text
 /// ResidPre ─┬────────────────────────────────────────────────────────────► + ─ ResidMid ─┬──────────────────► + ─ ResidPost
@@ -75,7 +73,7 @@ impl Activation {
         }
     }
 
-    /// Whether it has a vector for each head: shape `[pos, n_heads, d_head]`.
+    /// Whether the activation has a vector for each head: shape `[pos, n_heads, d_head]`.
     pub(super) fn is_per_head(self) -> bool {
         matches!(self, Activation::Q | Activation::K | Activation::V | Activation::Z)
     }

@@ -12,11 +12,12 @@ use crate::memory::{HostArray, LazyArray};
 /// One activation of one prompt, computed or copied to the host when it is first read.
 struct CachedActivation {
     array: OnceLock<HostArray<IxDyn>>,
-    /// The source of `array`; `None` once it has been read, so that no memory is held twice.
+    /// The source of `array`; `None` after the first read, so that no memory is held twice.
     source: Mutex<Option<LazyArray<IxDyn>>>,
 }
 
 impl CachedActivation {
+    /// The values, computed or copied to the host if this is the first read. Shape: → as [`Activation`] lists.
     fn view(&self) -> Result<ArrayViewD<'_, f32>> {
         if let Some(array) = self.array.get() {
             return Ok(array.view());
@@ -33,15 +34,15 @@ impl CachedActivation {
 
 /// The activations of a forward pass over one or several prompts, as `ndarray` arrays.
 ///
-/// [`Activation`] tells what each is good for, its shape, and where in the block it is.
-/// [`RunOptions`](crate::RunOptions) chooses which ones a run keeps.
+/// [`Activation`] lists the use, the shape and the place in the block of each.
+/// [`RunOptions`](crate::RunOptions) chooses which ones a run caches.
 ///
 /// Prompts of different lengths have arrays of different lengths, without padding: take one prompt with
 /// [`prompt`](Self::prompt), then read its arrays with [`get`](Self::get). Cloning a cache shares the arrays.
 ///
-/// Memory: the arrays of dropped caches, up to 1 GiB, are reused by the next runs until a model is dropped. If the model is on
-/// a GPU ([`Device::cuda`](crate::Device::cuda)), an activation stays there until it is first read, which copies it to the
-/// host and frees its memory on the GPU. Dropping the cache frees the rest.
+/// Memory: the arrays of dropped caches, up to 1 GiB, are reused by the next runs until a model is dropped. If the
+/// model is on a GPU ([`Device::cuda`](crate::Device::cuda)), an activation stays there until it is first read, which
+/// copies it to the host and frees its memory on the GPU. Dropping the cache frees the rest.
 ///
 /// ```
 /// use attention_tokens::prelude::*;
@@ -67,6 +68,7 @@ impl ActivationCache {
         Self { activations: vec![BTreeMap::new(); tokens.len()], tokens, n_layers }
     }
 
+    /// Adds an activation of one prompt. Shape: as [`Activation`] lists.
     pub(crate) fn insert(&mut self, prompt: usize, activation: Activation, layer: usize, values: LazyArray<IxDyn>) {
         let values = CachedActivation { array: OnceLock::new(), source: Mutex::new(Some(values)) };
         self.activations[prompt].insert((layer, activation), Arc::new(values));
@@ -82,8 +84,8 @@ impl ActivationCache {
         &self.tokens
     }
 
-    /// The cache of one prompt of the batch. It may share the batch's memory, which is then freed with the last cache that
-    /// shares it.
+    /// The cache of one prompt of the batch. It may share the batch's memory, which is then freed with the last cache
+    /// that shares it.
     ///
     /// # Errors
     /// [`Error::OutOfRange`] if the batch has no such prompt.
@@ -101,17 +103,18 @@ impl ActivationCache {
         self.n_layers
     }
 
-    /// A copy of an activation, for a cache of one prompt. [`Activation`] lists the shapes.
+    /// A copy of an activation, for a cache of one prompt. Shape: → as [`Activation`] lists.
     ///
     /// # Errors
     /// [`Error::SeveralPrompts`] if the cache holds several prompts (take one with [`prompt`](Self::prompt)),
-    /// [`Error::OutOfRange`] if the model has no such layer, [`Error::NotCached`] if the run was told not to keep it,
-    /// [`Error::Device`] if a GPU does not give it.
+    /// [`Error::OutOfRange`] if the model has no such layer, [`Error::NotCached`] if the options of the run left it
+    /// out, [`Error::Device`] if it cannot be copied from a GPU.
     pub fn get(&self, activation: Activation, layer: usize) -> Result<ArrayD<f32>> {
         Ok(self.view(activation, layer)?.to_owned())
     }
 
-    /// [`get`](Self::get) without the copy. A notebook cannot keep a borrowed value in a variable, so cells use `get`.
+    /// [`get`](Self::get) without the copy, for programs: a variable of a notebook cannot hold a borrowed value.
+    /// Shape: → as [`Activation`] lists.
     ///
     /// # Errors
     /// As for [`get`](Self::get).
@@ -122,7 +125,7 @@ impl ActivationCache {
         }
     }
 
-    /// A view of an activation of one prompt of the batch.
+    /// A view of an activation of one prompt of the batch. Shape: → as [`Activation`] lists.
     pub(crate) fn view_of_prompt(
         &self,
         prompt: usize,

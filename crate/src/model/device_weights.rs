@@ -1,4 +1,4 @@
-//! Host weights → device, and back.
+//! Copies weights from the host to a device, and back.
 
 use ndarray::{Array1, Array2, Array3};
 use rayon::prelude::*;
@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::pretrained::ProcessedCheckpoint;
 use crate::weights::{BlockWeights, LayerNormWeights, UnembedWeights, Weights};
 
-/// Why the heads' matrices can be reshaped: checked when `config.json` is read.
+/// Why reshaping the heads' weights cannot fail: [`Gpt2Config`] has checked it.
 const HEADS: &str = "d_model = n_heads d_head";
 
 impl<B: Backend> Transformer<B> {

@@ -52,8 +52,8 @@ impl Gpt2 {
     ///   `tokenizer.json` or `vocab.json` with `merges.txt`; without a tokenizer, calls that take token ids work),
     /// - `"gpt2-small"` (or `"gpt2"`), `"gpt2-medium"`, `"gpt2-large"`, `"gpt2-xl"`, `"distilgpt2"` or any
     ///   `"owner/name"`: from the Hugging Face cache, else downloaded into it. The environment variables of the Python
-    ///   library apply: `HF_HUB_CACHE`, `HF_HOME`, `HF_ENDPOINT`, `HF_TOKEN`, `HF_TOKEN_PATH`, `HF_HUB_OFFLINE`. A model
-    ///   that is in the cache is loaded without asking the Hub.
+    ///   library apply: `HF_HUB_CACHE`, `HF_HOME`, `HF_ENDPOINT`, `HF_TOKEN`, `HF_TOKEN_PATH`, `HF_HUB_OFFLINE`. A
+    ///   model that is in the cache is loaded without asking the Hub.
     ///
     /// # Errors
     /// Each of [`Error`]'s variants about names, files, configuration, tensors, the Hub and the device, naming what
@@ -62,7 +62,8 @@ impl Gpt2 {
         Self::load(name.as_ref(), options)
     }
 
-    // The functions that do the work are not generic: a generic one is compiled again in every notebook cell that calls it.
+    // The functions that do the work are not generic, because every notebook cell that calls a generic function
+    // compiles it again.
     fn load(name: &str, options: LoadOptions) -> Result<Self> {
         evcxr::warn_of_debug_build();
         let files = pretrained::find(name, &options)?;
@@ -76,8 +77,8 @@ impl Gpt2 {
         Ok(Self(Arc::new(Inner { name: name.into(), config, processing, device, tokenizer, on_device })))
     }
 
-    /// Shows the model's `Debug` text in a notebook; evcxr calls this for a cell's last expression. (For a type with `Debug`
-    /// alone, evcxr first tries this method, and compiles the cell twice.)
+    /// Shows the model's `Debug` text in a notebook; evcxr calls this for a cell's last expression. (For a type with
+    /// `Debug` alone, evcxr first tries this method, and compiles the cell twice.)
     pub fn evcxr_display(&self) {
         evcxr::show(&[("text/plain", &format!("{self:?}"))]);
     }
@@ -105,7 +106,7 @@ impl Gpt2 {
         self.0.tokenizer.as_ref().ok_or_else(|| Error::NoTokenizer { model: self.0.name.clone() })
     }
 
-    /// The logits of each prompt. Shape: `[prompt] [pos, d_vocab]`.
+    /// The logits of each prompt. Shape: → `[prompt] [pos, d_vocab]`.
     ///
     /// # Errors
     /// As for [`run_with_cache`](Self::run_with_cache).
@@ -113,6 +114,7 @@ impl Gpt2 {
         self.run_without_cache(prompts.into())
     }
 
+    /// [`forward`](Self::forward) without the generic parameter. Shape: → `[prompt] [pos, d_vocab]`.
     fn run_without_cache(&self, prompts: Prompts) -> Result<Vec<Array2<f32>>> {
         let (logits, _) = self.run(prompts, RunOptions::default().activations([]))?;
         Ok(logits.expect("these options compute logits"))
@@ -127,16 +129,17 @@ impl Gpt2 {
     /// beyond the vocabulary, [`Error::NoTokenizer`] or [`Error::Tokenize`] for text, [`Error::Count`] for an empty
     /// batch, [`Error::Device`] if the device fails.
     pub fn run_with_cache(&self, prompts: impl Into<Prompts>) -> Result<(Vec<Array2<f32>>, ActivationCache)> {
-        self.run_with_everything(prompts.into())
+        self.run_with_full_cache(prompts.into())
     }
 
-    pub(crate) fn run_with_everything(&self, prompts: Prompts) -> Result<(Vec<Array2<f32>>, ActivationCache)> {
+    /// [`run_with_cache`](Self::run_with_cache) without the generic parameter. Shape: → `[prompt] [pos, d_vocab]`.
+    pub(crate) fn run_with_full_cache(&self, prompts: Prompts) -> Result<(Vec<Array2<f32>>, ActivationCache)> {
         let (logits, cache) = self.run(prompts, RunOptions::default())?;
         Ok((logits.expect("these options compute logits"), cache))
     }
 
-    /// [`run_with_cache`](Self::run_with_cache) with options: which activations to keep, how far to run. The logits are
-    /// `None` if the options leave them out.
+    /// [`run_with_cache`](Self::run_with_cache) with options: which activations to cache, how far to run. The logits
+    /// are `None` if the options leave them out. Shape: → `[prompt] [pos, d_vocab]`.
     ///
     /// # Errors
     /// As for [`run_with_cache`](Self::run_with_cache), and [`Error::OutOfRange`] or [`Error::Count`] for a layer
@@ -149,6 +152,8 @@ impl Gpt2 {
         self.run(prompts.into(), options)
     }
 
+    /// [`run_with_cache_options`](Self::run_with_cache_options) without the generic parameter.
+    /// Shape: → `[prompt] [pos, d_vocab]`.
     fn run(
         &self,
         Prompts(prompts): Prompts,
@@ -160,7 +165,7 @@ impl Gpt2 {
         self.on_device().run(tokens.collect::<Result<_>>()?, &plan)
     }
 
-    /// The token ids of a prompt, each in the vocabulary, as many as the context allows. Shape: → `[pos]`.
+    /// The token ids of a prompt, after checks of their number and of each id. Shape: → `[pos]`.
     fn checked_tokens(&self, prompt: usize, content: Prompt) -> Result<Vec<u32>> {
         let &Gpt2Config { n_ctx, d_vocab, .. } = &self.0.config;
         let tokens = match content {

@@ -19,8 +19,8 @@ pub(crate) trait ModelOnDevice: Send + Sync {
     /// Shape: `[prompt][pos]` → `[prompt] [pos, d_vocab]`.
     fn run(&self, prompts: Vec<Vec<u32>>, plan: &RunPlan) -> Result<(Option<Vec<Array2<f32>>>, ActivationCache)>;
 
-    /// The `k` most likely tokens of the vectors of some heads of a layer. `vectors` has those of each head, in the order of
-    /// `heads`; it may compute them when they are asked for.
+    /// The `k` most likely tokens of the vectors of some heads of a layer. `vectors` yields those of each head, in the
+    /// order of `heads`, and may compute them lazily. Shape: each `[n, d_head]` → each `[n, k]`.
     fn decode_heads(
         &self,
         layer: usize,
@@ -30,8 +30,8 @@ pub(crate) trait ModelOnDevice: Send + Sync {
         vectors: &mut (dyn Iterator<Item = Result<Vectors>> + Send),
     ) -> Result<Vec<TopTokens>>;
 
-    /// The `k` most likely tokens of vectors through a matrix that belongs to no head; nothing of it is cached.
-    /// Shape: `p [d_head, d_model]`.
+    /// The `k` most likely tokens of vectors through a matrix `p` in place of a head's projection; nothing is cached.
+    /// Shape: `p [d_head, d_model]`, `vectors [n, d_head]` → `[n, k]`.
     fn decode_through(&self, p: Array2<f32>, vectors: &Vectors, k: usize) -> Result<TopTokens>;
 
     /// Copies all weights to the host.
@@ -61,7 +61,8 @@ pub(super) struct OnDevice<B: Backend> {
 }
 
 impl<B: Backend> OnDevice<B> {
-    /// Reads, processes and uploads the weights piece by piece. `decode_cache_bytes` bounds the memory of decode tables.
+    /// Reads, processes and uploads the weights piece by piece. `decode_cache_bytes` bounds the memory of decode
+    /// tables.
     pub(super) fn new(
         backend: B,
         config: &Gpt2Config,

@@ -11,9 +11,9 @@ use crate::backend::Backend;
 use crate::error::Result;
 use crate::memory::LazyArray;
 
-/// Puts the activations that a run keeps into its cache, one array for each prompt.
+/// Caches the activations that the options of a run select, an array for each prompt.
 ///
-/// [`hook`](Self::hook) takes an activation and returns the one that the model goes on with.
+/// [`hook`](Self::hook) takes an activation and returns the one that the forward pass continues with.
 pub(super) struct Recorder<'a, B: Backend> {
     backend: &'a B,
     plan: &'a RunPlan,
@@ -51,55 +51,58 @@ impl<'a, B: Backend> Recorder<'a, B> {
         self.cache
     }
 
-    /// Any activation that has a row for each token.
-    /// Shape: `[rows, d_model]`, kept as `[pos, d_model]`; `[rows, n_heads d_head]`, kept as `[pos, n_heads, d_head]`.
+    /// The hook of every activation that has a row for each token. Returns it unchanged.
+    /// Shape: `[rows, d_model]`, cached as `[pos, d_model]`, or `[rows, n_heads d_head]`, cached as
+    /// `[pos, n_heads, d_head]` → the same.
     pub(super) fn hook(&mut self, activation: Activation, x: B::Tensor) -> Result<B::Tensor> {
-        if self.plan.keeps(activation, self.layer) {
+        if self.plan.caches(activation, self.layer) {
             let n_heads = activation.is_per_head().then_some(self.n_heads);
             for (prompt, rows) in self.backend.lazy_rows(&x, &self.prompts)?.into_iter().enumerate() {
-                self.keep(prompt, activation, rows.map(move |rows| by_head(rows, n_heads)));
+                self.insert(prompt, activation, rows.map(move |rows| by_head(rows, n_heads)));
             }
         }
         Ok(x)
     }
 
-    /// The scores follow from `q` and `k`, so they are computed when they are first read.
-    /// Shape: `q`, `k` `[rows, n_heads d_head]`, kept as `[n_heads, query_pos, key_pos]`.
+    /// The hook of the attention scores, which follow from `q` and `k` and may be computed when they are first read.
+    /// Shape: `q`, `k` each `[rows, n_heads d_head]`, cached as `[n_heads, query_pos, key_pos]`.
     pub(super) fn hook_attn_scores(&mut self, q: &B::Tensor, k: &B::Tensor) -> Result<()> {
-        if self.plan.keeps(Activation::AttnScores, self.layer) {
+        if self.plan.caches(Activation::AttnScores, self.layer) {
             for (prompt, rows) in self.prompts.clone().into_iter().enumerate() {
                 let scores = self.backend.attn_scores(q, k, self.n_heads, rows)?;
-                self.keep(prompt, Activation::AttnScores, scores.map(ArcArray::into_dyn));
+                self.insert(prompt, Activation::AttnScores, scores.map(ArcArray::into_dyn));
             }
         }
         Ok(())
     }
 
-    /// Whether [`hook_pattern`](Self::hook_pattern) wants the pattern of this layer.
-    pub(super) fn keeps_pattern(&self) -> bool {
-        self.plan.keeps(Activation::Pattern, self.layer)
+    /// Whether [`hook_pattern`](Self::hook_pattern) needs the pattern of this layer.
+    pub(super) fn caches_pattern(&self) -> bool {
+        self.plan.caches(Activation::Pattern, self.layer)
     }
 
-    /// Shape: `[n_heads, query_pos, key_pos]` for each prompt, or nothing.
+    /// The hook of the patterns. Shape: each `[n_heads, query_pos, key_pos]`, one for each prompt, or none.
     pub(super) fn hook_pattern(&mut self, pattern: Vec<LazyArray<Ix3>>) {
         for (prompt, pattern) in pattern.into_iter().enumerate() {
-            self.keep(prompt, Activation::Pattern, pattern.map(ArcArray::into_dyn));
+            self.insert(prompt, Activation::Pattern, pattern.map(ArcArray::into_dyn));
         }
     }
 
-    fn keep(&mut self, prompt: usize, activation: Activation, values: LazyArray<IxDyn>) {
+    /// Adds an activation of the current layer to the cache. Shape: as [`Activation`] lists.
+    fn insert(&mut self, prompt: usize, activation: Activation, values: LazyArray<IxDyn>) {
         self.cache.insert(prompt, activation, self.layer, values);
     }
 }
 
-/// Shape: `[pos, n_heads d_head]` → `[pos, n_heads, d_head]`, or the same without a number of heads.
+/// Splits the columns by head, if a number of heads is given.
+/// Shape: `[pos, n_heads d_head]` → `[pos, n_heads, d_head]`, or `[pos, d_model]` → the same.
 fn by_head(rows: ArcArray2<f32>, n_heads: Option<usize>) -> ArcArray<f32, IxDyn> {
     let Some(n_heads) = n_heads else { return rows.into_dyn() };
     let shape = (rows.nrows(), n_heads, rows.ncols() / n_heads);
     rows.into_shape_with_order(shape).expect("n_heads d_head columns").into_dyn()
 }
 
-/// The rows of each prompt in a batch whose prompts follow each other.
+/// The rows of each prompt in a batch whose prompts follow each other. Shape: `[prompt] [pos]` → `[prompt]`.
 fn rows_of(prompts: &[Vec<u32>]) -> Vec<Range<usize>> {
     let ends = prompts.iter().scan(0, |end, prompt| {
         *end += prompt.len();

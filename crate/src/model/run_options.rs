@@ -1,10 +1,10 @@
-//! What a run keeps, and how far it goes.
+//! Options of a run: which activations to cache, and how far to run.
 
 use super::activation::Activation;
 use crate::error::{Result, check_count, check_index};
 
-/// What [`Gpt2::run_with_cache_options`](crate::Gpt2::run_with_cache_options) keeps, and how far it runs. By default it keeps
-/// every activation of every layer, and computes the logits.
+/// Options of [`Gpt2::run_with_cache_options`](crate::Gpt2::run_with_cache_options): which activations to cache, and
+/// how far to run. By default a run caches every activation of every layer, and computes the logits.
 #[derive(Clone, Debug, Default)]
 pub struct RunOptions {
     activations: Option<Vec<Activation>>,
@@ -14,20 +14,20 @@ pub struct RunOptions {
 }
 
 impl RunOptions {
-    /// The activations that [`head_data`](crate::head_data) reads (queries, keys, values and patterns of every layer), without
-    /// logits.
+    /// The activations that [`head_data`](crate::head_data) reads (queries, keys, values and patterns of every layer),
+    /// without logits.
     pub fn for_head_data() -> Self {
         use Activation::{K, Pattern, Q, V};
         Self::default().activations([Q, K, V, Pattern]).no_logits()
     }
 
-    /// Keep only these activations.
+    /// Cache only these activations.
     pub fn activations(mut self, activations: impl IntoIterator<Item = Activation>) -> Self {
         self.activations = Some(activations.into_iter().collect());
         self
     }
 
-    /// Keep activations of these layers only.
+    /// Cache activations of these layers only.
     pub fn layers(mut self, layers: impl IntoIterator<Item = usize>) -> Self {
         self.layers = Some(layers.into_iter().collect());
         self
@@ -74,7 +74,7 @@ pub(crate) struct RunPlan {
 }
 
 impl RunPlan {
-    pub(super) fn keeps(&self, activation: Activation, layer: usize) -> bool {
+    pub(super) fn caches(&self, activation: Activation, layer: usize) -> bool {
         self.activations.contains(&activation) && self.layers.contains(&layer)
     }
 

@@ -1,8 +1,8 @@
 //! GPT-2, top down: layer norm, attention, MLP, block, transformer.
 //!
-//! The text → logits half is in [`super::on_device`], uploading the weights in [`super::device_weights`]. Each `forward` has
-//! the shapes of nanoGPT's `model.py`, except that the prompts of a batch follow each other row by row, without padding:
-//! `[rows, …]` stands for `[batch, pos, …]`.
+//! A run from tokens to logits is in [`super::on_device`], uploading the weights in [`super::device_weights`]. Each
+//! `forward` has the shapes of nanoGPT's `model.py`, except that the prompts of a batch follow each other row by row,
+//! without padding: `[rows, …]` stands for `[batch, pos, …]`.
 //!
 //! Every activation passes through the [`Recorder`] on the line that computes it, under TransformerLens' name.
 
@@ -13,7 +13,7 @@ use crate::config::ActFn;
 use crate::error::Result;
 use crate::weights::LayerNormWeights;
 
-/// `(x − mean) / √(variance + eps) ⊙ w + b`; without `w` and `b` where they are folded into the next weights.
+/// `(x − mean) / √(variance + eps) ⊙ w + b`; without `w` and `b` if they are folded into the next weights.
 pub(super) struct LayerNorm<B: Backend> {
     pub(super) on_device: B::LayerNorm,
     /// A copy on the host, to export.
@@ -42,7 +42,7 @@ impl<B: Backend> Attention<B> {
         let [q, k, v] = backend.linear_qkv(&self.w_qkv, x)?; // [rows, n_heads d_head]
         let (q, k, v) = (recorder.hook(Q, q)?, recorder.hook(K, k)?, recorder.hook(V, v)?);
         recorder.hook_attn_scores(&q, &k)?;
-        let output = backend.attention([&q, &k, &v], self.n_heads, recorder.prompts(), recorder.keeps_pattern())?;
+        let output = backend.attention([&q, &k, &v], self.n_heads, recorder.prompts(), recorder.caches_pattern())?;
         recorder.hook_pattern(output.pattern);
         let z = recorder.hook(Z, output.z)?; // [rows, n_heads d_head]
         backend.linear(&self.w_o, &z)
@@ -96,7 +96,8 @@ pub(super) struct Transformer<B: Backend> {
 }
 
 impl<B: Backend> Transformer<B> {
-    /// The residual stream after the first `n_blocks` blocks. Shape: `[rows]`, `[rows]` → `[rows, d_model]`.
+    /// The residual stream after the first `n_blocks` blocks.
+    /// Shape: `tokens`, `positions` each `[rows]` → `[rows, d_model]`.
     pub(super) fn forward(
         &self,
         backend: &B,

@@ -8,8 +8,8 @@ use crate::error::{Result, check_index};
 use crate::weights::{BlockWeights, Weights};
 
 impl Gpt2 {
-    /// A copy of all weights, processed as [`processing`](Self::processing) says; the model itself has them on its device
-    /// only. [`w_v`](Self::w_v) and [`w_o`](Self::w_o) copy the weights of one head.
+    /// A copy of all weights, after the steps that [`processing`](Self::processing) returns. The model itself has them
+    /// on its device only. [`w_v`](Self::w_v) and [`w_o`](Self::w_o) copy the weights of one head.
     ///
     /// # Errors
     /// [`Error::Device`](crate::Error::Device) if the device fails.
@@ -23,7 +23,7 @@ impl Gpt2 {
     /// [`Error::OutOfRange`](crate::Error::OutOfRange) for a layer or head that the model does not have,
     /// [`Error::Device`](crate::Error::Device).
     pub fn w_v(&self, layer: usize, head: usize) -> Result<Array2<f32>> {
-        self.of_head(layer, head, |model| model.w_v(layer))
+        self.head_weights(layer, head, |model| model.w_v(layer))
     }
 
     /// `W_O` of a head: `model.W_O[layer, head]` in TransformerLens. Shape: → `[d_head, d_model]`.
@@ -32,7 +32,7 @@ impl Gpt2 {
     /// [`Error::OutOfRange`](crate::Error::OutOfRange) for a layer or head that the model does not have,
     /// [`Error::Device`](crate::Error::Device).
     pub fn w_o(&self, layer: usize, head: usize) -> Result<Array2<f32>> {
-        self.of_head(layer, head, |model| model.w_o(layer))
+        self.head_weights(layer, head, |model| model.w_o(layer))
     }
 
     /// `W_E`, the token embedding: `model.W_E` in TransformerLens. A copy. Shape: → `[d_vocab, d_model]`.
@@ -62,14 +62,14 @@ impl Gpt2 {
     }
 
     /// The part of a layer's weights that belongs to a head. Shape: `[n_heads, rows, columns]` → `[rows, columns]`.
-    fn of_head(
+    fn head_weights(
         &self,
         layer: usize,
         head: usize,
-        of_layer: impl Fn(&dyn ModelOnDevice) -> Result<Array3<f32>>,
+        layer_weights: impl Fn(&dyn ModelOnDevice) -> Result<Array3<f32>>,
     ) -> Result<Array2<f32>> {
         check_index("layer", layer, "the model", self.config().n_layers)?;
         check_index("head", head, "each layer", self.config().n_heads)?;
-        Ok(of_layer(self.on_device())?.index_axis_move(Axis(0), head).as_standard_layout().into_owned())
+        Ok(layer_weights(self.on_device())?.index_axis_move(Axis(0), head).as_standard_layout().into_owned())
     }
 }

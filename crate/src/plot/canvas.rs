@@ -16,7 +16,7 @@ impl Area {
         Self { x: left as f64, y: top as f64, width, height }
     }
 
-    /// The part between two shares of the width.
+    /// The part between two positions along the width, from 0 to 1.
     pub(super) fn columns(self, [from, to]: [f64; 2]) -> Self {
         Self { x: self.x + from * self.width, width: (to - from) * self.width, ..self }
     }
@@ -42,7 +42,7 @@ impl Area {
 #[derive(Clone, Debug)]
 pub(super) struct Axes {
     pub(super) area: Area,
-    /// Whether the area is a part of what the margins leave, and plotly has to be told which part.
+    /// Whether the area is only a part of the canvas between the margins, so that plotly needs its domain.
     pub(super) placed: bool,
     /// Whether a unit is as long on both axes, also after zooming.
     pub(super) square: bool,
@@ -63,7 +63,7 @@ pub(super) struct Axis {
     pub(super) font_size: Option<usize>,
     /// Rotation of the tick labels in degrees; `None` to turn them where they would overlap.
     pub(super) tick_angle: Option<i32>,
-    /// Pixels between the area and the tick labels of a static picture. (plotly has a distance of its own.)
+    /// Pixels between the area and the tick labels of a static picture. (plotly chooses the distance itself.)
     pub(super) tick_distance: f64,
 }
 
@@ -75,8 +75,8 @@ pub(super) enum Ticks {
     Log,
     /// A name at each of 0, 1, 2, …
     Names(Vec<String>),
-    /// The same with names that are all different: plotly uses them as the values of the axis, in hover texts too, and shows
-    /// more of them as one zooms in.
+    /// Distinct names at 0, 1, 2, …: plotly uses them as the values of the axis, in hover texts too, and shows more of
+    /// them after zooming in.
     Categories(Vec<String>),
 }
 
@@ -98,19 +98,19 @@ impl Axes {
     /// The pixel of a point given by its values on both axes.
     pub(super) fn pixel(&self, [x, y]: [f64; 2]) -> [f64; 2] {
         let Area { x: left, y: top, width, height } = self.area;
-        [left + self.x.share(x) * width, top + self.y.share_from_end(y) * height]
+        [left + self.x.fraction(x) * width, top + self.y.fraction_from_end(y) * height]
     }
 }
 
 impl Axis {
-    /// Position of a value between the two ends of the axis: 0 is at the first.
-    fn share(&self, value: f64) -> f64 {
+    /// The position of a value between the ends of the axis: 0 at the first end, 1 at the second.
+    fn fraction(&self, value: f64) -> f64 {
         let [from, to] = self.range;
         (self.scaled(value) - from) / (to - from)
     }
 
-    /// The same, but 0 is at the second.
-    fn share_from_end(&self, value: f64) -> f64 {
+    /// The position of a value between the ends of the axis: 0 at the second end, 1 at the first.
+    fn fraction_from_end(&self, value: f64) -> f64 {
         let [from, to] = self.range;
         (self.scaled(value) - to) / (from - to)
     }
@@ -120,7 +120,7 @@ impl Axis {
         if matches!(self.ticks, Ticks::Log) { value.log10() } else { value }
     }
 
-    /// The values with a tick, and the labels of these.
+    /// The values with a tick, and their labels.
     pub(super) fn labelled_values(&self) -> Vec<(f64, String)> {
         match &self.ticks {
             Ticks::None => Vec::new(),
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn square_cells_fill_an_area_from_its_middle() {
+    fn square_cells_are_centred_in_an_area() {
         let area = Area { x: 10.0, y: 20.0, width: 100.0, height: 50.0 };
         let axes = Axes::of_cells((5, 5), area);
         assert_eq!((axes.area.x, axes.area.y, axes.area.width, axes.area.height), (35.0, 20.0, 50.0, 50.0));

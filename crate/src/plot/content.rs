@@ -1,4 +1,4 @@
-//! The content of a figure, as figures of heads and of experiments implement it.
+//! The trait of figure contents, which the figures of heads and of experiments implement.
 
 use std::any::Any;
 
@@ -7,9 +7,9 @@ use plotly::Plot;
 use super::marks::Drawing;
 use super::style::FigureStyle;
 
-/// The content of a figure: data, from which marks follow. It is `Any` so that a figure with one heat map can be told from others.
+/// The content of a figure: data that can be drawn as marks. `Any` allows downcasting to a figure of one heat map.
 pub(super) trait Content: Any {
-    /// Everything that is drawn. Both writers, plotly's and SVG's, are given this.
+    /// Everything to draw: the input of both writers, plotly's and SVG's.
     fn draw(&self, style: FigureStyle) -> Drawn;
 
     /// The content in words, for screen readers and terminals.
@@ -22,7 +22,7 @@ pub(super) trait Content: Any {
 /// A figure that is ready to be written.
 pub(super) enum Drawn {
     Marks(Drawing),
-    /// A plot made elsewhere, of which only plotly knows what it looks like.
+    /// A plot made outside this crate, which only plotly can draw.
     Plot(Box<Plot>),
 }
 

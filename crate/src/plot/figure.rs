@@ -1,4 +1,4 @@
-//! The public type of figures: made from heads or experiments, shown by a notebook, exported as JSON, SVG or words.
+//! The public type of figures: made from heads or experiments, shown by a notebook, exported as JSON, SVG or text.
 
 use std::any::Any;
 use std::rc::Rc;
@@ -16,7 +16,8 @@ use crate::evcxr;
 
 /// A figure, which a notebook shows as the last expression of a cell.
 ///
-/// To change something that this crate has no function for, take the [`plotly::Plot`], change it, and make a figure of it again:
+/// To change something that this crate has no function for, take the [`plotly::Plot`], change it, and make a figure of
+/// it again:
 ///
 /// ```
 /// use attention_tokens::{notebook::plot_attns, prelude::*};
@@ -28,8 +29,8 @@ use crate::evcxr;
 /// let figure = Figure::from(plot);
 /// assert!(figure.to_json().contains("mine"));
 /// ```
-// The content is behind a trait object so that the type does not depend on plotly: in a notebook, each cell with a figure would
-// otherwise compile the destructors of plotly's hundred types again.
+// The content is behind a trait object so that the type does not depend on plotly: in a notebook, each cell with a
+// figure would otherwise compile the destructors of plotly's hundred types again.
 #[derive(Clone)]
 pub struct Figure {
     content: Rc<dyn Content>,
@@ -57,8 +58,8 @@ impl Figure {
     /// A small heat map for each head, in rows.
     ///
     /// # Errors
-    /// [`Error::Count`] if there are no heads or too many cells, [`Error::DifferentPrompts`] if the heads ran on different
-    /// prompts, [`Error::OutOfRange`] if there is no such prompt.
+    /// [`Error::Count`] if there are no heads or too many cells, [`Error::DifferentPrompts`] if the heads ran on
+    /// different prompts, [`Error::OutOfRange`] if there is no such prompt.
     pub(crate) fn grid(heads: &[HeadData], prompt: usize) -> Result<Self> {
         Ok(Self::new(Grid::new(heads, prompt)?))
     }
@@ -71,24 +72,24 @@ impl Figure {
         Ok(Self::new(HeadMenu::new(heads, prompt, min_attn)?))
     }
 
-    /// The one heat map of the figure. `what` is the function that asks.
-    pub(crate) fn panel(&self, what: &'static str) -> Result<&HeadPanel> {
+    /// The one heat map of the figure. `function` is the caller, for the error.
+    pub(crate) fn panel(&self, function: &'static str) -> Result<&HeadPanel> {
         let content: &dyn Any = &*self.content;
         content.downcast_ref().and_then(HeatMaps::panel).ok_or_else(|| Error::FigureKind {
-            function: what,
+            function,
             expected: "a figure with one heat map, as plot_attns makes it",
             found: self.content.kind(),
         })
     }
 
     /// The figure's heat map as that of a head, if it has the size of the head's data.
-    pub(crate) fn panel_of(&self, data: &PromptHeadData, what: &'static str) -> Result<HeadPanel> {
-        let panel = self.panel(what)?;
+    pub(crate) fn panel_of(&self, data: &PromptHeadData, function: &'static str) -> Result<HeadPanel> {
+        let panel = self.panel(function)?;
         let pos = data.n_pos();
         if panel.dim() != (pos, pos) {
             let (rows, columns) = panel.dim();
             return Err(Error::Shape {
-                what: what.into(),
+                what: function.into(),
                 axes: "[query_pos, key_pos]",
                 expected: vec![pos, pos],
                 found: vec![rows, columns],
@@ -134,8 +135,8 @@ impl Figure {
         plotly_writer::json(&self.to_plot())
     }
 
-    /// The figure as a static picture, made without a browser; `None` for a figure made from a plot, because only plotly can draw
-    /// it. (This includes a plot that was taken from a figure.)
+    /// The figure as a static picture, made without a browser; `None` for a figure made from a plot, because only
+    /// plotly can draw it. (This includes a plot that was taken from a figure.)
     pub fn to_svg(&self) -> Option<String> {
         match self.draw() {
             Drawn::Marks(drawing) => Some(svg_writer::svg(&drawing, self.style)),
@@ -151,7 +152,7 @@ impl Figure {
     /// The same figure in another theme.
     ///
     /// # Errors
-    /// [`Error::FigureKind`] for a figure made from a plot, which has a look of its own.
+    /// [`Error::FigureKind`] for a figure made from a plot, whose style is part of the plot.
     pub fn with_theme(&self, theme: Theme) -> Result<Self> {
         self.with_style("with_theme", FigureStyle { theme, ..self.style })
     }
@@ -159,16 +160,16 @@ impl Figure {
     /// The same figure in other colours.
     ///
     /// # Errors
-    /// [`Error::FigureKind`] for a figure made from a plot, which has a look of its own.
+    /// [`Error::FigureKind`] for a figure made from a plot, whose style is part of the plot.
     pub fn with_color_scale(&self, color_scale: ColorScale) -> Result<Self> {
         self.with_style("with_color_scale", FigureStyle { color_scale, ..self.style })
     }
 
-    fn with_style(&self, what: &'static str, style: FigureStyle) -> Result<Self> {
+    fn with_style(&self, function: &'static str, style: FigureStyle) -> Result<Self> {
         let content: &dyn Any = &*self.content;
         if content.is::<Plot>() {
             return Err(Error::FigureKind {
-                function: what,
+                function,
                 expected: "a figure that this crate draws",
                 found: "a figure made from a plot; change its layout and its traces",
             });

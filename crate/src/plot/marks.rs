@@ -1,8 +1,8 @@
 //! The content of a figure as one list of marks on a canvas.
 //!
-//! Heads and charts build a [`Drawing`]; [`plotly_writer`](super::plotly_writer) and [`svg_writer`](super::svg_writer) write it. Texts
-//! are plain: each writer escapes them. What plotly can do and a static picture cannot (hover texts, linked zoom, the menu of heads)
-//! is data of the marks that the SVG writer ignores.
+//! Heads and charts build a [`Drawing`]; [`plotly_writer`](super::plotly_writer) and [`svg_writer`](super::svg_writer)
+//! write it. Texts are plain: each writer escapes them. What plotly can do and a static picture cannot (hover texts,
+//! linked zoom, the menu of heads) is data of the marks that the SVG writer ignores.
 
 use ndarray::Array2;
 
@@ -13,7 +13,7 @@ use super::style::Color;
 pub(super) const LABEL_SIZE: usize = 12;
 /// Font size of texts in cells, captions, and labels beside points.
 pub(super) const TOKEN_SIZE: usize = 10;
-/// Font size of titles, which is plotly's own.
+/// Font size of titles: plotly's default.
 pub(super) const TITLE_SIZE: usize = 17;
 
 /// Width of a marker in pixels.
@@ -21,14 +21,14 @@ pub(super) const MARKER_WIDTH: f64 = 7.0;
 /// Width of a line in pixels.
 pub(super) const LINE_WIDTH: f64 = 1.5;
 
-/// A figure, laid out: everything that is drawn of it.
+/// A figure, laid out: its canvas, axes and marks.
 #[derive(Clone, Debug)]
 pub(super) struct Drawing {
     /// Width and height in pixels.
     pub(super) size: [usize; 2],
     /// Pixels on the left, on the right, at the top and at the bottom.
     pub(super) margins: [usize; 4],
-    /// What a static picture of the figure shows, in words, for screen readers.
+    /// The static picture in words, for screen readers.
     pub(super) description: String,
     pub(super) title: Option<Title>,
     /// The pairs of axes, to which marks refer by index.
@@ -37,7 +37,7 @@ pub(super) struct Drawing {
     pub(super) marks: Vec<Mark>,
     /// Whether there is a legend of the marks that have a [`LegendEntry`].
     pub(super) legend: bool,
-    /// What the menu of a plotly figure offers in place of `marks`; empty for no menu.
+    /// The choices in the menu of a plotly figure, each in place of `marks`; empty for no menu.
     pub(super) menu: Vec<MenuChoice>,
 }
 
@@ -45,21 +45,21 @@ pub(super) struct Drawing {
 #[derive(Clone, Debug)]
 pub(super) struct Title {
     pub(super) text: String,
-    /// Font size; `None` for [`TITLE_SIZE`], which plotly has without being told.
+    /// Font size; `None` for [`TITLE_SIZE`], plotly's default.
     pub(super) size: Option<usize>,
     /// Pixels from the top of a static picture to the middle of the title. (plotly centres it in the top margin.)
     pub(super) y: f64,
 }
 
-/// Other marks for the same axes, as an entry of the menu. Of these, plotly replaces colours, hover texts, texts and frames, so they must
-/// be as many texts, in the same places, as the figure shows at first.
+/// An entry of the menu: other marks for the same axes. plotly replaces only colours, hover texts, texts and frames, so
+/// the texts must have the number and the places of those in [`Drawing::marks`].
 #[derive(Clone, Debug)]
 pub(super) struct MenuChoice {
     pub(super) name: String,
     pub(super) marks: Vec<Mark>,
 }
 
-/// One thing that is drawn.
+/// One element of a drawing.
 #[derive(Clone, Debug)]
 pub(super) enum Mark {
     Cells(Cells),
@@ -74,10 +74,10 @@ pub(super) enum Mark {
 #[derive(Clone, Debug)]
 pub(super) struct Cells {
     pub(super) axes: usize,
-    /// Rows and columns, gaps between the blocks included.
+    /// Number of rows and of columns, including the gaps between blocks.
     pub(super) dim: (usize, usize),
     /// The values; one block, or several with gaps between them.
-    pub(super) blocks: Vec<Block>,
+    pub(super) blocks: Vec<CellBlock>,
     pub(super) range: ColorRange,
     pub(super) precision: Precision,
     pub(super) hover: Hover,
@@ -87,9 +87,9 @@ pub(super) struct Cells {
     pub(super) color_bar: Option<String>,
 }
 
-/// Adjacent cells.
+/// A block of adjacent cells.
 #[derive(Clone, Debug)]
-pub(super) struct Block {
+pub(super) struct CellBlock {
     /// Row and column of the first cell.
     pub(super) at: (usize, usize),
     /// Shape: `[row, column]`. NaN is not drawn.
@@ -134,7 +134,7 @@ pub(super) struct Frames {
     pub(super) cells: Vec<(usize, usize)>,
     /// Width of the line in pixels.
     pub(super) width: f64,
-    /// Whether all frames are one shape of plotly, which is lighter, and can be replaced as a whole.
+    /// Whether all frames are one shape of plotly, which makes the JSON smaller and can be replaced as a whole.
     pub(super) joined: bool,
 }
 
@@ -180,7 +180,7 @@ pub(super) enum Vertical {
     Bottom,
 }
 
-/// What the legend shows of a mark, and how the mark is drawn.
+/// Name, colour and marker of a mark, in the figure and in the legend.
 #[derive(Clone, Debug)]
 pub(super) struct LegendEntry {
     /// Empty to be left out of the legend.
@@ -250,8 +250,8 @@ impl Mark {
 }
 
 impl ColorRange {
-    /// A function from values to positions on the colour scale, of which 0 and 1 are the ends; for colours of these blocks.
-    pub(super) fn share(self, blocks: &[Block]) -> impl Fn(f64) -> f64 + use<> {
+    /// A function from the values of these blocks to positions on the colour scale, whose ends are 0 and 1.
+    pub(super) fn share(self, blocks: &[CellBlock]) -> impl Fn(f64) -> f64 + use<> {
         let (origin, at_origin, width) = match self {
             Self::Ends([low, high]) => (low, 0.0, (high - low).max(f64::MIN_POSITIVE)),
             Self::Midpoint(midpoint) => {
@@ -264,7 +264,7 @@ impl ColorRange {
 }
 
 impl Text {
-    /// A text on the figure's first axes at the centre of a cell, or wherever `x` and `y` are set to.
+    /// A text at the origin of the figure's first axes; struct update syntax sets another place.
     pub(super) fn new(text: impl Into<String>, size: usize, color: Color) -> Self {
         Self {
             axes: 0,
@@ -284,7 +284,7 @@ impl Text {
 impl Symbol {
     const ALL: [Self; 6] = [Self::Circle, Self::Square, Self::Diamond, Self::Triangle, Self::Cross, Self::X];
 
-    /// A symbol for each index; they repeat.
+    /// The symbol of an index; symbols repeat.
     pub(super) fn nth(index: usize) -> Self {
         Self::ALL[index % Self::ALL.len()]
     }
@@ -294,12 +294,12 @@ impl Symbol {
 mod tests {
     use ndarray::arr2;
 
-    use super::{Block, ColorRange};
+    use super::{CellBlock, ColorRange};
 
     #[test]
     fn a_midpoint_is_in_the_middle_of_the_scale() {
         let of = |values| {
-            let share = ColorRange::Midpoint(0.5).share(&[Block { at: (0, 0), values: arr2(&[values]) }]);
+            let share = ColorRange::Midpoint(0.5).share(&[CellBlock { at: (0, 0), values: arr2(&[values]) }]);
             values.map(share)
         };
         assert_eq!(of([-0.5, 0.5, 2.5]), [0.25, 0.5, 1.0]);

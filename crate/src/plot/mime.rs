@@ -19,8 +19,8 @@ use super::text::escape_xml;
 /// The plotly.js of the Python package that environment.yml pins, so that a figure looks the same everywhere.
 const PLOTLY_JS: &str = "https://cdn.plot.ly/plotly-3.7.0.min.js";
 
-/// HTML that shows a static picture, or the description if there is none, and replaces it by the plotly figure once plotly.js is
-/// loaded, which happens once a page. Without a network the picture stays.
+/// HTML that shows a static picture, or the description if there is none, and replaces it by the plotly figure once
+/// plotly.js is loaded, which happens once a page. Without a network the picture stays.
 pub(super) fn html(json: &str, picture: Option<&str>, description: &str) -> String {
     let description = escape_xml(description);
     // As an image, because GitHub removes scripts and inline SVG from HTML, but not images.

@@ -50,7 +50,7 @@ pub enum ColorScale {
     /// Dark violet, green, yellow: as in the original notebook.
     #[default]
     Viridis,
-    /// Dark blue, grey, yellow: reads the same with and without red-green colour blindness.
+    /// Dark blue, grey, yellow: looks the same with and without red-green colour blindness.
     Cividis,
     /// Black to white, for print.
     Greys,
@@ -58,7 +58,8 @@ pub enum ColorScale {
     RdBu,
 }
 
-const VIRIDIS: &str = "440154 48186a 472d7b 424086 3b528b 33638d 2c728e 26828e 21918c 1fa088 28ae80 3fbc73 5ec962 84d44b addc30 d8e219 fde725";
+const VIRIDIS: &str = "440154 48186a 472d7b 424086 3b528b 33638d 2c728e 26828e 21918c 1fa088 28ae80 3fbc73 5ec962 84d44b \
+                       addc30 d8e219 fde725";
 const CIVIDIS: &str = "00204c 002a66 00346e 273f6c 3c4a6b 4c556b 5b5f6d 686a70 757575 838178 928c78 a19876 b0a572 c0b16d \
                        d1bf66 e1cc5c f3db4f ffe945";
 
@@ -129,8 +130,8 @@ pub(crate) enum Color {
 }
 
 impl Color {
-    /// Colour of one of `n_layers` layers. The ends of the scale are left out: one of them is hard to see on white, the other on
-    /// black.
+    /// Colour of one of `n_layers` layers. The ends of the scale are left out: one of them is hard to see on white, the
+    /// other on black.
     pub(crate) fn of_layer(layer: usize, n_layers: usize) -> Self {
         let step = layer as f64 / n_layers.saturating_sub(1).max(1) as f64;
         Self::Scale(0.06 + 0.82 * step)
@@ -174,6 +175,7 @@ mod tests {
         assert_eq!(ColorScale::RdBu.colors()(0.85), [204, 78, 59]);
         assert_eq!((ColorScale::Greys.colors()(0.5), ColorScale::Cividis.colors()(0.0)), ([128; 3], [0, 32, 76]));
     }
+
     #[test]
     fn colors_follow_theme_and_scale() {
         let style = FigureStyle { theme: Theme::Dark, color_scale: ColorScale::Greys };

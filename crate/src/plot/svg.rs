@@ -18,7 +18,7 @@ pub(super) struct Svg {
     style: FigureStyle,
 }
 
-/// How a text is written.
+/// The attributes of a text.
 #[derive(Clone, PartialEq)]
 pub(super) struct TextStyle {
     pub(super) size: usize,
@@ -122,8 +122,7 @@ impl Svg {
     }
 
     /// Cells that fill an area, coloured by the position of their values on the colour scale. NaN is left out.
-    ///
-    /// Shape: `[row, column]`.
+    /// Shape: `[rows, columns]`.
     pub(super) fn cells(&mut self, values: &Array2<f64>, share: impl Fn(f64) -> f64, area: Area) {
         let color = self.style.color_scale.colors();
         // Every colour is one path, and neighbours in a row are one rectangle of it.
@@ -154,7 +153,7 @@ impl Svg {
     }
 }
 
-/// Pixels with one decimal, as finely as they are told apart.
+/// Rounds pixels to one decimal; finer differences are not visible.
 fn px(x: f64) -> f64 {
     (10.0 * x).round() / 10.0
 }

@@ -11,11 +11,11 @@ use super::style::{Color, FigureStyle};
 use super::svg::{Svg, TextStyle};
 use super::text::{rounded, thinned};
 
-/// The most tick labels along an axis that are readable.
+/// Maximum number of tick labels along an axis; more would not be readable.
 const MAX_TICK_LABELS: usize = 40;
 /// Pixels between the edge of the canvas and the middle of an axis title.
 const AXIS_TITLE_DISTANCE: f64 = 16.0;
-/// Colours of a colour bar.
+/// Number of colours in a colour bar.
 const BAR_STEPS: usize = 64;
 
 /// The figure as SVG.
@@ -55,7 +55,7 @@ impl SvgWriter<'_> {
         self.svg.texts(&style, [([self.drawing.size[0] as f64 / 2.0, title.y], title.text.as_str())]);
     }
 
-    /// One mark, or several texts, of which those of one style are a group.
+    /// Writes one mark, or consecutive texts, grouped by style.
     fn marks(&mut self, marks: &[Mark]) {
         match &marks[0] {
             Mark::Cells(cells) => self.cells(cells),
@@ -73,7 +73,7 @@ impl SvgWriter<'_> {
         }
     }
 
-    /// Points of the chart's axes as pixels.
+    /// Converts points on the chart's axes to pixels. Shape: `[n, 2]` → the same.
     fn pixels(&self, points: &[[f64; 2]]) -> Vec<[f64; 2]> {
         points.iter().map(|&point| self.drawing.axes[0].pixel(point)).collect()
     }
@@ -114,7 +114,7 @@ impl SvgWriter<'_> {
             let (anchor, point) = self.anchored(text);
             let style = self.text_style(text.size, text.color, anchor, text.degrees);
             let text = (point, text.text.as_str());
-            match groups.iter_mut().find(|(of, _)| *of == style) {
+            match groups.iter_mut().find(|(group_style, _)| *group_style == style) {
                 Some((_, texts)) => texts.push(text),
                 None => groups.push((style, vec![text])),
             }

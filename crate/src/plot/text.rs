@@ -19,8 +19,8 @@ pub(super) fn escape_lines(text: &str) -> String {
     escape(text).replace('\n', "<br>")
 }
 
-/// Escapes text for XML and HTML, between tags or quotes. Characters that XML does not allow, such as control characters, become
-/// U+FFFD.
+/// Escapes text for XML and HTML, between tags or quotes. Characters that XML does not allow, such as control
+/// characters, become U+FFFD.
 pub(super) fn escape_xml(text: &str) -> String {
     text.chars().fold(String::with_capacity(text.len()), |mut escaped, c| {
         match c {
@@ -36,9 +36,9 @@ pub(super) fn escape_xml(text: &str) -> String {
     })
 }
 
-/// All items, or every `n`-th where there are more than `most`.
-pub(super) fn thinned<T>(items: &[T], most: usize) -> impl Iterator<Item = &T> {
-    items.iter().step_by(items.len().div_ceil(most).max(1))
+/// All items, or every *n*-th if there are more than `max`.
+pub(super) fn thinned<T>(items: &[T], max: usize) -> impl Iterator<Item = &T> {
+    items.iter().step_by(items.len().div_ceil(max).max(1))
 }
 
 /// A number with four significant digits; more would only make a notebook larger.

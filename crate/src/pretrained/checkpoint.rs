@@ -50,7 +50,7 @@ impl Checkpoint {
                 Some(headers.take("lm_head.weight", &[d_vocab, d_model])?)
             },
         };
-        headers.refuse_the_rest()?;
+        headers.reject_unused()?;
         Ok(checkpoint)
     }
 
@@ -78,9 +78,9 @@ impl Checkpoint {
     }
 }
 
-/// The tensors of all files that are not taken yet.
+/// The tensors of all files that no part of the model has taken yet.
 struct Headers {
-    /// The file that is named in the error for a tensor that no file has.
+    /// The file to name in the error for a tensor that no file has.
     first_path: PathBuf,
     /// Tensors by name without the prefix `transformer.`.
     tensors: BTreeMap<String, TensorEntry>,
@@ -121,7 +121,7 @@ impl Headers {
     fn add(&mut self, entry: TensorEntry) -> Result<()> {
         let key = entry.name.strip_prefix("transformer.").unwrap_or(&entry.name).to_owned();
         if let Some(other) = self.tensors.get(&key) {
-            return Err(entry.wrong("each tensor once".into(), format!("it again, as {}", other.name)));
+            return Err(entry.error("each tensor once".into(), format!("it again, as {}", other.name)));
         }
         self.tensors.insert(key, entry);
         Ok(())
@@ -150,8 +150,8 @@ impl Headers {
 
     /// Takes the tensors of a layer norm.
     fn layer_norm(&mut self, name: &str, d_model: usize) -> Result<LayerNormEntries> {
-        let mut of = |part: &str| self.take(&format!("{name}.{part}"), &[d_model]);
-        Ok(LayerNormEntries { w: of("weight")?, b: of("bias")? })
+        let mut vector = |part: &str| self.take(&format!("{name}.{part}"), &[d_model]);
+        Ok(LayerNormEntries { w: vector("weight")?, b: vector("bias")? })
     }
 
     /// Takes a tensor, and checks its shape and dtype.
@@ -166,17 +166,17 @@ impl Headers {
         };
         if entry.shape != shape {
             let expected = format!("shape {shape:?}, as config.json says");
-            return Err(entry.wrong(expected, format!("shape {:?}", entry.shape)));
+            return Err(entry.error(expected, format!("shape {:?}", entry.shape)));
         }
         if !matches!(entry.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {
-            return Err(entry.wrong("dtype F32, F16 or BF16".into(), format!("{:?}", entry.dtype)));
+            return Err(entry.error("dtype F32, F16 or BF16".into(), format!("{:?}", entry.dtype)));
         }
         Ok(entry)
     }
 
-    /// Refuses tensors that were not taken, except causal-mask buffers: with any other, this is not the model of
-    /// `config.json`.
-    fn refuse_the_rest(&self) -> Result<()> {
+    /// Rejects tensors that were not taken, because the files are then not the model of `config.json`. Causal-mask
+    /// buffers, which some checkpoints hold, are ignored.
+    fn reject_unused(&self) -> Result<()> {
         let is_mask = |key: &str| {
             let rest = key.strip_prefix("h.").and_then(|rest| rest.split_once('.'));
             rest.is_some_and(|(layer, part)| {

@@ -27,13 +27,13 @@ pub(crate) struct ModelFiles {
     pub(crate) tokenizer: Option<TokenizerFiles>,
 }
 
-/// A file without which a folder or a repository is no model.
+/// A file that every model needs, and that a folder or a repository lacks.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Missing {
     Config,
     /// The weights, in any format.
     Weights,
-    /// The weights in safetensors; there is a pickle, which can run any code when it is read.
+    /// The weights in safetensors; there is only a pickle, which can run any code when it is read.
     Safetensors,
     /// A shard that the index names.
     Shard(String),
@@ -53,8 +53,8 @@ impl From<Error> for CollectError {
 }
 
 impl ModelFiles {
-    /// Collects the files of a model from a folder or a repository that `has` files of some names. `path` returns the
-    /// path of one of these, after a download if need be; it is called for nothing that the model does not need.
+    /// Collects the files of a model from a folder or a repository. `has` tests whether there is a file of this name;
+    /// `path` returns its path, after downloading it if necessary, and is called only for files that the model needs.
     pub(super) fn collect(
         has: impl Fn(&str) -> bool,
         path: impl Fn(&str) -> Result<PathBuf>,
@@ -93,7 +93,7 @@ impl ModelFiles {
         })
     }
 
-    /// Whether a folder has the file that every model has.
+    /// Whether a folder has a `config.json`, as every model does.
     pub(super) fn is_model(folder: &Path) -> bool {
         folder.join(CONFIG).is_file()
     }
@@ -144,20 +144,21 @@ fn shards_of_index(index: &Path) -> Result<Vec<String>> {
         weight_map: BTreeMap<String, String>,
     }
     const EXPECTED: &str = "a \"weight_map\" from tensor names to files of the same folder";
-    let wrong = |found: String| Error::Format { path: index.into(), expected: EXPECTED.into(), found, source: None };
+    let format_error =
+        |found: String| Error::Format { path: index.into(), expected: EXPECTED.into(), found, source: None };
     let text = std::fs::read_to_string(index).map_err(Error::io(index))?;
     let map: Index = serde_json::from_str(&text).map_err(|error| Error::format(index, EXPECTED, error))?;
     let mut files: Vec<String> = map.weight_map.into_values().collect();
     files.sort();
     files.dedup();
     if files.is_empty() {
-        return Err(wrong("no file".into()));
+        return Err(format_error("no file".into()));
     }
     // A name with a folder in it could point anywhere on the machine.
     let plain =
         |name: &str| Path::new(name).components().count() == 1 && !name.contains(['/', '\\', ':']) && name != "..";
     if let Some(file) = files.iter().find(|file| !plain(file)) {
-        return Err(wrong(format!("{file:?}")));
+        return Err(format_error(format!("{file:?}")));
     }
     Ok(files)
 }
@@ -168,15 +169,15 @@ mod tests {
 
     use super::*;
 
-    /// The names that a model needs of those that exist, in the order in which they are downloaded.
+    /// The files that a model needs of those with these names, in the order in which they are downloaded.
     fn needed(names: &[&str]) -> Result<Vec<String>, CollectError> {
-        let asked = RefCell::new(Vec::new());
+        let requested = RefCell::new(Vec::new());
         let path = |name: &str| {
-            asked.borrow_mut().push(name.to_owned());
+            requested.borrow_mut().push(name.to_owned());
             Ok(PathBuf::from(name))
         };
         ModelFiles::collect(|name| names.contains(&name), path)?;
-        Ok(asked.into_inner())
+        Ok(requested.into_inner())
     }
 
     #[test]

@@ -37,7 +37,7 @@ pub(crate) fn find(repo: &str, aliases: &[&str], options: &LoadOptions) -> Resul
     Download::new(repo, revision, &cache, &settings)?.run()
 }
 
-/// [`Error::Revision`] unless the text is safe in a path and in an address, where a revision becomes a part of both.
+/// [`Error::Revision`] unless the text is safe in a path and in a URL: a revision becomes a part of both.
 fn check_revision(revision: &str) -> Result<()> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '/');
     let valid = !revision.is_empty()
@@ -46,7 +46,7 @@ fn check_revision(revision: &str) -> Result<()> {
     if valid { Ok(()) } else { Err(Error::Revision { found: revision.into() }) }
 }
 
-/// The model in the cache, if the cache has every file that it needs.
+/// The model in the cache, if every file that it needs is there.
 fn in_cache(cache: &Path, repo: &str, revision: &str) -> Result<Option<ModelFiles>> {
     let repo = Repo::new(repo.into(), RepoType::Model);
     let root = cache.join(repo.folder_name());
@@ -80,7 +80,7 @@ impl<'a> Download<'a> {
             .with_token(settings.token.clone())
             .with_progress(false)
             .build()
-            .map_err(|error| failed(repo, &settings.endpoint, "starting", error))?;
+            .map_err(|error| hub_error(repo, &settings.endpoint, "starting", error))?;
         let remote = Repo::with_revision(repo.into(), RepoType::Model, revision.into());
         Ok(Self { repo, endpoint: &settings.endpoint, api: api.repo(remote) })
     }
@@ -88,7 +88,7 @@ impl<'a> Download<'a> {
     /// Downloads the files that the model consists of.
     fn run(&self) -> Result<ModelFiles> {
         const NO_MODEL: &str = "is it a model of transformers?";
-        let info = self.api.info().map_err(|error| failed(self.repo, self.endpoint, "listing its files", error))?;
+        let info = self.api.info().map_err(|error| hub_error(self.repo, self.endpoint, "listing its files", error))?;
         let has = |name: &str| info.siblings.iter().any(|file| file.rfilename == name);
         ModelFiles::collect(has, |name| self.get(name)).map_err(|error| match error {
             CollectError::Failed(error) => error,
@@ -115,12 +115,12 @@ impl<'a> Download<'a> {
     fn get(&self, file: &str) -> Result<PathBuf> {
         self.api
             .download_with_progress(file, ProgressLines::default())
-            .map_err(|error| failed(self.repo, self.endpoint, file, error))
+            .map_err(|error| hub_error(self.repo, self.endpoint, file, error))
     }
 }
 
 /// [`Error::Hub`] with a hint that depends on the HTTP status.
-fn failed(repo: &str, endpoint: &str, problem: &str, error: ApiError) -> Error {
+fn hub_error(repo: &str, endpoint: &str, problem: &str, error: ApiError) -> Error {
     let status = http_status(&error);
     let hint = match status {
         Some(401 | 403) => "check the name; a private or gated repository needs a token in HF_TOKEN",
@@ -163,7 +163,7 @@ struct ProgressLines {
     started: Option<Instant>,
 }
 
-/// Smaller files, in bytes, are reported only when they start and end.
+/// Downloads of fewer bytes are reported only when they start and end.
 const LARGE: usize = 10_000_000;
 
 impl Progress for ProgressLines {

@@ -25,16 +25,16 @@ impl Settings {
         let truthy = |name: &str| {
             text(name).is_some_and(|value| matches!(value.to_uppercase().as_str(), "1" | "ON" | "YES" | "TRUE"))
         };
-        let user = set("HOME").or_else(|| set("USERPROFILE")).map(PathBuf::from).unwrap_or_default();
+        let user_home = set("HOME").or_else(|| set("USERPROFILE")).map(PathBuf::from).unwrap_or_default();
         let path = |value: OsString| match Path::new(&value).strip_prefix("~") {
-            Ok(rest) => user.join(rest),
+            Ok(rest) => user_home.join(rest),
             Err(_) => PathBuf::from(value),
         };
-        let home = set("HF_HOME").map(path).unwrap_or_else(|| {
-            set("XDG_CACHE_HOME").map(path).unwrap_or_else(|| user.join(".cache")).join("huggingface")
+        let hf_home = set("HF_HOME").map(path).unwrap_or_else(|| {
+            set("XDG_CACHE_HOME").map(path).unwrap_or_else(|| user_home.join(".cache")).join("huggingface")
         });
         let cache = set("HF_HUB_CACHE").or_else(|| set("HUGGINGFACE_HUB_CACHE")).map(path);
-        let token_file = set("HF_TOKEN_PATH").map(path).unwrap_or_else(|| home.join("token"));
+        let token_file = set("HF_TOKEN_PATH").map(path).unwrap_or_else(|| hf_home.join("token"));
         let token = text("HF_TOKEN")
             .or_else(|| text("HUGGING_FACE_HUB_TOKEN"))
             .or_else(|| std::fs::read_to_string(token_file).ok())
@@ -42,7 +42,7 @@ impl Settings {
             .filter(|token| !token.is_empty() && !truthy("HF_HUB_DISABLE_IMPLICIT_TOKEN"));
         let endpoint = text("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".into());
         Self {
-            cache: cache.unwrap_or_else(|| home.join("hub")),
+            cache: cache.unwrap_or_else(|| hf_home.join("hub")),
             endpoint: endpoint.trim_end_matches('/').into(),
             token,
             offline: truthy("HF_HUB_OFFLINE") || truthy("TRANSFORMERS_OFFLINE"),
@@ -59,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn the_cache_folder_is_pythons() {
+    fn the_cache_folder_is_that_of_python() {
         let cache = |variables: &[(&str, &str)]| {
             let all: Vec<_> = [("HOME", "/h")].iter().chain(variables).copied().collect();
             settings(&all).cache.to_string_lossy().replace('\\', "/")
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn the_token_is_that_of_the_variable_else_of_the_file() {
+    fn the_token_is_read_from_the_variable_else_from_the_file() {
         let folder = tempfile::tempdir().unwrap();
         let home = folder.path().to_str().unwrap();
         assert_eq!(settings(&[("HF_HOME", home)]).token, None);

@@ -1,4 +1,4 @@
-//! `LoadOptions`: how to load a model.
+//! Options for loading a model: device, weight processing, decoding cache, revision, cache folder.
 
 use std::path::PathBuf;
 
@@ -8,7 +8,7 @@ use crate::weights::Processing;
 /// The default of [`LoadOptions::decode_cache_bytes`]: enough for every head of GPT-2 small, in one projection.
 const DECODE_CACHE_BYTES: usize = 2_000_000_000;
 
-/// How to load a model: the keyword arguments of TransformerLens' `from_pretrained`.
+/// Options for loading a model: the keyword arguments of TransformerLens' `from_pretrained`.
 ///
 /// ```
 /// use attention_tokens::prelude::*;
@@ -95,9 +95,9 @@ impl LoadOptions {
     ///
     /// On the CPU, a head that has decoded `4 d_head` vectors (in GPT-2 small, the second prompt of 13 tokens) gets a
     /// cached table of `P W_U` in 8 bits, about `(d_head + 16) d_vocab` bytes (4.2 MB in GPT-2 small); it gets one
-    /// earlier if many tokens can be the best. The table only selects such tokens; their logits are computed in full
-    /// precision. On a GPU the table is in `f32` and made with the first vector; it takes `4 d_head (d_model +
-    /// d_vocab)` bytes of the GPU's memory (13 MB in GPT-2 small).
+    /// earlier if its vectors have many candidates for the best token. The table only selects candidates; their logits
+    /// are computed in full precision. On a GPU the table is in `f32` and made with the first vector; it takes `4
+    /// d_head (d_model + d_vocab)` bytes of the GPU's memory (13 MB in GPT-2 small).
     ///
     /// Least recently used tables are dropped first; 0 disables the cache, so that decoding a head again takes as long
     /// as the first time.

@@ -1,5 +1,5 @@
-//! A model's name → its files: the demo model, a folder, the Hugging Face cache or the Hub; and the weights in them,
-//! processed.
+//! Finds the files of a model by its name (the demo model, a folder, the Hugging Face cache or the Hub), and reads and
+//! processes its weights.
 
 mod checkpoint;
 mod files;
@@ -19,8 +19,8 @@ pub(crate) use processed::ProcessedCheckpoint;
 
 const DEMO: &str = "demo";
 
-/// Names that need no owner, TransformerLens' and the Hub's old ones: the name, its repository, and the repository's
-/// old name, under which the cache may have it.
+/// Names without an owner, which are TransformerLens' names or old names on the Hub: the name, its repository, and the
+/// repository's old name, under which the cache may have it.
 const KNOWN: [(&str, &str, &str); 6] = [
     ("gpt2-small", "openai-community/gpt2", "gpt2"),
     ("gpt2", "openai-community/gpt2", "gpt2"),
@@ -35,8 +35,8 @@ pub(crate) fn find(name: &str, options: &LoadOptions) -> Result<ModelFiles> {
     let folder = Path::new(name);
     let known = KNOWN.iter().find(|&&(known, repo, _)| name == known || name == repo);
     let is_name = name == DEMO || known.is_some_and(|&(known, ..)| name == known);
-    // As in Python, a folder of that name is preferred to the Hub. A folder with a known name must hold a model for
-    // that.
+    // As in Python, a folder of that name is preferred to the Hub; a folder with a known name, only if it holds a
+    // model.
     if ModelFiles::is_model(folder) || (folder.is_dir() && !is_name) {
         return ModelFiles::in_folder(folder);
     }

@@ -13,7 +13,7 @@ use crate::memory;
 
 /// The largest header that the safetensors format allows.
 const MAX_HEADER_BYTES: u64 = 100_000_000;
-/// Numbers that are read and converted at a time, so that a file is never in memory as a whole.
+/// The number of values that are read and converted at a time, so that a file is never in memory as a whole.
 const CHUNK: usize = 1 << 17;
 
 /// A tensor of a file, as the file's header describes it.
@@ -31,7 +31,7 @@ pub(super) struct TensorEntry {
 /// # Errors
 /// [`Error::Io`]; [`Error::Format`] if the file is not safetensors, is truncated, or is longer than its header implies.
 pub(super) fn read_header(path: &Path) -> Result<Vec<TensorEntry>> {
-    let broken = |expected: &str, found: String| Error::Format {
+    let format_error = |expected: &str, found: String| Error::Format {
         path: path.into(),
         expected: expected.into(),
         found,
@@ -41,13 +41,13 @@ pub(super) fn read_header(path: &Path) -> Result<Vec<TensorEntry>> {
     let len = file.metadata().map_err(Error::io(path))?.len();
     let mut header_len = [0; 8];
     if len < 8 {
-        return Err(broken("a safetensors file", format!("a file of {len} bytes")));
+        return Err(format_error("a safetensors file", format!("a file of {len} bytes")));
     }
     file.read_exact(&mut header_len).map_err(Error::io(path))?;
     let header_len = u64::from_le_bytes(header_len);
     if header_len > MAX_HEADER_BYTES || header_len > len - 8 {
         let found = format!("a header of {header_len} bytes in a file of {len}");
-        return Err(broken("a safetensors header of at most 100000000 bytes that fits the file", found));
+        return Err(format_error("a safetensors header of at most 100000000 bytes that fits the file", found));
     }
     let mut header = vec![0; header_len as usize];
     file.read_exact(&mut header).map_err(Error::io(path))?;
@@ -59,7 +59,7 @@ pub(super) fn read_header(path: &Path) -> Result<Vec<TensorEntry>> {
     let data_len = metadata.data_len() as u64;
     if data_start.checked_add(data_len) != Some(len) {
         let found = format!("{} bytes: it is truncated, or something was appended", len - data_start);
-        return Err(broken(&format!("{data_len} bytes of tensor data after the header"), found));
+        return Err(format_error(&format!("{data_len} bytes of tensor data after the header"), found));
     }
     let tensors = metadata.tensors().into_iter().map(|(name, info)| TensorEntry {
         name,
@@ -73,7 +73,7 @@ pub(super) fn read_header(path: &Path) -> Result<Vec<TensorEntry>> {
 
 impl TensorEntry {
     /// [`Error::Tensor`] for this tensor.
-    pub(super) fn wrong(&self, expected: String, found: String) -> Error {
+    pub(super) fn error(&self, expected: String, found: String) -> Error {
         Error::Tensor { path: self.path.clone(), tensor: self.name.clone(), expected, found }
     }
 
@@ -82,13 +82,13 @@ impl TensorEntry {
         Ok(self.values()?.into())
     }
 
-    /// The numbers of a matrix. Shape: → that of the tensor, which has two axes.
+    /// The numbers of a matrix. Shape: → `[rows, columns]`.
     pub(super) fn matrix(&self) -> Result<Array2<f32>> {
         let shape = (self.shape[0], self.shape[1]);
         Ok(Array2::from_shape_vec(shape, self.values()?).expect("as many values as the shape has"))
     }
 
-    /// All numbers, in the order of the file.
+    /// All numbers, in the order of the file. Shape: → `[n]`.
     ///
     /// # Errors
     /// [`Error::Io`], and [`Error::Tensor`] if one is not finite.
@@ -102,12 +102,12 @@ impl TensorEntry {
             }
             let at = values.iter().position(|value| !value.is_finite()).expect("there is one");
             let found = format!("{} at index {}", values[at], chunk * CHUNK + at);
-            Err(self.wrong("finite numbers".into(), found))
+            Err(self.error("finite numbers".into(), found))
         })?;
         Ok(values)
     }
 
-    /// Fills `values` with the numbers from index `first` on.
+    /// Fills `values` with the numbers from index `first` on. Shape: `[n]`.
     fn read(&self, first: usize, values: &mut [f32]) -> Result<()> {
         let width = self.dtype.bitsize() / 8;
         let mut file = File::open(&self.path).map_err(Error::io(&self.path))?;
@@ -130,7 +130,7 @@ impl TensorEntry {
     }
 }
 
-/// Converts little-endian numbers of `WIDTH` bytes.
+/// Converts little-endian numbers of `WIDTH` bytes. Shape: `[WIDTH n]` bytes → `[n]`.
 fn convert<const WIDTH: usize>(bytes: &[u8], values: &mut [f32], number: impl Fn([u8; WIDTH]) -> f32) {
     let (numbers, _) = bytes.as_chunks::<WIDTH>();
     values.iter_mut().zip(numbers).for_each(|(value, bytes)| *value = number(*bytes));

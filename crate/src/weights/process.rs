@@ -57,7 +57,7 @@ impl Processing {
     }
 }
 
-/// A singular value of `W_V W_O` up to this share of the head's largest counts as zero: its vectors are noise.
+/// A singular value of `W_V W_O` up to this fraction of the head's largest counts as zero: its vectors are noise.
 const RELATIVE_TOLERANCE: f64 = 1e-6;
 
 /// Rows per task of a pass over a large matrix.
@@ -96,7 +96,7 @@ impl Processing {
     }
 }
 
-/// Subtracts from each row its mean. Shape: `[rows, columns]`.
+/// Subtracts the mean of each row. Shape: `[rows, columns]`.
 fn center_rows(w: &mut Array2<f32>) {
     let columns = w.ncols();
     let values = w.as_slice_mut().expect("a new matrix is contiguous");
@@ -209,7 +209,7 @@ struct Head {
     w_o: Array2<f64>,
 }
 
-/// All steps of an attention layer, one head at a time.
+/// Applies all steps to the attention weights of a block, one head at a time.
 fn process_heads(block: &mut BlockWeights, steps: Processing, layer: usize) -> Result<()> {
     let ln = if steps.fold_ln { block.ln1.take() } else { None }.map(|ln| ln.map(f64::from));
     let refactor = steps.refactor_factored_attn_matrices;
@@ -271,7 +271,7 @@ fn process_heads(block: &mut BlockWeights, steps: Processing, layer: usize) -> R
     Ok(())
 }
 
-/// Rounds to `f32`. Shape: all the same.
+/// Rounds to `f32`. Shape: `from`, `to` the same.
 fn round_into(from: ArrayView2<f64>, mut to: ArrayViewMut2<f32>) {
     to.zip_mut_with(&from, |to, &from| *to = from as f32);
 }

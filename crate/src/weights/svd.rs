@@ -13,7 +13,7 @@ pub(crate) struct ProductSvd {
     pub(crate) v: Array2<f64>,
 }
 
-/// A limit on the time for a pathological input, far above what any finite matrix was seen to need.
+/// Limits the time for pathological input. No finite matrix was seen to need nearly this many sweeps.
 const MAX_SWEEPS: usize = 100_000;
 
 /// The SVD of `a bᵀ`, or `None` if it does not converge (it does for finite input).
@@ -53,7 +53,7 @@ struct Qr {
 }
 
 impl Qr {
-    /// Shape: `a [m, r]`.
+    /// Shape: `a [m, r]` → `Q [m, r]`, `R [r, r]`.
     fn new(a: ArrayView2<f64>) -> Self {
         Self::by_cholesky(a).unwrap_or_else(|| {
             let (base, r) = to_nalgebra(a).qr().unpack();
@@ -62,7 +62,7 @@ impl Qr {
     }
 
     /// CholeskyQR2: QR by the Cholesky decomposition of `aᵀ a`, twice. `None` if columns of `a` are almost dependent.
-    /// Shape: `a [m, r]`.
+    /// Shape: `a [m, r]` → `Q [m, r]`, `R [r, r]`.
     ///
     /// It consists almost only of matrix products, and is several times as fast as Householder reflections. The `Q` of
     /// the first pass is not quite orthonormal; the second pass corrects it to the last digit, provided that the first
@@ -98,12 +98,12 @@ impl Qr {
     }
 }
 
-/// Shape: `[m, n]`.
+/// Shape: `[m, n]` → the same.
 fn to_nalgebra(a: ArrayView2<f64>) -> DMatrix<f64> {
     DMatrix::from_fn(a.nrows(), a.ncols(), |row, column| a[[row, column]])
 }
 
-/// Shape: `[m, n]`.
+/// Shape: `[m, n]` → the same.
 fn to_ndarray(a: &DMatrix<f64>) -> Array2<f64> {
     Array2::from_shape_fn(a.shape(), |(row, column)| a[(row, column)])
 }
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rank_deficient_product_keeps_orthonormal_vectors() {
+    fn factors_of_a_rank_deficient_product_multiply_back() {
         let mut a = noise(9, 4, 3);
         let first = a.column(0).to_owned();
         a.column_mut(2).assign(&first);

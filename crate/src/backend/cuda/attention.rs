@@ -31,7 +31,7 @@ struct FirstRows([u32; MAX_PROMPTS]);
 unsafe impl DeviceRepr for FirstRows {}
 
 /// See [`Backend::attention`](crate::backend::Backend::attention).
-/// Shape: each `[rows, n_heads d_head]` → `z` the same, each pattern `[n_heads, query_pos, key_pos]`.
+/// Shape: `q`, `k`, `v` each `[rows, n_heads d_head]` → `z` the same, each pattern `[n_heads, query_pos, key_pos]`.
 pub(super) fn attention(
     gpu: &Arc<CudaGpu>,
     qkv: [&DeviceMatrix; 3],
@@ -118,7 +118,8 @@ impl PromptGroup<'_> {
         };
         let [q, k, v, z] = [0, 1, 2, 4].map(|index| list(index, z.columns));
         self.attend([q, k, v, list(3, pos), z], n, |alpha, a, b, c, shape| {
-            // SAFETY: the kernel wrote addresses of these prompts' rows in `q`, `k`, `v` and `z`, and of their patterns.
+            // SAFETY: the kernel wrote addresses of these prompts' rows in `q`, `k`, `v` and `z`, and of their
+            // patterns.
             unsafe { gpu.gemm_batched(alpha, a, b, c, shape) }
         })
     }

@@ -10,7 +10,7 @@ use cudarc::driver::{DeviceRepr, result};
 use super::device::CudaGpu;
 use super::error::CudaError;
 
-/// GPU memory, or a part of an allocation that others share. The last part frees it, after the work issued before.
+/// An allocation of GPU memory, or a part of one. The memory is freed with its last part, after all work issued before.
 pub(super) struct DeviceBuffer {
     pub(super) pointer: CUdeviceptr,
     pub(super) bytes: usize,
@@ -20,7 +20,7 @@ pub(super) struct DeviceBuffer {
 struct Allocation {
     pointer: CUdeviceptr,
     bytes: usize,
-    /// Whether it counts in [`CudaGpu::cache_bytes`], whose lock guards changes.
+    /// Whether the memory counts in [`CudaGpu::cache_bytes`], whose lock guards changes.
     in_cache: AtomicBool,
     gpu: Arc<CudaGpu>,
 }

@@ -27,7 +27,7 @@ impl DeviceSlice<'_> {
         Ok(host)
     }
 
-    /// Postpones the download until the array is read. If caches hold all that they may, downloads at once.
+    /// Postpones the download until the array is read, or downloads at once if caches hold their share of the memory.
     /// Shape: → `shape`.
     pub(super) fn to_lazy<D: Dimension + Send + 'static>(
         &self,

@@ -16,8 +16,8 @@ use crate::decode::{TopTokens, Vectors, n_ranked};
 /// The size of the vectors that are on the GPU together.
 const VECTOR_BYTES: usize = 64 << 20;
 
-/// Vectors that are products of values above this limit may overflow later, and at another place in `(c P) W_U` than
-/// in `c (P W_U)`. They are decoded by the former, as the reference does.
+/// Products of values above this limit may overflow, and not in the same tokens for `(c P) W_U` as for `c (P W_U)`.
+/// Such vectors are decoded as `(c P) W_U`, which is how the reference decodes all.
 const MAX_FOLDED: f32 = 1e9;
 
 /// A head's projection, and its product with the unembedding.
@@ -40,7 +40,7 @@ impl DecodeTable {
         size_of::<f32>() * self.p.rows * (self.p.columns + d_vocab)
     }
 
-    /// Shape: → `[d_head, d_vocab]`.
+    /// `P W_U`. Shape: → `[d_head, d_vocab]`.
     fn p_w_u(&self, gpu: &Arc<CudaGpu>, unembed: &CudaLinear) -> Result<&DeviceMatrix, CudaError> {
         if let Some(p_w_u) = self.p_w_u.get() {
             return Ok(p_w_u);

@@ -91,8 +91,8 @@ impl CudaGpu {
     }
 }
 
-/// The arguments of a call of cuBLAS, by its own names. cuBLAS reads matrices column by column, and so sees the
-/// transposes of our row-major ones: it computes `cᵀ = bᵀ aᵀ`.
+/// The arguments of a call of cuBLAS, under cuBLAS' names. cuBLAS reads matrices column by column, so a row-major
+/// matrix is its transpose to cuBLAS, and `c = a b` is computed as `cᵀ = bᵀ aᵀ`.
 struct ColumnMajor {
     opa: cublasOperation_t,
     opb: cublasOperation_t,

@@ -28,7 +28,7 @@ extern "C" __global__ void embed(
 // The sum of x over the threads of the block, returned to each. The order of additions is fixed.
 __device__ float block_sum(float x) {
     __shared__ float sums[BLOCK];
-    __syncthreads(); // all threads have read the result of the call before
+    __syncthreads(); // all threads have read the result of the previous call
     sums[threadIdx.x] = x;
     __syncthreads();
     for (u32 half = BLOCK / 2; half > 0; half /= 2) {
@@ -51,7 +51,7 @@ __device__ float block_max(float x) {
     return maxima[0];
 }
 
-// (x - mean) / sqrt(variance + eps), with weights also times w, plus b. One block per row.
+// (x - mean) / sqrt(variance + eps), then times w plus b if there are weights. One block per row.
 // Shape: x [rows, columns], w, b [columns] -> y [rows, columns]
 extern "C" __global__ void layer_norm(
     const float *x, const float *w, const float *b, float *y, u32 columns, float eps, u32 has_weights
@@ -183,7 +183,7 @@ __device__ void merge_pairs(u64 &first, u64 &second, u64 other_first, u64 other_
 // The best two ranks of all threads of the block, returned to each.
 __device__ void block_best_two(u64 &first, u64 &second) {
     __shared__ u64 firsts[BLOCK], seconds[BLOCK];
-    __syncthreads(); // all threads have read the result of the call before
+    __syncthreads(); // all threads have read the result of the previous call
     firsts[threadIdx.x] = first;
     seconds[threadIdx.x] = second;
     __syncthreads();
@@ -203,7 +203,7 @@ struct BestTwo {
     float threshold; // no later token with a logit up to this is among the best two; NaN while any may be
 };
 
-// Considers a token, unless its rank is `below` or more.
+// Adds a token to the best two if it is among them and its rank is less than `below`.
 __device__ void push(BestTwo &best, float logit, u32 token, u64 below) {
     if (logit <= best.threshold) return; // nearly all tokens
     u64 own = rank(logit, token);
@@ -212,7 +212,7 @@ __device__ void push(BestTwo &best, float logit, u32 token, u64 below) {
     best.threshold = fmaxf(best.threshold, logit_of(best.second));
 }
 
-// Considers LOADS tokens, BLOCK apart. All logits are loaded before the first is compared, so that the loads overlap.
+// push for LOADS tokens, BLOCK apart. All logits are loaded before the first is compared, so that the loads overlap.
 __device__ void push_several(BestTwo &best, const float *row, const float *b, u32 token, u64 below) {
     row += token;
     b += token;

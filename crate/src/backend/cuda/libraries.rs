@@ -34,15 +34,15 @@ mod jumps {
     use crate::error::{Error, Result};
 
     struct Library {
-        /// Its name in the error if it is missing.
+        /// The name of the library in the error if it is missing.
         description: &'static str,
-        /// Names of its file, the newest version first.
+        /// The names of the library's file, the newest version first.
         file_names: &'static [&'static str],
-        /// How to install it.
+        /// How to install the library.
         hint: &'static str,
         /// Whether toolkits contain it.
         in_toolkit: bool,
-        /// Prefix of the files in its own folder that it opens by name at run time.
+        /// Prefix of the files beside the library that it opens by name at run time.
         companion_prefix: Option<&'static str>,
         functions: &'static [Function],
     }
@@ -79,7 +79,8 @@ mod jumps {
         };
     }
 
-    /// `.hidden` limits the definition to this program or library; others that are loaded keep theirs.
+    /// `.hidden` limits the definition to this program or library, so that it does not replace those of other
+    /// libraries.
     #[cfg(target_arch = "x86_64")]
     macro_rules! jump {
         ($name:ident) => {

@@ -1,8 +1,8 @@
 //! Every operation on a CUDA GPU: cuBLAS for matrix products, eight CUDA [`kernels`] for everything else.
 //!
-//! [`Dfdx`](super::Dfdx) implements every operation on a GPU too, and is the reference for this backend. It is not the
-//! fast one: a layer norm alone is ten of its operations (`docs/gpu.md` counts the calls), its tensors do not lend out
-//! their memory, so that no single operation can be replaced, and it keeps a copy of every uploaded weight on the host.
+//! [`Dfdx`](super::Dfdx) implements every operation on a GPU too, and is the reference for this backend. It is slower:
+//! a layer norm alone is ten of its operations (`docs/gpu.md` counts the calls). No single operation can be replaced,
+//! because its tensors do not give access to their memory, and it holds a copy of every uploaded weight on the host.
 //!
 //! The GPU executes work in the order in which it is issued. Only downloads wait for it ([`DeviceBuffer::download`]).
 //! Cached activations stay on the GPU until they are first read ([`cached`]).
@@ -74,7 +74,7 @@ pub(crate) struct CudaEmbedding {
 
 /// A layer norm.
 pub(crate) struct CudaLayerNorm {
-    /// Scale and shift; `None` only centres and scales. Shape: each `[d_model]`.
+    /// Scale and shift; `None` only centers and scales. Shape: each `[d_model]`.
     weights: Option<(DeviceBuffer, DeviceBuffer)>,
     eps: f32,
 }

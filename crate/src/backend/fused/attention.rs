@@ -22,8 +22,8 @@ pub(super) fn attention(
     prompts: &[Range<usize>],
     keep_pattern: bool,
 ) -> AttentionOutput<HostArray<Ix2>> {
-    let square = |rows: &Range<usize>| HostArray::from_pool(Dim((n_heads, rows.len(), rows.len())));
-    let mut pattern: Vec<HostArray<Ix3>> = prompts.iter().filter(|_| keep_pattern).map(square).collect();
+    let uninitialized = |rows: &Range<usize>| HostArray::from_pool(Dim((n_heads, rows.len(), rows.len())));
+    let mut pattern: Vec<HostArray<Ix3>> = prompts.iter().filter(|_| keep_pattern).map(uninitialized).collect();
     let mut z = HostArray::from_pool(q.raw_dim());
 
     let mut tasks = Vec::new();
@@ -81,19 +81,20 @@ fn split_queries(x: ArrayViewMut2<'_, f32>) -> Vec<ArrayViewMut2<'_, f32>> {
 
 /// Splits a pattern or scores into [`query_blocks`].
 /// Shape: `[n_heads, query_pos, key_pos]` → each `[queries, key_pos]`.
-fn split_by_block(squares: &mut HostArray<Ix3>) -> Vec<ArrayViewMut2<'_, f32>> {
-    squares.outer_iter_mut().flat_map(split_queries).collect()
+fn split_by_block(by_head: &mut HostArray<Ix3>) -> Vec<ArrayViewMut2<'_, f32>> {
+    by_head.outer_iter_mut().flat_map(split_queries).collect()
 }
 
 impl QueryBlock {
-    /// The block's queries, and the keys that its last query sees. Shape: `q`, `k` each `[rows, n_heads d_head]`.
+    /// The block's queries, and the keys up to its last query.
+    /// Shape: `q`, `k` each `[rows, n_heads d_head]` → `[queries, d_head]`, `[keys, d_head]`.
     fn scores<'a>(&self, [q, k]: [ArrayView2<'a, f32>; 2], n_heads: usize, rows: &Range<usize>) -> BlockScores<'a> {
         let queries = self.queries.clone();
         let q = self.head_columns(q, n_heads, rows).slice_move(s![queries.clone(), ..]);
         BlockScores { q, k: self.visible(k, n_heads, rows), first_query: queries.start }
     }
 
-    /// The keys or values that the block's last query sees. Shape: `[rows, n_heads d_head]` → `[keys, d_head]`.
+    /// The keys or values up to the block's last query. Shape: `[rows, n_heads d_head]` → `[keys, d_head]`.
     fn visible<'a>(&self, x: ArrayView2<'a, f32>, n_heads: usize, rows: &Range<usize>) -> ArrayView2<'a, f32> {
         self.head_columns(x, n_heads, rows).slice_move(s![..self.queries.end, ..])
     }
@@ -115,14 +116,14 @@ struct BlockScores<'a> {
 }
 
 impl BlockScores<'_> {
-    /// Writes the scores of all cells, including those to be masked. Shape: `[queries, keys]`.
+    /// Writes the scores of all cells, including those to be masked. Shape: → `scores [queries, keys]`.
     fn compute_into(&self, scores: ArrayViewMut2<f32>) {
         let d_head = self.q.ncols() as f32;
         gemm::matmul(1.0 / d_head.sqrt(), self.q, self.k.t(), scores); // [queries, d_head] × [d_head, keys]
     }
 
-    /// Writes `z`, and the pattern if the caller keeps it.
-    /// Shape: `v [keys, d_head]`, `z [queries, d_head]`, `pattern [queries, key_pos]`.
+    /// Writes `z`, and the pattern if there is an array for it.
+    /// Shape: `v [keys, d_head]` → `z [queries, d_head]`, `pattern [queries, key_pos]`.
     fn attend(&self, v: ArrayView2<f32>, z: ArrayViewMut2<f32>, mut pattern: Option<ArrayViewMut2<f32>>) {
         let keys = self.k.nrows();
         let mut scratch = HostArray::from_pool(Dim(if pattern.is_none() { (z.nrows(), keys) } else { (0, 0) }));

@@ -14,13 +14,13 @@ use crate::memory::HostArray;
 
 /// Vectors per pass over the vocabulary. It bounds the memory of their candidates.
 const VECTORS_PER_PASS: usize = 1024;
-/// A head is folded (`P W_U` is computed and quantized) after this many vectors times `d_head`. Screening as many with
-/// `W_U` costs about the same, as an 8-bit product costs a quarter of a float product, and `P W_U` makes each vector
-/// many times as fast.
-const FOLD_AFTER: usize = 4;
-/// A head whose vectors have more candidates than this on average is folded the next time: the columns of `P W_U` are
-/// sums over all of `d_model`, so they have no outliers.
-const FOLD_ABOVE_CANDIDATES: usize = 512;
+/// `P W_U` is computed and quantized once a head has decoded this many vectors times `d_head`. It costs about as much
+/// as screening that many vectors with `W_U`, because an 8-bit product costs a quarter of a float product, and makes
+/// each later vector many times as fast.
+const P_W_U_AFTER: usize = 4;
+/// If the vectors of a head have more candidates than this on average, `P W_U` is computed the next time: its columns
+/// are sums over all of `d_model`, so they have no outliers.
+const P_W_U_ABOVE_CANDIDATES: usize = 512;
 
 /// `W_U` and `b_U`.
 pub(crate) struct FusedUnembed {
@@ -40,7 +40,7 @@ pub(crate) struct DecodeTable {
     p: Array2<f32>,
     /// Screens with `P W_U`, which takes `d_head` multiplications per logit instead of `d_model`; made once the head
     /// has decoded enough vectors, `None` if a number is not finite.
-    folded: OnceLock<Option<Screen>>,
+    p_w_u: OnceLock<Option<Screen>>,
     /// The number of vectors decoded so far.
     decoded: AtomicUsize,
 }
@@ -128,19 +128,19 @@ impl pulp::WithSimd for DotF64<'_> {
 impl DecodeTable {
     /// Shape: `p [d_head, d_model]`.
     pub(super) fn new(p: Array2<f32>) -> Self {
-        Self { p, folded: OnceLock::new(), decoded: Default::default() }
+        Self { p, p_w_u: OnceLock::new(), decoded: Default::default() }
     }
 
-    /// The size in bytes once the table is folded.
+    /// The size in bytes once `P W_U` is screened with.
     pub(super) fn bytes(&self, d_vocab: usize) -> usize {
         size_of::<f32>() * self.p.len() + Screen::bytes(self.p.nrows(), d_vocab)
     }
 
-    /// The screen of `P W_U` if the head is folded, or is worth folding now that `n` more vectors are decoded.
-    fn folded(&self, int8: &Int8Gemm, unembed: &FusedUnembed, w_u: &Screen, n: usize) -> Option<&Screen> {
+    /// The screen of `P W_U`, computed if that is worthwhile now that `n` more vectors are decoded; else `None`.
+    fn p_w_u(&self, int8: &Int8Gemm, unembed: &FusedUnembed, w_u: &Screen, n: usize) -> Option<&Screen> {
         let before = self.decoded.fetch_add(n, Ordering::Relaxed);
         let (d_head, d_model) = self.p.dim();
-        if self.folded.get().is_none() && before.saturating_add(n) < FOLD_AFTER * d_head {
+        if self.p_w_u.get().is_none() && before.saturating_add(n) < P_W_U_AFTER * d_head {
             return None;
         }
         let init = || {
@@ -155,7 +155,7 @@ impl DecodeTable {
             let relative_error = 1.01 * f64::from(f32::EPSILON) * (d_model + d_head) as f64 * norm(&self.p);
             Screen::new(int8, d_head, unembed.d_vocab(), panel, |token| relative_error * w_u.norm(token))
         };
-        get_or_init_unlocked(&self.folded, init).as_ref()
+        get_or_init_unlocked(&self.p_w_u, init).as_ref()
     }
 }
 
@@ -199,12 +199,12 @@ fn candidates(
 ) -> Vec<Candidates> {
     let bias = unembed.bias();
     let Some(w_u) = unembed.screen(int8) else { return c.outer_iter().map(|_| Candidates::All).collect() };
-    let mut candidates = match table.folded(int8, unembed, w_u, c.nrows()) {
-        Some(folded) => folded.candidates(int8, c, bias, k),
+    let mut candidates = match table.p_w_u(int8, unembed, w_u, c.nrows()) {
+        Some(p_w_u) => p_w_u.candidates(int8, c, bias, k),
         None => {
             let candidates = w_u.candidates(int8, r, bias, k);
             let total: usize = candidates.iter().map(|candidates| candidates.len(bias.len())).sum();
-            if total > FOLD_ABOVE_CANDIDATES * candidates.len() {
+            if total > P_W_U_ABOVE_CANDIDATES * candidates.len() {
                 table.decoded.store(usize::MAX / 2, Ordering::Relaxed);
             }
             candidates

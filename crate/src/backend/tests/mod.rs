@@ -34,7 +34,7 @@ mod against_dfdx;
 mod decoding;
 mod small_numbers;
 
-/// A generator with another seed in every run. A failing test prints its seed; the environment variable sets it.
+/// A generator with a new seed in every run. A failing test prints its seed, and `ATTENTION_TOKENS_TEST_SEED` sets it.
 fn random() -> fastrand::Rng {
     let seed = std::env::var("ATTENTION_TOKENS_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
     let seed = seed.unwrap_or_else(|| fastrand::u64(..));
@@ -94,19 +94,19 @@ fn consecutive_rows(lengths: &[usize]) -> (Vec<Range<usize>>, usize) {
     (ends.zip(lengths).map(|(end, len)| end - len..end).collect(), lengths.iter().sum())
 }
 
-/// Copies a matrix to the device, as the rows of an embedding. Shape: `[rows, columns]`.
+/// Copies a matrix to the device, as the rows of an embedding. Shape: `[rows, columns]` → the same.
 fn upload<B: Backend>(backend: &B, x: &Array2<f32>) -> B::Tensor {
     let embedding = backend.upload_embedding(x.clone(), Array2::zeros((1, x.ncols()))).unwrap();
     let rows: Vec<u32> = (0..x.nrows() as u32).collect();
     backend.embed(&embedding, &rows, &vec![0; x.nrows()]).unwrap()
 }
 
-/// Copies a matrix to the host. Shape: `[rows, columns]`.
+/// Copies a matrix to the host. Shape: `[rows, columns]` → the same.
 fn download<B: Backend>(backend: &B, x: &B::Tensor) -> Array2<f32> {
     backend.download(x).unwrap().into_owned()
 }
 
-/// Each vector is a row of `c`. Shape: `[n, d_head]`.
+/// The rows of `c` as vectors to decode. Shape: `[n, d_head]` → the same.
 fn single_vectors(c: &Array2<f32>) -> Vectors {
     let n = c.nrows() as u32;
     let ones = Array2::ones((1, c.ncols()));

@@ -1,6 +1,6 @@
 //! Every operation on numbers small enough to compute by hand, on every backend.
 //!
-//! If a golden number fails, the test that fails with it names the operation.
+//! When a test on golden data fails, the test that fails here names the operation.
 
 use std::f32::consts::PI;
 use std::slice;
@@ -131,7 +131,8 @@ fn add_is_element_wise() {
     }
 }
 
-/// `z`, the patterns and the scores of each prompt. Shape: `q`, `k`, `v` each `[rows, n_heads d_head]`.
+/// `z`, the patterns and the scores of each prompt. Shape: `q`, `k`, `v` each `[rows, n_heads d_head]` → `z` the same,
+/// patterns and scores each `[n_heads, query_pos, key_pos]`.
 fn attention<B: Backend>(
     backend: &B,
     qkv: [&Array2<f32>; 3],
@@ -167,8 +168,8 @@ fn scores_are_divided_by_the_square_root_of_d_head() {
 }
 
 #[test]
-fn heads_and_prompts_do_not_see_each_other() {
-    // Two heads of d_head 1; a prompt of two positions and one of a single position. Equal scores give the mean of the
+fn heads_and_prompts_do_not_mix() {
+    // Two heads of d_head 1; a prompt of two positions and a prompt of one. Equal scores give the mean of the
     // values.
     let q = Array2::zeros((3, 2));
     let v = arr2(&[[1.0, 10.0], [3.0, 30.0], [5.0, 50.0]]);

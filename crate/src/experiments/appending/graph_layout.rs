@@ -10,7 +10,7 @@ const SPACING: f64 = 10.0;
 /// The position [x, y] of each of `n` nodes, with the connected components side by side. Repeated edges count once;
 /// edges from a node to itself are ignored. Shape: `[edge, 2]` → `[n, 2]`.
 pub(super) fn layered(n: usize, edges: impl Iterator<Item = (usize, usize)>) -> Vec<[f64; 2]> {
-    // One edge for each pair of nodes, whatever its direction: layers have no cycles, which opposite edges would be.
+    // One edge for each pair of connected nodes, in one direction, because the method needs a graph without cycles.
     let edges: BTreeSet<(u32, u32)> =
         edges.filter(|(from, to)| from != to).map(|(from, to)| (from.min(to) as u32, from.max(to) as u32)).collect();
     let nodes: Vec<(u32, (f64, f64))> = (0..n as u32).map(|node| (node, (SPACING, SPACING))).collect();

@@ -14,8 +14,7 @@ use crate::attention_tokens::{DecodeOptions, head_data};
 use crate::decode::Projection;
 use crate::error::{Result, check_count};
 use crate::model::{Gpt2, RunOptions};
-use crate::plot::{Chart, ChartAxis, Color, Form, Series};
-use crate::plot::{Figure, MatrixChart, Table};
+use crate::plot::{Chart, ChartAxis, Color, Figure, Form, MatrixChart, Series, Table};
 use crate::tokenizer::TokenLabels;
 
 /// The result of [`appending()`].
@@ -48,7 +47,7 @@ pub struct Appending {
 /// non-abelian group.
 ///
 /// **Statistic.** IN is the last row of a head's attention tokens on a prompt, and OUT the last row after a token `x`
-/// was appended, at the same positions. Each position is a transition from an IN token to an OUT token. If OUT depends
+/// is appended, at the same positions. Each position is a transition from an IN token to an OUT token. If OUT depends
 /// on IN and `x` alone, `x` is a map of tokens to tokens. [`TokenMap::conflict_rate`] measures how far it is from one;
 /// [`Appending::monoid`] takes the majority of each IN token as the map, and composes the maps. Whether the order of
 /// two tokens matters needs no map:
@@ -199,9 +198,9 @@ impl Appending {
         states.into_iter().take(max_states).map(|(_, token)| token).collect()
     }
 
-    /// The states, and the maps as functions on them: each state goes to its most frequent OUT token. One more state,
-    /// the last, stands for all other tokens and for transitions that were not observed; it maps to itself. Shape: →
-    /// `[state]`, `[appended] [state + 1]`.
+    /// The states, and the maps as functions on them: the image of each state is its most frequent OUT token. One more
+    /// state, the last, stands for all other tokens and for transitions that were not observed; it maps to itself.
+    /// Shape: → `[state]`, `[appended] [state + 1]`.
     fn functions(&self, max_states: usize) -> (Vec<u32>, Vec<Vec<usize>>) {
         let states = self.states(max_states);
         let other = states.len();
@@ -244,9 +243,9 @@ impl Appending {
         let n = self.appended.len();
         let arrows = edges.iter().enumerate().map(|(index, edges)| {
             let points = edges.iter().flat_map(|&(from, to)| [positions[from], positions[to]]).collect();
-            let shade = Color::of_layer(index, n);
+            let color = Color::of_layer(index, n);
             let name = format!("append {}", self.label(self.appended[index]));
-            Series { symbol: index, ..Series::new(name, Form::Arrows, shade, points) }
+            Series { symbol: index, ..Series::new(name, Form::Arrows, color, points) }
         });
         let text = |state: usize| {
             let goes = |(&token, to): (&u32, &Vec<usize>)| format!("append {}: {}", self.label(token), name(to[state]));
@@ -279,11 +278,11 @@ impl Appending {
 mod tests {
     use super::*;
 
-    fn map(steps: &[(u32, u32)]) -> TokenMap {
-        steps.iter().copied().collect()
+    fn map(transitions: &[(u32, u32)]) -> TokenMap {
+        transitions.iter().copied().collect()
     }
 
-    /// A result with constructed transitions, in the place of a model's.
+    /// A result with constructed transitions instead of those of a model.
     fn appending_with(maps: Vec<TokenMap>) -> Appending {
         let n = maps.len();
         Appending {

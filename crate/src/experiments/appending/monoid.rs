@@ -1,5 +1,4 @@
-//! Transformation monoids: the maps that some maps of a finite set into itself generate by composition, and the groups
-//! among them.
+//! Transformation monoids: all compositions of some maps of a finite set into itself, and the groups among them.
 //!
 //! The product `a b` is `a` first, then `b`. The identity is the empty word. Every element is a product of generators;
 //! its name is the shortest such word.
@@ -36,7 +35,7 @@ pub struct Monoid {
     complete: bool,
 }
 
-/// A subgroup of a monoid: elements with inverses in it, with respect to an identity of its own.
+/// A subgroup of a monoid. Its identity may differ from that of the monoid; its elements have inverses in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Group {
     /// The element that is the group's identity, an idempotent of the monoid.
@@ -180,7 +179,7 @@ impl Monoid {
         let mut groups: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
         for element in 0..self.len() {
             // The powers of an element end in a cycle. The element is in a group if it is on the cycle itself; the
-            // identity of the group is then the last power before the element comes again.
+            // identity of the group is then the last power before the cycle repeats.
             let mut power = element;
             for _ in 0..=self.len() {
                 match self.product(power, element) {

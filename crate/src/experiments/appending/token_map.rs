@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TokenMap {
     /// For each IN token, the count of each OUT token.
-    steps: BTreeMap<u32, BTreeMap<u32, u64>>,
+    transitions: BTreeMap<u32, BTreeMap<u32, u64>>,
 }
 
 impl TokenMap {
@@ -17,12 +17,12 @@ impl TokenMap {
 
     /// Counts a transition.
     pub fn observe(&mut self, in_token: u32, out_token: u32) {
-        *self.steps.entry(in_token).or_default().entry(out_token).or_default() += 1;
+        *self.transitions.entry(in_token).or_default().entry(out_token).or_default() += 1;
     }
 
     /// Number of transitions.
     pub fn n_observations(&self) -> u64 {
-        self.steps.values().flat_map(BTreeMap::values).sum()
+        self.transitions.values().flat_map(BTreeMap::values).sum()
     }
 
     /// The proportion of transitions whose OUT token is not the most frequent one of their IN token: 0 if the OUT token
@@ -32,7 +32,7 @@ impl TokenMap {
     /// conflict rate = 1 − Σ_in max_out count(in, out) / Σ_in Σ_out count(in, out)
     /// ```
     pub fn conflict_rate(&self) -> f64 {
-        let majority: u64 = self.steps.values().filter_map(|to| to.values().max()).sum();
+        let majority: u64 = self.transitions.values().filter_map(|to| to.values().max()).sum();
         self.conflicts_of(majority)
     }
 
@@ -41,7 +41,7 @@ impl TokenMap {
     /// this.
     pub fn conflict_rate_without_in(&self) -> f64 {
         let mut to: BTreeMap<u32, u64> = BTreeMap::new();
-        self.steps.values().flatten().for_each(|(&token, count)| *to.entry(token).or_default() += count);
+        self.transitions.values().flatten().for_each(|(&token, count)| *to.entry(token).or_default() += count);
         self.conflicts_of(to.into_values().max().unwrap_or(0))
     }
 
@@ -55,7 +55,7 @@ impl TokenMap {
 
     /// Whether every IN token has a single OUT token.
     pub fn is_function(&self) -> bool {
-        self.steps.values().all(|to| to.len() == 1)
+        self.transitions.values().all(|to| to.len() == 1)
     }
 
     /// The most frequent OUT token of each IN token. A tie goes to the lower id.
@@ -64,13 +64,13 @@ impl TokenMap {
             let best = to.iter().max_by_key(|&(&token, &count)| (count, std::cmp::Reverse(token)));
             *best.expect("an IN token has at least one OUT token").0
         };
-        self.steps.iter().map(|(&token, to)| (token, majority(to))).collect()
+        self.transitions.iter().map(|(&token, to)| (token, majority(to))).collect()
     }
 
     /// Whether the most frequent OUT tokens of any two IN tokens differ.
     pub fn is_injective(&self) -> bool {
         let to: BTreeSet<u32> = self.most_frequent().into_values().collect();
-        to.len() == self.steps.len()
+        to.len() == self.transitions.len()
     }
 
     /// The tokens that are their own most frequent OUT token, by id.
@@ -80,15 +80,15 @@ impl TokenMap {
 
     /// The IN tokens with their number of transitions.
     pub(super) fn in_counts(&self) -> impl Iterator<Item = (u32, u64)> {
-        self.steps.iter().map(|(&token, to)| (token, to.values().sum()))
+        self.transitions.iter().map(|(&token, to)| (token, to.values().sum()))
     }
 }
 
 /// Counts (IN, OUT) transitions.
 impl FromIterator<(u32, u32)> for TokenMap {
-    fn from_iter<I: IntoIterator<Item = (u32, u32)>>(steps: I) -> Self {
+    fn from_iter<I: IntoIterator<Item = (u32, u32)>>(transitions: I) -> Self {
         let mut map = Self::new();
-        steps.into_iter().for_each(|(from, to)| map.observe(from, to));
+        transitions.into_iter().for_each(|(from, to)| map.observe(from, to));
         map
     }
 }
@@ -97,15 +97,15 @@ impl FromIterator<(u32, u32)> for TokenMap {
 mod tests {
     use super::*;
 
-    fn map(steps: &[(u32, u32)]) -> TokenMap {
-        steps.iter().copied().collect()
+    fn map(transitions: &[(u32, u32)]) -> TokenMap {
+        transitions.iter().copied().collect()
     }
 
     #[test]
     fn a_function_has_no_conflicts() {
-        let turn = map(&[(1, 2), (2, 3), (3, 1), (1, 2)]);
-        assert!(turn.is_function() && turn.is_injective() && turn.fixed_points().is_empty());
-        assert_eq!((turn.n_observations(), turn.conflict_rate(), turn.conflict_rate_without_in()), (4, 0.0, 0.5));
+        let cycle = map(&[(1, 2), (2, 3), (3, 1), (1, 2)]);
+        assert!(cycle.is_function() && cycle.is_injective() && cycle.fixed_points().is_empty());
+        assert_eq!((cycle.n_observations(), cycle.conflict_rate(), cycle.conflict_rate_without_in()), (4, 0.0, 0.5));
         let constant = map(&[(1, 7), (2, 7), (7, 7)]);
         assert!(constant.is_function() && !constant.is_injective());
         assert_eq!((constant.fixed_points(), constant.conflict_rate_without_in()), (vec![7], 0.0));

@@ -1,20 +1,19 @@
-//! Prompt pairs, their controls, and the comparisons between them.
+//! Prompt pairs, their controls, the comparisons between them, and the options of the test.
 
 use rand::Rng;
 use rand::seq::SliceRandom;
 
 use super::measure::PatternMeasure;
-use super::paired_test::SimilarityOptions;
 use crate::attention_tokens::HeadData;
+use crate::decode::Projection;
 use crate::error::{Error, Result, check_count};
 use crate::experiments::random::SeededRng;
-use crate::model::ActivationCache;
-use crate::model::{Gpt2, RunOptions};
+use crate::model::{ActivationCache, Gpt2, RunOptions};
 
 /// Two prompts that are similar in some respect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PromptPair {
-    /// The respect, for instance `"structure"`. Only pairs of one kind are tested together.
+    /// The respect in which they are similar, for instance `"structure"`. Only pairs of one kind are tested together.
     pub kind: String,
     /// The first prompt.
     pub a: String,
@@ -35,8 +34,8 @@ impl PromptPair {
 /// The control prompts that take the place of a pair's second prompt.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Controls {
-    /// Prompts of other pairs, of any kind, with as many tokens as the second prompt. They differ from it in words and
-    /// in structure.
+    /// Prompts of other pairs, of any kind, with the same number of tokens as the second prompt. They differ from it in
+    /// words and in structure.
     #[default]
     OtherPrompts,
     /// The second prompt's own tokens in a random order, after the beginning-of-sequence token: the same words without
@@ -46,6 +45,37 @@ pub enum Controls {
     /// same position: the shared words stay in place, and nothing else is in common. The hardest control, but random
     /// words make no sentence.
     SharedWords,
+}
+
+/// Options of [`similarity_test()`](super::similarity_test()).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SimilarityOptions {
+    /// The projection that tokens are decoded with.
+    pub projection: Projection,
+    /// The similarity of two patterns.
+    pub measure: PatternMeasure,
+    /// The prompts that pairs are compared with.
+    pub controls: Controls,
+    /// Maximum number of controls for each pair.
+    pub n_controls: usize,
+    /// Number of permutations, and of bootstrap samples. The smallest possible p-value is 1 / (`resamples` + 1).
+    pub resamples: usize,
+    /// Seed of the random numbers: the same seed gives the same result.
+    pub seed: u64,
+}
+
+impl Default for SimilarityOptions {
+    /// The `Notebook` projection, the adjusted Rand index, 4 other prompts as controls, 4999 resamples, seed 0.
+    fn default() -> Self {
+        Self {
+            projection: Projection::default(),
+            measure: PatternMeasure::default(),
+            controls: Controls::default(),
+            n_controls: 4,
+            resamples: 4999,
+            seed: 0,
+        }
+    }
 }
 
 /// The prompts of a test, and which of them are compared.
@@ -65,9 +95,9 @@ impl Design {
         options: SimilarityOptions,
         rng: &mut SeededRng,
     ) -> Result<Self> {
-        const WHAT: &str = "similarity_test";
-        check_count(WHAT, "n_controls", options.n_controls, 1, None)?;
-        check_count(WHAT, "resamples", options.resamples, 1, None)?;
+        const FUNCTION: &str = "similarity_test";
+        check_count(FUNCTION, "n_controls", options.n_controls, 1, None)?;
+        check_count(FUNCTION, "resamples", options.resamples, 1, None)?;
         let mut tokens = Vec::with_capacity(pairs.len());
         for pair in pairs {
             tokens.push([model.to_tokens(&pair.a)?, model.to_tokens(&pair.b)?]);
@@ -78,7 +108,7 @@ impl Design {
             let [a, b] = &tokens[index];
             if options.measure == PatternMeasure::AdjustedRand && a.len() != b.len() {
                 return Err(Error::Shape {
-                    what: format!("{WHAT}: the tokens of {:?}, paired with {:?}", pair.b, pair.a),
+                    what: format!("{FUNCTION}: the tokens of {:?}, paired with {:?}", pair.b, pair.a),
                     axes: "[pos]",
                     expected: vec![a.len()],
                     found: vec![b.len()],
@@ -119,7 +149,7 @@ impl Design {
             };
             if controls.is_empty() {
                 return Err(Error::Count {
-                    function: WHAT,
+                    function: FUNCTION,
                     what: format!("other prompts with the {} tokens of {:?}", b.len(), pair.b),
                     found: 0,
                     min: 1,

@@ -1,5 +1,5 @@
-//! Similarity of two patterns of attention tokens, whatever their tokens are: adjusted Rand index, or row edit
-//! distance.
+//! Similarity of two patterns of attention tokens that does not depend on which tokens they are: adjusted Rand index,
+//! or row edit distance.
 
 use std::collections::HashMap;
 

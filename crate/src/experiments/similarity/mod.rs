@@ -5,6 +5,6 @@ mod measure;
 mod paired_test;
 mod permutation;
 
-pub use design::{Controls, PromptPair};
+pub use design::{Controls, PromptPair, SimilarityOptions};
 pub use measure::PatternMeasure;
-pub use paired_test::{HeadSimilarity, SimilarityOptions, SimilarityTest, similarity_test};
+pub use paired_test::{HeadSimilarity, SimilarityTest, similarity_test};

@@ -1,47 +1,12 @@
 //! Paired test: do similar prompts give similar patterns of attention tokens?
 
-use super::design::{Controls, Design, PromptPair};
-use super::measure::PatternMeasure;
+use super::design::{Controls, Design, PromptPair, SimilarityOptions};
 use super::permutation::{bootstrap_intervals, difference, permutation_p};
 use crate::attention_tokens::{DecodeOptions, layer_data};
-use crate::decode::Projection;
-#[cfg(doc)]
-use crate::error::Error;
 use crate::error::Result;
 use crate::experiments::random::seeded_rng;
 use crate::model::Gpt2;
 use crate::plot::{Chart, ChartAxis, Color, Figure, Form, Series, Table};
-
-/// Options of [`similarity_test()`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SimilarityOptions {
-    /// The projection that tokens are decoded with.
-    pub projection: Projection,
-    /// The similarity of two patterns.
-    pub measure: PatternMeasure,
-    /// The prompts that pairs are compared with.
-    pub controls: Controls,
-    /// Maximum number of controls for each pair.
-    pub n_controls: usize,
-    /// Number of permutations, and of bootstrap samples. The smallest possible p-value is 1 / (`resamples` + 1).
-    pub resamples: usize,
-    /// Seed of the random numbers: the same seed gives the same result.
-    pub seed: u64,
-}
-
-impl Default for SimilarityOptions {
-    /// The `Notebook` projection, the adjusted Rand index, 4 other prompts as controls, 4999 resamples, seed 0.
-    fn default() -> Self {
-        Self {
-            projection: Projection::default(),
-            measure: PatternMeasure::default(),
-            controls: Controls::default(),
-            n_controls: 4,
-            resamples: 4999,
-            seed: 0,
-        }
-    }
-}
 
 /// The result of [`similarity_test()`] for one head.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -86,7 +51,7 @@ pub struct SimilarityTest {
 ///
 /// **Question.** The original claims that prompts of similar structure or meaning give similar patterns.
 ///
-/// **Statistic.** For each head, the mean over pairs of a [`PatternMeasure`]:
+/// **Statistic.** For each head, the mean over pairs of a [`PatternMeasure`](super::PatternMeasure):
 ///
 /// ```text
 /// difference = mean_pairs( similarity(a, b) − mean_controls similarity(a, control) )
@@ -115,9 +80,9 @@ pub struct SimilarityTest {
 /// ```
 ///
 /// # Errors
-/// [`Error::NoPairsOfKind`]; [`Error::Count`] if a pair has no controls, or none or no resamples are asked for;
-/// [`Error::Shape`] if the prompts of a pair differ in length and the measure needs equal ones; otherwise as for
-/// [`layer_data`].
+/// [`Error::NoPairsOfKind`](crate::Error::NoPairsOfKind); [`Error::Count`](crate::Error::Count) if a pair has no
+/// controls, or if `n_controls` or `resamples` is 0; [`Error::Shape`](crate::Error::Shape) if the prompts of a pair
+/// differ in length and the measure needs equal ones; otherwise as for [`layer_data`].
 pub fn similarity_test(
     model: &Gpt2,
     pairs: &[PromptPair],

@@ -8,7 +8,7 @@
 //! observed one included, whose statistic is at least the observed one.
 //!
 //! **Correction for the number of heads.** The single-step max-T procedure (Westfall and Young: Resampling-Based
-//! Multiple Testing, Wiley, 1993): a head's statistic, in units of its own spread, is compared with the largest such
+//! Multiple Testing, Wiley, 1993): a head's statistic, in units of its spread, is compared with the largest such
 //! statistic of all heads in each resample. A resample makes the same exchange for every head, so the statistics keep
 //! their dependence: heads that behave alike count as one, where a Bonferroni correction would count each.
 
@@ -87,6 +87,7 @@ mod tests {
     use super::*;
     use crate::experiments::random::seeded_rng;
 
+    /// The rows of one head. Shape: `[pair, 1 + controls]` → `[pair] [1 + controls]`.
     fn head<const N: usize>(rows: &[[f64; N]]) -> Vec<Vec<f64>> {
         rows.iter().map(|row| row.to_vec()).collect()
     }

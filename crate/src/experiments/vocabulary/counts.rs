@@ -3,11 +3,9 @@
 use std::collections::BTreeMap;
 
 use crate::attention_tokens::{DecodeOptions, PromptHeadData, layer_data};
-use crate::decode::Projection;
-use crate::decode::TopTokens;
+use crate::decode::{Projection, TopTokens};
 use crate::error::{Error, Result, check_index};
-use crate::model::Prompts;
-use crate::model::{Gpt2, RunOptions};
+use crate::model::{Gpt2, Prompts, RunOptions};
 use crate::tokenizer::TokenLabels;
 
 /// The tokens that are counted: one for each cell, or one for each position.
@@ -140,7 +138,7 @@ impl VocabularyCounts {
 
     /// [`add`](Self::add) without the generic parameter.
     fn add_prompts(&mut self, model: &Gpt2, prompts: Prompts) -> Result<()> {
-        self.same_source(&Source::new(model, self.source.projection)?)?;
+        self.check_same_source(&Source::new(model, self.source.projection)?)?;
         self.add_checked(model, prompts)
     }
 
@@ -169,7 +167,7 @@ impl VocabularyCounts {
     /// # Errors
     /// [`Error::Shape`] or [`Error::OtherCounts`] if they are of another model, or decoded with another projection.
     pub fn merge(&mut self, other: &Self) -> Result<()> {
-        self.same_source(&other.source)?;
+        self.check_same_source(&other.source)?;
         self.n_prompts += other.n_prompts;
         for (own, other) in self.counts.iter_mut().zip(&other.counts) {
             for (&token, count) in other {
@@ -179,9 +177,11 @@ impl VocabularyCounts {
         Ok(())
     }
 
+    /// Checks that counts of another source can be added.
+    ///
     /// # Errors
     /// [`Error::Shape`] or [`Error::OtherCounts`] if the sources differ.
-    pub(super) fn same_source(&self, other: &Source) -> Result<()> {
+    pub(super) fn check_same_source(&self, other: &Source) -> Result<()> {
         let shape = |source: &Source| vec![source.n_layers, source.n_heads, source.d_vocab];
         let made_with = |source: &Source| (source.projection.name(), source.fingerprint);
         let (expected, found) = (shape(&self.source), shape(other));

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use ndarray::{Array2, Axis, s};
 
-use super::counts::{Component, VocabularyCounts};
+use super::counts::{Component, Source, VocabularyCounts};
 use super::rank_frequency::ranked;
 use crate::error::{Error, Result, check_count};
 use crate::experiments::singular_vectors::svd_of_gram;
@@ -79,7 +79,7 @@ impl VocabularyCounts {
         max_tokens: usize,
         method: MapMethod,
     ) -> Result<EmbeddingMap> {
-        self.same_source(&super::counts::Source::new(model, self.source.projection)?)?;
+        self.check_same_source(&Source::new(model, self.source.projection)?)?;
         let tokens: Vec<u32> =
             ranked(&self.totals(component)).into_iter().take(max_tokens).map(|(token, _)| token).collect();
         check_count("embedding_map", "tokens", tokens.len(), 3, None)?;

@@ -6,7 +6,7 @@ use std::path::Path;
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, SafeTensorError, TensorView};
 
-use super::counts::{Component, VocabularyCounts};
+use super::counts::{Component, Source, VocabularyCounts};
 use crate::decode::Projection;
 use crate::error::{Error, Result};
 
@@ -118,8 +118,8 @@ impl VocabularyCounts {
         Ok(Self::read(path.as_ref(), like)?.counts)
     }
 
-    /// Writes the counts, and the position of a sweep in its prompts. The file is replaced atomically: whenever the
-    /// process is killed, either the old or the new one is there.
+    /// Writes the counts, and the position of a sweep in its prompts. The file is replaced atomically: if the process
+    /// is killed, the old or the new file is complete.
     pub(super) fn save_state(&self, path: &Path, key: &str, offset: u64, n_read: u64) -> Result<()> {
         let (mut index, mut token, mut count) = (Vec::new(), Vec::new(), Vec::new());
         for (head_and_component, counts) in self.counts.iter().enumerate() {
@@ -156,8 +156,8 @@ impl VocabularyCounts {
         std::fs::rename(&temporary, path).map_err(|error| Error::write(path, error))
     }
 
-    /// Reads the state of a sweep with the same key: the counts, the byte offset in the prompts, and the number of
-    /// prompts before it.
+    /// Reads the state of a sweep with the same key: the counts, the byte offset in the file of prompts, and the number
+    /// of prompts before it.
     pub(super) fn load_state(path: &Path, like: &Self, key: &str) -> Result<(Self, u64, u64)> {
         let read = Self::read(path, like)?;
         if read.key != key {
@@ -170,41 +170,42 @@ impl VocabularyCounts {
     /// Reads and checks a file of counts.
     fn read(path: &Path, like: &Self) -> Result<SavedCounts> {
         let bytes = std::fs::read(path).map_err(Error::io(path))?;
-        let wrong = |found: String| Error::Format { path: path.into(), expected: FORMAT.into(), found, source: None };
+        let format_error =
+            |found: String| Error::Format { path: path.into(), expected: FORMAT.into(), found, source: None };
         let unreadable = |error: SafeTensorError| Error::format(path, FORMAT, error);
         let tensors = SafeTensors::deserialize(&bytes).map_err(unreadable)?;
         let (_, header) = SafeTensors::read_metadata(&bytes).map_err(unreadable)?;
         let metadata: HashMap<String, String> = header.metadata().clone().unwrap_or_default();
-        let text = |name: &str| metadata.get(name).ok_or_else(|| wrong(format!("no {name}")));
+        let text = |name: &str| metadata.get(name).ok_or_else(|| format_error(format!("no {name}")));
         if text("format")? != FORMAT {
-            return Err(wrong(text("format")?.clone()));
+            return Err(format_error(text("format")?.clone()));
         }
         let number = |name: &str| {
             let text = text(name)?;
-            text.parse::<u64>().map_err(|_| wrong(format!("{name} {text:?}")))
+            text.parse::<u64>().map_err(|_| format_error(format!("{name} {text:?}")))
         };
         let name = text("projection")?;
         let projection = Projection::ALL.into_iter().find(|projection| projection.name() == name);
-        let source = super::counts::Source {
+        let source = Source {
             n_layers: number("n_layers")? as usize,
             n_heads: number("n_heads")? as usize,
             d_vocab: number("d_vocab")? as usize,
-            projection: projection.ok_or_else(|| wrong(format!("projection {name:?}")))?,
+            projection: projection.ok_or_else(|| format_error(format!("projection {name:?}")))?,
             fingerprint: number("fingerprint")?,
         };
         // Checked before an allocation of these sizes: from here on they are those of `like`.
-        like.same_source(&source)?;
+        like.check_same_source(&source)?;
         let column = |name: &str, dtype: Dtype| {
             let tensor = tensors.tensor(name).map_err(unreadable)?;
-            match (tensor.dtype() == dtype, tensor.shape()) {
-                (true, &[n]) => Ok((n, tensor.data().to_vec())),
-                (_, shape) => Err(wrong(format!("{name} of {:?} {shape:?}", tensor.dtype()))),
+            match tensor.shape() {
+                &[n] if tensor.dtype() == dtype => Ok((n, tensor.data().to_vec())),
+                shape => Err(format_error(format!("{name} of {:?} {shape:?}", tensor.dtype()))),
             }
         };
         let ((n, index), (n_tokens, token), (n_counts, count)) =
             (column("index", Dtype::U32)?, column("token", Dtype::U32)?, column("count", Dtype::U64)?);
         if n != n_tokens || n != n_counts {
-            return Err(wrong(format!("{n} heads, {n_tokens} tokens and {n_counts} counts")));
+            return Err(format_error(format!("{n} heads, {n_tokens} tokens and {n_counts} counts")));
         }
         let u32_at = |bytes: &[u8], row: usize| u32::from_le_bytes(*bytes.as_chunks().0.get(row).expect("n rows"));
         let mut counts = Self::empty(source, like.labels.clone());
@@ -215,7 +216,9 @@ impl VocabularyCounts {
             let value = u64::from_le_bytes(*count.as_chunks().0.get(row).expect("n rows"));
             let known = (token as usize) < d_vocab;
             let Some(own) = counts.counts.get_mut(head_and_component).filter(|_| known) else {
-                return Err(wrong(format!("token {token} of head and component {head_and_component} in row {row}")));
+                return Err(format_error(format!(
+                    "token {token} of head and component {head_and_component} in row {row}"
+                )));
             };
             own.insert(token, value);
         }
@@ -226,7 +229,7 @@ impl VocabularyCounts {
 /// The contents of a file of counts.
 struct SavedCounts {
     counts: VocabularyCounts,
-    /// [`PromptFile::key`](super::prompt_file::PromptFile::key) of the sweep; empty if it is not the state of one.
+    /// The properties of the sweep that must not change, as text; empty if the file is not the state of a sweep.
     key: String,
     /// Byte offset of the next prompt.
     offset: u64,

@@ -1,13 +1,12 @@
-//! A text file of prompts, one a line, read in bounded memory.
+//! A text file with one prompt per line, read in bounded memory.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use super::sweep::SweepOptions;
 use crate::error::{Error, Result};
 
-/// Maximum bytes of a line. A longer one is not a prompt, and would be held in memory as a whole.
+/// Maximum bytes of a line. A longer line is hardly a prompt, and would be read into memory as a whole.
 const MAX_LINE_BYTES: u64 = 1 << 20;
 
 /// An open file of prompts. Empty lines are skipped.
@@ -28,12 +27,6 @@ impl PromptFile {
         let file = File::open(path).map_err(Error::io(path))?;
         let len = file.metadata().map_err(Error::io(path))?.len();
         Ok(Self { path: path.into(), reader: BufReader::new(file), len, offset: 0, n_read: 0 })
-    }
-
-    /// The properties of a sweep that must not change if it is to be resumed, as text. It is stored with the counts.
-    pub(super) fn key(&self, options: &SweepOptions) -> String {
-        let (shard, shards) = options.shard;
-        format!("{} bytes, {} tokens a prompt, shard {shard} of {shards}", self.len, options.max_tokens)
     }
 
     /// Continues at a byte offset, which must be the beginning of a line.

@@ -153,6 +153,7 @@ mod tests {
     use super::*;
     use crate::experiments::vocabulary::counts::tests::counts;
 
+    /// Shape: `[head, head]`.
     fn shared(jaccard: Array2<f32>) -> SharedTokens {
         let n = jaccard.nrows();
         let heads = (0..n).map(|head| (0, head)).collect();

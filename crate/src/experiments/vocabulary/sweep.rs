@@ -7,8 +7,6 @@ use std::time::{Duration, Instant};
 use super::counts::VocabularyCounts;
 use super::prompt_file::PromptFile;
 use crate::decode::Projection;
-#[cfg(doc)]
-use crate::error::Error;
 use crate::error::{Result, check_count, check_index};
 use crate::model::Gpt2;
 
@@ -24,8 +22,8 @@ pub struct SweepOptions {
     /// The shard to count, as (index from 0, number of shards): every `shard.1`-th prompt, from the `shard.0`-th.
     /// Shards are merged with [`VocabularyCounts::merge`].
     pub shard: (u64, u64),
-    /// File that stores the counts and the position in the prompts, from which a later call resumes. Written every
-    /// `save_every`, and at the end.
+    /// File that stores the counts and the position in the prompts, from which a later call resumes. It is written
+    /// every `save_every`, and at the end.
     pub state: Option<PathBuf>,
     /// Interval at which the state is written and progress is reported.
     pub save_every: Duration,
@@ -83,7 +81,7 @@ fn duration(duration: Duration) -> String {
     }
 }
 
-/// Counts the tokens of every head over the prompts of a text file, one prompt a line; empty lines are skipped. Calls
+/// Counts the tokens of every head over the prompts of a text file, one prompt per line; empty lines are skipped. Calls
 /// `progress` every [`save_every`](SweepOptions::save_every), and at the end.
 ///
 /// The file is streamed, so memory grows only with the number of distinct tokens. With a
@@ -91,10 +89,12 @@ fn duration(duration: Duration) -> String {
 /// again, and a finished one returns its counts at once.
 ///
 /// # Errors
-/// [`Error::Io`] or [`Error::Write`] naming the file; [`Error::Format`] for a line that is no text or longer than a
-/// megabyte, naming the line, and for a state that does not fit the file or the options; [`Error::Shape`] or
-/// [`Error::OtherCounts`] for a state of another model or projection; [`Error::Count`] or [`Error::OutOfRange`] for
-/// options outside their range; and as for [`Gpt2::run_with_cache`].
+/// [`Error::Io`](crate::Error::Io) or [`Error::Write`](crate::Error::Write) naming the file;
+/// [`Error::Format`](crate::Error::Format) for a line that is not UTF-8 or longer than a megabyte, naming the line, and
+/// for a state that does not fit the file or the options; [`Error::Shape`](crate::Error::Shape) or
+/// [`Error::OtherCounts`](crate::Error::OtherCounts) for a state of another model or projection;
+/// [`Error::Count`](crate::Error::Count) or [`Error::OutOfRange`](crate::Error::OutOfRange) for options outside their
+/// range; and as for [`Gpt2::run_with_cache`].
 pub fn count_file(
     model: &Gpt2,
     path: impl AsRef<Path>,
@@ -115,7 +115,7 @@ fn sweep(
     let started = Instant::now();
     let mut prompts = PromptFile::open(path)?;
     let mut counts = VocabularyCounts::new(model, options.projection)?;
-    let key = prompts.key(options);
+    let key = state_key(&prompts, options);
     if let Some(state) = options.state.as_deref().filter(|state| state.exists()) {
         let offset;
         (counts, offset, prompts.n_read) = VocabularyCounts::load_state(state, &counts, &key)?;
@@ -169,7 +169,8 @@ fn sweep(
 /// Checks the options against the model.
 ///
 /// # Errors
-/// [`Error::Count`] or [`Error::OutOfRange`] if an option is out of range.
+/// [`Error::Count`](crate::Error::Count) or [`Error::OutOfRange`](crate::Error::OutOfRange) if an option is out of
+/// range.
 fn check(model: &Gpt2, options: &SweepOptions) -> Result<()> {
     const OPTIONS: &str = "SweepOptions";
     let saturating = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
@@ -177,6 +178,12 @@ fn check(model: &Gpt2, options: &SweepOptions) -> Result<()> {
     check_count(OPTIONS, "max_tokens", max_tokens, 1, Some(model.config().n_ctx))?;
     check_count(OPTIONS, "batch_tokens", batch_tokens, 1, None)?;
     check_index("shard", saturating(shard), "the sweep", saturating(shards)).map(drop)
+}
+
+/// The properties of a sweep that must not change if it is to be resumed, as text. It is stored with the counts.
+fn state_key(prompts: &PromptFile, options: &SweepOptions) -> String {
+    let (shard, shards) = options.shard;
+    format!("{} bytes, {} tokens a prompt, shard {shard} of {shards}", prompts.len, options.max_tokens)
 }
 
 /// The first `max_tokens` tokens of a prompt. Shape: → `[pos]`.
@@ -216,7 +223,8 @@ impl fmt::Display for SweepEstimate {
 /// warms up the per-head decoding cache and is not measured; the rest of the file is only read, to count its prompts.
 ///
 /// # Errors
-/// As for [`count_file`], and [`Error::Count`] if `sample` is less than two, or the file has fewer than two prompts.
+/// As for [`count_file`], and [`Error::Count`](crate::Error::Count) if `sample` is less than two, or the file has fewer
+/// than two prompts.
 pub fn estimate_sweep(
     model: &Gpt2,
     path: impl AsRef<Path>,

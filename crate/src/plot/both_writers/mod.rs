@@ -1,5 +1,5 @@
-//! Draws figures of every kind with both writers, and compares each with the one list of marks: neither writer can leave out or
-//! change a mark.
+//! Draws figures of every kind with both writers, and compares each with the one list of marks: neither writer can
+//! leave out or change a mark.
 
 mod figures;
 mod plotly;
@@ -19,13 +19,13 @@ fn both_writers_draw_every_mark() {
     }
 }
 
-/// The texts that both writers write, some of them perhaps thinned: names along an axis, of which there are at most `most`.
-fn texts(drawing: &Drawing, most: impl Fn(&Ticks) -> usize) -> Vec<String> {
+/// The texts that both writers write, with the names along an axis thinned to at most `max_names`.
+fn texts(drawing: &Drawing, max_names: impl Fn(&Ticks) -> usize) -> Vec<String> {
     let mut texts: Vec<String> = drawing.title.iter().map(|title| title.text.clone()).collect();
     for axis in drawing.axes.iter().flat_map(|axes| [&axes.x, &axes.y]) {
         texts.push(axis.title.clone());
         if let Ticks::Names(names) | Ticks::Categories(names) = &axis.ticks {
-            texts.extend(thinned(names, most(&axis.ticks)).cloned());
+            texts.extend(thinned(names, max_names(&axis.ticks)).cloned());
         }
     }
     for mark in &drawing.marks {
@@ -40,14 +40,14 @@ fn texts(drawing: &Drawing, most: impl Fn(&Ticks) -> usize) -> Vec<String> {
     texts
 }
 
-/// Texts in an order in which they can be compared, without the empty ones.
+/// The texts in sorted order, without the empty ones.
 fn sorted(mut texts: Vec<String>) -> Vec<String> {
     texts.retain(|text| !text.is_empty());
     texts.sort_unstable();
     texts
 }
 
-/// The row and column of each framed cell, in an order in which they can be compared.
+/// The row and column of each framed cell on a pair of axes, in sorted order.
 fn frames(marks: &[Mark], on: usize) -> Vec<(usize, usize)> {
     let mut frames: Vec<(usize, usize)> = Vec::new();
     for mark in marks {

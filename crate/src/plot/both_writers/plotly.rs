@@ -12,8 +12,8 @@ pub(super) fn check(name: &str, drawing: &Drawing, figure: &Figure) {
     let (layout, mut traces) = (&json["layout"], list(&json["data"]).iter());
     assert_eq!((&layout["width"], &layout["height"]), (&drawing.size[0].into(), &drawing.size[1].into()), "{name}");
 
-    let most = |ticks: &Ticks| if matches!(ticks, Ticks::Names(_)) { 60 } else { usize::MAX };
-    assert_eq!(sorted(written_texts(&json)), sorted(texts(drawing, most)), "{name}: texts in plotly");
+    let max_names = |ticks: &Ticks| if matches!(ticks, Ticks::Names(_)) { 60 } else { usize::MAX };
+    assert_eq!(sorted(written_texts(&json)), sorted(texts(drawing, max_names)), "{name}: texts in plotly");
 
     let mut annotations = list(&layout["annotations"]).iter();
     for mark in &drawing.marks {
@@ -89,7 +89,7 @@ fn unescaped(text: &str) -> String {
     text.replace("<br>", "\n").replace("&lt;", "<").replace("&gt;", ">").replace("&#36;", "$").replace("&amp;", "&")
 }
 
-/// Every text in the JSON but hover texts and those of the menu.
+/// Every text in the JSON, except hover texts and the texts of the menu.
 fn written_texts(json: &Value) -> Vec<String> {
     let layout = &json["layout"];
     let mut texts = vec![layout["title"]["text"].clone()];
@@ -147,7 +147,7 @@ fn check_values(name: &str, cells: &Cells, z: &Value) {
     assert_eq!(written, in_blocks, "{name}: cells in plotly");
 }
 
-/// A number as JSON, with four digits or three decimals; null for NaN and infinity.
+/// Asserts that JSON holds a number with four digits or three decimals, or null for NaN and infinity.
 fn assert_close(name: &str, written: &Value, value: f64) {
     assert_eq!(written.is_null(), !value.is_finite(), "{name}: {written} for {value}");
     let tolerance = 5.1e-4 * value.abs().max(1.0);
@@ -157,6 +157,7 @@ fn assert_close(name: &str, written: &Value, value: f64) {
     );
 }
 
+/// Asserts that a trace has these points, name and mode. Shape: `points [n, 2]`.
 fn check_points(name: &str, entry: &LegendEntry, points: &[[f64; 2]], trace: &Value, mode: &str) {
     assert_eq!(unescaped(trace["name"].as_str().unwrap()), entry.name, "{name}");
     assert_eq!(trace["mode"], mode, "{name}");
@@ -183,7 +184,7 @@ fn framed(shape: &Value) -> Vec<(usize, usize, usize)> {
     }
 }
 
-/// Row and column of each cell that a path frames, from the first corners in it.
+/// Row and column of each cell that a path frames, from the first corner of each frame.
 fn path_frames(path: &str) -> impl Iterator<Item = (usize, usize)> {
     path.split('M').filter(|frame| frame.ends_with('Z')).map(|frame| {
         let (x, y) = frame.split('L').next().unwrap().split_once(',').unwrap();

@@ -39,7 +39,7 @@ pub(super) fn check(name: &str, drawing: &Drawing, figure: &Figure) {
         if text.text.is_empty() {
             continue;
         }
-        // Its alignment moves a text up or down by no more than its size.
+        // The alignment moves a text up or down by no more than its size.
         let [x, y] = point(text, drawing);
         let distance = |(_, at): &(&str, [f64; 2])| (at[0] - x).abs() + (at[1] - y).abs();
         let same = places.iter().enumerate().filter(|(_, (written, _))| *written == text.text);
@@ -153,14 +153,14 @@ fn assert_strokes(name: &str, what: &str, mut written: Vec<Stroke>, mut want: Ve
     }
 }
 
-/// Points, up to a tenth of a pixel.
+/// Asserts that points agree within a tenth of a pixel.
 fn assert_same(name: &str, what: &str, written: &[[i64; 2]], want: &[[i64; 2]]) {
     assert_eq!(written.len(), want.len(), "{name}: {what} in the picture");
     let close = |(a, b): (&[i64; 2], &[i64; 2])| a[0].abs_diff(b[0]) <= 1 && a[1].abs_diff(b[1]) <= 1;
     assert!(written.iter().zip(want).all(close), "{name}: {what} in the picture: {written:?}, {want:?}");
 }
 
-/// Each cell of a block has its colour.
+/// Asserts that each cell of a block has the colour of its value.
 fn check_block(name: &str, cells: &Cells, block: usize, group: Node, style: FigureStyle) {
     let (values, share) = (&cells.blocks[block].values, cells.range.share(&cells.blocks));
     let mut written = vec![None; values.len()];
@@ -185,7 +185,7 @@ fn runs(path: &str) -> impl Iterator<Item = (usize, usize, usize)> {
     })
 }
 
-/// The point of a text, without what its alignment adds.
+/// The point of a text, without the offset of its alignment.
 fn point(text: &Text, drawing: &Drawing) -> [f64; 2] {
     let (axes, canvas) = (&drawing.axes[text.axes], Area::between(drawing.margins, drawing.size));
     let x = match text.x {
@@ -201,7 +201,7 @@ fn point(text: &Text, drawing: &Drawing) -> [f64; 2] {
     [x + text.shift[0], y - text.shift[1]]
 }
 
-/// Where a text element is.
+/// The point of a text element, in pixels.
 fn place(node: Node) -> [f64; 2] {
     match node.attribute("transform") {
         None => [number(node, "x"), number(node, "y")],

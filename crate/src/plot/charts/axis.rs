@@ -7,7 +7,7 @@ use crate::plot::marks::LABEL_SIZE;
 
 /// Pixels between an axis and its tick labels.
 const TICK_DISTANCE: f64 = 6.0;
-/// Share of the range of the values that is left free at either end of an axis.
+/// Free space at either end of an axis, as a share of the range of the values.
 const PADDING: f64 = 0.04;
 
 /// Title and scale of an axis.
@@ -22,9 +22,9 @@ enum Scale {
     Linear,
     /// Logarithmic, for positive values.
     Log,
-    /// Values are indices of these names, of which the first is on the left or at the top.
+    /// Values are indices of these names; the first name is on the left or at the top.
     Names(Vec<String>),
-    /// Coordinates without a meaning of their own: no ticks.
+    /// Coordinates without a meaning: no ticks.
     Hidden,
 }
 
@@ -55,7 +55,8 @@ impl ChartAxis {
         names.iter().collect::<HashSet<_>>().len() == names.len()
     }
 
-    /// Pixels for names and title: the width of the left margin, or the height of the bottom one, where names are turned.
+    /// Pixels for names and title: the width of the left margin, or the height of the bottom margin, where names are
+    /// rotated.
     pub(in crate::plot) fn margin(&self) -> usize {
         let longest = match &self.scale {
             Scale::Names(names) => names.iter().map(|name| name.chars().count()).max().unwrap_or(0),

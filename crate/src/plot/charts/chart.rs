@@ -15,7 +15,7 @@ const ARROW_HEAD: f64 = 0.012;
 /// Pixels between parallel arrows of different series.
 const ARROW_DISTANCE: f64 = 3.0;
 
-/// Series between two axes.
+/// Series on one pair of axes.
 #[derive(Clone, Debug)]
 pub(crate) struct Chart {
     pub(crate) title: String,
@@ -30,8 +30,8 @@ pub(crate) struct Series {
     pub(crate) name: String,
     pub(crate) form: Form,
     pub(crate) color: Color,
-    /// Index of the marker's shape, so that series are told apart without colours. On arrows, of which the larger index is further
-    /// from the straight line between two points.
+    /// Index of the marker's shape, so that series differ even without colours. Arrows of a larger index are drawn
+    /// further from the straight line between their points.
     pub(crate) symbol: usize,
     pub(crate) points: Vec<[f64; 2]>,
     /// Hover text of each point, or none; arrows have none.
@@ -53,12 +53,13 @@ pub(crate) enum Form {
 }
 
 impl Series {
+    /// A series with circles as markers, without hover texts and labels. Shape: `points [n, 2]`.
     pub(crate) fn new(name: impl Into<String>, form: Form, color: Color, points: Vec<[f64; 2]>) -> Self {
         let (texts, labels) = (Vec::new(), Vec::new());
         Self { name: name.into(), form, color, symbol: 0, points, texts, labels }
     }
 
-    /// The ends of all intervals.
+    /// The ends of all intervals. Shape: → `[n, 2]`.
     fn ends(&self) -> &[[f64; 2]] {
         if let Form::Intervals(ends) = &self.form { ends } else { &[] }
     }
@@ -78,7 +79,8 @@ impl Series {
         }
     }
 
-    /// Each arrow as one line, with a head that has the same size and shape on the canvas whatever the axes are.
+    /// Each arrow as one line, with a head whose size and shape on the canvas do not depend on the axes.
+    /// Shape: → `[arrow] [point, 2]`.
     fn arrows(&self, axes: &Axes) -> Vec<Vec<[f64; 2]>> {
         // A pixel in units of the axes.
         let [origin, unit] = [axes.pixel([0.0, 0.0]), axes.pixel([1.0, 1.0])];
@@ -92,11 +94,11 @@ impl Series {
                 return vec![from, to];
             }
             let (dx, dy) = (dx / length, dy / length);
-            // Beside the arrows of other series, and those in the opposite direction.
+            // Moved to one side, so that arrows of other series and in the opposite direction do not cover each other.
             let side = ARROW_DISTANCE * (1 + self.symbol) as f64;
             let beside = |[x, y]: [f64; 2]| [x + side * dy * across, y - side * dx * up];
             let (from, to) = (beside(from), beside(to));
-            // Short of the marker at its end.
+            // The tip ends before the marker.
             let tip = [to[0] - MARKER_WIDTH * dx * across, to[1] - MARKER_WIDTH * dy * up];
             let barb = |turn: f64| {
                 let (sin, cos) = turn.sin_cos();

@@ -6,20 +6,20 @@ use super::axis::ChartAxis;
 use crate::plot::canvas::{Area, Axes, Axis, Ticks};
 use crate::plot::content::{Content, Drawn};
 use crate::plot::marks::{
-    Block, Cells, ColorRange, Coordinate, Drawing, Hover, Mark, Precision, TITLE_SIZE, TOKEN_SIZE, Text, Title,
+    CellBlock, Cells, ColorRange, Coordinate, Drawing, Hover, Mark, Precision, TITLE_SIZE, TOKEN_SIZE, Text, Title,
     Vertical,
 };
 use crate::plot::style::{Color, FigureStyle};
 
-/// Width of the cells together, and their least and greatest height together, in pixels.
+/// Width of all cells together, and the least and greatest height of all together, in pixels.
 const WIDTH: f64 = 700.0;
 const HEIGHTS: [f64; 2] = [200.0, 700.0];
 /// Pixels on the right, for the colour bar, and at the top, for the title.
 const RIGHT: usize = 120;
 const TOP: usize = 70;
-/// The most cells with a number or a label in each.
+/// Maximum number of cells with a number or a label in each.
 const MAX_LABELS: usize = 400;
-/// The most cells with a hover text each; beyond, plotly shows the names of row and column, and the number.
+/// Maximum number of cells with a hover text each; with more, plotly shows the names of row and column, and the number.
 const MAX_HOVER_TEXTS: usize = 5_000;
 
 /// A matrix of numbers as a heat map.
@@ -71,7 +71,7 @@ impl MatrixChart {
 
     fn axes(&self) -> Axes {
         let (x, y) = (self.columns.x(std::iter::empty()), self.rows.y(std::iter::empty()));
-        // Without hover texts, plotly shows the names of row and column, which it has to know for that.
+        // Without hover texts, plotly shows the names of row and column, so they must be the values of the axes.
         let distinct = self.columns.has_distinct_names() && self.rows.has_distinct_names();
         let [x, y] = if self.has_too_many_hover_texts() && distinct { [x, y].map(as_categories) } else { [x, y] };
         let area = Area::between(self.margins(), self.size());
@@ -91,7 +91,7 @@ impl MatrixChart {
         Cells {
             axes: 0,
             dim: self.values.dim(),
-            blocks: vec![Block { at: (0, 0), values: self.values.mapv(f64::from) }],
+            blocks: vec![CellBlock { at: (0, 0), values: self.values.mapv(f64::from) }],
             range: ColorRange::Ends(self.scale.1.map(f64::from)),
             precision: Precision::Significant,
             hover,

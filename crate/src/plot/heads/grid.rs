@@ -9,16 +9,16 @@ use crate::error::{Error, Result};
 use crate::plot::canvas::{Area, Axes};
 use crate::plot::content::{Content, Drawn};
 use crate::plot::marks::{
-    Block, Cells, ColorRange, Coordinate, Drawing, Hover, LABEL_SIZE, Mark, Precision, Text, Vertical,
+    CellBlock, Cells, ColorRange, Coordinate, Drawing, Hover, LABEL_SIZE, Mark, Precision, Text, Vertical,
 };
 use crate::plot::style::{Color, FigureStyle};
 
 /// Width of the figure, and its margin on all sides, in pixels.
 const WIDTH: usize = 1200;
 const MARGIN: usize = 40;
-/// The most cells, gaps included; beyond, a browser is slow, and the figure takes megabytes.
+/// Maximum number of cells, including gaps; with more, a browser is slow, and the figure takes megabytes.
 const MAX_CELLS: usize = 300_000;
-/// The most cells with a hover text each.
+/// Maximum number of cells with a hover text each.
 const MAX_HOVER_TEXTS: usize = 10_000;
 
 /// Panels of one size, as one heat map with gaps.
@@ -26,20 +26,20 @@ pub(in crate::plot) struct Grid {
     panels: Vec<HeadPanel>,
     rows: usize,
     columns: usize,
-    /// Positions of each panel.
+    /// Number of positions of each panel.
     pos: usize,
-    /// Cells between two panels; above each is room for its title.
+    /// Number of cells between two panels, and above each panel for its title.
     gap: usize,
 }
 
 /// Rows and columns, as close to 3:4 as the number of panels allows; empty places count against a shape.
 fn shape(panels: usize) -> (usize, usize) {
-    let off = |columns: usize| {
+    let mismatch = |columns: usize| {
         let rows = panels.div_ceil(columns);
         let ratio = (rows as f64 / columns as f64 / 0.75).ln().abs();
         (ratio + (rows * columns - panels) as f64 / panels as f64, rows, columns)
     };
-    let best = (1..=panels).map(off).min_by(|a, b| a.0.total_cmp(&b.0));
+    let best = (1..=panels).map(mismatch).min_by(|a, b| a.0.total_cmp(&b.0));
     best.map_or((0, 0), |(_, rows, columns)| (rows, columns))
 }
 
@@ -47,8 +47,8 @@ impl Grid {
     /// The panels of these heads, on one prompt of their batch.
     ///
     /// # Errors
-    /// [`Error::Count`] if there are no heads or too many cells, [`Error::DifferentPrompts`] if the heads ran on different
-    /// prompts, [`Error::OutOfRange`] if there is no such prompt.
+    /// [`Error::Count`] if there are no heads or too many cells, [`Error::DifferentPrompts`] if the heads ran on
+    /// different prompts, [`Error::OutOfRange`] if there is no such prompt.
     pub(in crate::plot) fn new(heads: &[HeadData], prompt: usize) -> Result<Self> {
         let data = same_prompt(heads, prompt, "layer_grid")?;
         let panels: Vec<HeadPanel> = data.into_iter().map(HeadPanel::of_head).collect();
@@ -96,7 +96,7 @@ impl Grid {
         let block = |(panel, row, column): (&HeadPanel, usize, usize)| {
             let pattern = panel.block((row, column));
             let share = ColorRange::Midpoint(COLOR_MIDPOINT).share(std::slice::from_ref(&pattern));
-            Block { values: pattern.values.mapv(share), ..pattern }
+            CellBlock { values: pattern.values.mapv(share), ..pattern }
         };
         Cells {
             axes: 0,

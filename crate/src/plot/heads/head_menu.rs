@@ -10,10 +10,10 @@ use crate::plot::content::{Content, Drawn};
 use crate::plot::marks::{Drawing, MenuChoice};
 use crate::plot::style::FigureStyle;
 
-/// The most cells (with key ≤ query) of all heads together; each takes about 500 bytes of a notebook.
+/// Maximum number of cells with key ≤ query in all heads together; each takes about 500 bytes of a notebook.
 const MAX_CELLS: usize = 8_000;
 
-/// Labelled panels of heads on one prompt, of which one is shown.
+/// Labelled panels of heads on one prompt; one is shown at a time.
 pub(in crate::plot) struct HeadMenu {
     panels: Vec<HeadPanel>,
 }
@@ -22,8 +22,8 @@ impl HeadMenu {
     /// A menu of these heads, on one prompt of their batch, with frames where the attention exceeds `min_attn`.
     ///
     /// # Errors
-    /// [`Error::Count`] if there are no heads or too many cells, [`Error::DifferentPrompts`] if the heads ran on different
-    /// prompts, [`Error::OutOfRange`] if there is no such prompt.
+    /// [`Error::Count`] if there are no heads or too many cells, [`Error::DifferentPrompts`] if the heads ran on
+    /// different prompts, [`Error::OutOfRange`] if there is no such prompt.
     pub(in crate::plot) fn new(heads: &[HeadData], prompt: usize, min_attn: f32) -> Result<Self> {
         let data = same_prompt(heads, prompt, "browse_heads")?;
         let panels: Vec<HeadPanel> = data.into_iter().map(|data| HeadPanel::labelled(data, min_attn)).collect();

@@ -11,7 +11,7 @@ use crate::plot::style::{Color, FigureStyle};
 const SINGLE: [usize; 2] = [1200, 800];
 /// Left, right, top, bottom.
 const SINGLE_MARGINS: [usize; 4] = [120, 120, 120, 130];
-/// Two panels of 600 × 400 side by side, and 60 each for title and description.
+/// Two panels of 600 × 400 side by side, 60 for the title and 60 for the description.
 const PAIR: [usize; 2] = [2 * 600, 60 + 400 + 60];
 const PAIR_MARGINS: [usize; 4] = [90, 90, 80 + 60, 90 + 60];
 /// Shares of the width, between the margins, of the two panels.
@@ -32,7 +32,7 @@ impl HeatMaps {
         Self::Pair { panels: Box::new([left, right]), title: title.into(), description: description.into() }
     }
 
-    /// The one panel of the figure.
+    /// The panel, if the figure has only one.
     pub(in crate::plot) fn panel(&self) -> Option<&HeadPanel> {
         if let Self::One(panel) = self { Some(panel) } else { None }
     }
@@ -94,7 +94,7 @@ fn describe_pair(panels: &[HeadPanel; 2]) -> String {
     panels.each_ref().map(HeadPanel::describe).join("; ")
 }
 
-/// Whether two panels are zoomed together: if they have as many cells, and the same names of positions if they have names.
+/// Whether two panels are zoomed together: if they have the same size, and the same names of positions, if any.
 fn are_linked([left, right]: &[HeadPanel; 2]) -> bool {
     let same_names = match (&left.data, &right.data) {
         (Some(left_data), Some(right_data)) if left.is_light() => left_data.input == right_data.input,

@@ -2,7 +2,7 @@
 
 use crate::attention_tokens::PromptHeadData;
 
-/// The most positions of a prompt with hover texts of its cells; of longer ones, the texts would be most of the notebook.
+/// Maximum number of positions of a prompt with a hover text for each cell; longer ones would fill most of a notebook.
 const MAX_POSITIONS: usize = 192;
 
 /// The text of each cell, row by row, empty where key > query; `None` for long prompts.
@@ -33,7 +33,7 @@ pub(super) fn full(data: &PromptHeadData, query: usize, key: usize) -> String {
     text
 }
 
-/// The same in two lines.
+/// Positions, best tokens and attention, in two lines.
 pub(super) fn two_lines(data: &PromptHeadData, query: usize, key: usize) -> String {
     format!("query {}, key {}\n{}", position(data, query), position(data, key), without_positions(data, query, key))
 }

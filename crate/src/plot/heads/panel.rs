@@ -7,7 +7,7 @@ use ndarray::Array2;
 use crate::attention_tokens::{Feature, PromptHeadData, unique_index_pattern};
 use crate::decode::TopTokens;
 
-/// The most positions of a panel in full form; a browser is slow with thousands of texts, and they would not be readable.
+/// Maximum number of positions of a panel in full form; thousands of texts would be slow and not readable.
 const MAX_FULL_POSITIONS: usize = 32;
 
 /// One heat map with frames and labels.
@@ -50,12 +50,12 @@ impl HeadPanel {
         Self::of_head(data).with_frames(min_attn).with_axis_labels().with_token_labels(Feature::Qk)
     }
 
-    /// The panel as one of this head: hover texts and caption are the head's.
+    /// The panel with the data of a head, for hover texts and caption.
     pub(in crate::plot) fn with_data(self, data: PromptHeadData) -> Self {
         Self { data: Some(Arc::new(data)), ..self }
     }
 
-    /// The panel with more frames: around the cells whose attention exceeds `min_attn`.
+    /// The panel with more frames, around the cells whose attention exceeds `min_attn`.
     pub(crate) fn with_frames(mut self, min_attn: f32) -> Self {
         if let Some(data) = &self.data {
             let above = data.attn.indexed_iter().filter(|&(_, &attn)| attn > min_attn).map(|(cell, _)| cell);
@@ -81,7 +81,8 @@ impl HeadPanel {
         self.pattern.dim()
     }
 
-    /// Whether the panel has too many positions for texts in its cells and labels along its sides.
+    /// Whether the panel has too many positions for texts in its cells and labels along its sides, and is drawn in the
+    /// light form: names of positions on the axes instead.
     pub(super) fn is_light(&self) -> bool {
         let (rows, columns) = self.pattern.dim();
         rows.max(columns) > MAX_FULL_POSITIONS

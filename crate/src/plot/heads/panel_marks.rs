@@ -1,10 +1,10 @@
-//! The marks of a panel: in full form, or lighter where there are many positions.
+//! The marks of a panel: in full form, or in the light form for many positions.
 
 use super::hover;
 use super::panel::HeadPanel;
 use crate::plot::canvas::{Area, Axes, Axis, Ticks};
 use crate::plot::marks::{
-    Block, Cells, ColorRange, Coordinate, Frames, Horizontal, Hover, LABEL_SIZE, Mark, Precision, TOKEN_SIZE, Text,
+    CellBlock, Cells, ColorRange, Coordinate, Frames, Horizontal, Hover, LABEL_SIZE, Mark, Precision, TOKEN_SIZE, Text,
     Vertical,
 };
 use crate::plot::style::Color;
@@ -15,7 +15,7 @@ pub(super) const COLOR_MIDPOINT: f64 = 0.5;
 const LABEL_DISTANCE: f64 = 20.0;
 /// Pixels between the heat map and the names of positions, in the light form.
 const NAME_DISTANCE: f64 = 3.0;
-/// Pixels between the panel's share of the figure and its caption.
+/// Pixels between the panel and its caption.
 const CAPTION_DISTANCE: f64 = 95.0;
 /// plotly's template for cells without hover texts of their own: positions and value.
 const POSITIONS_AND_VALUE: &str = "query %{y}<br>key %{x}<br>%{z}<extra></extra>";
@@ -26,19 +26,19 @@ const POSITIONS_AND_TEXT: &str = "query %{y}<br>key %{x}<br>%{hovertext}<extra><
 pub(super) struct Place {
     /// Index of the panel's axes.
     pub(super) axes: usize,
-    /// Where the panel's share of the figure begins, as a share of the width between the margins.
+    /// Left edge of the panel's part of the figure, as a share of the width between the margins.
     pub(super) left: f64,
     /// Whether all frames are one shape, even if there are none.
     pub(super) joined_frames: bool,
 }
 
 impl Place {
-    /// The place of a panel that is alone.
+    /// The place of the only panel of a figure.
     pub(super) const ALONE: Self = Self { axes: 0, left: 0.0, joined_frames: false };
 }
 
 impl HeadPanel {
-    /// Axes of square cells in the middle of an area. In the light form they have ticks: the names of the positions.
+    /// Axes of square cells in the middle of an area, in the light form with the names of the positions as ticks.
     pub(super) fn axes(&self, area: Area) -> Axes {
         let axes = Axes::of_cells(self.pattern.dim(), area);
         let named = |axis: Axis| match self.position_names() {
@@ -54,7 +54,7 @@ impl HeadPanel {
         Axes { placed: true, x: Axis { tick_angle: Some(-90), ..x }, y, ..axes }
     }
 
-    /// Everything that is drawn of the panel, on axes that are given.
+    /// The marks of the panel.
     pub(super) fn marks(&self, place: &Place) -> Vec<Mark> {
         let mut marks = vec![Mark::Cells(self.cells(place.axes))];
         if place.joined_frames || !self.frames.is_empty() {
@@ -81,7 +81,7 @@ impl HeadPanel {
     /// The pattern as a heat map.
     fn cells(&self, axes: usize) -> Cells {
         let texts = |text: fn(&_, _, _) -> _| self.data.as_ref().and_then(|data| hover::texts(data, text));
-        // In the light form, the axes know the positions.
+        // In the light form, the values of the axes are the positions.
         let hover = if self.is_light() {
             texts(hover::without_positions).map(|texts| Hover::Template(POSITIONS_AND_TEXT, texts))
         } else {
@@ -100,8 +100,8 @@ impl HeadPanel {
     }
 
     /// The pattern, with its first cell in this row and column.
-    pub(super) fn block(&self, at: (usize, usize)) -> Block {
-        Block { at, values: self.pattern.mapv(f64::from) }
+    pub(super) fn block(&self, at: (usize, usize)) -> CellBlock {
+        CellBlock { at, values: self.pattern.mapv(f64::from) }
     }
 
     /// The position and token of each row and column, in the light form.
@@ -113,7 +113,7 @@ impl HeadPanel {
     /// The labels along the sides (left, right, top, bottom), then those in the cells.
     fn labels(&self) -> Vec<Text> {
         let side = |text: &String| Text::new(text, LABEL_SIZE, Color::Text);
-        // At the edges of the panel, also after zooming.
+        // At the edges of the area, which plotly does not zoom.
         let beside = |(row, text), edge, right, horizontal| Text {
             x: Coordinate::Axes(edge),
             y: Coordinate::Value(row as f64),

@@ -46,7 +46,7 @@ pub(super) fn annotation(text: &Text, names: &AxisNames, style: FigureStyle) -> 
     annotation
 }
 
-/// What a coordinate refers to, and its value.
+/// plotly's reference for a coordinate (an axis, its domain, or the paper), and the value.
 fn coordinate(coordinate: Coordinate, axis: &str) -> (String, f64) {
     match coordinate {
         Coordinate::Value(value) => (axis.into(), value),

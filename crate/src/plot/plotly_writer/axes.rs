@@ -8,7 +8,7 @@ use crate::plot::canvas::{Area, Axes, Axis, Ticks};
 use crate::plot::style::{Color, FigureStyle};
 use crate::plot::text::{escape, thinned};
 
-/// The most names that plotly is given to write along an axis; the others are in the hover texts.
+/// Maximum number of names along an axis; hover texts have the others.
 const MAX_NAMES: usize = 60;
 
 /// A pair of axes: x, then y. `canvas` is the part of the figure between its margins.
@@ -19,7 +19,7 @@ pub(super) fn axes(axes: &Axes, canvas: Area, names: &AxisNames, style: FigureSt
         (x, y) = (x.anchor(&names.y).domain(&x_domain), y.anchor(&names.x).domain(&y_domain));
     }
     if axes.linked {
-        // Of matching axes, plotly wants only the first pair to be square.
+        // Among matching axes, only the first pair may be constrained to square cells.
         (x, y) = (x.matches("x"), y.matches("y"));
     } else if axes.square {
         y = y.scale_anchor(&names.x);
@@ -38,7 +38,7 @@ fn axis(axis: &Axis, axes: &Axes, style: FigureStyle) -> PlotlyAxis {
     if let Some(degrees) = axis.tick_angle {
         written = written.tick_angle(degrees.into());
     }
-    // The margins of an area that has neighbours must not grow with its names.
+    // The margins of an area beside another one must not grow with its names.
     let of_names = |written: PlotlyAxis| if axes.placed { written } else { written.auto_margin(true) };
     let of_numbers =
         |written: PlotlyAxis| written.show_line(true).line_color(style.theme.faint()).grid_color(style.theme.line());
@@ -59,7 +59,8 @@ fn axis(axis: &Axis, axes: &Axes, style: FigureStyle) -> PlotlyAxis {
     }
 }
 
-/// An area as shares of the canvas: rightwards, then upwards. Both are exact, as plotly does not cut linked axes to size.
+/// An area as shares of the canvas: rightwards, then upwards. Both are exact, because plotly does not shrink linked
+/// axes to square cells.
 fn domains(area: Area, canvas: Area) -> [[f64; 2]; 2] {
     // plotly rejects domains that rounding has put outside 0 to 1.
     let shares = |from: f64, size: f64, of: f64| [from / of, (from + size) / of].map(|share| share.clamp(0.0, 1.0));

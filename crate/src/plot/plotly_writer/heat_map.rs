@@ -11,7 +11,8 @@ use crate::plot::marks::{Cells, ColorRange, Hover, LABEL_SIZE, Precision};
 use crate::plot::style::{Color, ColorScale, FigureStyle};
 use crate::plot::text::{escape, escape_lines, rounded};
 
-/// One heat map for all blocks: it is lighter than one each, and plotly.rs has axes for eight at most.
+/// One heat map for all blocks: the JSON is smaller than with one for each block, and plotly.rs has at most eight
+/// pairs of axes.
 pub(super) fn trace(cells: &Cells, axes: &Axes, names: &AxisNames, style: FigureStyle) -> Box<dyn Trace> {
     let z = z(cells);
     if let (Ticks::Categories(columns), Ticks::Categories(rows)) = (&axes.x.ticks, &axes.y.ticks) {
@@ -22,7 +23,7 @@ pub(super) fn trace(cells: &Cells, axes: &Axes, names: &AxisNames, style: Figure
     }
 }
 
-/// The trace with its colours and hover texts.
+/// The trace with its colours and hover texts. Shape: `z` as from [`z`].
 fn finished<X: Serialize + Clone + 'static>(
     heat_map: Box<HeatMap<X, X, Vec<f32>>>,
     cells: &Cells,
@@ -51,7 +52,7 @@ fn finished<X: Serialize + Clone + 'static>(
     }
 }
 
-/// The hover text of each cell, row by row, if there are any.
+/// The hover text of each cell, if there are any. Shape: → `[row] [column]`.
 pub(super) fn hover_texts(cells: &Cells) -> Option<Vec<Vec<String>>> {
     let (Hover::Texts(texts) | Hover::Template(_, texts)) = &cells.hover else { return None };
     let rows = texts.chunks(cells.dim.1.max(1)).map(|row| row.iter().map(|text| escape_lines(text)).collect());
@@ -89,7 +90,7 @@ mod tests {
 
     use super::*;
     use crate::plot::canvas::Area;
-    use crate::plot::marks::Block;
+    use crate::plot::marks::CellBlock;
 
     #[test]
     fn blocks_are_one_heat_map_with_gaps() {
@@ -97,8 +98,8 @@ mod tests {
             axes: 0,
             dim: (2, 3),
             blocks: vec![
-                Block { at: (0, 0), values: arr2(&[[0.12345], [1.0]]) },
-                Block { at: (1, 2), values: arr2(&[[0.5]]) },
+                CellBlock { at: (0, 0), values: arr2(&[[0.12345], [1.0]]) },
+                CellBlock { at: (1, 2), values: arr2(&[[0.5]]) },
             ],
             range: ColorRange::Ends([0.0, 1.0]),
             precision: Precision::Decimals,

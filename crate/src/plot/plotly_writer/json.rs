@@ -3,8 +3,8 @@
 use plotly::Plot;
 use serde_json::{Value, json};
 
-/// The plot as plotly's JSON, with a dark edge around white annotations, which would not be readable on light cells, and with the
-/// titles of axes further out than the names along them.
+/// The plot as plotly's JSON, with a dark edge around white annotations, so that they are readable on light cells, and
+/// with the titles of axes further out than the names along them.
 pub(in crate::plot) fn json(plot: &Plot) -> String {
     let mut layout = serde_json::to_value(plot.layout()).expect("a layout has only strings as keys");
     let annotations = layout.pointer_mut("/annotations").and_then(Value::as_array_mut);
@@ -19,6 +19,7 @@ pub(in crate::plot) fn json(plot: &Plot) -> String {
             title["standoff"] = json!(10);
         }
     }
-    // Only the layout is replaced: the numbers of traces are `f32`, which a `Value` would write with the digits of an `f64`.
+    // Only the layout is replaced: the numbers of traces are `f32`, which a `Value` would write with the digits of an
+    // `f64`.
     plot.to_json().replacen(&plot.layout().to_json(), &layout.to_string(), 1)
 }

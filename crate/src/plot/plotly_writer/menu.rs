@@ -12,7 +12,7 @@ use crate::plot::text::escape;
 pub(super) fn menu(choices: &[MenuChoice]) -> UpdateMenu {
     UpdateMenu::new()
         .buttons(choices.iter().map(button).collect())
-        // In every theme, as plotly marks the entry under the pointer with a light colour of its own.
+        // In every theme, because plotly highlights the entry under the pointer in a light colour of its own.
         .background_color("white")
         .font(Font::new().size(TOKEN_SIZE + 2).color("black"))
         .x(0.0)

@@ -74,7 +74,7 @@ fn layout(drawing: &Drawing, style: FigureStyle) -> Layout {
         layout = layout.title(Title::with_text(escape(&title.text)).font(font));
     }
     if drawing.legend {
-        // Of the points of a chart, the nearest one shows its text.
+        // Shows the hover text of the point nearest to the pointer.
         layout = layout.hover_mode(HoverMode::Closest).legend(Legend::new().font(font(LABEL_SIZE, Color::Text, style)));
     }
     layout
@@ -84,7 +84,7 @@ fn font(size: usize, color: Color, style: FigureStyle) -> Font {
     Font::new().size(size).color(color.css(style).into_owned())
 }
 
-/// How plotly refers to a pair of axes: `x` and `y`, then `x2` and `y2`.
+/// plotly's names of a pair of axes: `x` and `y`, then `x2` and `y2`.
 struct AxisNames {
     x: String,
     y: String,

@@ -180,7 +180,7 @@ fn refactor_drops_the_vectors_of_negligible_singular_values() {
 }
 
 #[test]
-fn without_steps_the_weights_stay_as_they_are() {
+fn no_step_changes_no_weight() {
     let mut block = zero_block(1, 1);
     block.ln1 = layer_norm([2.0, 4.0], [1.0, -1.0]);
     block.w_q = arr3(&[[[3.0], [1.0]]]);
