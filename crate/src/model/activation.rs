@@ -18,10 +18,10 @@
 /// `Q`, `K` and `V` include their biases, but not the scale 1/√d_head. The place of each in a block:
 ///
 /// ```text
-/// ResidPre ─┬────────────────────────────────────────────────────────────► + ─ ResidMid ─┬──────────────────► + ─ ResidPost
-///           │                                                              │             │                    │
-///           └─ ln1 ─┬─ W_Q ─ Q ─┐                                          │             └─ ln2 ─ MLP ─ MlpOut
-///                   ├─ W_K ─ K ─┴─ AttnScores ─ softmax ─ Pattern ─┐       │
+/// ResidPre ─┬────────────────────────────────────────────────────────────────────► + ─ ResidMid ─┬───────────────► + ─ ResidPost
+///           │                                                                      │             │                 │
+///           └─ ln1 ─┬─ W_Q ─ Q ─┐                                                  │             └─ ln2 ─ MLP ─ MlpOut
+///                   ├─ W_K ─ K ─┴─ AttnScores ─ softmax ─ Pattern ─┐               │
 ///                   └─ W_V ─ V ────────────────────────────────────┴─ Z ─ W_O ─ AttnOut
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
