@@ -6,7 +6,7 @@ use ndarray::{Array2, Axis, s};
 
 use super::counts::{Component, Source, VocabularyCounts};
 use super::rank_frequency::ranked;
-use crate::error::{Error, Result, check_count};
+use crate::error::{Result, check_count};
 use crate::experiments::singular_vectors::svd_of_gram;
 use crate::model::Gpt2;
 use crate::plot::{Chart, ChartAxis, Color, Figure, Form, Series};
@@ -69,9 +69,10 @@ impl VocabularyCounts {
     /// A map of the `max_tokens` most frequent tokens of all heads. Shape: `W_E [d_vocab, d_model]` → `[token, 2]`.
     ///
     /// # Errors
-    /// [`Error::Shape`] or [`Error::OtherCounts`] if it is another model than the one that was counted,
-    /// [`Error::Count`] if there are fewer than three tokens, [`Error::Perplexity`] if it does not fit their number,
-    /// [`Error::Device`] if the device fails.
+    /// [`Error::Shape`](crate::Error::Shape) or [`Error::OtherCounts`](crate::Error::OtherCounts) if it is another model
+    /// than the one that was counted, [`Error::Count`](crate::Error::Count) if there are fewer than three tokens,
+    /// [`Error::Perplexity`](crate::Error::Perplexity) if it does not fit their number,
+    /// [`Error::Device`](crate::Error::Device) if the device fails.
     pub fn embedding_map(
         &self,
         model: &Gpt2,
@@ -161,7 +162,7 @@ fn t_sne(rows: &Array2<f64>, principal: Array2<f64>, perplexity: f64) -> Result<
     let n = rows.nrows();
     let max_perplexity = (n - 1) as f64 / 3.0;
     if !(1.0..=max_perplexity).contains(&perplexity) {
-        return Err(Error::Perplexity { found: perplexity, max: max_perplexity, n_tokens: n });
+        return Err(crate::Error::Perplexity { found: perplexity, max: max_perplexity, n_tokens: n });
     }
     // As scikit-learn's `init="pca"`: scaled to a standard deviation of 1e-4, so that no two groups start far apart.
     let spread = principal.column(0).std(0.0).max(f64::MIN_POSITIVE);
@@ -174,7 +175,7 @@ fn t_sne(rows: &Array2<f64>, principal: Array2<f64>, perplexity: f64) -> Result<
         tsne.embedding()
     };
     let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build();
-    let pool = pool.map_err(|error| Error::device("the CPU", "starting a thread for t-SNE", error))?;
+    let pool = pool.map_err(|error| crate::Error::device("the CPU", "starting a thread for t-SNE", error))?;
     Ok(Array2::from_shape_vec((n, 2), pool.install(fit)).expect("two coordinates for each token"))
 }
 
