@@ -163,7 +163,6 @@ impl Design {
         }
         if design.comparisons.is_empty() {
             let mut found: Vec<String> = pairs.iter().map(|pair| pair.kind.clone()).collect();
-            found.sort();
             found.dedup();
             return Err(Error::NoPairsOfKind { kind: kind.into(), found });
         }
