@@ -142,7 +142,7 @@ class Api:
     def fields(kind):
         if not isinstance(kind, dict):
             return []
-        return kind["plain"]["fields"] if "plain" in kind else kind.get("struct", kind)["fields"] if "struct" in kind else []
+        return (kind.get("plain") or kind.get("struct") or {}).get("fields", [])
 
     def field(self, identifier, path):
         field = self.index.get(str(identifier))

@@ -1,7 +1,7 @@
 //! One error type for the whole crate.
 //!
-//! Each message names the file, tensor, head or prompt, and gives what was found, what is allowed and what to do, in
-//! one line. `Display` includes the text of the [`source`](std::error::Error::source) once, because evcxr prints an
+//! Each message is one line: the file, tensor, head or prompt, the value found, the values allowed, and a remedy.
+//! `Display` includes the text of the [`source`](std::error::Error::source) once, because evcxr prints an
 //! error with `Display` alone when `?` ends a cell. The variables that the cell neither moved nor declared stay alive.
 
 mod checks;

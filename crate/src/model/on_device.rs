@@ -72,10 +72,6 @@ impl<B: Backend> OnDevice<B> {
         let transformer = Transformer::upload(&backend, config, weights)?;
         Ok(Self { transformer, decoder: HeadDecoder::new(decode_cache_bytes), backend })
     }
-
-    fn n_heads(&self) -> usize {
-        self.transformer.blocks.first().map_or(1, |block| block.attn.n_heads)
-    }
 }
 
 impl<B: Backend> ModelOnDevice for OnDevice<B> {
@@ -83,7 +79,8 @@ impl<B: Backend> ModelOnDevice for OnDevice<B> {
         let Self { backend, transformer, .. } = self;
         let tokens = prompts.concat();
         let positions: Vec<usize> = prompts.iter().flat_map(|prompt| 0..prompt.len()).collect();
-        let sizes = [transformer.blocks.len(), self.n_heads()];
+        // A model has at least one block: checked when `config.json` is read.
+        let sizes = [transformer.blocks.len(), transformer.blocks[0].attn.n_heads];
         let mut recorder = Recorder::new(backend, plan, sizes, prompts);
         let resid = transformer.forward(backend, &tokens, &positions, plan.n_blocks(), &mut recorder)?;
         if !plan.logits {

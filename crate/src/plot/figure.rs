@@ -124,10 +124,7 @@ impl Figure {
 
     /// The figure as a [`plotly::Plot`], to change or to store. [`Figure::from`] makes a figure of it again.
     pub fn to_plot(&self) -> Plot {
-        match self.draw() {
-            Drawn::Marks(drawing) => plotly_writer::plot(&drawing, self.style),
-            Drawn::Plot(plot) => *plot,
-        }
+        self.draw().into_plot(self.style)
     }
 
     /// The figure as plotly's JSON: `data`, `layout`, `config`.
@@ -138,10 +135,7 @@ impl Figure {
     /// The figure as a static picture, made without a browser; `None` for a figure made from a plot, because only
     /// plotly can draw it. (This includes a plot that was taken from a figure.)
     pub fn to_svg(&self) -> Option<String> {
-        match self.draw() {
-            Drawn::Marks(drawing) => Some(svg_writer::svg(&drawing, self.style)),
-            Drawn::Plot(_) => None,
-        }
+        self.draw().to_svg(self.style)
     }
 
     /// The figure in words.
@@ -183,12 +177,31 @@ impl Figure {
 
     /// Shows the figure in an evcxr notebook; evcxr calls this for a cell's last expression.
     pub fn evcxr_display(&self) {
-        let (json, svg, description) = (self.to_json(), self.to_svg(), self.describe());
+        // Drawn once for both writers: the hover texts are most of the work.
+        let drawn = self.draw();
+        let (svg, description) = (drawn.to_svg(self.style), self.describe());
+        let json = plotly_writer::json(&drawn.into_plot(self.style));
         let html = mime::html(&json, svg.as_deref(), &description);
         let mut contents = vec![("application/vnd.plotly.v1+json", json.as_str()), ("text/html", &html)];
         contents.extend(svg.as_deref().map(|svg| ("image/svg+xml", svg)));
         contents.push(("text/plain", &description));
         evcxr::show(&contents);
+    }
+}
+
+impl Drawn {
+    fn into_plot(self, style: FigureStyle) -> Plot {
+        match self {
+            Self::Marks(drawing) => plotly_writer::plot(&drawing, style),
+            Self::Plot(plot) => *plot,
+        }
+    }
+
+    fn to_svg(&self, style: FigureStyle) -> Option<String> {
+        match self {
+            Self::Marks(drawing) => Some(svg_writer::svg(drawing, style)),
+            Self::Plot(_) => None,
+        }
     }
 }
 

@@ -30,6 +30,17 @@ fn decode<B: Backend>(
     projections.iter().map(decode).collect()
 }
 
+/// [`decode`] with one projection. Shape: `projection [d_head, d_model]` → `[n, k]`.
+fn decode_one<B: Backend>(
+    backend: &B,
+    projection: &Array2<f32>,
+    unembed: (&Array2<f32>, &Array1<f32>),
+    c: &Vectors,
+    k: usize,
+) -> TopTokens {
+    decode(backend, slice::from_ref(projection), unembed, c, k).remove(0)
+}
+
 /// Numbers of vectors to decode: more than fit one pass over the vocabulary only if it is small.
 fn vector_counts(random: &mut fastrand::Rng, d_vocab: usize) -> [usize; 3] {
     match d_vocab {
@@ -81,15 +92,8 @@ fn vectors_and_weights_that_are_not_finite() {
     let mut with_nan = finite.clone();
     with_nan[[2, 500]] = f32::NAN;
     for w_u in [finite, with_nan] {
-        let (got, want) = on_every_backend!(|backend| decode(
-            backend,
-            slice::from_ref(&projection),
-            (&w_u, &b_u),
-            &single_vectors(&c),
-            3
-        )
-        .remove(0)
-        .tokens);
+        let (got, want) =
+            on_every_backend!(|backend| decode_one(backend, &projection, (&w_u, &b_u), &single_vectors(&c), 3).tokens);
         for (got, row) in got.iter().flat_map(|got| (0..c.nrows()).map(move |row| (got, row))) {
             assert_eq!(got.row(row), want.row(row), "vector {row}");
         }
@@ -110,14 +114,8 @@ fn ties_go_to_the_lowest_id() {
             let (c, projection) = (integers(random, n, d_head), integers(random, d_head, d_model));
             let logits = c.dot(&projection).dot(&w_u) + &b_u + 0.0; // exact, and no negative zero
             let k = random.usize(1..=5);
-            let (got, want) = on_every_backend!(|backend| decode(
-                backend,
-                slice::from_ref(&projection),
-                (&w_u, &b_u),
-                &single_vectors(&c),
-                k
-            )
-            .remove(0));
+            let (got, want) =
+                on_every_backend!(|backend| decode_one(backend, &projection, (&w_u, &b_u), &single_vectors(&c), k));
             for got in got {
                 assert_eq!(got, want);
             }
@@ -138,15 +136,8 @@ fn negative_zero_ties_with_zero() {
     let w_u = arr2(&[[-1.0, 1.0, -1.0, 1.0, 0.0, -1.0]]);
     let b_u = arr1(&[-0.0, -0.0, 0.0, 0.0, -0.0, -0.0]);
     let (c, projection) = (arr2(&[[0.0], [-0.0]]), arr2(&[[1.0]]));
-    let (got, want) = on_every_backend!(|backend| decode(
-        backend,
-        slice::from_ref(&projection),
-        (&w_u, &b_u),
-        &single_vectors(&c),
-        6
-    )
-    .remove(0)
-    .tokens);
+    let (got, want) =
+        on_every_backend!(|backend| decode_one(backend, &projection, (&w_u, &b_u), &single_vectors(&c), 6).tokens);
     assert_eq!(want, arr2(&[[0, 1, 2, 3, 4, 5], [0, 1, 2, 3, 4, 5]]));
     got.into_iter().for_each(|got| assert_eq!(got, want));
 }
