@@ -11,6 +11,8 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use attention_tokens::prelude::*;
+use rten_gemm::{GemmExecutor, GemmInT, GemmInputA, GemmInputB, GemmOptions, GemmOutT};
+use rten_tensor::NdTensorView;
 use serde_json::{Map, Value, json};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
@@ -46,8 +48,8 @@ fn main() -> Result<()> {
         "parameter_bytes": parameter_bytes,
         "lengths": rows,
         "all_heads": heads,
-        "gemm_gflops": gemm_gflops(),
-        "integer_gops": integer_gops()?,
+        "gemm_gflops": gemm_rate(GemmExecutor::<f32>::new(), (1.0, 2.0))?,
+        "integer_gops": gemm_rate(GemmExecutor::<u8, i8, i32>::new(), (1, 2))?,
         "read_gbs": read_gbs(),
         "peak_bytes": peak,
     });
@@ -155,58 +157,17 @@ fn peak_bytes() -> Option<u64> {
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kilobytes| 1024 * kilobytes)
 }
 
-/// The best rate of `gemm` in GFLOP/s, for a product of two 1024 × 1024 matrices with all threads.
-fn gemm_gflops() -> f64 {
+/// The best rate of `rten-gemm` in GFLOP/s or GOP/s, for a product of two packed 1024 × 1024 matrices with all threads.
+fn gemm_rate<A: GemmInT, B: GemmInT, C: GemmOutT>(gemm: GemmExecutor<A, B, C>, (a, b): (A, B)) -> Result<f64> {
     const N: usize = 1024;
-    let [a, b] = [1.0_f32, 2.0].map(|x| vec![x; N * N]);
-    let mut c = vec![0.0_f32; N * N];
-    let best = (0..40).map(|_| {
-        let start = Instant::now();
-        let n = N as isize;
-        // SAFETY: the pointers are to three separate N × N arrays with row stride N and column stride 1.
-        #[allow(unsafe_code)]
-        unsafe {
-            gemm::gemm(
-                N,
-                N,
-                N,
-                c.as_mut_ptr(),
-                n,
-                1,
-                false,
-                a.as_ptr(),
-                n,
-                1,
-                b.as_ptr(),
-                n,
-                1,
-                0.0,
-                1.0,
-                false,
-                false,
-                false,
-                gemm::Parallelism::Rayon(0),
-            );
-        }
-        black_box(&mut c);
-        start.elapsed().as_secs_f64()
-    });
-    2e-9 * (N as f64).powi(3) / best.fold(f64::INFINITY, f64::min)
-}
-
-/// The best rate of `rten-gemm` in GOP/s, for a product of two 1024 × 1024 matrices of 8-bit integers with all threads.
-fn integer_gops() -> Result<f64> {
-    use rten_gemm::{GemmExecutor, GemmInputA, GemmInputB, GemmOptions};
-    const N: usize = 1024;
-    let integers = GemmExecutor::<u8, i8, i32>::new();
-    let (a, b) = (vec![1_u8; N * N], vec![2_i8; N * N]);
-    let a = integers.prepack_a(rten_tensor::NdTensorView::from_data([N, N], a.as_slice()));
-    let b = integers.prepack_b(rten_tensor::NdTensorView::from_data([N, N], b.as_slice()));
-    let mut c = vec![0_i32; N * N];
+    let (a, b) = (vec![a; N * N], vec![b; N * N]);
+    let a = gemm.prepack_a(NdTensorView::from_data([N, N], a.as_slice()));
+    let b = gemm.prepack_b(NdTensorView::from_data([N, N], b.as_slice()));
+    let mut c = vec![C::default(); N * N];
     let mut best = f64::INFINITY;
     for _ in 0..40 {
         let start = Instant::now();
-        integers.gemm(&mut c, GemmInputA::Packed(&a), GemmInputB::Packed(&b), GemmOptions::default())?;
+        gemm.gemm(&mut c, GemmInputA::Packed(&a), GemmInputB::Packed(&b), GemmOptions::default())?;
         black_box(&mut c);
         best = best.min(start.elapsed().as_secs_f64());
     }

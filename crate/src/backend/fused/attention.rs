@@ -2,17 +2,23 @@
 
 use std::ops::Range;
 
-use ndarray::{ArrayView2, ArrayViewMut2, Axis, Dim, Ix2, Ix3, s};
+use ndarray::{ArrayView2, ArrayViewMut2, Axis, Dim, Ix2, Ix3};
 use rayon::prelude::*;
+use rten_gemm::{GemmInputB, PackedBMatrix};
 use rten_simd::SimdOp;
+use rten_tensor::{Matrix, MatrixLayout};
 use rten_vecmath::Softmax;
 
-use super::{gemm, split};
+use super::gemm::{self, COLUMNS_PER_TASK, ROWS_PER_TASK};
+use super::split;
 use crate::backend::AttentionOutput;
 use crate::memory::HostArray;
 
-/// Queries per task. Keys after a block's last query are skipped, which saves almost half of the work of a long prompt.
-const QUERIES_PER_TASK: usize = 128;
+/// Queries per task.
+const QUERIES_PER_TASK: usize = ROWS_PER_TASK;
+/// Keys per product. Strips of keys after a block's last query are skipped, which saves almost half of the work of a
+/// long prompt.
+const KEYS_PER_STRIP: usize = COLUMNS_PER_TASK;
 
 /// See [`Backend::attention`](crate::backend::Backend::attention).
 /// Shape: `q`, `k`, `v` each `[rows, n_heads d_head]` → `z` the same, `pattern` each `[n_heads, query_pos, key_pos]`.
@@ -25,18 +31,19 @@ pub(super) fn attention(
     let uninitialized = |rows: &Range<usize>| HostArray::from_pool(Dim((n_heads, rows.len(), rows.len())));
     let mut pattern: Vec<HostArray<Ix3>> = prompts.iter().filter(|_| keep_pattern).map(uninitialized).collect();
     let mut z = HostArray::from_pool(q.raw_dim());
+    let d_head = q.ncols() / n_heads;
 
     let mut tasks = Vec::new();
     let mut patterns = pattern.iter_mut();
     for (rows, z) in prompts.iter().zip(split(z.view_mut(), Axis(0), prompts.iter().map(Range::len))) {
-        let mut pattern = patterns.next().map(|pattern| split_by_block(pattern).into_iter());
-        let heads = split(z, Axis(1), (0..n_heads).map(|_| q.ncols() / n_heads)); // each [pos, d_head]
-        for (block, z) in query_blocks(n_heads, rows.len()).zip(heads.into_iter().flat_map(split_queries)) {
-            let pattern = pattern.as_mut().and_then(Iterator::next);
-            tasks.push((block.scores([q, k], n_heads, rows), block.visible(v, n_heads, rows), z, pattern));
-        }
+        let mut pattern = patterns.next().map(|pattern| pattern.outer_iter_mut());
+        let heads = split(z, Axis(1), (0..n_heads).map(|_| d_head)); // each [pos, d_head]
+        tasks.extend(heads.into_iter().enumerate().map(|(head, z)| {
+            let [q, k, v] = [q, k, v].map(|x| head_block(x, n_heads, head, rows));
+            (q, k, v, z, pattern.as_mut().and_then(Iterator::next))
+        }));
     }
-    tasks.into_par_iter().for_each(|(scores, v, z, pattern)| scores.attend(v, z, pattern));
+    tasks.into_par_iter().for_each(|(q, k, v, z, pattern)| attend(q, k, v, z, pattern));
     AttentionOutput { z, pattern: pattern.into_iter().map(HostArray::into).collect() }
 }
 
@@ -51,97 +58,101 @@ pub(crate) fn attn_scores(
     let mut scores = HostArray::from_pool(Dim((n_heads, rows.len(), rows.len())));
     // On one thread: a cache computes scores while holding a lock, and a thread that waits inside rayon may steal a
     // task that wants the same lock.
-    for (block, mut scores) in query_blocks(n_heads, rows.len()).zip(split_by_block(&mut scores)) {
-        block.scores([q, k], n_heads, &rows).compute_into(scores.slice_mut(s![.., ..block.queries.end]));
-        for (query, mut row) in block.queries.zip(scores.rows_mut()) {
-            row.slice_mut(s![query + 1..]).fill(f32::NEG_INFINITY);
+    for (head, mut scores) in scores.outer_iter_mut().enumerate() {
+        let [q, k] = [q, k].map(|x| head_block(x, n_heads, head, &rows));
+        let keys = pack_strips(k, |strip| strip.transposed());
+        for (index, mut scores) in scores.axis_chunks_iter_mut(Axis(0), QUERIES_PER_TASK).enumerate() {
+            let first = index * QUERIES_PER_TASK;
+            compute_scores(q, &keys, first, scores.view_mut());
+            for (query, mut row) in (first..).zip(scores.rows_mut()) {
+                row.as_slice_mut().expect("a row is contiguous")[query + 1..].fill(f32::NEG_INFINITY);
+            }
         }
     }
     scores
 }
 
-/// A range of one head's queries.
-struct QueryBlock {
-    head: usize,
-    queries: Range<usize>,
+/// One prompt's rows and one head's columns. Shape: `[rows, n_heads d_head]` → `[pos, d_head]`.
+fn head_block<'a>(x: ArrayView2<'a, f32>, n_heads: usize, head: usize, rows: &Range<usize>) -> Matrix<'a> {
+    let d_head = x.ncols() / n_heads;
+    gemm::tensor(x).slice((rows.clone(), head * d_head..(head + 1) * d_head))
 }
 
-/// The blocks of a prompt, head by head.
-fn query_blocks(n_heads: usize, pos: usize) -> impl Iterator<Item = QueryBlock> {
-    let starts = move || (0..pos).step_by(QUERIES_PER_TASK);
-    let block = move |head, start| QueryBlock { head, queries: start..(start + QUERIES_PER_TASK).min(pos) };
-    (0..n_heads).flat_map(move |head| starts().map(move |start| block(head, start)))
+/// Packs keys or values, a strip of [`KEYS_PER_STRIP`] at a time.
+/// Shape: `x [pos, d_head]` → each what `factor` makes of `[up to KEYS_PER_STRIP, d_head]`.
+fn pack_strips<'a>(x: Matrix<'a>, factor: impl Fn(Matrix<'a>) -> Matrix<'a>) -> Vec<PackedBMatrix<f32>> {
+    let pos = x.rows();
+    let strip = |start: usize| x.slice((start..(start + KEYS_PER_STRIP).min(pos), ..));
+    (0..pos).step_by(KEYS_PER_STRIP).map(|start| gemm::pack(factor(strip(start)))).collect()
 }
 
-/// Splits the rows of one head into its [`query_blocks`]. Shape: `[pos, columns]` → each `[queries, columns]`.
-fn split_queries(x: ArrayViewMut2<'_, f32>) -> Vec<ArrayViewMut2<'_, f32>> {
-    let sizes: Vec<usize> = query_blocks(1, x.nrows()).map(|block| block.queries.len()).collect();
-    split(x, Axis(0), sizes.into_iter())
+/// Attention of one head in one prompt. Writes `z`, and the pattern if there is an array for it.
+/// Shape: `q`, `k`, `v`, `z` each `[pos, d_head]`, `pattern [query_pos, key_pos]`.
+fn attend(q: Matrix, k: Matrix, v: Matrix, z: ArrayViewMut2<f32>, pattern: Option<ArrayViewMut2<f32>>) {
+    let keys = pack_strips(k, |strip| strip.transposed()); // each [d_head, keys]
+    let values = pack_strips(v, |strip| strip); // each [keys, d_head]
+    let blocks = |x| split(x, Axis(0), block_sizes(q.rows()));
+    let mut patterns = pattern.map(|pattern| blocks(pattern).into_iter());
+    let blocks = blocks(z).into_iter().map(|z| (z, patterns.as_mut().and_then(Iterator::next)));
+    blocks.collect::<Vec<_>>().into_par_iter().enumerate().for_each(|(index, (z, pattern))| {
+        attend_block(q, &keys, &values, index * QUERIES_PER_TASK, z, pattern);
+    });
 }
 
-/// Splits a pattern or scores into [`query_blocks`].
-/// Shape: `[n_heads, query_pos, key_pos]` → each `[queries, key_pos]`.
-fn split_by_block(by_head: &mut HostArray<Ix3>) -> Vec<ArrayViewMut2<'_, f32>> {
-    by_head.outer_iter_mut().flat_map(split_queries).collect()
+/// The sizes of the blocks of queries.
+fn block_sizes(pos: usize) -> impl Iterator<Item = usize> {
+    (0..pos).step_by(QUERIES_PER_TASK).map(move |start| QUERIES_PER_TASK.min(pos - start))
 }
 
-impl QueryBlock {
-    /// The block's queries, and the keys up to its last query.
-    /// Shape: `q`, `k` each `[rows, n_heads d_head]` → `[queries, d_head]`, `[keys, d_head]`.
-    fn scores<'a>(&self, [q, k]: [ArrayView2<'a, f32>; 2], n_heads: usize, rows: &Range<usize>) -> BlockScores<'a> {
-        let queries = self.queries.clone();
-        let q = self.head_columns(q, n_heads, rows).slice_move(s![queries.clone(), ..]);
-        BlockScores { q, k: self.visible(k, n_heads, rows), first_query: queries.start }
+/// [`attend`] for the block of queries that begins at `first`.
+/// Shape: `q [pos, d_head]`, `z [queries, d_head]`, `pattern [queries, key_pos]`.
+fn attend_block(
+    q: Matrix,
+    keys: &[PackedBMatrix<f32>],
+    values: &[PackedBMatrix<f32>],
+    first: usize,
+    mut z: ArrayViewMut2<f32>,
+    mut pattern: Option<ArrayViewMut2<f32>>,
+) {
+    let (queries, pos) = (z.nrows(), q.rows());
+    let mut scratch = HostArray::from_pool(Dim(if pattern.is_none() { (queries, pos) } else { (0, 0) }));
+    let mut pattern = pattern.as_mut().map_or_else(|| scratch.view_mut(), |pattern| pattern.view_mut());
+    compute_scores(q, keys, first, pattern.view_mut());
+    for (query, mut row) in (first..).zip(pattern.rows_mut()) {
+        let (visible, masked) = row.as_slice_mut().expect("a row is contiguous").split_at_mut(query + 1);
+        Softmax::new_mut(visible).dispatch();
+        masked.fill(0.0);
     }
-
-    /// The keys or values up to the block's last query. Shape: `[rows, n_heads d_head]` → `[keys, d_head]`.
-    fn visible<'a>(&self, x: ArrayView2<'a, f32>, n_heads: usize, rows: &Range<usize>) -> ArrayView2<'a, f32> {
-        self.head_columns(x, n_heads, rows).slice_move(s![..self.queries.end, ..])
+    let pattern = gemm::tensor(pattern.view());
+    let mut product = HostArray::from_pool(z.raw_dim());
+    let y = product.as_slice_mut().expect("a new matrix is contiguous");
+    for (index, values) in values[..visible_strips(first + queries)].iter().enumerate() {
+        let start = index * KEYS_PER_STRIP;
+        let pattern = pattern.slice((.., start..start + values.rows()));
+        gemm::matmul_into(pattern, GemmInputB::Packed(values), y, index > 0); // [queries, keys] × [keys, d_head]
     }
-
-    /// One prompt's rows and one head's columns. Shape: `[rows, n_heads d_head]` → `[pos, d_head]`.
-    fn head_columns<'a>(&self, x: ArrayView2<'a, f32>, n_heads: usize, rows: &Range<usize>) -> ArrayView2<'a, f32> {
-        let d_head = x.ncols() / n_heads;
-        x.slice_move(s![rows.clone(), self.head * d_head..(self.head + 1) * d_head])
-    }
+    z.assign(&product);
 }
 
-/// The attention scores of a block, `q kᵀ / √d_head`.
-struct BlockScores<'a> {
-    /// Shape: `[queries, d_head]`.
-    q: ArrayView2<'a, f32>,
-    /// Shape: `[keys, d_head]`.
-    k: ArrayView2<'a, f32>,
-    first_query: usize,
+/// The number of strips that have the keys before `end`.
+fn visible_strips(end: usize) -> usize {
+    end.div_ceil(KEYS_PER_STRIP)
 }
 
-impl BlockScores<'_> {
-    /// Writes the scores of all cells, including those to be masked. Shape: → `scores [queries, keys]`.
-    fn compute_into(&self, scores: ArrayViewMut2<f32>) {
-        let d_head = self.q.ncols() as f32;
-        gemm::matmul(1.0 / d_head.sqrt(), self.q, self.k.t(), scores); // [queries, d_head] × [d_head, keys]
-    }
-
-    /// Writes `z`, and the pattern if there is an array for it.
-    /// Shape: `v [keys, d_head]` → `z [queries, d_head]`, `pattern [queries, key_pos]`.
-    fn attend(&self, v: ArrayView2<f32>, z: ArrayViewMut2<f32>, mut pattern: Option<ArrayViewMut2<f32>>) {
-        let keys = self.k.nrows();
-        let mut scratch = HostArray::from_pool(Dim(if pattern.is_none() { (z.nrows(), keys) } else { (0, 0) }));
-        let mut pattern = match &mut pattern {
-            Some(pattern) => {
-                let (visible, mut masked) = pattern.view_mut().split_at(Axis(1), keys);
-                masked.fill(0.0);
-                visible
-            }
-            None => scratch.view_mut(),
-        }; // [queries, keys]
-        self.compute_into(pattern.view_mut());
-        for (index, mut row) in pattern.rows_mut().into_iter().enumerate() {
-            let (visible, masked) =
-                row.as_slice_mut().expect("a row is contiguous").split_at_mut(self.first_query + index + 1);
-            Softmax::new_mut(visible).dispatch();
-            masked.fill(0.0);
+/// The attention scores `q kᵀ / √d_head` of the queries from `first` on, in every strip that they see. Scores of later
+/// keys in these strips are computed too, and are to be masked.
+/// Shape: `q [pos, d_head]`, `keys` each `[d_head, up to KEYS_PER_STRIP]` → `scores [queries, key_pos]`.
+fn compute_scores(q: Matrix, keys: &[PackedBMatrix<f32>], first: usize, mut scores: ArrayViewMut2<f32>) {
+    let end = first + scores.nrows();
+    let scale = 1.0 / (q.cols() as f32).sqrt();
+    let q = q.slice((first..end, ..));
+    for (index, keys) in keys[..visible_strips(end)].iter().enumerate() {
+        let mut product = gemm::new_product();
+        let product = gemm::matmul(scale, q, GemmInputB::Packed(keys), &mut product); // [queries, d_head] × [d_head, keys]
+        let start = index * KEYS_PER_STRIP;
+        for (mut row, product) in scores.rows_mut().into_iter().zip(product.chunks_exact(keys.cols())) {
+            let row = row.as_slice_mut().expect("a row is contiguous");
+            row[start..start + keys.cols()].copy_from_slice(product);
         }
-        gemm::matmul(1.0, pattern.view(), v, z); // [queries, keys] × [keys, d_head]
     }
 }

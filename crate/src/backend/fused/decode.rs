@@ -4,10 +4,12 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use ndarray::{Array1, Array2, ArrayView2, Axis, CowArray, Dim};
+use ndarray::{Array1, Array2, ArrayView2, Axis, Dim};
 use rayon::prelude::*;
+use rten_gemm::GemmInputB;
 
 use super::int8::{Candidates, Int8Gemm, Screen, norm};
+use super::packed::STRIP_WIDTH;
 use super::{FusedLinear, gemm};
 use crate::decode::{TopTokens, TopTokensBuilder, Vectors};
 use crate::memory::HostArray;
@@ -75,12 +77,13 @@ impl FusedUnembed {
     /// `None` if a weight is not finite.
     fn screen(&self, int8: &Int8Gemm) -> Option<&Screen> {
         let init = || {
-            let (d_model, d_vocab) = self.linear().w.dim();
             if !self.bias().iter().all(|b| b.is_finite()) {
                 return None;
             }
-            let panels: Vec<ArrayView2<f32>> = self.linear().w.panels().collect();
-            Screen::new(int8, d_model, d_vocab, |index| CowArray::from(panels[index]), |_| 0.0)
+            let (d_vocab, d_model) = self.w_u_t.dim();
+            let strips: Vec<ArrayView2<f32>> = self.w_u_t.axis_chunks_iter(Axis(0), STRIP_WIDTH).collect();
+            let strip = |index: usize| strips[index].t().as_standard_layout().into_owned();
+            Screen::new(int8, d_model, d_vocab, strip, |_| 0.0)
         };
         get_or_init_unlocked(&self.screen, init).as_ref()
     }
@@ -144,16 +147,17 @@ impl DecodeTable {
             return None;
         }
         let init = || {
-            let panels: Vec<ArrayView2<f32>> = unembed.linear().w.panels().collect();
-            let panel = |index: usize| {
-                let mut product = Array2::zeros((d_head, panels[index].ncols()));
-                gemm::matmul(1.0, self.p.view(), panels[index], product.view_mut()); // [d_head, width]
-                CowArray::from(product)
+            let strip = |index: usize| {
+                let strip = &unembed.linear().w.strips()[index];
+                let mut product = Array2::zeros((d_head, strip.cols()));
+                let values = product.as_slice_mut().expect("a new matrix is contiguous");
+                gemm::matmul_into(gemm::tensor(self.p.view()), GemmInputB::Packed(strip), values, false); // [d_head, width]
+                product
             };
             // The rounding error of a sum of n float products is below n ε times the sum of their magnitudes. Here two
             // sums are rounded: P W_U (d_model products) and c P (d_head products). By Cauchy-Schwarz, relative to ‖c‖:
             let relative_error = 1.01 * f64::from(f32::EPSILON) * (d_model + d_head) as f64 * norm(&self.p);
-            Screen::new(int8, d_head, unembed.d_vocab(), panel, |token| relative_error * w_u.norm(token))
+            Screen::new(int8, d_head, unembed.d_vocab(), strip, |token| relative_error * w_u.norm(token))
         };
         get_or_init_unlocked(&self.p_w_u, init).as_ref()
     }
@@ -169,7 +173,9 @@ pub(super) fn decode(vectors: &Vectors, table: &DecodeTable, unembed: &FusedUnem
         let c = vectors.compute(start..(start + VECTORS_PER_PASS).min(vectors.len()));
         let c = c.view(); // [vectors, d_head]
         let mut r = HostArray::from_pool(Dim((c.nrows(), table.p.ncols())));
-        gemm::matmul(1.0, c, table.p.view(), r.view_mut()); // [vectors, d_model]
+        let values = r.as_slice_mut().expect("a new matrix is contiguous");
+        let p = GemmInputB::Unpacked(gemm::tensor(table.p.view()));
+        gemm::matmul_into(gemm::tensor(c), p, values, false); // [vectors, d_model]
         let candidates = candidates(int8, c, r.view(), table, unembed, top.n_ranked());
         let rank = |(candidates, r): (Candidates, &[f32])| {
             let mut ranked = TopTokensBuilder::new(1, k, bias.len());

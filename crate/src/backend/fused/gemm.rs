@@ -1,53 +1,62 @@
-//! The one call into the crate `gemm`, behind a safe function.
+//! Float products, by the crate `rten-gemm`.
+//!
+//! `rten-gemm` splits a product among threads if it has more than 64 rows or more than 128 columns. The products here
+//! are smaller, or their callers expect it. It never splits the sum of a value, so results do not depend on threads.
 
-use ndarray::{ArrayView2, ArrayViewMut2};
+use std::mem::MaybeUninit;
 
-/// Tells `gemm` not to pack the left factor of a product on one thread: [packed weights](super::packed) are contiguous
-/// already, so another copy would only cost time. The setting is global to the process; results do not depend on it.
-pub(super) fn disable_lhs_packing() {
-    gemm::set_lhs_packing_threshold_single_thread(usize::MAX); // gemm clamps it to its maximum
+use ndarray::ArrayView2;
+use rten_gemm::{GemmExecutor, GemmInputA, GemmInputB, GemmOptions, GemmUninitOptions, PackedBMatrix};
+use rten_tensor::{Matrix, MatrixLayout, NdTensorView};
+
+/// The most rows of a product that one thread computes.
+pub(super) const ROWS_PER_TASK: usize = 64;
+/// The most columns of a product that one thread computes.
+pub(super) const COLUMNS_PER_TASK: usize = 128;
+
+/// Matrix products of floats. Making one costs nothing: it only picks the kernel for this processor.
+type FloatGemm = GemmExecutor<f32>;
+
+/// Memory for the product of one task, not initialized.
+pub(super) type Product = [MaybeUninit<f32>; ROWS_PER_TASK * COLUMNS_PER_TASK];
+
+/// New memory for the product of one task.
+pub(super) const fn new_product() -> Product {
+    [MaybeUninit::uninit(); ROWS_PER_TASK * COLUMNS_PER_TASK]
 }
 
-/// `y = scale · x w` on the calling thread, for any strides.
-/// Shape: `x [rows, inner]`, `w [inner, columns]`, `y [rows, columns]`.
-#[allow(unsafe_code)]
-pub(super) fn matmul(scale: f32, x: ArrayView2<f32>, w: ArrayView2<f32>, mut y: ArrayViewMut2<f32>) {
-    let ((rows, inner), columns) = (x.dim(), w.ncols());
-    assert_eq!(w.nrows(), inner, "the factors' inner sizes");
-    assert_eq!(y.dim(), (rows, columns), "the product's shape");
-    if inner == 0 {
-        y.fill(0.0);
-        return;
+/// The same matrix for `rten-gemm`; it must be contiguous, row by row or column by column.
+/// Shape: `[rows, columns]` → the same.
+pub(super) fn tensor(x: ArrayView2<'_, f32>) -> Matrix<'_> {
+    let (shape, by_row) = ([x.nrows(), x.ncols()], x.is_standard_layout());
+    let values = if by_row { x.to_slice() } else { x.reversed_axes().to_slice() }.expect("the matrix is contiguous");
+    if by_row {
+        NdTensorView::from_data(shape, values)
+    } else {
+        NdTensorView::from_data([shape[1], shape[0]], values).transposed()
     }
-    let (x_strides, w_strides) = ([x.strides()[0], x.strides()[1]], [w.strides()[0], w.strides()[1]]);
-    let y_strides = [y.strides()[0], y.strides()[1]];
-    // gemm reads SIMD vectors along the first axis of its left factor, so it computes yᵀ = wᵀ xᵀ: the weights are the
-    // left factor, and their rows are contiguous.
-    //
-    // SAFETY: pointers and strides are those of views whose shapes were just checked against each other, so every
-    // index below these sizes is inside its view. `y` is borrowed mutably, so it overlaps neither factor, and
-    // `read_dst = false` keeps gemm from reading it.
-    unsafe {
-        gemm::gemm(
-            columns,
-            rows,
-            inner,
-            y.as_mut_ptr(),
-            y_strides[0],
-            y_strides[1],
-            false,
-            w.as_ptr(),
-            w_strides[0],
-            w_strides[1],
-            x.as_ptr(),
-            x_strides[0],
-            x_strides[1],
-            0.0,
-            scale,
-            false,
-            false,
-            false,
-            gemm::Parallelism::None,
-        );
-    }
+}
+
+/// Packs a right factor as the kernel reads it. Shape: `w [inner, columns]`, not empty.
+pub(super) fn pack(w: Matrix) -> PackedBMatrix<f32> {
+    FloatGemm::new().prepack_b(w)
+}
+
+/// `scale · x w`, written into the beginning of `product`.
+/// Shape: `x [rows, inner]`, `w [inner, columns]` → `[rows · columns]`, row by row.
+pub(super) fn matmul<'a>(
+    scale: f32,
+    x: Matrix,
+    w: GemmInputB<f32>,
+    product: &'a mut [MaybeUninit<f32>],
+) -> &'a mut [f32] {
+    let options = GemmUninitOptions { alpha: scale, bias: None, a_quant: None, b_quant: None };
+    let product = &mut product[..x.rows() * w.cols()];
+    FloatGemm::new().gemm_uninit(product, GemmInputA::Unpacked(x), w, options).expect("the shapes fit each other")
+}
+
+/// `y = x w`, or `y += x w` if `add` is set. Shape: `x [rows, inner]`, `w [inner, columns]`, `y [rows · columns]`.
+pub(super) fn matmul_into(x: Matrix, w: GemmInputB<f32>, y: &mut [f32], add: bool) {
+    let options = GemmOptions { beta: f32::from(u8::from(add)), ..GemmOptions::default() };
+    FloatGemm::new().gemm(y, GemmInputA::Unpacked(x), w, options).expect("the shapes fit each other");
 }

@@ -1,7 +1,7 @@
 //! The CPU backend, with fused operations.
 //!
-//! Matrix products use the crate `gemm` on [packed weights](packed), element-wise operations use SIMD (`rten-vecmath`),
-//! and rayon spreads both over all processors.
+//! Matrix products use `rten-gemm` on [packed weights](packed), element-wise operations use SIMD (`rten-vecmath`), and
+//! rayon spreads both over all processors.
 //!
 //! Work is split by shapes alone, and one thread computes each piece, so results are bit-identical for any number of
 //! threads.
@@ -44,7 +44,6 @@ impl Drop for Fused {
 
 impl Fused {
     pub(crate) fn new() -> Self {
-        gemm::disable_lhs_packing();
         Self(())
     }
 }

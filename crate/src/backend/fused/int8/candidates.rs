@@ -2,13 +2,13 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::super::packed::PANEL_WIDTH;
+use super::super::packed::STRIP_WIDTH;
 use super::quantize::VectorParams;
 
-/// Panels whose products are in memory at a time.
-pub(super) const PANELS_PER_BLOCK: usize = 4;
+/// Strips whose products are in memory at a time.
+pub(super) const STRIPS_PER_BLOCK: usize = 2;
 /// Tokens whose products are in memory at a time.
-pub(super) const TOKENS_PER_BLOCK: usize = PANELS_PER_BLOCK * PANEL_WIDTH;
+pub(super) const TOKENS_PER_BLOCK: usize = STRIPS_PER_BLOCK * STRIP_WIDTH;
 /// Tokens whose upper bounds are compared together, so that chunks without a candidate are skipped.
 const CHUNK: usize = 64;
 /// A list of this length is pruned. If more than half of it remains, the bounds rule out too little to be useful.

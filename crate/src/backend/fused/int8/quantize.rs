@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use rten_gemm::{GemmExecutor, PackedAMatrix};
 use rten_tensor::NdTensorView;
 
-use super::super::packed::PANEL_WIDTH;
+use super::super::packed::STRIP_WIDTH;
 
 /// Matrix products of unsigned and signed 8-bit integers, summed in 32 bits.
 pub(crate) type Int8Gemm = GemmExecutor<u8, i8, i32>;
@@ -85,14 +85,14 @@ impl ColumnParams {
     }
 }
 
-/// Quantizes the columns of a panel.
+/// Quantizes the columns of a strip.
 pub(super) struct QuantizeColumns<'a> {
-    /// Shape: `[inner, up to PANEL_WIDTH]`.
-    pub(super) panel: ArrayView2<'a, f32>,
-    /// The quantized panel; its rows are `stride` integers apart.
+    /// Shape: `[inner, up to STRIP_WIDTH]`.
+    pub(super) strip: ArrayView2<'a, f32>,
+    /// The quantized strip; its rows are `stride` integers apart.
     pub(super) q: &'a mut [i8],
     pub(super) stride: usize,
-    /// `scale`, `error` and `norm`. Shape: each `[up to PANEL_WIDTH]`.
+    /// `scale`, `error` and `norm`. Shape: each `[up to STRIP_WIDTH]`.
     pub(super) params: [&'a mut [f32]; 3],
 }
 
@@ -101,33 +101,33 @@ impl pulp::WithSimd for QuantizeColumns<'_> {
 
     #[inline(always)]
     fn with_simd<S: pulp::Simd>(self, _: S) {
-        let Self { panel, q, stride, params: [scale, error, norm] } = self;
+        let Self { strip, q, stride, params: [scale, error, norm] } = self;
         // Loops of a constant length, which the compiler vectorizes.
         let padded = |values: ArrayView1<'_, f32>| {
-            let mut padded = [0.0_f32; PANEL_WIDTH];
-            padded[..values.len()].copy_from_slice(values.to_slice().expect("a row of a panel is contiguous"));
+            let mut padded = [0.0_f32; STRIP_WIDTH];
+            padded[..values.len()].copy_from_slice(values.to_slice().expect("a row of a strip is contiguous"));
             padded
         };
-        let mut largest = [0.0_f32; PANEL_WIDTH];
-        for values in panel.outer_iter() {
+        let mut largest = [0.0_f32; STRIP_WIDTH];
+        for values in strip.outer_iter() {
             largest.iter_mut().zip(padded(values)).for_each(|(largest, w)| *largest = largest.max(w.abs()));
         }
         let scales = largest.map(|largest| largest / MAX_QUANTIZED);
         let inverse_scales = scales.map(|scale| if scale > 0.0 { 1.0 / scale } else { 0.0 });
-        let (mut squared_errors, mut squared_norms) = ([0.0_f64; PANEL_WIDTH], [0.0_f64; PANEL_WIDTH]);
-        for (values, q) in panel.outer_iter().zip(q.chunks_mut(stride)) {
+        let (mut squared_errors, mut squared_norms) = ([0.0_f64; STRIP_WIDTH], [0.0_f64; STRIP_WIDTH]);
+        for (values, q) in strip.outer_iter().zip(q.chunks_mut(stride)) {
             let w = padded(values);
-            let mut quantized = [0.0_f32; PANEL_WIDTH];
-            for at in 0..PANEL_WIDTH {
+            let mut quantized = [0.0_f32; STRIP_WIDTH];
+            for at in 0..STRIP_WIDTH {
                 quantized[at] = (w[at] * inverse_scales[at]).round_ties_even().clamp(-MAX_QUANTIZED, MAX_QUANTIZED);
             }
-            for at in 0..PANEL_WIDTH {
+            for at in 0..STRIP_WIDTH {
                 let dequantized = f64::from(quantized[at]) * f64::from(scales[at]);
                 let error = f64::from(w[at]) - dequantized;
                 squared_errors[at] += error * error;
                 squared_norms[at] += dequantized * dequantized;
             }
-            q.iter_mut().zip(&quantized[..panel.ncols()]).for_each(|(q, quantized)| *q = *quantized as i8);
+            q.iter_mut().zip(&quantized[..strip.ncols()]).for_each(|(q, quantized)| *q = *quantized as i8);
         }
         scale.iter_mut().zip(scales).for_each(|(to, scale)| *to = scale);
         error.iter_mut().zip(squared_errors).for_each(|(to, square)| *to = round_up(square.sqrt()));

@@ -3,15 +3,15 @@
 
 use std::ops::Range;
 
-use ndarray::{Array2, ArrayView2, Axis, CowArray, Ix2, s};
+use ndarray::{Array2, ArrayView2, Axis};
 use rayon::prelude::*;
 use rten_gemm::{GemmInputA, GemmInputB, GemmOptions, PackedBMatrix};
 use rten_tensor::NdTensorView;
 
-use super::super::gemm;
-use super::super::packed::{PANEL_WIDTH, PackedMatrix};
+use super::super::gemm::{self, ROWS_PER_TASK};
+use super::super::packed::{PackedMatrix, STRIP_WIDTH};
 use super::candidates::{
-    CandidateList, Candidates, PANELS_PER_BLOCK, Products, ScanLogits, SharedBound, TOKENS_PER_BLOCK,
+    CandidateList, Candidates, Products, STRIPS_PER_BLOCK, ScanLogits, SharedBound, TOKENS_PER_BLOCK,
 };
 use super::quantize::{
     ColumnParams, Int8Gemm, QuantizeColumns, QuantizedVectors, ROUNDING, VECTORS_PER_BLOCK, VectorParams, norm,
@@ -31,15 +31,15 @@ pub(crate) struct Screen {
 }
 
 impl Screen {
-    /// Quantizes a matrix, which arrives panel by panel. `None` if a weight is not finite.
+    /// Quantizes a matrix, which arrives strip by strip. `None` if a weight is not finite.
     ///
     /// `extra_error(token)` is added to the error bound of a column, for a matrix that is rounded itself.
-    /// Shape: `panel(i) [inner, up to PANEL_WIDTH]`.
-    pub(crate) fn new<'a>(
+    /// Shape: `strip(i) [inner, up to STRIP_WIDTH]`.
+    pub(crate) fn new(
         int8: &Int8Gemm,
         inner: usize,
         d_vocab: usize,
-        panel: impl Fn(usize) -> CowArray<'a, f32, Ix2> + Sync,
+        strip: impl Fn(usize) -> Array2<f32> + Sync,
         extra_error: impl Fn(usize) -> f64 + Sync,
     ) -> Option<Self> {
         let arch = pulp::Arch::new();
@@ -48,10 +48,10 @@ impl Screen {
             let tokens = TOKENS_PER_BLOCK.min(d_vocab - first);
             let mut q = vec![0; inner * tokens]; // [inner, tokens]
             let mut columns = ColumnParams::zeros(tokens);
-            for (index, start) in (0..tokens).step_by(PANEL_WIDTH).enumerate() {
-                let panel = panel(first / PANEL_WIDTH + index);
-                let params = columns.range_mut(start..start + panel.ncols());
-                arch.dispatch(QuantizeColumns { panel: panel.view(), q: &mut q[start..], stride: tokens, params });
+            for (index, start) in (0..tokens).step_by(STRIP_WIDTH).enumerate() {
+                let strip = strip(first / STRIP_WIDTH + index);
+                let params = columns.range_mut(start..start + strip.ncols());
+                arch.dispatch(QuantizeColumns { strip: strip.view(), q: &mut q[start..], stride: tokens, params });
             }
             for (index, (error, norm)) in columns.error.iter_mut().zip(&columns.norm).enumerate() {
                 let rounding = ROUNDING * (f64::from(*norm) + f64::from(*error));
@@ -122,22 +122,30 @@ impl Screen {
         let relative_error = 1.01 * f32::EPSILON * w.dim().0 as f32 + ROUNDING as f32;
         let params = x.outer_iter().map(|x| VectorParams { scale: 0.0, relative_error, norm: round_up(norm(x)) });
         let params: Vec<VectorParams> = params.collect();
-        let panels: Vec<ArrayView2<f32>> = w.panels().collect();
         let rows_per_block = params.len().clamp(1, VECTORS_PER_BLOCK);
         let scratch = || Array2::zeros((rows_per_block, TOKENS_PER_BLOCK));
         self.scan(&params, rows_per_block, bias, k, scratch, |block, index, products, scan_row| {
             // [rows, inner]
             let x = x.axis_chunks_iter(Axis(0), rows_per_block).nth(index).expect("a block of vectors");
-            let mut width = 0;
-            for panel in &panels[block * PANELS_PER_BLOCK..((block + 1) * PANELS_PER_BLOCK).min(panels.len())] {
-                let end = width + panel.ncols();
-                gemm::matmul(1.0, x, *panel, products.slice_mut(s![..x.nrows(), width..end]));
-                width = end;
+            let strips = w.strips().chunks(STRIPS_PER_BLOCK).nth(block).expect("a block of strips");
+            for (strip, mut products) in strips.iter().zip(products.axis_chunks_iter_mut(Axis(1), STRIP_WIDTH)) {
+                for (x, mut products) in x
+                    .axis_chunks_iter(Axis(0), ROWS_PER_TASK)
+                    .zip(products.axis_chunks_iter_mut(Axis(0), ROWS_PER_TASK))
+                {
+                    let mut product = gemm::new_product();
+                    let product = gemm::matmul(1.0, gemm::tensor(x), GemmInputB::Packed(strip), &mut product);
+                    for (mut row, product) in products.rows_mut().into_iter().zip(product.chunks_exact(strip.cols())) {
+                        row.as_slice_mut().expect("a piece of a row is contiguous")[..strip.cols()]
+                            .copy_from_slice(product);
+                    }
+                }
             }
-            let [_, error, norm] = self.columns.range(self.tokens(block));
+            let tokens = self.tokens(block);
+            let [_, error, norm] = self.columns.range(tokens.clone());
             let error: Vec<f32> = error.iter().map(|error| error * relative_error).collect();
             for (row, products) in products.outer_iter().take(x.nrows()).enumerate() {
-                let products = &products.to_slice().expect("a row is contiguous")[..width];
+                let products = &products.to_slice().expect("a row is contiguous")[..tokens.len()];
                 scan_row(row, Products::Floats(products), &error, norm);
             }
         })
@@ -210,6 +218,8 @@ impl Screen {
 
 #[cfg(test)]
 mod tests {
+    use ndarray::s;
+
     use super::*;
 
     /// Checks that the two best tokens of each vector are candidates, and returns the number of candidates of each.
@@ -245,8 +255,8 @@ mod tests {
         let logits = x.mapv(f64::from).dot(&w.mapv(f64::from)) + &ndarray::arr1(&bias).mapv(f64::from);
 
         let (int8, packed) = (Int8Gemm::new(), PackedMatrix::new(w.view()));
-        let panels: Vec<ArrayView2<f32>> = packed.panels().collect();
-        let screen = Screen::new(&int8, inner, d_vocab, |index| CowArray::from(panels[index]), |_| 0.0).unwrap();
+        let strips: Vec<ArrayView2<f32>> = w.axis_chunks_iter(Axis(1), STRIP_WIDTH).collect();
+        let screen = Screen::new(&int8, inner, d_vocab, |index| strips[index].to_owned(), |_| 0.0).unwrap();
         let many = check(&screen.candidates(&int8, x.view(), &bias, 2), &logits);
         let few = check(&screen.candidates_by_floats(&packed, x.view(), &bias, 2), &logits);
         assert!(many.iter().all(|&number| number > 100), "{many:?}");
