@@ -21,10 +21,12 @@
 //! | run it | [`Gpt2::forward`], [`Gpt2::run_with_cache`], [`RunOptions`], [`Activation`] |
 //! | read its weights | [`Gpt2::weights`], [`Gpt2::w_v`], [`Gpt2::w_o`], [`Weights`], [`Gpt2Config`] |
 //! | decode a head | [`head_data`], [`layer_data`], [`all_heads_data`], [`Projection`], [`unique_index_pattern`] |
+//! | ask what writes a logit | [`ActivationCache::logit_lens`], [`ActivationCache::logit_attrs`], [`ActivationCache::head_logit_attrs`], [`ResidualStack`], [`Gpt2::loss`] |
 //! | draw it | [`mod@notebook`]: the original notebook's functions, and more; [`Figure`], [`Theme`], [`ColorScale`] |
 //! | ask about all heads | [`mod@experiments`]: the original's claims, with controls |
 //! | export it | [`HeadData::write_csv`], [`HeadData::write_npz`], [`Table`], [`Figure::to_svg`] |
 
+mod analysis;
 mod attention_tokens;
 mod backend;
 mod config;
@@ -40,6 +42,7 @@ mod pretrained;
 mod tokenizer;
 mod weights;
 
+pub use analysis::{LogitLens, ResidualStack, log_probs};
 pub use attention_tokens::{
     DecodeOptions, Feature, HeadData, PromptHeadData, all_heads_data, head_data, layer_data, unique_index_pattern,
 };

@@ -1,5 +1,6 @@
 //! Compares a model with golden data. `parity.rs` documents the file and the limits.
 
+mod analysis;
 mod expected;
 mod named_weight;
 mod report;
@@ -8,8 +9,9 @@ use std::collections::BTreeMap;
 use std::error::Error;
 use std::path::Path;
 
+use attention_tokens::log_probs;
 use attention_tokens::prelude::*;
-use ndarray::{Array1, Array2, ArrayD, ArrayView1, Axis, Dimension, Ix1, Ix2, stack};
+use ndarray::{Array1, Array2, ArrayD, Axis, Dimension, Ix1, Ix2, stack};
 
 use expected::Expected;
 use named_weight::named_weight;
@@ -27,7 +29,7 @@ const EXCUSED_MARGIN: f32 = 2e-5;
 /// The largest share of cells that may be excused.
 const MAX_EXCUSED: f64 = 0.01;
 
-/// Checks every tensor of `expected.safetensors`, and prints a line for each, or only for failures.
+/// Checks every tensor of `expected.safetensors` and `analysis.safetensors`, and prints a line for each, or only for failures.
 pub(crate) fn check(folder: &Path, device: Device, only_failures: bool) -> Result<Outcome> {
     let path = folder.join("expected.safetensors");
     let bytes = std::fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))?;
@@ -55,6 +57,13 @@ pub(crate) fn check(folder: &Path, device: Device, only_failures: bool) -> Resul
     // Prompts are inputs, and need no check of their own.
     for name in rest.into_iter().filter(|name| !(name.starts_with("prompt") && name.ends_with(".tokens"))) {
         report.unknown(name);
+    }
+    let path = folder.join("analysis.safetensors");
+    if path.exists() {
+        let bytes = std::fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+        let expected = Expected::read(&bytes).map_err(|error| format!("{}: {error}", path.display()))?;
+        let model = Gpt2::from_pretrained(folder.to_string_lossy(), LoadOptions::default().device(device))?;
+        analysis::check(model, &expected, &mut report)?;
     }
     Ok(report.outcome)
 }
@@ -131,10 +140,10 @@ impl Checker<'_> {
     fn logits(&mut self, name: &str, prompt: &str, last: bool) -> Result<()> {
         let want = self.expected.numbers(name)?;
         let got = &self.run(prompt)?.logits;
-        let got = log_softmax(if last { got.slice(ndarray::s![-1.., ..]).to_owned() } else { got.clone() });
+        let got = log_probs(&if last { got.slice(ndarray::s![-1.., ..]).to_owned() } else { got.clone() });
         let rows = if last { want.insert_axis(Axis(0)) } else { want };
         match rows.into_dimensionality::<Ix2>() {
-            Ok(want) => self.report.numbers(name, &got, &log_softmax(want).into_dyn(), LIMIT),
+            Ok(want) => self.report.numbers(name, &got, &log_probs(&want).into_dyn(), LIMIT),
             Err(error) => self.report.line(name, false, &error.to_string()),
         }
         Ok(())
@@ -284,15 +293,4 @@ impl FullLogits<'_> {
         let logits = r.dot(&weights.w_u) + &weights.b_u; // [d_vocab]
         Ok(logits.iter().fold(0.0, |largest, logit| largest.max(logit.abs())))
     }
-}
-
-/// Log-probabilities, computed in `f64`. Shape: `[pos, d_vocab]` → the same.
-fn log_softmax(mut logits: Array2<f32>) -> Array2<f32> {
-    for mut row in logits.rows_mut() {
-        let row_view: ArrayView1<f32> = row.view();
-        let largest = f64::from(row_view.fold(f32::NEG_INFINITY, |largest, &x| largest.max(x)));
-        let sum: f64 = row_view.iter().map(|&x| (f64::from(x) - largest).exp()).sum();
-        row.mapv_inplace(|x| (f64::from(x) - largest - sum.ln()) as f32);
-    }
-    logits
 }

@@ -5,11 +5,12 @@ use ndarray::{Array, ArrayD, Dimension};
 /// The absolute limit for tensors that are zero everywhere.
 const ZERO_LIMIT: f64 = 1e-7;
 
-/// The number of quantities checked, and of those that failed.
+/// The number of quantities checked, of those that failed, and of those whose tool the library does not have yet.
 #[derive(Default)]
 pub(crate) struct Outcome {
     pub(crate) checked: usize,
     pub(crate) failed: usize,
+    pub(crate) not_yet: usize,
 }
 
 /// Prints a line for each quantity, and counts them.
@@ -32,6 +33,14 @@ impl Report {
     /// A name in the file that this program does not know, which is a failure.
     pub(super) fn unknown(&mut self, name: &str) {
         self.line(name, false, "unknown name");
+    }
+
+    /// A quantity whose tool the library does not have yet; it is not checked.
+    pub(super) fn not_yet(&mut self, name: &str) {
+        self.outcome.not_yet += 1;
+        if !self.only_failures {
+            println!("-    {name:<56} not yet known");
+        }
     }
 
     /// Compares numbers; `limit` is relative to the largest magnitude of `want`. Shape: all the same.

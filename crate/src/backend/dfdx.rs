@@ -223,6 +223,10 @@ impl<D: AnyThread> Backend for Dfdx<D> {
         Ok((self.download_matrix(&linear.w), linear.b_host.clone()))
     }
 
+    fn upload(&self, x: Array2<f32>) -> Result<Self::Tensor> {
+        self.matrix(x)
+    }
+
     fn embed(&self, embedding: &Self::Embedding, tokens: &[u32], positions: &[usize]) -> Result<Matrix<D>> {
         let failed = self.failed("the embedding");
         let tokens = self.indices(tokens.iter().map(|&token| token as usize))?;

@@ -21,7 +21,7 @@ mod tests;
 
 use std::ops::Range;
 
-use ndarray::{Array1, Array2, Ix2, Ix3, s};
+use ndarray::{Array1, Array2, Axis, Ix2, Ix3, s};
 
 #[cfg(feature = "cuda")]
 pub(crate) use self::cuda::Cuda;
@@ -88,6 +88,20 @@ pub(crate) trait Backend: DecodeBackend + 'static {
     /// `w_u` and `b_u`. Shape: → `[d_model, d_vocab]`, `[d_vocab]`.
     fn unembed_weights(&self, unembed: &Self::Unembed) -> Result<(Array2<f32>, Array1<f32>)>;
 
+    /// The rows of `w_e` of some tokens, and the first rows of `w_pos`. Shape: `[pos]` → each `[pos, d_model]`.
+    fn embedding_rows(&self, embedding: &Self::Embedding, tokens: &[u32]) -> Result<(Array2<f32>, Array2<f32>)> {
+        let (w_e, w_pos) = self.embedding_weights(embedding)?;
+        let tokens: Vec<usize> = tokens.iter().map(|&token| token as usize).collect();
+        Ok((w_e.select(Axis(0), &tokens), w_pos.slice_move(s![..tokens.len(), ..])))
+    }
+    /// The columns of `w_u` of some tokens. Shape: `[n]` → `[n, d_model]`.
+    fn unembed_columns(&self, unembed: &Self::Unembed, tokens: &[u32]) -> Result<Array2<f32>> {
+        let tokens: Vec<usize> = tokens.iter().map(|&token| token as usize).collect();
+        Ok(self.unembed_weights(unembed)?.0.select(Axis(1), &tokens).reversed_axes())
+    }
+
+    /// Copies rows of activations to the device. Shape: `[rows, columns]` → the same.
+    fn upload(&self, x: Array2<f32>) -> Result<Self::Tensor>;
     /// `W_E[token] + W_pos[position]`, a row for each token. Shape: `[rows]`, `[rows]` → `[rows, d_model]`.
     fn embed(&self, embedding: &Self::Embedding, tokens: &[u32], positions: &[usize]) -> Result<Self::Tensor>;
     /// `(x − mean) / √(variance + eps) ⊙ w + b`. Shape: `[rows, d_model]` → the same.

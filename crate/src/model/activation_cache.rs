@@ -119,9 +119,15 @@ impl ActivationCache {
     /// # Errors
     /// As for [`get`](Self::get).
     pub fn view(&self, activation: Activation, layer: usize) -> Result<ArrayViewD<'_, f32>> {
-        match self.n_prompts() {
-            1 => self.view_of_prompt(0, activation, layer),
-            n_prompts => Err(Error::SeveralPrompts { n_prompts }),
+        self.one_prompt()?;
+        self.view_of_prompt(0, activation, layer)
+    }
+
+    /// The token ids of the only prompt. Shape: → `[pos]`.
+    pub(crate) fn one_prompt(&self) -> Result<&[u32]> {
+        match &self.tokens[..] {
+            [tokens] => Ok(tokens),
+            several => Err(Error::SeveralPrompts { n_prompts: several.len() }),
         }
     }
 

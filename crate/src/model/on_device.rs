@@ -40,6 +40,17 @@ pub(crate) trait ModelOnDevice: Send + Sync {
     /// Copies the weights of a block to the host.
     fn block_weights(&self, layer: usize) -> Result<BlockWeights>;
 
+    /// The final layer norm and the unembedding of rows of the residual stream.
+    /// Shape: `[rows, d_model]` → `[rows, d_vocab]`.
+    fn unembed(&self, resid: Array2<f32>) -> Result<Array2<f32>>;
+
+    /// The embeddings of the tokens of one prompt, and of their positions. Shape: `[pos]` → each `[pos, d_model]`.
+    fn embedding_rows(&self, tokens: &[u32]) -> Result<(Array2<f32>, Array2<f32>)>;
+
+    /// The columns of `W_U` of some tokens, times the final layer norm's `w` where that is not folded into them.
+    /// Shape: `[n]` → `[n, d_model]`.
+    fn residual_directions(&self, tokens: &[u32]) -> Result<Array2<f32>>;
+
     /// Copies the token embedding to the host. Shape: → `[d_vocab, d_model]`.
     fn w_e(&self) -> Result<Array2<f32>>;
 
@@ -115,6 +126,25 @@ impl<B: Backend> ModelOnDevice for OnDevice<B> {
 
     fn block_weights(&self, layer: usize) -> Result<BlockWeights> {
         self.transformer.blocks[layer].weights(&self.backend)
+    }
+
+    fn unembed(&self, resid: Array2<f32>) -> Result<Array2<f32>> {
+        let Self { backend, transformer, .. } = self;
+        let rows = 0..resid.nrows();
+        let normalized = transformer.ln_final.forward(backend, &backend.upload(resid)?)?;
+        Ok(backend.logits(&transformer.unembed, &normalized, &[rows])?.remove(0))
+    }
+
+    fn embedding_rows(&self, tokens: &[u32]) -> Result<(Array2<f32>, Array2<f32>)> {
+        self.backend.embedding_rows(&self.transformer.embedding, tokens)
+    }
+
+    fn residual_directions(&self, tokens: &[u32]) -> Result<Array2<f32>> {
+        let directions = self.backend.unembed_columns(&self.transformer.unembed, tokens)?;
+        Ok(match &self.transformer.ln_final.weights {
+            Some(ln) => directions * &ln.w,
+            None => directions,
+        })
     }
 
     fn w_e(&self) -> Result<Array2<f32>> {

@@ -202,6 +202,10 @@ impl Backend for Cuda {
         Ok((w.into_owned(), b.into()))
     }
 
+    fn upload(&self, x: Array2<f32>) -> Result<DeviceMatrix> {
+        DeviceMatrix::upload(&self.gpu, x.view()).map_err(self.failed("an upload"))
+    }
+
     fn embed(&self, embedding: &CudaEmbedding, tokens: &[u32], positions: &[usize]) -> Result<DeviceMatrix> {
         let run = || {
             let CudaEmbedding { w_e, w_pos } = embedding;

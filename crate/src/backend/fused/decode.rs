@@ -61,6 +61,12 @@ impl FusedUnembed {
         (self.w_u_t.t().as_standard_layout().into_owned(), self.b_u.clone())
     }
 
+    /// The columns of `W_U` of some tokens. Shape: → `[n, d_model]`.
+    pub(super) fn columns(&self, tokens: &[u32]) -> Array2<f32> {
+        let tokens: Vec<usize> = tokens.iter().map(|&token| token as usize).collect();
+        self.w_u_t.select(Axis(0), &tokens)
+    }
+
     pub(super) fn d_vocab(&self) -> usize {
         self.b_u.len()
     }

@@ -14,7 +14,7 @@ mod packed;
 
 use std::ops::Range;
 
-use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut2, Axis, Dim, Ix2, Ix3};
+use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut2, Axis, Dim, Ix2, Ix3, s};
 use rayon::prelude::*;
 use rten_simd::{SimdOp, SimdUnaryOp};
 use rten_vecmath::{ApproxGelu, Gelu, Normalize, NormalizeOptions, Silu, Sum, SumSquareSub, Tanh};
@@ -144,6 +144,20 @@ impl Backend for Fused {
 
     fn linear_weights(&self, linear: &FusedLinear) -> Result<(Array2<f32>, Array1<f32>)> {
         Ok((linear.w.to_array(), linear.b.clone()))
+    }
+
+    fn embedding_rows(&self, embedding: &FusedEmbedding, tokens: &[u32]) -> Result<(Array2<f32>, Array2<f32>)> {
+        let rows: Vec<usize> = tokens.iter().map(|&token| token as usize).collect();
+        let w_pos = embedding.w_pos.slice(s![..rows.len(), ..]);
+        Ok((embedding.w_e.select(Axis(0), &rows), w_pos.to_owned()))
+    }
+
+    fn unembed_columns(&self, unembed: &FusedUnembed, tokens: &[u32]) -> Result<Array2<f32>> {
+        Ok(unembed.columns(tokens))
+    }
+
+    fn upload(&self, x: Array2<f32>) -> Result<HostArray<Ix2>> {
+        Ok(x.into())
     }
 
     fn embed(&self, embedding: &FusedEmbedding, tokens: &[u32], positions: &[usize]) -> Result<HostArray<Ix2>> {

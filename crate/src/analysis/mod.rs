@@ -1,0 +1,12 @@
+//! Analysis of one run, by TransformerLens' names: the residual stream as a sum of components, the part of a logit that
+//! each component writes, the logit lens, losses.
+
+mod attribution;
+mod layer_norm;
+mod logit_lens;
+mod loss;
+mod residual_stream;
+
+pub use logit_lens::LogitLens;
+pub use loss::log_probs;
+pub use residual_stream::ResidualStack;

@@ -1,0 +1,147 @@
+//! The residual stream of a run, as it accumulates and as a sum of components.
+
+use ndarray::{Array2, Array3, ArrayView2, ArrayView3, Axis, Ix2, Ix3, s, stack};
+use rayon::prelude::*;
+
+use crate::error::{Result, check_count};
+use crate::model::{Activation, ActivationCache, Gpt2};
+
+/// Vectors of the residual stream with their names: the `residual_stack` and the labels that TransformerLens returns.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ResidualStack {
+    /// The name of each component, as in TransformerLens: `"embed"`, `"0_attn_out"`, `"L2H5"`, `"3_mid"`.
+    pub labels: Vec<String>,
+    /// Shape: `[component, pos, d_model]`.
+    pub values: Array3<f32>,
+}
+
+impl ResidualStack {
+    fn from_views(named: Vec<(String, ArrayView2<f32>)>) -> Self {
+        let (labels, views): (Vec<String>, Vec<ArrayView2<f32>>) = named.into_iter().unzip();
+        Self { labels, values: stack(Axis(0), &views).expect("the components of a run have one shape") }
+    }
+
+    /// Adds a component at the end. Shape: `[pos, d_model]`.
+    pub(super) fn push(&mut self, label: &str, values: ArrayView2<f32>) {
+        self.labels.push(label.into());
+        self.values.push(Axis(0), values).expect("the components of a run have one shape");
+    }
+}
+
+/// The residual stream of a run of one prompt. A run of several is split by [`prompt`](ActivationCache::prompt).
+impl ActivationCache {
+    /// The residual stream before each layer below `layer`, with `incl_mid` also between its attention and its MLP, and
+    /// then before `layer` itself: TransformerLens' `accumulated_resid`. `None` means after the last layer, which is
+    /// labelled `final_post`. Reads [`ResidPre`](Activation::ResidPre), [`ResidMid`](Activation::ResidMid) and
+    /// [`ResidPost`](Activation::ResidPost). Shape: → `[component, pos, d_model]`.
+    ///
+    /// # Errors
+    /// [`Error::Count`](crate::Error::Count) for a layer that the model does not have, and those of
+    /// [`get`](Self::get).
+    pub fn accumulated_resid(&self, layer: Option<usize>, incl_mid: bool) -> Result<ResidualStack> {
+        let layer = self.checked_layer("accumulated_resid", layer)?;
+        let mut named = Vec::new();
+        for below in 0..layer {
+            named.push((format!("{below}_pre"), self.matrix(Activation::ResidPre, below)?));
+            if incl_mid {
+                named.push((format!("{below}_mid"), self.matrix(Activation::ResidMid, below)?));
+            }
+        }
+        named.push(match layer.checked_sub(1) {
+            Some(last) if layer == self.n_layers() => ("final_post".into(), self.matrix(Activation::ResidPost, last)?),
+            _ => (format!("{layer}_pre"), self.matrix(Activation::ResidPre, layer)?),
+        });
+        Ok(ResidualStack::from_views(named))
+    }
+
+    /// The components whose sum is the residual stream before `layer`: the embeddings of tokens and positions, then the
+    /// outputs of attention and MLP of each layer below. TransformerLens' `decompose_resid`. `None` means after the last
+    /// layer. Reads [`AttnOut`](Activation::AttnOut) and [`MlpOut`](Activation::MlpOut).
+    /// Shape: → `[component, pos, d_model]`.
+    ///
+    /// # Errors
+    /// As for [`accumulated_resid`](Self::accumulated_resid).
+    pub fn decompose_resid(&self, model: &Gpt2, layer: Option<usize>) -> Result<ResidualStack> {
+        let layer = self.checked_layer("decompose_resid", layer)?;
+        let (embed, pos_embed) = self.embeddings(model)?;
+        let mut named = vec![("embed".into(), embed.view()), ("pos_embed".into(), pos_embed.view())];
+        for below in 0..layer {
+            named.push((format!("{below}_attn_out"), self.matrix(Activation::AttnOut, below)?));
+            named.push((format!("{below}_mlp_out"), self.matrix(Activation::MlpOut, below)?));
+        }
+        Ok(ResidualStack::from_views(named))
+    }
+
+    /// The output of every head of the layers below `layer`, without the bias `b_O`: TransformerLens'
+    /// `stack_head_results`. `None` means of all layers. With `incl_remainder`, the component `remainder` is the rest of
+    /// the residual stream before `layer`. Reads [`Z`](Activation::Z), and for the remainder the residual stream.
+    /// Shape: → `[component, pos, d_model]`.
+    ///
+    /// # Errors
+    /// As for [`accumulated_resid`](Self::accumulated_resid), and [`Error::Device`](crate::Error::Device).
+    pub fn stack_head_results(
+        &self,
+        model: &Gpt2,
+        layer: Option<usize>,
+        incl_remainder: bool,
+    ) -> Result<ResidualStack> {
+        let layer = self.checked_layer("stack_head_results", layer)?;
+        let config = model.config();
+        let pos = self.one_prompt()?.len();
+        let mut stack = ResidualStack {
+            labels: (0..layer).flat_map(|l| (0..config.n_heads).map(move |h| format!("L{l}H{h}"))).collect(),
+            values: Array3::zeros((layer * config.n_heads, pos, config.d_model)),
+        };
+        let mut by_layer: Vec<_> = stack.values.axis_chunks_iter_mut(Axis(0), config.n_heads).collect();
+        by_layer.par_iter_mut().enumerate().try_for_each(|(layer, results)| {
+            let (z, w_o) = (self.cube(Activation::Z, layer)?, model.on_device().w_o(layer)?);
+            for (head, mut result) in results.outer_iter_mut().enumerate() {
+                let w_o = w_o.index_axis(Axis(0), head);
+                result.assign(&z.slice(s![.., head, ..]).dot(&w_o)); // [pos, d_head] × [d_head, d_model]
+            }
+            Ok(())
+        })?;
+        if incl_remainder {
+            let resid = self.resid_before(layer)?;
+            let remainder = &resid - &stack.values.sum_axis(Axis(0));
+            stack.push("remainder", remainder.view());
+        }
+        Ok(stack)
+    }
+
+    /// The residual stream before a layer; before `n_layers` it is that after the last. Shape: → `[pos, d_model]`.
+    pub(super) fn resid_before(&self, layer: usize) -> Result<ArrayView2<'_, f32>> {
+        match layer.checked_sub(1) {
+            Some(last) if layer == self.n_layers() => self.matrix(Activation::ResidPost, last),
+            _ => self.matrix(Activation::ResidPre, layer),
+        }
+    }
+
+    /// The embedding of each token and of its position: `hook_embed` and `hook_pos_embed` in TransformerLens.
+    /// Shape: → each `[pos, d_model]`.
+    ///
+    /// # Errors
+    /// [`Error::SeveralPrompts`](crate::Error::SeveralPrompts), [`Error::Device`](crate::Error::Device).
+    pub fn embeddings(&self, model: &Gpt2) -> Result<(Array2<f32>, Array2<f32>)> {
+        model.on_device().embedding_rows(self.one_prompt()?)
+    }
+
+    /// The layer, `n_layers` in the place of `None`.
+    pub(super) fn checked_layer(&self, what: &'static str, layer: Option<usize>) -> Result<usize> {
+        let layer = layer.unwrap_or(self.n_layers());
+        check_count(what, "layer", layer, 0, Some(self.n_layers()))?;
+        Ok(layer)
+    }
+
+    /// An activation of this shape. Shape: → `[pos, d_model]`.
+    pub(super) fn matrix(&self, activation: Activation, layer: usize) -> Result<ArrayView2<'_, f32>> {
+        let x = self.view(activation, layer)?;
+        Ok(x.into_dimensionality::<Ix2>().expect("a row of the residual stream for each token"))
+    }
+
+    /// An activation of this shape. Shape: → `[pos, n_heads, d_head]` or `[n_heads, query_pos, key_pos]`.
+    pub(super) fn cube(&self, activation: Activation, layer: usize) -> Result<ArrayView3<'_, f32>> {
+        let x = self.view(activation, layer)?;
+        Ok(x.into_dimensionality::<Ix3>().expect("an array for each head"))
+    }
+}
