@@ -255,7 +255,7 @@ fn tokens_agree_with_the_definition_of_each_projection() {
     assert_eq!(model.w_o(2, 5).unwrap(), block.w_o.index_axis(Axis(0), 5));
     let (w_v, w_o) = (block.w_v.index_axis(Axis(0), 5), block.w_o.index_axis(Axis(0), 5));
     for projection in [Projection::Notebook, Projection::Output, Projection::Ov] {
-        let options = DecodeOptions { projection, top_k: 2 };
+        let options = DecodeOptions::default().projection(projection).top_k(2);
         let data = head_data(&model, &cache, 2, 5, options).unwrap().prompt(0).unwrap();
         for query in 0..data.n_pos() {
             for key in 0..=query {

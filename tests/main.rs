@@ -1,5 +1,7 @@
 //! The integration tests of the crate, as one binary.
 
+/// Analysis of runs: sums that must add up, and errors.
+mod analysis;
 /// Notebook 01 in JupyterLab, and its HTML page, in Chromium. Needs Jupyter, Chromium and chromedriver.
 #[cfg(unix)]
 mod browser;

@@ -51,7 +51,7 @@ fn checksums(name: &str, device: Device) -> Result<(), Error> {
         }
     }
     for projection in Projection::ALL {
-        let options = DecodeOptions { projection, top_k: 3 };
+        let options = DecodeOptions::default().projection(projection).top_k(3);
         // Twice: the second time, heads decode through their tables.
         for (pass, layer) in (0..2).flat_map(|pass| (0..config.n_layers).map(move |layer| (pass, layer))) {
             let heads = layer_data(&model, &cache, layer, options)?;

@@ -49,7 +49,14 @@ pub(crate) fn check(folder: &Path, device: Device, only_failures: bool) -> Resul
         }
         let options = LoadOptions::default().processing(processing).device(device);
         let model = Gpt2::from_pretrained(folder.to_string_lossy(), options)?;
-        let mut checker = Checker { level, model, expected: &expected, runs: BTreeMap::new(), report: &mut report };
+        let mut checker = Checker {
+            level,
+            model,
+            unembed_bias: true,
+            expected: &expected,
+            runs: BTreeMap::new(),
+            report: &mut report,
+        };
         for name in of_level {
             checker.check(name)?;
         }
@@ -63,7 +70,20 @@ pub(crate) fn check(folder: &Path, device: Device, only_failures: bool) -> Resul
         let bytes = std::fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))?;
         let expected = Expected::read(&bytes).map_err(|error| format!("{}: {error}", path.display()))?;
         let model = Gpt2::from_pretrained(folder.to_string_lossy(), LoadOptions::default().device(device))?;
-        analysis::check(model, &expected, &mut report)?;
+        analysis::check(model.clone(), &expected, &mut report)?;
+        let mut without_b_u = Checker {
+            level: "notebook",
+            model,
+            unembed_bias: false,
+            expected: &expected,
+            runs: BTreeMap::new(),
+            report: &mut report,
+        };
+        for name in expected.0.keys() {
+            if let Some(quantity) = name.strip_prefix(analysis::WITHOUT_B_U) {
+                without_b_u.tokens(name, "clean", quantity)?;
+            }
+        }
     }
     Ok(report.outcome)
 }
@@ -80,6 +100,8 @@ fn levels() -> [(&'static str, Processing); 4] {
 struct Checker<'a> {
     level: &'static str,
     model: Gpt2,
+    /// Whether the bias of the unembedding is part of the logits of attention tokens.
+    unembed_bias: bool,
     expected: &'a Expected<'a>,
     runs: BTreeMap<String, Run>,
     report: &'a mut Report,
@@ -183,15 +205,15 @@ impl Checker<'_> {
             self.report.unknown(name);
             return Ok(());
         };
-        let model = self.model.clone();
+        let (model, unembed_bias) = (self.model.clone(), self.unembed_bias);
         let run = self.run(prompt)?;
         if !run.heads.contains_key(projection.name()) {
-            let options = DecodeOptions { projection, ..DecodeOptions::default() };
+            let options = DecodeOptions::default().projection(projection).unembed_bias(unembed_bias);
             let heads = all_heads_data(&model, &run.cache, options)?;
             run.heads.insert(projection.name(), heads.iter().map(|head| head.prompts[0].clone()).collect());
         }
         let heads = run.heads[projection.name()].clone();
-        let logits = FullLogits { model: &model, cache: run.cache.clone(), projection };
+        let logits = FullLogits { model: &model, cache: run.cache.clone(), projection, unembed_bias };
         match component {
             "margin" => self.margins(name, &heads),
             "qk" | "q" | "k" | "v" => self.decoded(name, component, &heads, &logits),
@@ -272,6 +294,7 @@ struct FullLogits<'a> {
     model: &'a Gpt2,
     cache: ActivationCache,
     projection: Projection,
+    unembed_bias: bool,
 }
 
 impl FullLogits<'_> {
@@ -290,7 +313,10 @@ impl FullLogits<'_> {
         let (w_v, w_o) = (self.model.w_v(data.layer, data.head)?, self.model.w_o(data.layer, data.head)?);
         let r = c.dot(&self.projection.matrix(&w_v, &w_o)); // [d_model]
         let weights = self.model.weights()?;
-        let logits = r.dot(&weights.w_u) + &weights.b_u; // [d_vocab]
+        let mut logits = r.dot(&weights.w_u); // [d_vocab]
+        if self.unembed_bias {
+            logits += &weights.b_u;
+        }
         Ok(logits.iter().fold(0.0, |largest, logit| largest.max(logit.abs())))
     }
 }

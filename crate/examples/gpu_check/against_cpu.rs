@@ -87,7 +87,7 @@ const DECODED_PROMPTS: usize = 3;
 fn check_tokens(cpu: &Gpt2, on_gpu: &Gpt2, cache: &ActivationCache, sizes: Sizes) -> Result<bool> {
     let mut all_right = true;
     for projection in Projection::ALL {
-        let options = DecodeOptions { projection, top_k: 3 };
+        let options = DecodeOptions::default().projection(projection).top_k(3);
         let (mut compared, mut different, mut wrong, mut max_margin) = (0, 0, 0, 0.0_f32);
         for layer in [0, sizes.n_layers / 2, sizes.n_layers - 1] {
             let decoded = |model: &Gpt2| -> Result<Vec<PromptHeadData>> {

@@ -30,6 +30,18 @@ impl ActivationCache {
     /// through the final layer norm, with a scale of its own, and the unembedding with its bias.
     /// Shape: `answers [answer]` → as [`LogitLens`] lists.
     ///
+    /// ```
+    /// use attention_tokens::prelude::*;
+    ///
+    /// let model = Gpt2::from_pretrained("demo", LoadOptions::default())?;
+    /// let (_, cache) = model.run_with_cache("When Mary and John went to the store, John gave a drink to")?;
+    /// let lens = cache.logit_lens(&model, &[model.to_single_token(" Mary")?])?;
+    /// let last_pos = cache.tokens()[0].len() - 1;
+    /// assert_eq!(lens.labels[8], "final_post");
+    /// assert_eq!(lens.ranks[[8, last_pos, 0]], 0); // " Mary" is the most likely next token
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// [`Error::OutOfRange`](crate::Error::OutOfRange) for an answer that the vocabulary does not have, and those of
     /// [`get`](Self::get).

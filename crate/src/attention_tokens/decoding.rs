@@ -4,22 +4,53 @@ use ndarray::{Array2, Axis, Ix2, Ix3, s};
 
 use super::head_data::{HeadData, PromptHeadData};
 use super::n_cells;
-use crate::decode::{Projection, TopTokens, Vectors};
+use crate::decode::{Projection, Ranking, TopTokens, Vectors};
 use crate::error::{Error, Result, check_count, check_index};
 use crate::model::{Activation, ActivationCache, Gpt2};
 
-/// How to decode a head. By default through [`Projection::Notebook`], with the best token only.
+/// How to decode a head. By default through [`Projection::Notebook`], with the bias of the unembedding as in the original
+/// notebook, and with the best token only.
+///
+/// ```
+/// use attention_tokens::prelude::*;
+///
+/// let options = DecodeOptions::default().projection(Projection::Ov).unembed_bias(false).top_k(2);
+/// # assert_eq!(options, DecodeOptions { projection: Projection::Ov, top_k: 2, unembed_bias: false });
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DecodeOptions {
     /// The map from a vector to the residual stream.
     pub projection: Projection,
     /// Number of tokens for each vector, best first; at least 1.
     pub top_k: usize,
+    /// Whether `b_U` is part of the logits. Where a vector is weak, every head gives `b_U`'s largest tokens; without it,
+    /// a token depends on the head alone.
+    pub unembed_bias: bool,
 }
 
 impl Default for DecodeOptions {
     fn default() -> Self {
-        Self { projection: Projection::default(), top_k: 1 }
+        Self { projection: Projection::default(), top_k: 1, unembed_bias: true }
+    }
+}
+
+impl DecodeOptions {
+    /// Sets [`projection`](Self::projection).
+    pub fn projection(mut self, projection: Projection) -> Self {
+        self.projection = projection;
+        self
+    }
+
+    /// Sets [`top_k`](Self::top_k).
+    pub fn top_k(mut self, top_k: usize) -> Self {
+        self.top_k = top_k;
+        self
+    }
+
+    /// Sets [`unembed_bias`](Self::unembed_bias).
+    pub fn unembed_bias(mut self, unembed_bias: bool) -> Self {
+        self.unembed_bias = unembed_bias;
+        self
     }
 }
 
@@ -85,14 +116,15 @@ fn heads_data(
     heads: &[usize],
     options: DecodeOptions,
 ) -> Result<Vec<HeadData>> {
-    let DecodeOptions { projection, top_k } = options;
+    let DecodeOptions { projection, top_k, unembed_bias } = options;
     check_count("DecodeOptions", "top_k", top_k, 1, None)?;
     check_index("layer", layer, "the model", model.config().n_layers)?;
     for &head in heads {
         check_index("head", head, "each layer", model.config().n_heads)?;
     }
+    let ranking = Ranking { k: top_k, unembed_bias };
     let mut vectors = heads.iter().map(|&head| vectors_of_head(model, cache, layer, head));
-    let top = model.on_device().decode_heads(layer, heads, projection, top_k, &mut vectors)?;
+    let top = model.on_device().decode_heads(layer, heads, projection, ranking, &mut vectors)?;
     let data_of_head = |(&head, top): (&usize, TopTokens)| {
         let mut start = 0;
         let prompts = (0..cache.n_prompts()).map(|prompt| {
@@ -107,6 +139,7 @@ fn heads_data(
                 layer,
                 head,
                 projection,
+                unembed_bias,
                 attn: attn.into_dimensionality::<Ix2>().expect("a pattern has three axes"),
                 qk: take(n_cells(input.len())),
                 q: take(input.len()),
@@ -116,7 +149,7 @@ fn heads_data(
                 labels: model.token_labels(),
             })
         });
-        Ok(HeadData { layer, head, projection, prompts: prompts.collect::<Result<_>>()? })
+        Ok(HeadData { layer, head, projection, unembed_bias, prompts: prompts.collect::<Result<_>>()? })
     };
     heads.iter().zip(top).map(data_of_head).collect()
 }
@@ -130,7 +163,7 @@ pub(crate) fn tokens_through(
     p: Array2<f32>,
 ) -> Result<Vec<u32>> {
     let vectors = vectors_of_head(model, cache, layer, head)?;
-    let top = model.on_device().decode_through(p, &vectors, 1)?;
+    let top = model.on_device().decode_through(p, &vectors, Ranking { k: 1, unembed_bias: true })?;
     let mut start = 0;
     let mut tokens = Vec::new();
     for prompt in cache.tokens() {

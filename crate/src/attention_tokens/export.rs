@@ -10,10 +10,11 @@ use super::HeadData;
 use crate::error::{Error, Result};
 
 /// The columns of a CSV file.
-const COLUMNS: [&str; 18] = [
+const COLUMNS: [&str; 19] = [
     "layer",
     "head",
     "projection",
+    "unembed_bias",
     "prompt",
     "query",
     "key",
@@ -36,7 +37,7 @@ impl HeadData {
     ///
     /// | columns | |
     /// |---|---|
-    /// | `layer`, `head`, `projection`, `prompt` | the source of the cell |
+    /// | `layer`, `head`, `projection`, `unembed_bias`, `prompt` | the source of the cell |
     /// | `query`, `key`, `query_token`, `key_token` | its positions, and the input there |
     /// | `attn` | the attention |
     /// | `token`, `token_id`, `logit`, `margin` | the attention token, its logit, and how far that is above the runner-up's |
@@ -62,7 +63,7 @@ impl HeadData {
                 let (tokens, logits) = (data.qk.tokens.row(cell), data.qk.logits.row(cell));
                 let runner_up = tokens.get(1).copied();
                 csv.serialize((
-                    (self.layer, self.head, self.projection.name(), prompt),
+                    (self.layer, self.head, self.projection.name(), self.unembed_bias, prompt),
                     (query, key, text(data.input[query]), text(data.input[key])),
                     data.attn[[query, key]],
                     (text(tokens[0]), tokens[0], logits[0], data.qk.margin[cell]),

@@ -51,6 +51,8 @@ pub struct HeadData {
     pub head: usize,
     /// The projection that its tokens were decoded through.
     pub projection: Projection,
+    /// Whether `b_U` is part of the logits.
+    pub unembed_bias: bool,
     /// The data of each prompt, in the order of the batch.
     pub prompts: Vec<PromptHeadData>,
 }
@@ -64,6 +66,8 @@ pub struct PromptHeadData {
     pub head: usize,
     /// The projection that its tokens were decoded through.
     pub projection: Projection,
+    /// Whether `b_U` is part of the logits.
+    pub unembed_bias: bool,
     /// The token ids of the prompt. Shape: `[pos]`.
     pub input: Vec<u32>,
     /// The attention pattern; 0 where key > query. Shape: `[query_pos, key_pos]`.
@@ -136,9 +140,10 @@ impl PromptHeadData {
         format!("{}.{}", self.layer, self.head)
     }
 
-    /// The head's name and its projection, for captions.
+    /// The head's name and how it was decoded, for captions.
     pub(crate) fn caption(&self) -> String {
-        format!("head {}, projection {}", self.name(), self.projection.name())
+        let bias = if self.unembed_bias { "" } else { ", without b_U" };
+        format!("head {}, projection {}{bias}", self.name(), self.projection.name())
     }
 
     /// A feature of every cell, −1 where key > query. Shape: → `[query_pos, key_pos]`.

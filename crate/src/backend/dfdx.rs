@@ -10,7 +10,7 @@ use ndarray::{Array1, Array2, Array3, Ix2, Ix3};
 
 use super::{AttentionOutput, Backend, split_by_prompt};
 use crate::config::ActFn;
-use crate::decode::{DecodeBackend, TopTokens, TopTokensBuilder, Vectors};
+use crate::decode::{DecodeBackend, Ranking, TopTokens, TopTokensBuilder, Vectors};
 use crate::error::{Error, Result};
 use crate::memory::{HostArray, LazyArray};
 use crate::weights::LayerNormWeights;
@@ -337,12 +337,12 @@ impl<D: AnyThread> DecodeBackend for Dfdx<D> {
         c: &Vectors,
         DfdxDecodeTable(projection): &DfdxDecodeTable<D>,
         unembed: &DfdxLinear<D>,
-        k: usize,
+        ranking: Ranking,
     ) -> Result<TopTokens> {
         let failed = self.failed("decoding");
         let d_vocab = unembed.b_host.len();
-        let bias = unembed.b_host.as_slice().expect("a bias is contiguous");
-        let mut top = TopTokensBuilder::new(c.len(), k, d_vocab);
+        let bias = ranking.bias(unembed.b_host.as_slice().expect("a bias is contiguous"));
+        let mut top = TopTokensBuilder::new(c.len(), ranking.k, d_vocab);
         let rows_at_once = (DECODE_BYTES / (size_of::<f32>() * d_vocab)).clamp(1, c.len().max(1));
         let mut logits = vec![0.0; rows_at_once * d_vocab];
         for start in (0..c.len()).step_by(rows_at_once) {
@@ -354,7 +354,7 @@ impl<D: AnyThread> DecodeBackend for Dfdx<D> {
             let logits = &mut logits[..product.shape().0 * d_vocab];
             product.copy_into(logits);
             for (row, logits) in logits.chunks_exact(d_vocab).enumerate() {
-                top.push(start + row, 0, logits, bias);
+                top.push(start + row, 0, logits, &bias);
             }
         }
         Ok(top.finish())

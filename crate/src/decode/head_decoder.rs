@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ndarray::{Array2, Array3, Axis};
 
 use super::projection_cache::{HeadId, ProjectionCache};
-use super::{TopTokens, Vectors};
+use super::{Ranking, TopTokens, Vectors};
 use crate::error::Result;
 
 /// The decoding operations of a [`Backend`](crate::backend::Backend).
@@ -21,9 +21,15 @@ pub(crate) trait DecodeBackend: Send + Sync {
     /// An upper bound on the memory of a table in bytes, including the data that may be derived later.
     fn decode_table_bytes(table: &Self::DecodeTable, unembed: &Self::Unembed) -> usize;
 
-    /// The `k` most likely tokens of `c P W_U + b_U` for each vector. Ties go to the lowest token id.
+    /// The `k` most likely tokens of `c P W_U + b_U` for each vector, or of `c P W_U`. Ties go to the lowest token id.
     /// Shape: `c [n, d_head]` → `[n, k]`.
-    fn decode(&self, c: &Vectors, table: &Self::DecodeTable, unembed: &Self::Unembed, k: usize) -> Result<TopTokens>;
+    fn decode(
+        &self,
+        c: &Vectors,
+        table: &Self::DecodeTable,
+        unembed: &Self::Unembed,
+        ranking: Ranking,
+    ) -> Result<TopTokens>;
 
     /// [`decode`](Self::decode) for several heads: the vectors and the table of each, in the same order.
     ///
@@ -34,9 +40,9 @@ pub(crate) trait DecodeBackend: Send + Sync {
         vectors: &mut (dyn Iterator<Item = Result<Vectors>> + Send),
         tables: &[Arc<Self::DecodeTable>],
         unembed: &Self::Unembed,
-        k: usize,
+        ranking: Ranking,
     ) -> Result<Vec<TopTokens>> {
-        tables.iter().zip(vectors).map(|(table, c)| self.decode(&c?, table, unembed, k)).collect()
+        tables.iter().zip(vectors).map(|(table, c)| self.decode(&c?, table, unembed, ranking)).collect()
     }
 }
 
@@ -61,7 +67,7 @@ impl<B: DecodeBackend> HeadDecoder<B> {
         backend: &B,
         unembed: &B::Unembed,
         heads: &[HeadId],
-        k: usize,
+        ranking: Ranking,
         vectors: &mut (dyn Iterator<Item = Result<Vectors>> + Send),
         w_v_and_w_o: impl FnOnce() -> Result<(Array3<f32>, Array3<f32>)>,
     ) -> Result<Vec<TopTokens>> {
@@ -76,6 +82,6 @@ impl<B: DecodeBackend> HeadDecoder<B> {
             missing.iter().map(table).collect()
         };
         let tables = self.tables.get_or_insert_with(heads, upload)?;
-        backend.decode_heads(vectors, &tables, unembed, k)
+        backend.decode_heads(vectors, &tables, unembed, ranking)
     }
 }

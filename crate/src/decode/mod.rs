@@ -10,12 +10,14 @@
 mod head_decoder;
 mod projection;
 mod projection_cache;
+mod ranking;
 mod top_tokens;
 mod vectors;
 
 pub(crate) use head_decoder::{DecodeBackend, HeadDecoder};
 pub use projection::Projection;
 pub(crate) use projection_cache::HeadId;
+pub(crate) use ranking::Ranking;
 pub use top_tokens::TopTokens;
 pub(crate) use top_tokens::TopTokensBuilder;
 #[cfg(feature = "cuda")]

@@ -8,7 +8,7 @@ use super::run_options::RunPlan;
 use super::transformer::Transformer;
 use crate::backend::Backend;
 use crate::config::Gpt2Config;
-use crate::decode::{HeadDecoder, HeadId, Projection, TopTokens, Vectors};
+use crate::decode::{HeadDecoder, HeadId, Projection, Ranking, TopTokens, Vectors};
 use crate::error::Result;
 use crate::pretrained::ProcessedCheckpoint;
 use crate::weights::{BlockWeights, Weights};
@@ -26,13 +26,13 @@ pub(crate) trait ModelOnDevice: Send + Sync {
         layer: usize,
         heads: &[usize],
         projection: Projection,
-        k: usize,
+        ranking: Ranking,
         vectors: &mut (dyn Iterator<Item = Result<Vectors>> + Send),
     ) -> Result<Vec<TopTokens>>;
 
     /// The `k` most likely tokens of vectors through a matrix `p` in place of a head's projection; nothing is cached.
     /// Shape: `p [d_head, d_model]`, `vectors [n, d_head]` → `[n, k]`.
-    fn decode_through(&self, p: Array2<f32>, vectors: &Vectors, k: usize) -> Result<TopTokens>;
+    fn decode_through(&self, p: Array2<f32>, vectors: &Vectors, ranking: Ranking) -> Result<TopTokens>;
 
     /// Copies all weights to the host.
     fn weights(&self) -> Result<Weights>;
@@ -107,17 +107,17 @@ impl<B: Backend> ModelOnDevice for OnDevice<B> {
         layer: usize,
         heads: &[usize],
         projection: Projection,
-        k: usize,
+        ranking: Ranking,
         vectors: &mut (dyn Iterator<Item = Result<Vectors>> + Send),
     ) -> Result<Vec<TopTokens>> {
         let heads: Vec<HeadId> = heads.iter().map(|&head| HeadId { layer, head, projection }).collect();
         let w_v_and_w_o = || Ok((self.w_v(layer)?, self.w_o(layer)?));
-        self.decoder.decode(&self.backend, &self.transformer.unembed, &heads, k, vectors, w_v_and_w_o)
+        self.decoder.decode(&self.backend, &self.transformer.unembed, &heads, ranking, vectors, w_v_and_w_o)
     }
 
-    fn decode_through(&self, p: Array2<f32>, vectors: &Vectors, k: usize) -> Result<TopTokens> {
+    fn decode_through(&self, p: Array2<f32>, vectors: &Vectors, ranking: Ranking) -> Result<TopTokens> {
         let table = self.backend.upload_projection(p)?;
-        self.backend.decode(vectors, &table, &self.transformer.unembed, k)
+        self.backend.decode(vectors, &table, &self.transformer.unembed, ranking)
     }
 
     fn weights(&self) -> Result<Weights> {

@@ -11,7 +11,7 @@ use super::error::CudaError;
 use super::kernels::{block_per_row, thread_per_element};
 use super::logits::rows_per_block;
 use super::{CudaLinear, DeviceMatrix};
-use crate::decode::{TopTokens, Vectors, n_ranked};
+use crate::decode::{Ranking, TopTokens, Vectors, n_ranked};
 
 /// The size of the vectors that are on the GPU together.
 const VECTOR_BYTES: usize = 64 << 20;
@@ -56,9 +56,12 @@ pub(super) fn decode(
     vectors: &Vectors,
     table: &DecodeTable,
     unembed: &CudaLinear,
-    k: usize,
+    ranking: Ranking,
 ) -> Result<TopTokens, CudaError> {
-    let (n, d_head, n_ranked) = (vectors.len(), table.p.rows, n_ranked(k, unembed.w.columns));
+    let (n, d_head, n_ranked) = (vectors.len(), table.p.rows, n_ranked(ranking.k, unembed.w.columns));
+    let zeros =
+        if ranking.unembed_bias { None } else { Some(DeviceBuffer::upload(gpu, &vec![0.0_f32; unembed.w.columns])?) };
+    let bias = zeros.as_ref().unwrap_or(&unembed.b);
     let (mut tokens, mut logits) = (Array2::zeros((n, n_ranked)), Array2::zeros((n, n_ranked)));
     let folded = vectors.table().iter().all(|x| x.abs() < MAX_FOLDED);
     let widest = if folded { d_head } else { d_head.max(table.p.columns) };
@@ -69,15 +72,15 @@ pub(super) fn decode(
     for ((pairs, mut tokens), mut logits) in vectors.pairs().chunks(block_rows).zip(token_blocks).zip(logit_blocks) {
         let c = multiply_rows(gpu, &factors, pairs)?; // [block_rows, d_head]
         let best = if folded {
-            best_tokens(gpu, &c, table.p_w_u(gpu, unembed)?, &unembed.b, n_ranked)?
+            best_tokens(gpu, &c, table.p_w_u(gpu, unembed)?, bias, n_ranked)?
         } else {
-            best_tokens(gpu, &c.matmul(gpu, &table.p)?, &unembed.w, &unembed.b, n_ranked)?
+            best_tokens(gpu, &c.matmul(gpu, &table.p)?, &unembed.w, bias, n_ranked)?
         };
         let contiguous = "whole rows of a new array are contiguous";
         best.tokens.download(0, tokens.as_slice_mut().expect(contiguous))?;
         best.logits.download(0, logits.as_slice_mut().expect(contiguous))?;
     }
-    Ok(TopTokens::from_ranked(tokens, logits, k))
+    Ok(TopTokens::from_ranked(tokens, logits, ranking.k))
 }
 
 /// The element-wise products of pairs of rows. Shape: `[rows, d_head]`, `[n]` → `[n, d_head]`.

@@ -35,7 +35,7 @@ use self::kernels::{Epilogue, block_per_row, thread_per_column, thread_per_eleme
 use self::matrix::DeviceMatrix;
 use super::{AttentionOutput, Backend};
 use crate::config::ActFn;
-use crate::decode::{DecodeBackend, TopTokens, Vectors};
+use crate::decode::{DecodeBackend, Ranking, TopTokens, Vectors};
 use crate::error::{Error, Result};
 use crate::memory::{HostArray, LazyArray, clear_pool};
 use crate::weights::LayerNormWeights;
@@ -314,8 +314,8 @@ impl DecodeBackend for Cuda {
         table.bytes(unembed.w.columns)
     }
 
-    fn decode(&self, c: &Vectors, table: &DecodeTable, unembed: &CudaLinear, k: usize) -> Result<TopTokens> {
-        decode::decode(&self.gpu, c, table, unembed, k).map_err(self.failed("decoding"))
+    fn decode(&self, c: &Vectors, table: &DecodeTable, unembed: &CudaLinear, ranking: Ranking) -> Result<TopTokens> {
+        decode::decode(&self.gpu, c, table, unembed, ranking).map_err(self.failed("decoding"))
     }
 
     /// Computes the next head's vectors on the host while the GPU decodes.
@@ -324,13 +324,13 @@ impl DecodeBackend for Cuda {
         vectors: &mut (dyn Iterator<Item = Result<Vectors>> + Send),
         tables: &[Arc<DecodeTable>],
         unembed: &CudaLinear,
-        k: usize,
+        ranking: Ranking,
     ) -> Result<Vec<TopTokens>> {
         let mut next = vectors.next();
         let mut all = Vec::with_capacity(tables.len());
         for table in tables {
             let Some(c) = next.take().transpose()? else { break };
-            let (top, following) = rayon::join(|| self.decode(&c, table, unembed, k), || vectors.next());
+            let (top, following) = rayon::join(|| self.decode(&c, table, unembed, ranking), || vectors.next());
             all.push(top?);
             next = following;
         }

@@ -11,7 +11,7 @@ use rten_gemm::GemmInputB;
 use super::int8::{Candidates, Int8Gemm, Screen, norm};
 use super::packed::STRIP_WIDTH;
 use super::{FusedLinear, gemm};
-use crate::decode::{TopTokens, TopTokensBuilder, Vectors};
+use crate::decode::{Ranking, TopTokens, TopTokensBuilder, Vectors};
 use crate::memory::HostArray;
 
 /// Vectors per pass over the vocabulary. It bounds the memory of their candidates.
@@ -95,10 +95,10 @@ impl FusedUnembed {
     }
 
     /// The logit of one token: exact products, summed in `f64`, in an order that depends on `d_model` alone.
-    /// Shape: `r [d_model]`.
-    fn logit(&self, arch: pulp::Arch, r: &[f32], token: u32) -> f32 {
+    /// Shape: `r [d_model]`, `bias [d_vocab]`.
+    fn logit(&self, arch: pulp::Arch, r: &[f32], bias: &[f32], token: u32) -> f32 {
         let w = self.w_u_t.row(token as usize).to_slice().expect("a row is contiguous");
-        let b = f64::from(self.b_u[token as usize]);
+        let b = f64::from(bias[token as usize]);
         (arch.dispatch(DotF64(r, w)) + b) as f32
     }
 }
@@ -170,9 +170,10 @@ impl DecodeTable {
 }
 
 /// See [`DecodeBackend::decode`](crate::decode::DecodeBackend::decode). Shape: `vectors [n, d_head]` → `[n, k]`.
-pub(super) fn decode(vectors: &Vectors, table: &DecodeTable, unembed: &FusedUnembed, k: usize) -> TopTokens {
+pub(super) fn decode(vectors: &Vectors, table: &DecodeTable, unembed: &FusedUnembed, ranking: Ranking) -> TopTokens {
     let int8 = &Int8Gemm::new();
-    let bias = unembed.bias();
+    let k = ranking.k;
+    let bias: &[f32] = &ranking.bias(unembed.bias());
     let arch = pulp::Arch::new();
     let mut top = TopTokensBuilder::new(0, k, bias.len());
     for start in (0..vectors.len()).step_by(VECTORS_PER_PASS) {
@@ -182,10 +183,10 @@ pub(super) fn decode(vectors: &Vectors, table: &DecodeTable, unembed: &FusedUnem
         let values = r.as_slice_mut().expect("a new matrix is contiguous");
         let p = GemmInputB::Unpacked(gemm::tensor(table.p.view()));
         gemm::matmul_into(gemm::tensor(c), p, values, false); // [vectors, d_model]
-        let candidates = candidates(int8, c, r.view(), table, unembed, top.n_ranked());
+        let candidates = candidates(int8, c, r.view(), table, unembed, bias, top.n_ranked());
         let rank = |(candidates, r): (Candidates, &[f32])| {
             let mut ranked = TopTokensBuilder::new(1, k, bias.len());
-            let mut push = |token| ranked.push_token(0, token, unembed.logit(arch, r, token));
+            let mut push = |token| ranked.push_token(0, token, unembed.logit(arch, r, bias, token));
             match candidates {
                 Candidates::Tokens(tokens) => tokens.into_iter().for_each(&mut push),
                 Candidates::All => (0..bias.len() as u32).for_each(&mut push),
@@ -200,16 +201,17 @@ pub(super) fn decode(vectors: &Vectors, table: &DecodeTable, unembed: &FusedUnem
     top.finish()
 }
 
-/// The candidates for the `k` best tokens of each vector. Shape: `c [n, d_head]`, `r [n, d_model]` → `[n]`.
+/// The candidates for the `k` best tokens of each vector. Shape: `c [n, d_head]`, `r [n, d_model]`, `bias [d_vocab]` →
+/// `[n]`.
 fn candidates(
     int8: &Int8Gemm,
     c: ArrayView2<f32>,
     r: ArrayView2<f32>,
     table: &DecodeTable,
     unembed: &FusedUnembed,
+    bias: &[f32],
     k: usize,
 ) -> Vec<Candidates> {
-    let bias = unembed.bias();
     let Some(w_u) = unembed.screen(int8) else { return c.outer_iter().map(|_| Candidates::All).collect() };
     let mut candidates = match table.p_w_u(int8, unembed, w_u, c.nrows()) {
         Some(p_w_u) => p_w_u.candidates(int8, c, bias, k),

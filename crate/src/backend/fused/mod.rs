@@ -25,7 +25,7 @@ use self::decode::{DecodeTable, FusedUnembed};
 use self::packed::PackedMatrix;
 use super::{AttentionOutput, Backend, split_by_prompt};
 use crate::config::ActFn;
-use crate::decode::{DecodeBackend, TopTokens, Vectors};
+use crate::decode::{DecodeBackend, Ranking, TopTokens, Vectors};
 use crate::error::Result;
 use crate::memory::{HostArray, LazyArray, clear_pool};
 use crate::weights::LayerNormWeights;
@@ -257,7 +257,7 @@ impl DecodeBackend for Fused {
         table.bytes(unembed.d_vocab())
     }
 
-    fn decode(&self, c: &Vectors, table: &DecodeTable, unembed: &FusedUnembed, k: usize) -> Result<TopTokens> {
-        Ok(decode::decode(c, table, unembed, k))
+    fn decode(&self, c: &Vectors, table: &DecodeTable, unembed: &FusedUnembed, ranking: Ranking) -> Result<TopTokens> {
+        Ok(decode::decode(c, table, unembed, ranking))
     }
 }

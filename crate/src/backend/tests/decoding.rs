@@ -15,12 +15,12 @@ fn decode<B: Backend>(
     projections: &[Array2<f32>],
     (w_u, b_u): (&Array2<f32>, &Array1<f32>),
     c: &Vectors,
-    k: usize,
+    ranking: Ranking,
 ) -> Vec<TopTokens> {
     let unembed = backend.upload_unembed(w_u.clone(), b_u.clone()).unwrap();
     let decode = |projection: &Array2<f32>| {
         let table = backend.upload_projection(projection.clone()).unwrap();
-        let decode = || backend.decode(c, &table, &unembed, k).unwrap();
+        let decode = || backend.decode(c, &table, &unembed, ranking).unwrap();
         let first = decode();
         // After enough vectors, a backend may switch to a faster way of decoding.
         let bits = |top: &TopTokens| (top.tokens.clone(), top.logits.mapv(f32::to_bits));
@@ -36,9 +36,9 @@ fn decode_one<B: Backend>(
     projection: &Array2<f32>,
     unembed: (&Array2<f32>, &Array1<f32>),
     c: &Vectors,
-    k: usize,
+    ranking: Ranking,
 ) -> TopTokens {
-    decode(backend, slice::from_ref(projection), unembed, c, k).remove(0)
+    decode(backend, slice::from_ref(projection), unembed, c, ranking).remove(0)
 }
 
 /// Numbers of vectors to decode: more than fit one pass over the vocabulary only if it is small.
@@ -61,9 +61,9 @@ fn top_tokens_of_random_vectors() {
             let pairs = (0..n).map(|_| [random.u32(0..rows), random.u32(0..rows)]).collect();
             let c = Vectors::new(matrix(random, rows as usize, d_head), pairs);
             let projections: Vec<_> = (0..random.usize(1..=3)).map(|_| matrix(random, d_head, d_model)).collect();
-            let k = random.usize(1..=4);
-            let (got, want) = on_every_backend!(|backend| decode(backend, &projections, (&w_u, &b_u), &c, k));
-            let what = format!("{n} vectors of {d_head}, vocabulary {d_vocab}, k {k}");
+            let ranking = Ranking { k: random.usize(1..=4), unembed_bias: random.bool() };
+            let (got, want) = on_every_backend!(|backend| decode(backend, &projections, (&w_u, &b_u), &c, ranking));
+            let what = format!("{n} vectors of {d_head}, vocabulary {d_vocab}, {ranking:?}");
             for (got, want) in got.iter().flat_map(|got| got.iter().zip(&want)) {
                 let typical = typical(d_head * d_model, 4);
                 assert_close(got.logits.view(), want.logits.view(), typical, &what);
@@ -92,8 +92,14 @@ fn vectors_and_weights_that_are_not_finite() {
     let mut with_nan = finite.clone();
     with_nan[[2, 500]] = f32::NAN;
     for w_u in [finite, with_nan] {
-        let (got, want) =
-            on_every_backend!(|backend| decode_one(backend, &projection, (&w_u, &b_u), &single_vectors(&c), 3).tokens);
+        let (got, want) = on_every_backend!(|backend| decode_one(
+            backend,
+            &projection,
+            (&w_u, &b_u),
+            &single_vectors(&c),
+            with_bias(3)
+        )
+        .tokens);
         for (got, row) in got.iter().flat_map(|got| (0..c.nrows()).map(move |row| (got, row))) {
             assert_eq!(got.row(row), want.row(row), "vector {row}");
         }
@@ -112,17 +118,25 @@ fn ties_go_to_the_lowest_id() {
         }
         for n in vector_counts(random, d_vocab) {
             let (c, projection) = (integers(random, n, d_head), integers(random, d_head, d_model));
-            let logits = c.dot(&projection).dot(&w_u) + &b_u + 0.0; // exact, and no negative zero
-            let k = random.usize(1..=5);
-            let (got, want) =
-                on_every_backend!(|backend| decode_one(backend, &projection, (&w_u, &b_u), &single_vectors(&c), k));
+            let mut logits = c.dot(&projection).dot(&w_u) + 0.0; // exact, and no negative zero
+            let ranking = Ranking { k: random.usize(1..=5), unembed_bias: random.u8(..) > 50 };
+            if ranking.unembed_bias {
+                logits = logits + &b_u + 0.0;
+            }
+            let (got, want) = on_every_backend!(|backend| decode_one(
+                backend,
+                &projection,
+                (&w_u, &b_u),
+                &single_vectors(&c),
+                ranking
+            ));
             for got in got {
                 assert_eq!(got, want);
             }
             for (logits, tokens) in logits.outer_iter().zip(want.tokens.outer_iter()) {
                 let mut sorted: Vec<u32> = (0..d_vocab as u32).collect();
                 sorted.sort_by(|&a, &b| logits[b as usize].total_cmp(&logits[a as usize]));
-                assert_eq!(tokens.to_vec(), sorted[..k.min(d_vocab)]);
+                assert_eq!(tokens.to_vec(), sorted[..ranking.k.min(d_vocab)]);
                 if d_vocab > 97 {
                     break; // sorting more rows would be slow; all rows are compared with `want`
                 }
@@ -137,7 +151,9 @@ fn negative_zero_ties_with_zero() {
     let b_u = arr1(&[-0.0, -0.0, 0.0, 0.0, -0.0, -0.0]);
     let (c, projection) = (arr2(&[[0.0], [-0.0]]), arr2(&[[1.0]]));
     let (got, want) =
-        on_every_backend!(|backend| decode_one(backend, &projection, (&w_u, &b_u), &single_vectors(&c), 6).tokens);
+        on_every_backend!(
+            |backend| decode_one(backend, &projection, (&w_u, &b_u), &single_vectors(&c), with_bias(6)).tokens
+        );
     assert_eq!(want, arr2(&[[0, 1, 2, 3, 4, 5], [0, 1, 2, 3, 4, 5]]));
     got.into_iter().for_each(|got| assert_eq!(got, want));
 }

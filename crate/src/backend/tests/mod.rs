@@ -7,7 +7,7 @@ use ndarray::{Array1, Array2, ArrayView, Dimension, Ix3};
 
 use super::{AttentionOutput, Backend, Dfdx, Fused};
 use crate::config::ActFn;
-use crate::decode::{TopTokens, Vectors};
+use crate::decode::{Ranking, TopTokens, Vectors};
 use crate::memory::LazyArray;
 use crate::weights::LayerNormWeights;
 
@@ -69,6 +69,11 @@ fn assert_close<D: Dimension>(got: ArrayView<f32, D>, want: ArrayView<f32, D>, t
     for (index, (got, want)) in got.iter().zip(want).enumerate() {
         assert!(got == want || (got - want).abs() <= 1e-5 * magnitude, "{what} at {index}: {got}, not {want}");
     }
+}
+
+/// The `k` best tokens, with the bias of the unembedding.
+fn with_bias(k: usize) -> Ranking {
+    Ranking { k, unembed_bias: true }
 }
 
 /// The root mean square of a sum of `terms` products of `factors` uniform numbers between −1 and 1 each.

@@ -189,7 +189,7 @@ fn logits_and_top_tokens_of_a_vocabulary_of_three() {
         let unembed = backend.upload_unembed(w_u.clone(), b_u.clone()).unwrap();
         let logits = backend.logits(&unembed, &upload(backend, &x), slice::from_ref(&(0..1))).unwrap();
         let table = backend.upload_projection(p.clone()).unwrap();
-        (logits, backend.decode(&single_vectors(&arr2(&[[2.0]])), &table, &unembed, 2).unwrap())
+        (logits, backend.decode(&single_vectors(&arr2(&[[2.0]])), &table, &unembed, with_bias(2)).unwrap())
     }) {
         assert_eq!(logits, [arr2(&[[1.0, -1.0, 3.0]])]);
         assert_eq!(top, TopTokens { tokens: arr2(&[[2, 0]]), logits: arr2(&[[3.0, 1.0]]), margin: arr1(&[2.0]) });

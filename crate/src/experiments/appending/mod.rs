@@ -102,7 +102,7 @@ pub fn appending(
         let batch: Vec<Vec<u32>> = appended_pairs.map(|pair| [prompt.as_slice(), &pair].concat()).collect();
         let options = RunOptions::for_head_data().layers([layer]);
         let (_, cache) = model.run_with_cache_options(batch, options)?;
-        let data = head_data(model, &cache, layer, head, DecodeOptions { projection, top_k: 1 })?;
+        let data = head_data(model, &cache, layer, head, DecodeOptions::default().projection(projection))?;
         // The last row after x y, at the prompt's positions: [x] [y] [pos].
         let mut last: Vec<Vec<Vec<u32>>> = vec![Vec::with_capacity(n); n];
         for (index, data) in data.prompts().iter().enumerate() {

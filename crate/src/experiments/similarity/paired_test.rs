@@ -93,7 +93,7 @@ pub fn similarity_test(
     let design = Design::new(model, pairs, kind, options, &mut rng)?;
     let n_pairs = design.n_pairs();
     let cache = design.run(model)?;
-    let decode = DecodeOptions { projection: options.projection, top_k: 1 };
+    let decode = DecodeOptions::default().projection(options.projection);
     let mut similarities: Vec<([usize; 2], Vec<Vec<f64>>)> = Vec::new(); // [head] [pair] [1 + controls]
     for layer in 0..model.config().n_layers {
         for head in layer_data(model, &cache, layer, decode)? {

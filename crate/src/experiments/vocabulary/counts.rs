@@ -145,7 +145,7 @@ impl VocabularyCounts {
     /// [`add`](Self::add) without the check of the model, which hashes weights.
     pub(super) fn add_checked(&mut self, model: &Gpt2, prompts: Prompts) -> Result<()> {
         let (_, cache) = model.run_with_cache_options(prompts, RunOptions::for_head_data())?;
-        let decode = DecodeOptions { projection: self.source.projection, top_k: 1 };
+        let decode = DecodeOptions::default().projection(self.source.projection);
         for layer in 0..self.source.n_layers {
             for head in layer_data(model, &cache, layer, decode)? {
                 for component in Component::ALL {
