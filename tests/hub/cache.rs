@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::server::{Answer, COMMIT, Files, Hub, MERGES, VOCAB, sha256, tiny};
 use super::{assert_contains, child, in_child, listing, output, write_to_cache};
-use crate::support::{fixture, root};
+use crate::support::root;
 
 const WEIGHTS: &str = "model.safetensors";
 
@@ -28,7 +28,7 @@ fn the_layout_is_pythons() {
     let cache = home.path().join("hub");
     let mut found: Vec<String> = listing(&cache).into_iter().filter(|line| !line.starts_with("CACHEDIR.TAG")).collect();
     found.push(format!("refs/main = {}", fs::read_to_string(cache.join("models--test--whole/refs/main")).unwrap()));
-    let expected = fs::read_to_string(fixture("hub").join("layout.txt")).unwrap();
+    let expected = fs::read_to_string(root().join("tests/fixtures/hub/layout.txt")).unwrap();
     assert_eq!(found.join("\n"), expected.trim_end());
     assert!(fs::read(cache.join("CACHEDIR.TAG")).unwrap().starts_with(b"Signature: 8a477f597d28d172789f06886806bc55"));
 }

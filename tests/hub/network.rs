@@ -189,6 +189,14 @@ fn a_certificate_authority_of_a_company_is_trusted_if_it_is_named() {
         let variables = [&variables_of(&endpoint, home.path())[..], &[(variable, authority)]].concat();
         assert_contains(&in_child("test/whole", None, &variables), &["loaded d_model 48"]);
     }
+    // A folder in OpenSSL's format: the names are hashes, of which only the form matters here.
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::copy(authority, folder.path().join("01234567.0")).unwrap();
+    let several = std::env::join_paths([home.path(), folder.path()]).unwrap();
+    let fresh = tempfile::tempdir().unwrap();
+    let settings = [("SSL_CERT_DIR", several.to_str().unwrap())];
+    let variables = [&variables_of(&endpoint, fresh.path())[..], &settings].concat();
+    assert_contains(&in_child("test/whole", None, &variables), &["loaded d_model 48"]);
     for value in ["no/such/file", fixture("tiny").join("config.json").to_str().unwrap()] {
         let variables = [&variables_of(&endpoint, home.path())[..], &[("SSL_CERT_FILE", value)]].concat();
         let printed = in_child("test/whole", None, &variables);

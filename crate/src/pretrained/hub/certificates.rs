@@ -3,7 +3,6 @@
 
 use std::path::Path;
 
-use rustls_native_certs::CertificateResult;
 use ureq::tls::{Certificate, RootCerts};
 
 use super::settings::Environment;
@@ -13,29 +12,34 @@ use crate::error::{Error, Result};
 /// [`Error::Environment`] for a variable that names no file or folder with certificates.
 pub(super) fn trusted(environment: &Environment) -> Result<RootCerts> {
     for variable in ["SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"] {
-        if let Some(path) = environment.path(variable) {
-            return from_path(variable, &path);
+        if let Some(value) = environment.path(variable) {
+            return from_paths(variable, &value);
         }
     }
-    // The variables SSL_CERT_FILE and SSL_CERT_DIR, which this function reads too, are not set here.
+    // SSL_CERT_FILE and SSL_CERT_DIR, which this function reads too, are not set here.
     let system = rustls_native_certs::load_native_certs();
-    Ok(if system.certs.is_empty() { RootCerts::WebPki } else { roots(system) })
+    Ok(if system.certs.is_empty() { RootCerts::WebPki } else { roots(&system.certs) })
 }
 
-fn from_path(variable: &'static str, path: &Path) -> Result<RootCerts> {
-    let (file, folder) = if path.is_dir() { (None, Some(path)) } else { (Some(path), None) };
-    let loaded = rustls_native_certs::load_certs_from_paths(file, folder);
-    if loaded.certs.is_empty() {
-        let problem = loaded.errors.first().map_or_else(|| "no certificate in it".into(), ToString::to_string);
+/// A file, a folder in OpenSSL's format, or several of them as in `PATH`.
+fn from_paths(variable: &'static str, value: &Path) -> Result<RootCerts> {
+    let (mut certificates, mut problem) = (Vec::new(), "no certificate in it".to_owned());
+    for path in std::env::split_paths(value) {
+        let (file, folder) = if path.is_dir() { (None, Some(path.as_path())) } else { (Some(path.as_path()), None) };
+        let loaded = rustls_native_certs::load_certs_from_paths(file, folder);
+        certificates.extend(loaded.certs);
+        problem = loaded.errors.first().map_or(problem, ToString::to_string);
+    }
+    if certificates.is_empty() {
         return Err(Error::Environment {
             variable,
             expected: "a file or a folder of certificates in PEM".into(),
-            found: format!("{}: {problem}", path.display()),
+            found: format!("{}: {problem}", value.display()),
         });
     }
-    Ok(roots(loaded))
+    Ok(roots(&certificates))
 }
 
-fn roots(loaded: CertificateResult) -> RootCerts {
-    RootCerts::from(loaded.certs.iter().map(|certificate| Certificate::from_der(certificate).to_owned()))
+fn roots(certificates: &[impl AsRef<[u8]>]) -> RootCerts {
+    RootCerts::from(certificates.iter().map(|certificate| Certificate::from_der(certificate.as_ref()).to_owned()))
 }

@@ -67,8 +67,11 @@ impl Exempt {
         if entry == "*" {
             return Self::All;
         }
-        let bare = entry.trim_start_matches('[').trim_end_matches(']');
-        let (address, bits) = bare.split_once('/').map_or((bare, None), |(address, bits)| (address, Some(bits)));
+        let (address, bits) = match entry.split_once('/') {
+            Some((address, bits)) => (address, Some(bits)),
+            None => (entry.as_str(), None),
+        };
+        let address = address.strip_prefix('[').and_then(|rest| rest.split(']').next()).unwrap_or(address);
         if let Ok(network) = address.parse::<IpAddr>() {
             let width = if network.is_ipv4() { 32 } else { 128 };
             let bits = bits.and_then(|bits| bits.parse().ok()).unwrap_or(width).min(width);
@@ -147,6 +150,7 @@ mod tests {
             ("0.0.0.0/0", "http://10.1.2.3"),
             ("::1", "http://[::1]:8080"),
             ("[fe80::]/16", "http://[fe80::1]"),
+            ("[::1]:8080", "http://[::1]:8080"),
         ] {
             assert!(!proxied(exempt, url), "{exempt} and {url}");
         }
