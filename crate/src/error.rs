@@ -5,10 +5,12 @@
 //! error with `Display` alone when `?` ends a cell. The variables that the cell neither moved nor declared stay alive.
 
 mod checks;
+mod parts;
 
 use std::path::PathBuf;
 
 pub(crate) use checks::{check_count, check_index};
+use parts::{count_range, heads_found, index_range, prefixed, tokens_found};
 
 /// A result whose error is [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -109,6 +111,26 @@ pub enum Error {
         hint: String,
         /// The error of the HTTP client or of the cache.
         source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    },
+    /// A file of the Hugging Face cache that cannot be used, and is or may be damaged.
+    #[error("{source}; the cached file {problem}: delete {} and load the model again", path.display())]
+    CachedFile {
+        /// The file to delete.
+        path: PathBuf,
+        /// Whether the file is damaged, or may be.
+        problem: &'static str,
+        /// What is wrong with its content.
+        source: Box<Error>,
+    },
+    /// An environment variable with a value that cannot be used.
+    #[error("{variable}: expected {expected}, found {found}")]
+    Environment {
+        /// The name of the variable.
+        variable: &'static str,
+        /// The values that can be used.
+        expected: String,
+        /// The value, without passwords.
+        found: String,
     },
     /// A conversion from or to text with a model that was loaded without a tokenizer.
     #[error(
@@ -338,38 +360,6 @@ impl Error {
     ) -> Self {
         Self::Device { device: device.into(), operation, source: source.into() }
     }
-}
-
-fn index_range(len: usize) -> String {
-    match len {
-        0 => String::new(),
-        1 => ", 0".into(),
-        len => format!(", 0 to {}", len - 1),
-    }
-}
-
-fn count_range(min: usize, max: Option<usize>) -> String {
-    match max {
-        Some(max) => format!("{min} to {max}"),
-        None => format!("at least {min}"),
-    }
-}
-
-fn tokens_found(len: usize) -> String {
-    if len == 0 { "no token (is the beginning-of-sequence token left out?)".into() } else { len.to_string() }
-}
-
-fn heads_found(heads: &[(usize, usize)]) -> String {
-    match heads {
-        [] => "none".into(),
-        [(layer, head)] => format!("head {layer}.{head} alone"),
-        [first, .., last] => format!("{} heads, from {}.{} to {}.{}", heads.len(), first.0, first.1, last.0, last.1),
-    }
-}
-
-/// The separator and the value, or nothing.
-fn prefixed(separator: &str, value: Option<impl std::fmt::Display>) -> String {
-    value.map_or_else(String::new, |value| format!("{separator}{value}"))
 }
 
 #[cfg(test)]

@@ -52,14 +52,15 @@ impl Gpt2 {
     ///   `tokenizer.json` or `vocab.json` with `merges.txt`; without a tokenizer, calls that take token ids work),
     /// - `"gpt2-small"` (or `"gpt2"`), `"gpt2-medium"`, `"gpt2-large"`, `"gpt2-xl"`, `"distilgpt2"` or any
     ///   `"owner/name"`: from the Hugging Face cache, else downloaded into it. The environment variables of the Python
-    ///   library apply: `HF_HUB_CACHE`, `HF_HOME`, `HF_ENDPOINT`, `HF_TOKEN`, `HF_TOKEN_PATH`, `HF_HUB_OFFLINE`. A
-    ///   model that is in the cache is loaded without asking the Hub.
+    ///   library apply: `HF_HUB_CACHE`, `HF_HOME`, `HF_ENDPOINT`, `HF_TOKEN`, `HF_TOKEN_PATH`, `HF_HUB_OFFLINE`,
+    ///   `HF_HUB_ETAG_TIMEOUT`, `HF_HUB_DOWNLOAD_TIMEOUT`, and those of proxies and certificates. A model that is in
+    ///   the cache with its tokenizer is loaded without asking the Hub.
     ///
     /// # Errors
     /// Each of [`Error`]'s variants about names, files, configuration, tensors, the Hub and the device, naming what
     /// was found, what was expected and what to do.
     pub fn from_pretrained(name: impl AsRef<str>, options: LoadOptions) -> Result<Self> {
-        Self::load(name.as_ref(), options)
+        Self::load(name.as_ref(), options).map_err(pretrained::explain_cached_file)
     }
 
     // The functions that do the work are not generic, because every notebook cell that calls a generic function

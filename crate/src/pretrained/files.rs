@@ -14,9 +14,25 @@ pub(super) const CONFIG: &str = "config.json";
 pub(super) const WEIGHTS: &str = "model.safetensors";
 pub(super) const INDEX: &str = "model.safetensors.index.json";
 const PICKLE: &str = "pytorch_model.bin";
-const TOKENIZER: &str = "tokenizer.json";
-const VOCAB: &str = "vocab.json";
-const MERGES: &str = "merges.txt";
+/// The index of a pickle in several files.
+const PICKLE_INDEX: &str = "pytorch_model.bin.index.json";
+pub(super) const TOKENIZER: &str = "tokenizer.json";
+pub(super) const VOCAB: &str = "vocab.json";
+pub(super) const MERGES: &str = "merges.txt";
+/// The names of everything that a tokenizer can consist of. The last three are downloaded where they exist, and are read
+/// from the folder of the others.
+pub(super) const TOKENIZER_FILES: [&str; 6] =
+    [TOKENIZER, VOCAB, MERGES, "added_tokens.json", "special_tokens_map.json", "tokenizer_config.json"];
+
+/// The largest size in bytes that a file may have on the Hub: 50 GB for weights, as in Python. The largest published
+/// tokenizers have 35 MB; a configuration or an index has less than 1 MB.
+pub(super) fn max_bytes(name: &str) -> u64 {
+    match name {
+        CONFIG | INDEX => 16_000_000,
+        name if TOKENIZER_FILES.contains(&name) => 256_000_000,
+        _ => 50_000_000_000,
+    }
+}
 
 /// The paths of a model's files.
 #[derive(Debug)]
@@ -62,7 +78,8 @@ impl ModelFiles {
         let require = |name: &str, missing: Missing| has(name).then_some(()).ok_or(CollectError::Missing(missing));
         require(CONFIG, Missing::Config)?;
         if !has(WEIGHTS) && !has(INDEX) {
-            return Err(CollectError::Missing(if has(PICKLE) { Missing::Safetensors } else { Missing::Weights }));
+            let has_pickle = has(PICKLE) || has(PICKLE_INDEX);
+            return Err(CollectError::Missing(if has_pickle { Missing::Safetensors } else { Missing::Weights }));
         }
         let config = path(CONFIG)?;
         let weights = if has(WEIGHTS) { vec![WEIGHTS.to_owned()] } else { shards_of_index(&path(INDEX)?)? };
@@ -117,10 +134,14 @@ pub(super) fn only_pickle(folder: &Path) -> Error {
     }
 }
 
-fn tokenizer_files(
+/// The files of the tokenizer, if there is one; those that belong to it lie in the same folder.
+pub(super) fn tokenizer_files(
     has: &impl Fn(&str) -> bool,
     path: &impl Fn(&str) -> Result<PathBuf>,
 ) -> Result<Option<TokenizerFiles>> {
+    for name in TOKENIZER_FILES.into_iter().skip(3).filter(|name| has(name)) {
+        path(name)?;
+    }
     if has(TOKENIZER) {
         return Ok(Some(TokenizerFiles::Json(path(TOKENIZER)?)));
     }
@@ -155,8 +176,10 @@ fn shards_of_index(index: &Path) -> Result<Vec<String>> {
         return Err(format_error("no file".into()));
     }
     // A name with a folder in it could point anywhere on the machine.
-    let plain =
-        |name: &str| Path::new(name).components().count() == 1 && !name.contains(['/', '\\', ':']) && name != "..";
+    let plain = |name: &str| {
+        let is_one_part = Path::new(name).components().count() == 1 && !name.contains(['/', '\\', ':']);
+        is_one_part && !name.starts_with('.') && !name.contains(char::is_control) && name.len() <= 255
+    };
     if let Some(file) = files.iter().find(|file| !plain(file)) {
         return Err(format_error(format!("{file:?}")));
     }

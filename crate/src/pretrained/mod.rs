@@ -4,7 +4,6 @@
 mod checkpoint;
 mod files;
 mod hub;
-mod hub_settings;
 mod load_options;
 mod processed;
 mod tensor_entry;
@@ -14,6 +13,7 @@ use std::path::Path;
 use crate::error::{Error, Result};
 pub(crate) use checkpoint::Checkpoint;
 pub(crate) use files::ModelFiles;
+pub(crate) use hub::explain as explain_cached_file;
 pub use load_options::LoadOptions;
 pub(crate) use processed::ProcessedCheckpoint;
 

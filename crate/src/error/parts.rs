@@ -1,0 +1,33 @@
+//! Parts of messages that depend on a value.
+
+pub(super) fn index_range(len: usize) -> String {
+    match len {
+        0 => String::new(),
+        1 => ", 0".into(),
+        len => format!(", 0 to {}", len - 1),
+    }
+}
+
+pub(super) fn count_range(min: usize, max: Option<usize>) -> String {
+    match max {
+        Some(max) => format!("{min} to {max}"),
+        None => format!("at least {min}"),
+    }
+}
+
+pub(super) fn tokens_found(len: usize) -> String {
+    if len == 0 { "no token (is the beginning-of-sequence token left out?)".into() } else { len.to_string() }
+}
+
+pub(super) fn heads_found(heads: &[(usize, usize)]) -> String {
+    match heads {
+        [] => "none".into(),
+        [(layer, head)] => format!("head {layer}.{head} alone"),
+        [first, .., last] => format!("{} heads, from {}.{} to {}.{}", heads.len(), first.0, first.1, last.0, last.1),
+    }
+}
+
+/// The separator and the value, or nothing.
+pub(super) fn prefixed(separator: &str, value: Option<impl std::fmt::Display>) -> String {
+    value.map_or_else(String::new, |value| format!("{separator}{value}"))
+}
