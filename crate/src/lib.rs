@@ -23,7 +23,7 @@
 //! | decode a head | [`head_data`], [`layer_data`], [`all_heads_data`], [`Projection`], [`unique_index_pattern`] |
 //! | draw it | [`mod@notebook`]: the original notebook's functions, and more; [`Figure`], [`Theme`], [`ColorScale`] |
 //! | ask about all heads | [`mod@experiments`]: the original's claims, with controls |
-//! | export it | [`HeadData::write_csv`], [`HeadData::write_npz`], [`Table`], [`Figure::to_svg`] |
+//! | export it | [`HeadData::write_csv`], [`HeadData::write_npz`], [`Table`], [`Figure::write_html`], [`Figure::write_svg`] |
 
 mod attention_tokens;
 mod backend;
@@ -48,7 +48,7 @@ pub use config::{ActFn, Gpt2Config};
 pub use decode::{Projection, TopTokens};
 pub use error::{Error, Result};
 pub use model::{Activation, ActivationCache, Gpt2, Prompts, RunOptions};
-pub use plot::{ColorScale, Figure, Table, Theme};
+pub use plot::{ColorScale, Figure, Figures, Table, Theme};
 pub use pretrained::LoadOptions;
 pub use tokenizer::Tokenizer;
 pub use weights::{BlockWeights, LayerNormWeights, Processing, Weights};
