@@ -53,6 +53,8 @@ const CAUSES: [(&[&str], &str); 5] = [
             "Connection timed out",
             "Timeout was reached",
             "spurious network error",
+            // pip, where it found no index at all.
+            "(from versions: none)",
         ],
         "there is no network, which the set-up needs once: connect, or set HTTPS_PROXY if there is a proxy, and run the \
          command again, which goes on where it stopped",
@@ -177,6 +179,7 @@ mod tests {
         for (log, expected) in [
             ("error: failed to write x\n\nCaused by:\n  No space left on device (os error 28)", "the disk is full"),
             ("warning: spurious network error (3 tries remaining): [6] Couldn't resolve host name", "no network"),
+            ("ERROR: No matching distribution: jupyterlab==4.6.6 (from versions: none)", "no network"),
             ("ERROR: NewConnectionError('<pip._vendor…>: Failed to establish a new connection')", "no network"),
             ("ProxyError('Cannot connect to proxy.', OSError('Tunnel connection failed: 407'))", "the proxy refused"),
             ("[56] CONNECT tunnel failed, response 407", "the proxy refused"),

@@ -43,10 +43,10 @@ pub(crate) fn execute(jupyter: &Jupyter, notebooks: &[PathBuf], store: bool) -> 
                 let name = notebook.strip_prefix(root()).unwrap_or(notebook).display().to_string();
                 let log = format!("notebook-{}", notebook.file_stem().unwrap_or_default().display());
                 let output = progress.step(&name, |step| logged::run(step, &log, &mut command(notebook)))?;
-                // Without the lines about single cells, which several notebooks would mix up.
-                let lines = String::from_utf8_lossy(&output).into_owned();
-                let about_cells = |line: &&str| line.trim_start().starts_with("cell ");
-                progress.say(&lines.lines().filter(|line| !about_cells(line)).collect::<Vec<_>>().join("\n"));
+                // The results, without evcxr's own line and those about single cells, which the log has.
+                let output = String::from_utf8_lossy(&output);
+                let results = output.lines().filter(|line| line.starts_with("  ") && !line.trim().starts_with("cell "));
+                progress.say(&results.collect::<Vec<_>>().join("\n"));
             }
             Ok(())
         };

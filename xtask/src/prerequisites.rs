@@ -12,7 +12,10 @@ pub(crate) fn python() -> Result<String> {
     let names = ["python3", "python", "python3.14", "python3.13", "python3.12", "python3.11", "python3.10"];
     let mut candidates = names.into_iter();
     let Some(python) = candidates.find(|python| works(cmd!(shell, "{python} -c {version_check}"))) else {
-        return Err(missing("Python 3.10 or newer", "apt-get install python3 python3-venv", "python.org"));
+        let found = cmd!(shell, "python3 --version").quiet().ignore_stderr().read();
+        let found = found.map_or_else(|_| String::new(), |version| format!(" (python3 is {version})"));
+        let what = format!("Python 3.10 or newer{found}");
+        return Err(missing(&what, "apt-get install python3 python3-venv", "python.org"));
     };
     let module_check = "import venv, ensurepip";
     if !works(cmd!(shell, "{python} -c {module_check}")) {
