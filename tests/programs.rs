@@ -42,6 +42,37 @@ fn heads_reports_errors() {
     assert!(!run("heads", &["demo"]).0);
 }
 
+#[test]
+fn figure_writes_a_page_and_a_picture() {
+    let folder = tempfile::tempdir().unwrap();
+    let [page, picture] = ["a b.html", "ü.svg"].map(|name| folder.path().join(name));
+    let (passed, printed, error) =
+        run("figure", &["demo", "The bus is late.", "0.1", page.to_str().unwrap(), picture.to_str().unwrap()]);
+    assert!(passed, "{error}");
+    assert_eq!(printed, format!("{}\n{}\n", page.display(), picture.display()));
+    let [page, picture] = [page, picture].map(|path| std::fs::read_to_string(path).unwrap());
+    assert!(page.contains("* plotly.js v") && page.contains("data:image/svg+xml,"));
+    let document = roxmltree::Document::parse(&picture).unwrap();
+    let described = document.descendants().find(|node| node.has_tag_name("title")).unwrap().text().unwrap();
+    assert!(described.contains("6 × 6 cells") && page.contains(&format!("<title>{described}")), "{described}");
+}
+
+#[test]
+fn figure_reports_errors() {
+    let folder = tempfile::tempdir().unwrap();
+    let missing = folder.path().join("missing/a.svg");
+    for (args, expected) in [
+        (&["demo", "x"][..], "usage: figure MODEL"),
+        (&["demo", "x", "1"], "expected LAYER.HEAD, for example 0.1, found \"1\""),
+        (&["demo", "x", "0.1", "a.png"], "expected a file FILE.html or FILE.svg, found \"a.png\""),
+        (&["demo", "x", "0.8"], "head 8 out of range"),
+        (&["demo", "x", "0.1", missing.to_str().unwrap()], "cannot be written"),
+    ] {
+        let (passed, _, error) = run("figure", args);
+        assert!(!passed && error.contains(expected), "{error}");
+    }
+}
+
 /// A build with debug assertions warns that it is slow, in one line even if several models are loaded.
 #[test]
 fn a_slow_build_warns_once() {

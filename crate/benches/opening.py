@@ -18,6 +18,7 @@ Rounds alternate the settings (A B A B). Prints a Markdown table of the medians.
 """
 
 import argparse
+import importlib.util
 import json
 import os
 import pathlib
@@ -28,8 +29,13 @@ import tempfile
 import threading
 import time
 
-from jupyter_client import KernelManager
-from jupyter_client.kernelspec import KernelSpecManager
+import needs
+
+if importlib.util.find_spec("jupyter_client") is None:
+    sys.exit(f"{sys.executable} has no Jupyter: run `cargo xtask run` first, and start this with its .venv/bin/python")
+
+from jupyter_client import KernelManager  # noqa: E402
+from jupyter_client.kernelspec import KernelSpecManager  # noqa: E402
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
@@ -141,6 +147,12 @@ def main():
     parser.add_argument("--plain", action="store_true")
     arguments = parser.parse_args()
     folder = arguments.folder.resolve()
+    needs.program("cargo")
+    needs.kernel(KernelSpecManager().find_kernel_specs(), "rust")
+    needs.model(folder, tokenizer=True)
+    needs.packages(
+        arguments.reference_python, ["torch", "transformers", "transformer_lens", "safetensors", "plotly"]
+    )
 
     with tempfile.TemporaryDirectory() as temporary:
         own = KernelSpecManager().get_kernel_spec("rust")

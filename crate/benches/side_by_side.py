@@ -13,9 +13,12 @@ import json
 import os
 import pathlib
 import platform
+import shutil
 import statistics
 import subprocess
 import tempfile
+
+import needs
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
@@ -174,8 +177,14 @@ def main():
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--lengths", default="13,64,128,512,1024")
     arguments = parser.parse_args()
-    if not os.path.exists(os.path.join(arguments.folder, "config.json")):
+    needs.program("cargo")
+    needs.packages(arguments.python, ["torch", "transformers", "transformer_lens", "safetensors"])
+    if not os.path.exists(arguments.folder):
         subprocess.run([arguments.python, REFERENCE, "weights", arguments.folder], check=True)
+        # For opening.py, which runs a text.
+        shutil.copy(needs.TOKENIZER, arguments.folder)
+    needs.model(arguments.folder, tokenizer=False)
+    lengths = needs.lengths(arguments.lengths, arguments.folder)
     build = ["cargo", "build", "--release", "--quiet", "--package", "attention-tokens", "--example", "timings"]
     subprocess.run(build, cwd=ROOT, check=True)
 
@@ -185,7 +194,6 @@ def main():
         for _ in range(arguments.rounds)
     ]
     own, reference = [pair[0] for pair in rounds], [pair[1] for pair in rounds]
-    lengths = [int(length) for length in arguments.lengths.split(",")]
     threads = f"{own[0]['threads']} threads here, {reference[0]['threads']} there"
     print(f"{machine()}; {threads}; torch {reference[0]['torch']}; medians over {arguments.rounds} rounds A B A B\n")
     side_by_side(own, reference, lengths)

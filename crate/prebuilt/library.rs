@@ -40,8 +40,11 @@ pub(crate) fn compile(cargo: &OsStr, root: &Path, cuda: bool) -> Command {
     // The heavy dependencies of `full` are compiled once here, and cost a notebook nothing.
     command.args(["--features", if cuda { "full,cuda" } else { "full" }]);
     // Both libraries have the same file name, so each has a target folder of its own.
-    command.arg("--target-dir").arg(root.join(if cuda { "target/cuda" } else { "target" })).current_dir(root);
+    let target = root.join(if cuda { "target/cuda" } else { "target" });
+    command.arg("--target-dir").arg(&target).current_dir(root);
     inherit_no_build(&mut command);
+    // Whatever `build.build-dir` is in the user's configuration.
+    command.env("CARGO_BUILD_BUILD_DIR", target);
     command
 }
 

@@ -1,14 +1,70 @@
 //! Display of values in evcxr notebooks, and a warning about slow builds of this crate.
 
+use std::io;
+#[cfg(target_os = "linux")]
+use std::io::Write;
 use std::sync::Once;
 
 /// Prints contents by MIME type in evcxr's format. evcxr sends everything that one cell prints as one MIME bundle.
 ///
 /// A type whose method `evcxr_display` calls this is displayed as the last expression of a cell.
 pub(crate) fn show(contents: &[(&str, &str)]) {
+    // A failure means that nobody reads stdout; the contents then fail as well, with a panic.
+    let _ = end_unfinished_line();
     for (mime, content) in contents {
         println!("EVCXR_BEGIN_CONTENT {mime}\n{content}\nEVCXR_END_CONTENT");
     }
+}
+
+/// Ends the line that a cell has begun with `print!`. Otherwise the contents begin in the middle of that line, and evcxr
+/// drops the part before them.
+#[cfg(target_os = "linux")]
+fn end_unfinished_line() -> io::Result<()> {
+    if std::env::var_os("EVCXR_IS_RUNTIME").is_none() {
+        return Ok(());
+    }
+    let mut stdout = io::stdout().lock();
+    let unfinished = buffered(libc::STDOUT_FILENO, || stdout.flush())?;
+    if unfinished.is_empty() {
+        return Ok(());
+    }
+    stdout.write_all(&unfinished)?;
+    stdout.write_all(b"\n")
+}
+
+#[cfg(not(target_os = "linux"))]
+fn end_unfinished_line() -> io::Result<()> {
+    Ok(())
+}
+
+/// The bytes that `flush` writes to a file descriptor, which do not reach its file. At most 64 KiB, the capacity of a
+/// pipe; stdout buffers 1 KiB. There is no other way to ask whether stdout has an unfinished line.
+#[cfg(target_os = "linux")]
+#[allow(unsafe_code)]
+fn buffered(file: std::os::fd::RawFd, flush: impl FnOnce() -> io::Result<()>) -> io::Result<Vec<u8>> {
+    use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+    let (mut reader, writer) = io::pipe()?;
+    // SAFETY: the descriptor is open, and the duplicate has one owner.
+    let duplicate = unsafe {
+        match libc::fcntl(file, libc::F_DUPFD_CLOEXEC, 0) {
+            -1 => return Err(io::Error::last_os_error()),
+            duplicate => OwnedFd::from_raw_fd(duplicate),
+        }
+    };
+    // SAFETY: both are open. The second call makes `file` what it was before the first one.
+    let redirect = |to: std::os::fd::RawFd| match unsafe { libc::dup2(to, file) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    };
+    redirect(writer.as_raw_fd())?;
+    let flushed = flush();
+    redirect(duplicate.as_raw_fd())?;
+    drop(writer);
+    flushed?;
+    let mut bytes = Vec::new();
+    io::Read::read_to_end(&mut reader, &mut bytes)?;
+    Ok(bytes)
 }
 
 /// Warns once per process if this crate was built with debug assertions, which make it several times slower. evcxr
@@ -24,5 +80,28 @@ pub(crate) fn warn_of_debug_build() {
                  `cargo xtask lab` does"
             );
         });
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::io::{LineWriter, Write};
+    use std::os::fd::AsRawFd;
+
+    #[test]
+    fn an_unfinished_line_is_read_and_taken() {
+        let mut file = tempfile::tempfile().unwrap();
+        let descriptor = file.as_raw_fd();
+        let mut lines = LineWriter::new(file.try_clone().unwrap());
+        let own = lines.get_ref().as_raw_fd();
+        assert_ne!(descriptor, own);
+        write!(lines, "first\nsecond").unwrap();
+        assert_eq!(super::buffered(own, || lines.flush()).unwrap(), b"second");
+        assert_eq!(super::buffered(own, || lines.flush()).unwrap(), b"");
+        writeln!(lines, "third").unwrap();
+        let mut text = String::new();
+        std::io::Seek::rewind(&mut file).unwrap();
+        std::io::Read::read_to_string(&mut file, &mut text).unwrap();
+        assert_eq!(text, "first\nthird\n");
     }
 }

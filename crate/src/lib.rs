@@ -24,7 +24,7 @@
 //! | ask what writes a logit | [`ActivationCache::logit_lens`], [`ActivationCache::logit_attrs`], [`ActivationCache::head_logit_attrs`], [`ResidualStack`], [`Gpt2::loss`] |
 //! | draw it | [`mod@notebook`]: the original notebook's functions, and more; [`Figure`], [`Theme`], [`ColorScale`] |
 //! | ask about all heads | [`mod@experiments`]: the original's claims, with controls |
-//! | export it | [`HeadData::write_csv`], [`HeadData::write_npz`], [`Table`], [`Figure::to_svg`] |
+//! | export it | [`HeadData::write_csv`], [`HeadData::write_npz`], [`Table`], [`Figure::write_html`], [`Figure::write_svg`] |
 
 mod analysis;
 mod attention_tokens;
@@ -52,7 +52,7 @@ pub use config::{ActFn, Gpt2Config};
 pub use decode::{Projection, TopTokens};
 pub use error::{Error, Result};
 pub use model::{Activation, ActivationCache, Gpt2, Prompts, RunOptions};
-pub use plot::{ColorScale, Figure, Table, Theme};
+pub use plot::{ColorScale, Figure, Figures, Table, Theme};
 pub use pretrained::LoadOptions;
 pub use tokenizer::Tokenizer;
 pub use weights::{BlockWeights, LayerNormWeights, Processing, Weights};

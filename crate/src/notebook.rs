@@ -23,7 +23,7 @@ use ndarray::Array2;
 use crate::attention_tokens::{DecodeOptions, Feature, HeadData, PromptHeadData, head_data, layer_data};
 use crate::error::Result;
 use crate::model::{ActivationCache, Gpt2, Prompts};
-use crate::plot::{Figure, FigureStyle, HeadPanel, Table};
+use crate::plot::{Figure, FigureStyle, Figures, HeadPanel, Table};
 
 /// The attention above which [`add_attn_overlay`] frames a cell in the original.
 pub const MIN_ATTN: f32 = 0.3;
@@ -177,6 +177,19 @@ pub fn browse_heads(heads: &[HeadData], prompt: usize) -> Result<Figure> {
 /// ```
 pub fn plot_head(data: &PromptHeadData) -> Figure {
     Figure::of_panel(HeadPanel::labelled(data.clone(), MIN_ATTN), FigureStyle::default())
+}
+
+/// Several figures as one output of a cell, one below the other. By itself, a cell shows only the last of several.
+///
+/// ```
+/// use attention_tokens::notebook::*;
+/// use ndarray::arr2;
+///
+/// let (a, b) = (plot_attns(&arr2(&[[0.0]])), plot_attns(&arr2(&[[0.0, 1.0], [2.0, 0.0]])));
+/// assert_eq!(show_all(&[&a, &b]).describe().lines().count(), 2);
+/// ```
+pub fn show_all(figures: &[&Figure]) -> Figures {
+    Figures::new(figures)
 }
 
 /// The attention tokens of a head as a table, with a row for each query position.

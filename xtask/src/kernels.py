@@ -65,8 +65,22 @@ class Kernel:
             self.client.execute_interactive(cell, timeout=600, output_hook=collect)
         return "\n".join(texts)
 
+    def run_all(self, cells):
+        """Executes cells without waiting for one, as *Run All* does, and returns the texts on stderr under each."""
+        requests = [self.client.execute(cell) for cell in cells]
+        texts, waiting = {request: "" for request in requests}, set(requests)
+        while waiting:
+            message = self.client.get_iopub_msg(timeout=600)
+            request, content = message["parent_header"].get("msg_id"), message["content"]
+            if message["msg_type"] == "status" and content["execution_state"] == "idle":
+                waiting.discard(request)
+            # Only what arrives while the cell counts as running.
+            elif message["msg_type"] == "stream" and content["name"] == "stderr" and request in waiting:
+                texts[request] += content["text"]
+        return [texts[request] for request in requests]
+
     def late_output(self):
-        """Returns the text that arrives after a cell is done: evcxr prints the error of a `?` only then."""
+        """Returns the text that arrives after a cell is done: a stock kernel may print the error of a `?` only then."""
         text = ""
         try:
             while True:
@@ -148,6 +162,24 @@ def check_failing_cells(repository):
     kernel.close()
 
 
+def check_places_of_outputs(repository):
+    """Checks that an error is under its own cell, and that a figure drops neither text nor another figure."""
+    kernel = Kernel(repository).load(repository)
+    kernel.run("let figure = plot_attns(&attention_tokens::ndarray::arr2(&[[0.0]]));")
+    cells = [f'let n: u8 = "number {i}".parse()?;' for i in range(6)]
+    texts = kernel.run_all([cell for failing in cells for cell in (failing, 'println!("next");')])
+    for failing, following in zip(texts[::2], texts[1::2]):
+        expect("an error is under its own cell", failing, "invalid digit found in string")
+        if following:
+            sys.exit(f"expected no error under the next cell, found:\n{following}")
+    output = kernel.run('print!("before"); figure')
+    expect("text before a figure is kept", output, "before", "1 × 1 cells")
+    output = kernel.run("show_all(&[&figure, &figure])")
+    if output.count("1 × 1 cells") != 2:
+        sys.exit(f"expected two figures, found:\n{output}")
+    kernel.close()
+
+
 def check_former_path(repository):
     """Checks that the library's former path gives one error, with the new path and without cargo's own output."""
     kernel = Kernel(repository)
@@ -167,6 +199,7 @@ def main():
     repository, scratch = (pathlib.Path(argument).resolve() for argument in sys.argv[1:])
     check_former_path(repository)
     check_failing_cells(repository)
+    check_places_of_outputs(repository)
     check_changed_crate(repository, scratch)
 
 

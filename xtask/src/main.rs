@@ -3,16 +3,23 @@
 mod checks;
 mod cuda;
 mod environment;
+mod first_figure;
+mod kernel;
+mod lab;
 #[path = "../../crate/prebuilt/library.rs"]
 mod library;
+mod logged;
 mod notebooks;
 mod prerequisites;
+mod progress;
+mod python;
+mod rust_src;
 mod setup;
 mod stages;
 mod tool;
 
 use std::path::PathBuf;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
 use tool::Result;
 
@@ -34,7 +41,7 @@ fn main() -> ExitCode {
     };
     let outcome = match command {
         "run" => run(rest),
-        "lab" => lab(rest),
+        "lab" => lab::lab(rest),
         "speed" if rest.len() == 1 => notebooks::speed(&rest[0]),
         "test" if rest.is_empty() => checks::all(false),
         "test" if rest == ["--cuda"] => checks::all(true),
@@ -66,11 +73,9 @@ fn run(arguments: &[String]) -> Result<()> {
     notebooks::execute(&jupyter, &notebooks, store)
 }
 
-fn lab(arguments: &[String]) -> Result<()> {
-    let jupyter = setup::jupyter()?;
-    let lab = jupyter.command("jupyter").arg("lab").arg("--notebook-dir").arg(root().join("notebooks"));
-    // JupyterLab asks on the terminal before it stops.
-    tool::run("JupyterLab", &mut Command::from(lab.args(arguments)))
+/// cargo's target folder, for what is not a library or a program.
+fn target_folder() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
 }
 
 /// The top of the repository.

@@ -3,13 +3,13 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 
-use xshell::{Cmd, cmd};
-
-use crate::library;
-use crate::root;
+use crate::progress::Progress;
 use crate::setup::{self, Jupyter};
 use crate::tool::{Result, run, shell};
+use crate::{library, logged, root};
 
 /// The notebooks of a folder of the repository, sorted by name, which is the reading order.
 pub(crate) fn in_folder(folder: &str) -> Result<Vec<PathBuf>> {
@@ -20,27 +20,49 @@ pub(crate) fn in_folder(folder: &str) -> Result<Vec<PathBuf>> {
 
 /// The folder of the executed notebooks and their HTML pages.
 fn output_folder() -> PathBuf {
-    target_folder().join("notebooks")
+    crate::target_folder().join("notebooks")
 }
 
-fn target_folder() -> PathBuf {
-    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
-}
-
-/// Executes each notebook in a kernel of its own and prints cells, figures, seconds and the paths of the results.
-/// With `store`, the outputs are written to the notebook itself as well.
+/// Executes each notebook in a kernel of its own, two at a time, and prints cells, figures, seconds and the paths of the
+/// results. With `store`, the outputs are written to the notebook itself as well.
 pub(crate) fn execute(jupyter: &Jupyter, notebooks: &[PathBuf], store: bool) -> Result<()> {
-    for notebook in notebooks {
+    let command = |notebook: &Path| {
+        let mut script = script(jupyter, notebook);
+        script.args(store.then_some("--store"));
+        script
+    };
+    if let [notebook] = notebooks {
         println!("{}", notebook.display());
-        script(jupyter, notebook).args(store.then_some("--store")).run()?;
+        return run("the notebook", &mut command(notebook));
     }
-    Ok(())
+    Progress::run(notebooks.len(), |progress| {
+        // Half of a cell's time is one thread of rust-analyzer or of the compiler, so two notebooks gain from two cores.
+        let next = AtomicUsize::new(0);
+        let work = || -> Result<()> {
+            while let Some(notebook) = notebooks.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let name = notebook.strip_prefix(root()).unwrap_or(notebook).display().to_string();
+                let log = format!("notebook-{}", notebook.file_stem().unwrap_or_default().display());
+                let output = progress.step(&name, |step| logged::run(step, &log, &mut command(notebook)))?;
+                // The results, without evcxr's own line and those about single cells, which the log has.
+                let output = String::from_utf8_lossy(&output);
+                let results = output.lines().filter(|line| line.starts_with("  ") && !line.trim().starts_with("cell "));
+                progress.say(&results.collect::<Vec<_>>().join("\n"));
+            }
+            Ok(())
+        };
+        let outcomes = thread::scope(|scope| [scope.spawn(work), scope.spawn(work)].map(|thread| thread.join()));
+        progress.first_failure().map_or(Ok(()), Err)?;
+        for outcome in outcomes {
+            outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        }
+        Ok(())
+    })
 }
 
 /// Executes a notebook with the crate itself as its dependency, in place of the compiled library.
 pub(crate) fn execute_plain(jupyter: &Jupyter, notebook: &Path) -> Result<()> {
     println!("{}, with the plain dependency", notebook.display());
-    Ok(script(jupyter, notebook).arg("--plain").run()?)
+    run("the notebook", script(jupyter, notebook).arg("--plain"))
 }
 
 /// Executes a notebook with another PATH and additional environment variables; if `plain`, with the crate itself as its
@@ -53,33 +75,36 @@ pub(crate) fn execute_in(
     plain: bool,
 ) -> Result<()> {
     println!("{}{}", notebook.display(), if plain { ", with the plain dependency" } else { "" });
-    let script = script(jupyter, notebook).args(plain.then_some("--plain"));
-    Ok(script.env("PATH", jupyter.path_in_front_of(path)).envs(variables.iter().copied()).run()?)
+    let mut script = script(jupyter, notebook);
+    script.args(plain.then_some("--plain"));
+    run("the notebook", script.env("PATH", jupyter.path_in_front_of(path)).envs(variables.iter().copied()))
 }
 
 /// Checks what real kernels do with errors, panics, interrupts and a changed crate.
 pub(crate) fn kernels(jupyter: &Jupyter) -> Result<()> {
     let (script, repository) = (root().join("xtask/src/kernels.py"), root());
     let scratch = repository.join("target/changed-crate");
-    Ok(jupyter.command("python").arg(script).arg(repository).arg(scratch).quiet().run()?)
+    run("the checks of kernels", jupyter.command("python").arg(script).arg(repository).arg(scratch))
 }
 
-fn script<'a>(jupyter: &'a Jupyter, notebook: &Path) -> Cmd<'a> {
-    let script = root().join("xtask/src/execute.py");
-    jupyter.command("python").arg(script).arg(notebook).arg(output_folder()).quiet()
+fn script(jupyter: &Jupyter, notebook: &Path) -> Command {
+    let mut script = jupyter.command("python");
+    script.arg(root().join("xtask/src/execute.py")).arg(notebook).arg(output_folder());
+    script
 }
 
 /// Times the same functions in a cell and in a release program, and prints both with their ratios.
 pub(crate) fn speed(model: &str) -> Result<()> {
     let jupyter = setup::jupyter()?;
     let model = std::path::absolute(model)?;
-    let shell = shell()?;
-    let build = cmd!(shell, "cargo build --release --package attention-tokens --example timings");
-    let mut build = Command::from(build);
+    // In this folder also where the user's configuration names another.
+    let target = crate::target_folder();
+    let mut build = Command::new("cargo");
+    build.args(["build", "--release", "--package", "attention-tokens", "--example", "timings", "--target-dir"]);
     library::inherit_no_build(&mut build);
-    run("cargo build", &mut build)?;
-    let program = target_folder().join("release/examples/timings").with_extension(std::env::consts::EXE_EXTENSION);
-    let script = script(&jupyter, &root().join("crate/benches/notebook/speed.ipynb"));
-    let script = script.env("ATTENTION_TOKENS_MODEL", model).env("ATTENTION_TOKENS_TIMINGS", program);
-    Ok(script.arg("--print").run()?)
+    run("cargo build", build.arg(&target).current_dir(root()))?;
+    let program = target.join("release/examples/timings").with_extension(std::env::consts::EXE_EXTENSION);
+    let mut script = script(&jupyter, &root().join("crate/benches/notebook/speed.ipynb"));
+    script.env("ATTENTION_TOKENS_MODEL", model).env("ATTENTION_TOKENS_TIMINGS", program);
+    run("the notebook", script.arg("--print"))
 }

@@ -1,20 +1,21 @@
-//! Programs that the set-up needs and does not install. An error names the missing one and the command that installs
-//! it.
-
-use std::env;
-use std::path::{Path, PathBuf};
+//! Programs that the set-up and the checks need. An error names the missing one and the command that installs it.
 
 use xshell::cmd;
 
-use crate::tool::{Result, shell, works};
+use crate::tool::{Error, Result, shell, works};
 
 /// The name of a Python 3.10 or newer with the module `venv`, which makes the virtual environment.
 pub(crate) fn python() -> Result<String> {
     let shell = shell()?;
     let version_check = "import sys; assert sys.version_info >= (3, 10)";
-    let mut candidates = ["python3", "python"].into_iter();
+    // Older systems have a newer Python beside their own.
+    let names = ["python3", "python", "python3.14", "python3.13", "python3.12", "python3.11", "python3.10"];
+    let mut candidates = names.into_iter();
     let Some(python) = candidates.find(|python| works(cmd!(shell, "{python} -c {version_check}"))) else {
-        return Err(missing("Python 3.10 or newer", "apt-get install python3 python3-venv", "python.org"));
+        let found = cmd!(shell, "python3 --version").quiet().ignore_stderr().read();
+        let found = found.map_or_else(|_| String::new(), |version| format!(" (python3 is {version})"));
+        let what = format!("Python 3.10 or newer{found}");
+        return Err(missing(&what, "apt-get install python3 python3-venv", "python.org"));
     };
     let module_check = "import venv, ensurepip";
     if !works(cmd!(shell, "{python} -c {module_check}")) {
@@ -23,27 +24,36 @@ pub(crate) fn python() -> Result<String> {
     Ok(python.into())
 }
 
-/// Checks for the parts of Rust that evcxr needs at run time: a linker and the standard library's sources.
-pub(crate) fn rust() -> Result<()> {
+/// Checks for a linker, which compiling anything needs.
+pub(crate) fn linker() -> Result<()> {
     let shell = shell()?;
     if cfg!(unix) && !works(cmd!(shell, "cc --version")) {
         return Err(missing("a linker (cc)", "apt-get install build-essential", "xcode-select --install on macOS"));
     }
-    // evcxr infers the types of variables with rust-analyzer, which reads the standard library's sources in
-    // RUST_SRC_PATH, or else in the sysroot.
-    let sysroot = cmd!(shell, "rustc --print sysroot").ignore_stderr().read();
-    let sysroot = sysroot.map_err(|_| missing("rustc on the PATH", "rustup default stable", "rustup.rs"))?;
-    let in_sysroot = || Path::new(&sysroot).join("lib/rustlib/src/rust/library");
-    let sources = env::var_os("RUST_SRC_PATH").map_or_else(in_sysroot, PathBuf::from);
-    if !sources.join("core/src/lib.rs").is_file() {
-        let what = format!("rust-src, the standard library's sources, in {}", sources.display());
-        return Err(missing(&what, "rustup component add rust-src", "conda install rust-src"));
-    }
     Ok(())
 }
 
-/// Checks for Chromium and chromedriver, which the browser tests use.
+/// Installs Chromium and chromedriver, which the browser tests use, where they are missing: with apt-get, as root or by
+/// a `sudo` that asks for no password. Elsewhere they are named.
 pub(crate) fn chromium() -> Result<()> {
+    if has_chromium().is_ok() {
+        return Ok(());
+    }
+    let shell = shell()?;
+    let is_root = cmd!(shell, "id -u").quiet().ignore_stderr().read().is_ok_and(|id| id.trim() == "0");
+    let sudo: &[&str] = if is_root { &[] } else { &["sudo", "-n"] };
+    let may_install = works(cmd!(shell, "apt-get --version")) && (is_root || works(cmd!(shell, "sudo -n true")));
+    if may_install {
+        println!("installing chromium and chromium-driver with apt-get, for the browser tests");
+        let apt_get = [sudo, &["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq"]].concat();
+        let (program, arguments) = (apt_get[0], &apt_get[1..]);
+        cmd!(shell, "{program} {arguments...} update").run()?;
+        cmd!(shell, "{program} {arguments...} install -y chromium chromium-driver").ignore_stdout().run()?;
+    }
+    has_chromium()
+}
+
+fn has_chromium() -> Result<()> {
     let shell = shell()?;
     let mut browsers = ["chromium", "chromium-browser", "google-chrome"].into_iter();
     if !browsers.any(|browser| works(cmd!(shell, "{browser} --version"))) {
@@ -55,6 +65,6 @@ pub(crate) fn chromium() -> Result<()> {
     Ok(())
 }
 
-fn missing(what: &str, install: &str, otherwise: &str) -> Box<dyn std::error::Error> {
+pub(crate) fn missing(what: &str, install: &str, otherwise: &str) -> Error {
     format!("missing: {what}\n  install it with: {install}\n  or see: {otherwise}").into()
 }

@@ -4,8 +4,10 @@ use std::process::Command;
 
 use xshell::{Cmd, Shell};
 
-/// An error is text for the user.
-pub(crate) type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+/// Text for the user.
+pub(crate) type Error = Box<dyn std::error::Error + Send + Sync>;
+
+pub(crate) type Result<T> = std::result::Result<T, Error>;
 
 /// A shell whose working directory is the top of the repository.
 pub(crate) fn shell() -> Result<Shell> {
@@ -27,7 +29,7 @@ pub(crate) fn run(what: &str, command: &mut Command) -> Result<()> {
     if status.success() { Ok(()) } else { Err(format!("{what} failed ({status}): {}", command_line(command)).into()) }
 }
 
-fn command_line(command: &Command) -> String {
+pub(crate) fn command_line(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
 }

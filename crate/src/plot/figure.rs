@@ -1,6 +1,7 @@
 //! The public type of figures: made from heads or experiments, shown by a notebook, exported as JSON, SVG or text.
 
 use std::any::Any;
+use std::path::Path;
 use std::rc::Rc;
 
 use plotly::Plot;
@@ -138,6 +139,49 @@ impl Figure {
         self.draw().to_svg(self.style)
     }
 
+    /// The figure as a fragment of HTML for a page that shows several: a static picture, which plotly.js replaces once
+    /// it is loaded, from the page or from its CDN.
+    pub(super) fn to_html(&self) -> String {
+        // Drawn once for both writers: the hover texts are most of the work.
+        let drawn = self.draw();
+        let svg = drawn.to_svg(self.style);
+        mime::html(&plotly_writer::json(&drawn.into_plot(self.style)), svg.as_deref(), &self.describe())
+    }
+
+    /// Writes the figure as a page that a browser opens without a network, with plotly.js in it (5 MB).
+    ///
+    /// ```
+    /// use attention_tokens::{notebook::plot_attns, prelude::*};
+    /// use ndarray::arr2;
+    ///
+    /// let figure = plot_attns(&arr2(&[[0.0, 1.0], [2.0, 0.0]]));
+    /// let folder = tempfile::tempdir()?;
+    /// figure.write_html(folder.path().join("figure.html"))?;
+    /// figure.write_svg(folder.path().join("figure.svg"))?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Write`] if the file cannot be written.
+    pub fn write_html(&self, path: impl AsRef<Path>) -> Result<()> {
+        let page = mime::page(&self.to_html(), &self.describe(), self.style.theme.background());
+        write(path.as_ref(), &page)
+    }
+
+    /// Writes the figure as a static picture, made without a browser.
+    ///
+    /// # Errors
+    /// [`Error::FigureKind`] for a figure made from a plot, because only plotly can draw it; [`Error::Write`] if the
+    /// file cannot be written.
+    pub fn write_svg(&self, path: impl AsRef<Path>) -> Result<()> {
+        let svg = self.to_svg().ok_or(Error::FigureKind {
+            function: "write_svg",
+            expected: "a figure that this crate draws",
+            found: "a figure made from a plot; use write_html",
+        })?;
+        write(path.as_ref(), &svg)
+    }
+
     /// The figure in words.
     pub fn describe(&self) -> String {
         self.content.describe()
@@ -187,6 +231,10 @@ impl Figure {
         contents.push(("text/plain", &description));
         evcxr::show(&contents);
     }
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    std::fs::write(path, text).map_err(|error| Error::write(path, error))
 }
 
 impl Drawn {

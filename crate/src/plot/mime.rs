@@ -13,6 +13,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use flate2::Compression;
 use flate2::write::ZlibEncoder;
+use plotly::Plot;
 
 use super::text::escape_xml;
 
@@ -55,6 +56,18 @@ pub(super) fn html(json: &str, picture: Option<&str>, description: &str) -> Stri
     )
 }
 
+/// A page around a figure's [`html`], which draws it without a network: the page has the plotly.js of the crate `plotly`.
+pub(super) fn page(figure: &str, description: &str, background: &str) -> String {
+    let scripts = Plot::offline_js_sources();
+    // The first script is plotly.js; the second one typesets LaTeX, which no figure has.
+    let plotly_js = scripts.split_inclusive("</script>").next().unwrap_or_default();
+    let title = escape_xml(description);
+    format!(
+        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<title>{title}</title>\n\
+         {plotly_js}\n</head>\n<body style=\"background: {background}\">\n{figure}\n</body>\n</html>\n"
+    )
+}
+
 /// zlib, then base64. The JSON of a figure, which is repetitive, becomes a tenth of its size.
 fn compressed(json: &str) -> String {
     let mut zlib = ZlibEncoder::new(Vec::new(), Compression::best());
@@ -81,6 +94,16 @@ fn percent_encoded(svg: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_page_has_plotly_js_and_loads_nothing() {
+        let page = page(&html("{}", Some("<svg/>"), "a <b>"), "a <b>", "#111");
+        assert!(page.starts_with("<!doctype html>") && page.contains("<title>a &lt;b&gt;</title>"));
+        assert!(page.contains("* plotly.js v") && page.contains("background: #111"));
+        // The figure's own script asks for plotly.js only where the page has none, and there is no other address.
+        assert_eq!(page.matches("<script").count(), 2);
+        assert!(!page.contains("<script src") && !page.contains("<link"));
+    }
 
     #[test]
     fn a_token_cannot_end_the_script_or_the_attribute() {

@@ -5,7 +5,7 @@
 //! | drawing | `style`, `text`, `canvas` (areas and axes), `marks` (a figure as a list of marks) |
 //! | content | `content`, and what implements it: `heads` and `charts` build marks |
 //! | writing | `plotly_writer`, `svg_writer` with the elements of `svg` |
-//! | showing | `figure`, `table`, `mime` |
+//! | showing | `figure`, `figures`, `table`, `mime` |
 
 #[cfg(test)]
 mod both_writers;
@@ -13,6 +13,7 @@ mod canvas;
 mod charts;
 mod content;
 mod figure;
+mod figures;
 mod heads;
 mod marks;
 mod mime;
@@ -25,6 +26,7 @@ mod text;
 
 pub(crate) use charts::{Chart, ChartAxis, Form, MatrixChart, Series};
 pub use figure::Figure;
+pub use figures::Figures;
 pub(crate) use heads::HeadPanel;
 pub(crate) use style::{Color, FigureStyle};
 pub use style::{ColorScale, Theme};

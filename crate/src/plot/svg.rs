@@ -158,6 +158,30 @@ fn px(x: f64) -> f64 {
     (10.0 * x).round() / 10.0
 }
 
+/// Pictures that [`Svg::finish`] returned, one below the other.
+pub(super) fn stacked(pictures: &[String]) -> String {
+    let size = |svg: &String| ["width", "height"].map(|name| attribute(svg, name));
+    let sizes: Vec<[usize; 2]> = pictures.iter().map(size).collect();
+    let width = sizes.iter().map(|&[width, _]| width).max().unwrap_or(0);
+    let height: usize = sizes.iter().map(|&[_, height]| height).sum();
+    let head = format!(
+        "<svg xmlns='http://www.w3.org/2000/svg' width='{width}' height='{height}' viewBox='0 0 {width} {height}'>"
+    );
+    let mut y = 0;
+    let placed = pictures.iter().zip(&sizes).map(|(svg, [_, height])| {
+        let placed = svg.replacen("<svg ", &format!("<svg y='{y}' "), 1);
+        y += height;
+        placed
+    });
+    head + &placed.collect::<String>() + "</svg>"
+}
+
+/// The first attribute of this name, as a number of pixels.
+fn attribute(svg: &str, name: &str) -> usize {
+    let value = svg.split_once(&format!(" {name}='")).and_then(|(_, rest)| rest.split('\'').next());
+    value.and_then(|value| value.parse().ok()).unwrap_or(0)
+}
+
 #[cfg(test)]
 mod tests {
     use ndarray::arr2;
@@ -192,6 +216,20 @@ mod tests {
              <text transform='translate(1 2)rotate(-90)'>&lt;a&gt;</text></g>"
         );
         assert_eq!(drawn(|svg| svg.texts(&style, [([1.0, 2.0], "")])), "");
+    }
+
+    #[test]
+    fn stacked_pictures_are_below_each_other() {
+        let picture = |size| Svg::new(size, "a", FigureStyle::default()).finish();
+        let stacked = stacked(&[picture([30, 10]), picture([20, 40])]);
+        let document = roxmltree::Document::parse(&stacked).unwrap();
+        let root = document.root_element();
+        let numbers =
+            |node: roxmltree::Node| ["y", "width", "height"].map(|name| node.attribute(name).map(str::to_owned));
+        assert_eq!(numbers(root), [None, Some("30".into()), Some("50".into())]);
+        let inner: Vec<_> = root.children().map(numbers).collect();
+        let texts = |texts: [&str; 3]| texts.map(|text| Some(text.to_owned()));
+        assert_eq!(inner, [texts(["0", "30", "10"]), texts(["10", "20", "40"])]);
     }
 
     #[test]

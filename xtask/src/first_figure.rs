@@ -1,0 +1,129 @@
+//! The library, compiled for notebooks, and the first figure, which a user sees before the kernel is compiled.
+
+use std::env;
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+use xshell::{Shell, cmd};
+
+use crate::library;
+use crate::logged;
+use crate::progress::{Progress, Step};
+use crate::tool::{Result, shell};
+
+const ARGUMENTS: [&str; 3] = ["demo", "The next sentence is false. The previous sentence is true.", "0.1"];
+
+/// Compiles the library that notebooks load, so that no notebook waits for it. That takes minutes the first time; later
+/// runs compile only what has changed. Then draws the first figure with it, and prints the paths.
+pub(crate) fn library_and_figure(progress: &Progress) -> Result<()> {
+    let shell = shell()?;
+    let compiled = progress.step("the library", |step| {
+        let mut compile = library::compile("cargo".as_ref(), &crate::root(), false);
+        compile.args(["--message-format", "json-render-diagnostics"]);
+        let messages = logged::run(step, "library", compile.args(library::FOR_RUSTC))?;
+        // Its build script links the sources that rust-analyzer reads.
+        let manifest = "crate/prebuilt/Cargo.toml";
+        let link = cmd!(shell, "cargo build --manifest-path {manifest} --target-dir target/prebuilt");
+        logged::run(step, "library-sources", &mut link.into())?;
+        Library::of(&String::from_utf8(messages)?)
+    })?;
+    // In the same folder as the library, whatever the user's CARGO_TARGET_DIR is.
+    let files = ["html", "svg"].map(|extension| crate::root().join("target/first-figure").with_extension(extension));
+    let is_new = |file: &PathBuf| Some(modified(file)? >= modified(&compiled.file)?);
+    if !files.iter().all(|file| is_new(file) == Some(true)) {
+        progress.step("the first figure", |step| draw(step, &shell, &compiled, &files))?;
+    }
+    let [page, picture] = files.map(|file| file.display().to_string());
+    progress.say(&format!("first figure: {page} (open it in a browser)\n              {picture}"));
+    Ok(())
+}
+
+fn modified(file: &Path) -> Option<std::time::SystemTime> {
+    fs::metadata(file).ok()?.modified().ok()
+}
+
+/// The dynamic library, and the folders with the crates that it consists of.
+struct Library {
+    file: PathBuf,
+    dependencies: Vec<PathBuf>,
+}
+
+impl Library {
+    /// Reads cargo's messages, one JSON value a line.
+    fn of(messages: &str) -> Result<Self> {
+        let mut library = Self { file: PathBuf::new(), dependencies: Vec::new() };
+        for message in messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()) {
+            let names =
+                message["filenames"].as_array().into_iter().flatten().filter_map(Value::as_str).map(PathBuf::from);
+            for file in names {
+                let is_dynamic = file.extension() == Some(env::consts::DLL_EXTENSION.as_ref());
+                if is_dynamic && message["target"]["name"] == "attention_tokens" {
+                    library.file = file;
+                } else if file.extension() == Some("rlib".as_ref()) {
+                    let folder = file.parent().unwrap_or(&file).to_owned();
+                    if !library.dependencies.contains(&folder) {
+                        library.dependencies.push(folder);
+                    }
+                }
+            }
+        }
+        if library.file.as_os_str().is_empty() { Err("cargo reported no library".into()) } else { Ok(library) }
+    }
+}
+
+/// Compiles the example `figure` against the library, as evcxr compiles a cell, because cargo would compile the library
+/// again, and what only tests depend on.
+fn draw(step: &Step, shell: &Shell, library: &Library, files: &[PathBuf]) -> Result<()> {
+    let program = crate::root().join("target/first-figure").with_extension(env::consts::EXE_EXTENSION);
+    let mut rustc = Command::new("rustc");
+    rustc.args(["--edition", "2024", "-Cprefer-dynamic", "--crate-name", "first_figure"]);
+    rustc.arg(crate::root().join("crate/examples/figure.rs")).arg("-o").arg(&program);
+    rustc.args(["--extern".into(), with_prefix("attention_tokens=", &library.file)]);
+    rustc.args(library.dependencies.iter().map(|folder| with_prefix("-Ldependency=", folder)));
+    logged::run(step, "first-figure", &mut rustc)?;
+    let target_libraries = PathBuf::from(cmd!(shell, "rustc --print target-libdir").quiet().read()?);
+    let folders = [library.file.parent().unwrap_or(&library.file), &target_libraries];
+    let variable = match env::consts::OS {
+        "macos" => "DYLD_FALLBACK_LIBRARY_PATH",
+        "windows" => "PATH",
+        _ => "LD_LIBRARY_PATH",
+    };
+    let inherited = env::var_os(variable).unwrap_or_default();
+    let path = folders.into_iter().map(Path::to_owned).chain(env::split_paths(&inherited));
+    // Written under other names first: an interruption leaves no half of a figure.
+    let parts = [files[0].with_file_name("first-figure.part.html"), files[1].with_file_name("first-figure.part.svg")];
+    let mut draw = Command::new(&program);
+    draw.args(ARGUMENTS).args(&parts).env(variable, env::join_paths(path)?);
+    logged::run(step, "first-figure", &mut draw)?;
+    fs::remove_file(program)?;
+    Ok(parts.iter().zip(files).try_for_each(|(part, file)| fs::rename(part, file))?)
+}
+
+fn with_prefix(prefix: &str, path: &Path) -> OsString {
+    let mut argument = OsString::from(prefix);
+    argument.push(path);
+    argument
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_library_is_read_from_cargos_messages() {
+        let name = format!("{}attention_tokens{}", env::consts::DLL_PREFIX, env::consts::DLL_SUFFIX);
+        let messages = format!(
+            "{{\"reason\":\"compiler-artifact\",\"target\":{{\"name\":\"serde\"}},\"filenames\":[\"/b ü/deps/libserde.rlib\"]}}\n\
+             not JSON\n\
+             {{\"target\":{{\"name\":\"serde_derive\"}},\"filenames\":[\"/b ü/deps/libserde_derive.so\"]}}\n\
+             {{\"target\":{{\"name\":\"attention_tokens\"}},\"filenames\":[\"/t/release/{name}\"]}}\n"
+        );
+        let library = Library::of(&messages).unwrap();
+        assert_eq!(library.file, Path::new("/t/release").join(name));
+        assert_eq!(library.dependencies, [Path::new("/b ü/deps")]);
+        assert!(Library::of("").is_err());
+    }
+}

@@ -1,0 +1,238 @@
+//! Commands whose output goes to a log file. A person sees its end only if the command fails, with a sentence about
+//! the usual causes.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use crate::progress::{Step, lock};
+use crate::tool::{Result, command_line};
+
+/// Number of lines of the log that an error shows.
+const SHOWN: usize = 15;
+
+/// What to do about the usual causes of a failure, each with the words by which it shows in a log.
+const CAUSES: [(&[&str], &str); 5] = [
+    (
+        &["No space left on device", "os error 28", "Disk quota exceeded"],
+        "the disk is full: the set-up needs about 5 GB for target and .venv; free some and run the command again, which \
+         goes on where it stopped",
+    ),
+    (
+        &["Read-only file system", "os error 30"],
+        "a folder is read-only: copy the repository to one that you can write to, and set ATTENTION_TOKENS_VENV, \
+         CARGO_HOME or TMPDIR if one of these is meant",
+    ),
+    (
+        &[
+            "Proxy Authentication Required",
+            "ProxyError",
+            "Could not resolve proxy",
+            "Failed to connect to proxy",
+            "CONNECT tunnel failed",
+            "Received HTTP code 407",
+        ],
+        "the proxy refused: set HTTPS_PROXY (and HTTP_PROXY) to http://USER:PASSWORD@HOST:PORT, which cargo and pip read",
+    ),
+    (
+        &[
+            "Could not resolve host",
+            "Couldn't resolve host",
+            "Temporary failure in name resolution",
+            "Name or service not known",
+            "NewConnectionError",
+            "Network is unreachable",
+            "Could not connect to server",
+            "Couldn't connect to server",
+            "Failed to connect to",
+            "Connection refused",
+            "Connection timed out",
+            "Timeout was reached",
+            "spurious network error",
+            // pip, where it found no index at all.
+            "(from versions: none)",
+        ],
+        "there is no network, which the set-up needs once: connect, or set HTTPS_PROXY if there is a proxy, and run the \
+         command again, which goes on where it stopped",
+    ),
+    (
+        &["Permission denied", "os error 13"],
+        "a folder belongs to another user: run the command as its owner, or set ATTENTION_TOKENS_VENV, CARGO_HOME or \
+         TMPDIR to folders of your own",
+    ),
+];
+
+/// Runs a command as (a part of) a step, and returns its stdout. Its stderr goes to `target/logs/NAME.log`, except for
+/// cargo's progress, which is the step's.
+pub(crate) fn run(step: &Step, name: &str, command: &mut Command) -> Result<Vec<u8>> {
+    run_in(&crate::target_folder().join("logs"), step, name, command)
+}
+
+fn run_in(folder: &Path, step: &Step, name: &str, command: &mut Command) -> Result<Vec<u8>> {
+    let path = folder.join(format!("{name}.log"));
+    let mut log = fs::create_dir_all(folder).and_then(|()| File::create(&path)).map_err(|error| {
+        let error = format!("{}: {error}", path.display());
+        cause(&error).map_or_else(|| error.clone(), |cause| format!("{error}\n{cause}"))
+    })?;
+    // cargo's progress, as it shows it on a terminal.
+    command.env("CARGO_TERM_PROGRESS_WHEN", "always").env("CARGO_TERM_PROGRESS_WIDTH", "80");
+    command.env("CARGO_TERM_COLOR", "never");
+    let line = command_line(command);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().map_err(|error| format!("{name} does not start: {error}: {line}"))?;
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    let child = Arc::new(Mutex::new(child));
+    step.progress().stops_on_failure(&child);
+    let output = thread::scope(|scope| {
+        let output = scope.spawn(|| {
+            let mut output = Vec::new();
+            stdout.map(|mut stdout| stdout.read_to_end(&mut output)).transpose().map(|_| output)
+        });
+        if let Some(stderr) = stderr {
+            for_each_line(stderr, |line| match crates(line) {
+                Some((done, total)) => step.parts(done, total),
+                // The log is for people; a full disk shows in the command's own error.
+                None => drop(writeln!(log, "{line}")),
+            });
+        }
+        output.join().expect("reading does not panic")
+    })?;
+    let status = loop {
+        // Not `wait`, which would hold the lock that stops the command.
+        if let Some(status) = lock(&child).try_wait()? {
+            break status;
+        }
+        thread::sleep(Duration::from_millis(10));
+    };
+    if status.success() {
+        return Ok(output);
+    }
+    let _ = log.write_all(&output);
+    let text = fs::read_to_string(&path).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+    let end = lines[lines.len().saturating_sub(SHOWN)..].join("\n");
+    let cause = cause(&text).map_or_else(String::new, |cause| format!("\n{cause}"));
+    Err(format!("{end}\n{name} failed ({status}): {line}\nall of its output: {}{cause}", path.display()).into())
+}
+
+/// Calls a function with each line; cargo ends its progress with a carriage return.
+fn for_each_line(mut stream: impl Read, mut each: impl FnMut(&str)) {
+    let (mut buffer, mut line) = ([0; 4096], Vec::new());
+    loop {
+        let read = match stream.read(&mut buffer) {
+            Ok(0) | Err(_) => break,
+            Ok(read) => read,
+        };
+        for &byte in &buffer[..read] {
+            if byte == b'\n' || byte == b'\r' {
+                let text = String::from_utf8_lossy(&line);
+                if !text.trim().is_empty() {
+                    each(text.trim_end());
+                }
+                line.clear();
+            } else {
+                line.push(byte);
+            }
+        }
+    }
+    if !line.is_empty() {
+        each(&String::from_utf8_lossy(&line));
+    }
+}
+
+/// The crates done and in all, if this is a line of cargo's progress: `    Building [==>  ] 12/310: serde, …`.
+fn crates(line: &str) -> Option<(usize, usize)> {
+    let (_, rest) = line.split_once("Building [")?.1.split_once(']')?;
+    let (done, rest) = rest.trim_start().split_once('/')?;
+    let total: String = rest.chars().take_while(char::is_ascii_digit).collect();
+    Some((done.parse().ok()?, total.parse().ok()?))
+}
+
+/// What to do about the cause of a failure, if the log names a usual one.
+fn cause(log: &str) -> Option<&'static str> {
+    CAUSES.iter().find(|(words, _)| words.iter().any(|word| log.contains(word))).map(|(_, cause)| *cause)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::progress::Progress;
+
+    #[test]
+    fn progress_of_cargo_is_read() {
+        assert_eq!(crates("    Building [=====>          ] 12/310: serde, syn(build.rs)"), Some((12, 310)));
+        assert_eq!(crates("    Building [==============> ] 309/310"), Some((309, 310)));
+        for line in ["   Compiling serde v1.0.0", "    Building [", "    Updating [==> ] (1/3)", ""] {
+            assert_eq!(crates(line), None, "{line}");
+        }
+        let mut lines = Vec::new();
+        for_each_line(&b"a\r\x20\rb\n\nc"[..], |line| lines.push(line.to_owned()));
+        assert_eq!(lines, ["a", "b", "c"]);
+    }
+
+    #[test]
+    fn usual_causes_are_explained() {
+        for (log, expected) in [
+            ("error: failed to write x\n\nCaused by:\n  No space left on device (os error 28)", "the disk is full"),
+            ("warning: spurious network error (3 tries remaining): [6] Couldn't resolve host name", "no network"),
+            ("ERROR: No matching distribution: jupyterlab==4.6.6 (from versions: none)", "no network"),
+            ("ERROR: NewConnectionError('<pip._vendor…>: Failed to establish a new connection')", "no network"),
+            ("ProxyError('Cannot connect to proxy.', OSError('Tunnel connection failed: 407'))", "the proxy refused"),
+            ("[56] CONNECT tunnel failed, response 407", "the proxy refused"),
+            ("error: failed to create directory\n  Read-only file system (os error 30)", "read-only"),
+            ("Permission denied (os error 13)", "another user"),
+        ] {
+            assert!(cause(log).is_some_and(|cause| cause.contains(expected)), "{log}: {:?}", cause(log));
+        }
+        assert_eq!(cause("error[E0308]: mismatched types"), None);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_failing_command_shows_the_end_of_its_log() {
+        let folder = tempfile::tempdir().unwrap();
+        let run = |script: &str| {
+            Progress::run(1, |progress| {
+                progress.step("x", |step| run_in(folder.path(), step, "x", Command::new("sh").args(["-c", script])))
+            })
+        };
+        assert_eq!(run("echo out; echo '   Building [=> ] 1/2: a' >&2").unwrap(), b"out\n");
+        let script = "for i in $(seq 40); do echo line $i >&2; done; echo 'No space left on device' >&2; exit 3";
+        let error = run(script).unwrap_err().to_string();
+        assert!(error.starts_with("line 27\nline 28\n"), "{error}");
+        assert!(
+            error.contains("x.log") && error.contains("the disk is full") && error.contains("exit status: 3"),
+            "{error}"
+        );
+        assert_eq!(fs::read_to_string(folder.path().join("x.log")).unwrap().lines().count(), 41);
+        let missing = Progress::run(1, |progress| {
+            progress.step("x", |step| run_in(folder.path(), step, "x", &mut Command::new("no-such-program")))
+        });
+        assert!(missing.unwrap_err().to_string().contains("x does not start"));
+    }
+
+    /// A failing step stops the commands of the others.
+    #[cfg(unix)]
+    #[test]
+    fn a_failure_stops_the_other_commands() {
+        let folder = tempfile::tempdir().unwrap();
+        let started = std::time::Instant::now();
+        Progress::run(2, |progress| {
+            thread::scope(|scope| {
+                let slow = scope.spawn(|| {
+                    progress
+                        .step("slow", |step| run_in(folder.path(), step, "slow", Command::new("sleep").arg("60")))
+                        .is_err()
+                });
+                thread::sleep(Duration::from_millis(100));
+                assert!(progress.step("bad", |_| Err::<(), _>("bad".into())).is_err());
+                assert!(slow.join().unwrap());
+            });
+        });
+        assert!(started.elapsed() < Duration::from_secs(30));
+    }
+}
