@@ -120,7 +120,7 @@ pub enum Error {
         model: String,
     },
     /// A text that the tokenizer cannot encode.
-    #[error("tokenizing {text:?} failed: {source}")]
+    #[error("tokenizing {:?} failed: {source}", shortened(text))]
     Tokenize {
         /// The text.
         text: String,
@@ -128,7 +128,7 @@ pub enum Error {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// Token ids that the tokenizer's decoder cannot turn into text.
-    #[error("turning tokens {tokens:?} into text failed: {source}")]
+    #[error("turning tokens {} into text failed: {source}", first(tokens))]
     Detokenize {
         /// The token ids, all within the vocabulary.
         tokens: Vec<u32>,
@@ -136,7 +136,7 @@ pub enum Error {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// A text that should be a single token and is not.
-    #[error("{text:?} is not a single token: the tokenizer splits it into {found:?}")]
+    #[error("{:?} is not a single token: the tokenizer splits it into {}", shortened(text), first(found))]
     NotOneToken {
         /// The text.
         text: String,
@@ -364,6 +364,22 @@ fn heads_found(heads: &[(usize, usize)]) -> String {
         [] => "none".into(),
         [(layer, head)] => format!("head {layer}.{head} alone"),
         [first, .., last] => format!("{} heads, from {}.{} to {}.{}", heads.len(), first.0, first.1, last.0, last.1),
+    }
+}
+
+/// A text for a message: its first 100 characters.
+pub(crate) fn shortened(text: &str) -> String {
+    match text.char_indices().nth(100) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.into(),
+    }
+}
+
+/// A list for a message: its first 20 items.
+fn first<T: std::fmt::Debug>(items: &[T]) -> String {
+    match items.get(..20) {
+        Some(first) if items.len() > 20 => format!("{first:?} and {} more", items.len() - 20),
+        _ => format!("{items:?}"),
     }
 }
 

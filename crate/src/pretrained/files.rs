@@ -2,13 +2,13 @@
 //!
 //! The rule is the same for a folder, a snapshot in the Hugging Face cache and a repository on the Hub: `config.json`;
 //! then `model.safetensors`, else `model.safetensors.index.json` and the shards that it names; then `tokenizer.json`,
-//! else `vocab.json` with `merges.txt`, else no tokenizer.
+//! else `vocab.json` with `merges.txt` and the files beside them that add tokens, else no tokenizer.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
-use crate::tokenizer::TokenizerFiles;
+use crate::tokenizer::{FilesBeside, TokenizerFiles};
 
 pub(super) const CONFIG: &str = "config.json";
 pub(super) const WEIGHTS: &str = "model.safetensors";
@@ -17,6 +17,9 @@ const PICKLE: &str = "pytorch_model.bin";
 const TOKENIZER: &str = "tokenizer.json";
 const VOCAB: &str = "vocab.json";
 const MERGES: &str = "merges.txt";
+const ADDED_TOKENS: &str = "added_tokens.json";
+const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
+const SPECIAL_TOKENS: &str = "special_tokens_map.json";
 
 /// The paths of a model's files.
 #[derive(Debug)]
@@ -126,7 +129,15 @@ fn tokenizer_files(
     }
     match (has(VOCAB), has(MERGES)) {
         (false, false) => Ok(None),
-        (true, true) => Ok(Some(TokenizerFiles::VocabAndMerges { vocab: path(VOCAB)?, merges: path(MERGES)? })),
+        (true, true) => {
+            let optional = |name: &str| has(name).then(|| path(name)).transpose();
+            let beside = FilesBeside {
+                added_tokens: optional(ADDED_TOKENS)?,
+                config: optional(TOKENIZER_CONFIG)?,
+                special_tokens: optional(SPECIAL_TOKENS)?,
+            };
+            Ok(Some(TokenizerFiles::VocabAndMerges { vocab: path(VOCAB)?, merges: path(MERGES)?, beside }))
+        }
         (has_vocab, _) => {
             let (found, missing) = if has_vocab { (VOCAB, MERGES) } else { (MERGES, VOCAB) };
             Err(Error::MissingFile {
