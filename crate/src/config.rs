@@ -5,6 +5,7 @@ use std::path::Path;
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
+use crate::file_kind::{self, Content};
 
 /// The sizes and settings of a GPT-2, named as in TransformerLens, with the key of `config.json` in parentheses.
 #[derive(Clone, Debug, PartialEq)]
@@ -79,6 +80,7 @@ impl Gpt2Config {
     /// [`Error::Io`] if it cannot be read, [`Error::Format`] if it is not JSON with these types, [`Error::Config`] if a
     /// size is missing, zero or larger than 16777216, or if a setting is one that GPT-2 does not have.
     pub fn from_file(path: &Path) -> Result<Self> {
+        file_kind::check_kind(path, Content::Json, "a GPT-2 configuration in JSON")?;
         let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
         let raw: HuggingFaceConfig =
             serde_json::from_str(&text).map_err(|error| Error::format(path, "a GPT-2 configuration in JSON", error))?;

@@ -32,6 +32,7 @@ mod decode;
 mod error;
 mod evcxr;
 pub mod experiments;
+mod file_kind;
 mod memory;
 mod model;
 pub mod notebook;

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
+use crate::file_kind::{self, CONVERT_PICKLE, Content};
 use crate::tokenizer::{FilesBeside, TokenizerFiles};
 
 pub(super) const CONFIG: &str = "config.json";
@@ -113,9 +114,7 @@ pub(super) fn only_pickle(folder: &Path) -> Error {
     Error::Format {
         path: folder.join(PICKLE),
         expected: format!("{WEIGHTS} beside it"),
-        found: "only this pickle, which can run any code when it is read; convert it in Python: \
-                transformers.GPT2LMHeadModel.from_pretrained(FOLDER).save_pretrained(FOLDER, safe_serialization=True)"
-            .into(),
+        found: format!("only this pickle, which can run any code when it is read; {CONVERT_PICKLE}"),
         source: None,
     }
 }
@@ -157,6 +156,7 @@ fn shards_of_index(index: &Path) -> Result<Vec<String>> {
     const EXPECTED: &str = "a \"weight_map\" from tensor names to files of the same folder";
     let format_error =
         |found: String| Error::Format { path: index.into(), expected: EXPECTED.into(), found, source: None };
+    file_kind::check_kind(index, Content::Json, EXPECTED)?;
     let text = std::fs::read_to_string(index).map_err(Error::io(index))?;
     let map: Index = serde_json::from_str(&text).map_err(|error| Error::format(index, EXPECTED, error))?;
     let mut files: Vec<String> = map.weight_map.into_values().collect();

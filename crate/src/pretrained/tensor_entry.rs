@@ -9,6 +9,7 @@ use rayon::prelude::*;
 use safetensors::tensor::{Dtype, Metadata};
 
 use crate::error::{Error, Result};
+use crate::file_kind::{self, Content};
 use crate::memory;
 
 /// The largest header that the safetensors format allows.
@@ -37,6 +38,7 @@ pub(super) fn read_header(path: &Path) -> Result<Vec<TensorEntry>> {
         found,
         source: None,
     };
+    file_kind::check_kind(path, Content::Safetensors, "a safetensors file")?;
     let mut file = File::open(path).map_err(Error::io(path))?;
     let len = file.metadata().map_err(Error::io(path))?.len();
     let mut header_len = [0; 8];
