@@ -30,6 +30,8 @@ mod notebooks;
 mod programs;
 /// The README's code is a doctest, and the links of the guides lead to files and headings.
 mod readme;
+/// The files of tokenizers: added tokens, decoders of each kind, and files that are broken or meant to do harm.
+mod tokenizer_files;
 /// Tokenization, against Hugging Face's results.
 mod tokens;
 

@@ -19,8 +19,7 @@ fn tokens_match_hugging_face() {
     }
 }
 
-/// Ids computed by Python's tokenizers 0.22.2 with the demo model's tokenizer.json. Python's build splits text with
-/// another regular-expression engine, which may differ in white space, combining marks, and digits of other scripts.
+/// Ids computed by Python's tokenizers 0.22.2 with the demo model's tokenizer.json.
 #[test]
 fn unusual_text_is_tokenized_as_in_python() {
     let model = demo();
@@ -119,4 +118,68 @@ fn labels_make_white_space_visible() {
     let label = |text: &str| data.token_label(model.to_single_token(text).unwrap());
     assert_eq!([label("\n"), label(" "), label("\t"), label("<|endoftext|>")], ["<nl>", "<sp>", "<tab>", "EOS"]);
     assert_eq!(label(" the"), " the");
+}
+
+/// Hash of token ids as in `tests/fixtures/tokenizers/golden.py`.
+fn fnv1a(ids: &[u32]) -> String {
+    let bytes = ids.iter().flat_map(|id| id.to_le_bytes());
+    let hash =
+        bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    format!("{hash:016x}")
+}
+
+/// The ids that Python's tokenizers gives, with GPT-2's tokenizer of 50,257 tokens: 10,000 random texts, every code point,
+/// and texts of a megabyte.
+#[test]
+fn tokens_match_python_on_odd_texts() {
+    #[derive(serde::Deserialize)]
+    struct Golden {
+        texts: Vec<(String, String)>,
+        code_points: Vec<String>,
+        long: Vec<(String, usize, String, usize, String)>,
+    }
+    let file = std::fs::File::open(fixture("tokenizers/gpt2_ids.json.gz")).unwrap();
+    let golden: Golden = serde_json::from_reader(flate2::read::GzDecoder::new(file)).unwrap();
+    assert_eq!((golden.texts.len(), golden.code_points.len(), golden.long.len()), (10_000, 840, 3));
+    let model = demo();
+    let ids = |text: &str| model.to_tokens_without_bos(text).unwrap();
+    let mut wrong = Vec::new();
+    for (text, want) in &golden.texts {
+        let found = ids(text);
+        if fnv1a(&found) != *want || model.to_string(&found).unwrap() != *text {
+            wrong.push(format!("{text:?}"));
+        }
+    }
+    let blocks = (0..0x340_u32).chain(0xe00..0xe10).filter(|block| !(0xd8..0xe0).contains(block));
+    for (block, want) in blocks.zip(&golden.code_points) {
+        let points = (block << 8..(block + 1) << 8).filter_map(char::from_u32);
+        let text: String = points.map(|c| format!("a{c}1{c} {c},")).collect();
+        if fnv1a(&ids(&text)) != *want {
+            wrong.push(format!("U+{block:02X}00 to U+{block:02X}FF"));
+        }
+    }
+    for (unit, count, end, len, want) in &golden.long {
+        let found = ids(&(unit.repeat(*count) + end));
+        if found.len() != *len || fnv1a(&found) != *want {
+            wrong.push(format!("{unit:?} {count} times, then {end:?}: {} ids, expected {len}", found.len()));
+        }
+    }
+    assert_eq!(wrong, [""; 0]);
+}
+
+#[test]
+fn a_second_beginning_of_sequence_token_is_announced_once() {
+    let model = demo();
+    assert_eq!(model.to_tokens("<|endoftext|>Hi").unwrap(), [50256, 50256, 17250]);
+    assert_eq!(model.to_tokens_without_bos("<|endoftext|>Hi").unwrap(), [50256, 17250]);
+    let lines = |prompt: &str| {
+        let output = crate::support::example("heads").args(["demo", prompt, "output"]).output().unwrap();
+        assert!(output.status.success());
+        let printed = String::from_utf8(output.stderr).unwrap();
+        printed.lines().filter(|line| line.contains("beginning-of-sequence")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(lines("Hi<|endoftext|>"), [""; 0]);
+    let found = lines("<|endoftext|>Hi");
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].starts_with("a text begins with \"<|endoftext|>\", the beginning-of-sequence token"), "{found:?}");
 }

@@ -10,7 +10,8 @@ mod parts;
 use std::path::PathBuf;
 
 pub(crate) use checks::{check_count, check_index};
-use parts::{count_range, heads_found, index_range, prefixed, tokens_found};
+pub(crate) use parts::shortened;
+use parts::{count_range, first, heads_found, index_range, prefixed, tokens_found};
 
 /// A result whose error is [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -142,7 +143,7 @@ pub enum Error {
         model: String,
     },
     /// A text that the tokenizer cannot encode.
-    #[error("tokenizing {text:?} failed: {source}")]
+    #[error("tokenizing {:?} failed: {source}", shortened(text))]
     Tokenize {
         /// The text.
         text: String,
@@ -150,7 +151,7 @@ pub enum Error {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// Token ids that the tokenizer's decoder cannot turn into text.
-    #[error("turning tokens {tokens:?} into text failed: {source}")]
+    #[error("turning tokens {} into text failed: {source}", first(tokens))]
     Detokenize {
         /// The token ids, all within the vocabulary.
         tokens: Vec<u32>,
@@ -158,7 +159,7 @@ pub enum Error {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// A text that should be a single token and is not.
-    #[error("{text:?} is not a single token: the tokenizer splits it into {found:?}")]
+    #[error("{:?} is not a single token: the tokenizer splits it into {}", shortened(text), first(found))]
     NotOneToken {
         /// The text.
         text: String,

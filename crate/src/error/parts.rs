@@ -31,3 +31,19 @@ pub(super) fn heads_found(heads: &[(usize, usize)]) -> String {
 pub(super) fn prefixed(separator: &str, value: Option<impl std::fmt::Display>) -> String {
     value.map_or_else(String::new, |value| format!("{separator}{value}"))
 }
+
+/// A text for a message: its first 100 characters.
+pub(crate) fn shortened(text: &str) -> String {
+    match text.char_indices().nth(100) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.into(),
+    }
+}
+
+/// A list for a message: its first 20 items.
+pub(super) fn first<T: std::fmt::Debug>(items: &[T]) -> String {
+    match items.get(..20) {
+        Some(first) if items.len() > 20 => format!("{first:?} and {} more", items.len() - 20),
+        _ => format!("{items:?}"),
+    }
+}

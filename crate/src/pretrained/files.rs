@@ -2,14 +2,14 @@
 //!
 //! The rule is the same for a folder, a snapshot in the Hugging Face cache and a repository on the Hub: `config.json`;
 //! then `model.safetensors`, else `model.safetensors.index.json` and the shards that it names; then `tokenizer.json`,
-//! else `vocab.json` with `merges.txt`, else no tokenizer.
+//! else `vocab.json` with `merges.txt` and the files beside them that add tokens, else no tokenizer.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 use crate::file_kind::{self, CONVERT_PICKLE, Content};
-use crate::tokenizer::TokenizerFiles;
+use crate::tokenizer::{FilesBeside, TokenizerFiles};
 
 pub(super) const CONFIG: &str = "config.json";
 pub(super) const WEIGHTS: &str = "model.safetensors";
@@ -20,10 +20,13 @@ const PICKLE_INDEX: &str = "pytorch_model.bin.index.json";
 pub(super) const TOKENIZER: &str = "tokenizer.json";
 pub(super) const VOCAB: &str = "vocab.json";
 pub(super) const MERGES: &str = "merges.txt";
+const ADDED_TOKENS: &str = "added_tokens.json";
+const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
+const SPECIAL_TOKENS: &str = "special_tokens_map.json";
 /// The names of everything that a tokenizer can consist of. The last three are downloaded where they exist, and are read
 /// from the folder of the others.
 pub(super) const TOKENIZER_FILES: [&str; 6] =
-    [TOKENIZER, VOCAB, MERGES, "added_tokens.json", "special_tokens_map.json", "tokenizer_config.json"];
+    [TOKENIZER, VOCAB, MERGES, ADDED_TOKENS, SPECIAL_TOKENS, TOKENIZER_CONFIG];
 
 /// The largest size in bytes that a file may have on the Hub: 50 GB for weights, as in Python. The largest published
 /// tokenizers have 35 MB; a configuration or an index has less than 1 MB.
@@ -146,7 +149,15 @@ pub(super) fn tokenizer_files(
     }
     match (has(VOCAB), has(MERGES)) {
         (false, false) => Ok(None),
-        (true, true) => Ok(Some(TokenizerFiles::VocabAndMerges { vocab: path(VOCAB)?, merges: path(MERGES)? })),
+        (true, true) => {
+            let optional = |name: &str| has(name).then(|| path(name)).transpose();
+            let beside = FilesBeside {
+                added_tokens: optional(ADDED_TOKENS)?,
+                config: optional(TOKENIZER_CONFIG)?,
+                special_tokens: optional(SPECIAL_TOKENS)?,
+            };
+            Ok(Some(TokenizerFiles::VocabAndMerges { vocab: path(VOCAB)?, merges: path(MERGES)?, beside }))
+        }
         (has_vocab, _) => {
             let (found, missing) = if has_vocab { (VOCAB, MERGES) } else { (MERGES, VOCAB) };
             Err(Error::MissingFile {

@@ -1,0 +1,60 @@
+//! The files of a tokenizer, and how they are read.
+
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+
+use super::limits::{Beyond, MAX_FILE};
+use crate::error::{Error, Result, shortened};
+
+/// The paths of a tokenizer's files.
+#[derive(Debug)]
+pub(crate) enum TokenizerFiles {
+    /// `tokenizer.json`.
+    Json(PathBuf),
+    /// `vocab.json` and `merges.txt`.
+    VocabAndMerges { vocab: PathBuf, merges: PathBuf, beside: FilesBeside },
+}
+
+/// The files beside `vocab.json` and `merges.txt` that add tokens, as far as they exist.
+#[derive(Debug, Default)]
+pub(crate) struct FilesBeside {
+    /// `added_tokens.json`.
+    pub(crate) added_tokens: Option<PathBuf>,
+    /// `tokenizer_config.json`.
+    pub(crate) config: Option<PathBuf>,
+    /// `special_tokens_map.json`.
+    pub(crate) special_tokens: Option<PathBuf>,
+}
+
+/// The bytes of a file.
+pub(super) fn read(path: &Path) -> Result<Vec<u8>> {
+    let found = std::fs::metadata(path).map_err(Error::io(path))?.len();
+    if found > MAX_FILE {
+        let expected = format!("a tokenizer's file of at most {} MB", MAX_FILE >> 20);
+        return Err(Error::Format { path: path.into(), expected, found: format!("{found} bytes"), source: None });
+    }
+    std::fs::read(path).map_err(Error::io(path))
+}
+
+/// The content of a JSON file; `expected` describes it for an error.
+pub(super) fn read_json<T: DeserializeOwned>(path: &Path, expected: &str) -> Result<T> {
+    serde_json::from_slice(&read(path)?).map_err(format_error(path, expected))
+}
+
+/// [`Error::Format`] for a file of the tokenizer, with the beginning of a long message.
+pub(super) fn format_error<E>(path: &Path, expected: impl Into<String>) -> impl FnOnce(E) -> Error
+where
+    E: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    move |source| {
+        let source = source.into();
+        let found = shortened(&source.to_string());
+        Error::Format { path: path.into(), expected: expected.into(), found, source: Some(source) }
+    }
+}
+
+/// [`Error::Format`] for a value beyond a limit.
+pub(super) fn beyond(path: &Path) -> impl FnOnce(Beyond) -> Error {
+    move |Beyond { expected, found }| Error::Format { path: path.into(), expected, found, source: None }
+}

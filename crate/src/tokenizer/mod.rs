@@ -1,0 +1,160 @@
+//! Text ↔ token ids, with Hugging Face's `tokenizers`; and the labels of tokens in figures and tables.
+
+mod added_tokens;
+mod contain;
+mod files;
+#[cfg(test)]
+mod fuzz;
+mod labels;
+mod library;
+mod limits;
+mod patterns;
+mod runs;
+mod spelling;
+mod tokenizer_json;
+mod vocab_and_merges;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::error::{Error, Result};
+pub(crate) use files::{FilesBeside, TokenizerFiles};
+pub(crate) use labels::TokenLabels;
+use library::Library;
+use spelling::Spelling;
+
+/// A model's tokenizer: text ↔ token ids. Cloning is cheap.
+#[derive(Clone)]
+pub struct Tokenizer {
+    inner: Arc<Inner>,
+    bos: u32,
+}
+
+struct Inner {
+    library: Library,
+    spelling: Spelling,
+    /// Whether the notice of a second beginning-of-sequence token was printed.
+    noticed_second_bos: AtomicBool,
+}
+
+impl Tokenizer {
+    /// Reads a model's tokenizer.
+    ///
+    /// # Errors
+    /// [`Error::Io`], and [`Error::Format`] for a file that is not a tokenizer.
+    pub(crate) fn from_files(files: &TokenizerFiles, bos: u32) -> Result<Self> {
+        let (library, spelling) = match files {
+            TokenizerFiles::Json(path) => tokenizer_json::read(path)?,
+            TokenizerFiles::VocabAndMerges { vocab, merges, beside } => {
+                (vocab_and_merges::read_tokenizer(vocab, merges, beside, bos)?, Spelling::Bytes)
+            }
+        };
+        Ok(Self { inner: Arc::new(Inner { library, spelling, noticed_second_bos: AtomicBool::new(false) }), bos })
+    }
+
+    /// Number of tokens, special ones included.
+    pub fn vocab_size(&self) -> usize {
+        self.inner.library.n_tokens()
+    }
+
+    /// The token ids of a text, with the beginning-of-sequence token in front. Shape: → `[pos]`.
+    ///
+    /// A text that itself begins with that token gets a second one, as in TransformerLens; the first time, a line on
+    /// standard error says so.
+    ///
+    /// # Errors
+    /// [`Error::Tokenize`] if the tokenizer cannot encode the text.
+    pub fn to_tokens(&self, text: &str) -> Result<Vec<u32>> {
+        let mut tokens = vec![self.bos];
+        tokens.extend(self.to_tokens_without_bos(text)?);
+        if tokens.get(1) == Some(&self.bos) && !self.inner.noticed_second_bos.swap(true, Ordering::Relaxed) {
+            let bos = self.to_single_str_token(self.bos)?;
+            eprintln!(
+                "a text begins with {bos:?}, the beginning-of-sequence token, and gets a second one in front of it, as in \
+                 TransformerLens; to have only one, leave it out of the text, or give the token ids of \
+                 `to_tokens_without_bos`"
+            );
+        }
+        Ok(tokens)
+    }
+
+    /// The token ids of a text, without the beginning-of-sequence token: TransformerLens' `to_tokens(text,
+    /// prepend_bos=False)`. Shape: → `[pos]`.
+    ///
+    /// # Errors
+    /// [`Error::Tokenize`] if the tokenizer cannot encode the text.
+    pub fn to_tokens_without_bos(&self, text: &str) -> Result<Vec<u32>> {
+        self.inner.library.encode(text)
+    }
+
+    /// The tokens of a text as strings, with the beginning-of-sequence token in front. Shape: → `[pos]`.
+    ///
+    /// # Errors
+    /// As for [`to_tokens`](Self::to_tokens) and [`to_single_str_token`](Self::to_single_str_token).
+    pub fn to_str_tokens(&self, text: &str) -> Result<Vec<String>> {
+        self.to_tokens(text)?.into_iter().map(|token| self.to_single_str_token(token)).collect()
+    }
+
+    /// The id of a text that is a single token.
+    ///
+    /// A tokenizer in SentencePiece's way has tokens with a space in front, `▁the`, and without: `" the"` and `"the"`
+    /// are these two, although the tokenizer puts a space in front of every text.
+    ///
+    /// # Errors
+    /// [`Error::NotOneToken`], with the tokens that the tokenizer splits it into; [`Error::Tokenize`].
+    pub fn to_single_token(&self, text: &str) -> Result<u32> {
+        let Inner { library, spelling, .. } = &*self.inner;
+        if let Some(token) = spelling.token(library, text) {
+            return Ok(token);
+        }
+        match self.to_tokens_without_bos(text)?[..] {
+            [token] => Ok(token),
+            ref tokens => Err(Error::NotOneToken {
+                text: text.into(),
+                found: tokens.iter().map(|&token| self.to_single_str_token(token)).collect::<Result<_>>()?,
+            }),
+        }
+    }
+
+    /// The string of a token as it stands within a text, with its leading space. A token that is part of a character
+    /// gives `�`, as in Python.
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`] if the tokenizer has no token of this id, [`Error::Detokenize`] if the tokenizer's decoder
+    /// fails.
+    pub fn to_single_str_token(&self, token: u32) -> Result<String> {
+        let Inner { library, spelling, .. } = &*self.inner;
+        spelling
+            .single(library, token, self.known(token)?)
+            .map_err(|source| Error::Detokenize { tokens: vec![token], source })
+    }
+
+    /// The text of token ids, special tokens included.
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`] if the tokenizer has no token of one of the ids, [`Error::Detokenize`] if the tokenizer's
+    /// decoder fails.
+    pub fn to_string(&self, tokens: &[u32]) -> Result<String> {
+        if tokens.is_empty() {
+            return Ok(String::new());
+        }
+        let known = tokens.iter().map(|&token| Ok((token, self.known(token)?))).collect::<Result<_>>()?;
+        let Inner { library, spelling, .. } = &*self.inner;
+        spelling.text(library, known).map_err(|source| Error::Detokenize { tokens: tokens.to_vec(), source })
+    }
+
+    /// A token as the vocabulary has it.
+    fn known(&self, token: u32) -> Result<String> {
+        let len = self.vocab_size();
+        self.inner.library.token(token).ok_or_else(|| match token as usize {
+            index if index >= len => Error::OutOfRange { what: "token id", index, owner: "the tokenizer", len },
+            _ => Error::Detokenize { tokens: vec![token], source: "the vocabulary has no token of this id".into() },
+        })
+    }
+}
+
+impl std::fmt::Debug for Tokenizer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tokenizer").field("vocab_size", &self.vocab_size()).field("bos", &self.bos).finish()
+    }
+}
