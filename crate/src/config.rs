@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use serde::Deserialize;
+use serde_json::Value;
 
 use crate::error::{Error, Result};
 use crate::file_kind::{self, Content};
@@ -31,6 +32,10 @@ pub struct Gpt2Config {
     pub act_fn: ActFn,
     /// Whether the unembedding is the transposed embedding (`tie_word_embeddings`).
     pub tie_word_embeddings: bool,
+    /// Whether attention scores are divided by √d_head (`scale_attn_weights`).
+    pub use_attn_scale: bool,
+    /// Whether attention scores are also divided by the number of the layer, from 1 (`scale_attn_by_inverse_layer_idx`).
+    pub scale_attn_by_inverse_layer_idx: bool,
     /// The beginning-of-sequence token (`bos_token_id`).
     pub bos_token_id: u32,
 }
@@ -50,21 +55,26 @@ pub enum ActFn {
     Tanh,
 }
 
-/// The keys of `config.json` that change a forward pass. (Dropout, summaries and the like do not.)
+/// The keys of `config.json` that change a forward pass, by their names in GPT-2 and in all of transformers. (Dropout,
+/// summaries, `reorder_and_upcast_attn` in float32 and the like do not.)
 #[derive(Deserialize)]
 struct HuggingFaceConfig {
     model_type: Option<String>,
+    #[serde(alias = "num_hidden_layers")]
     n_layer: Option<u64>,
+    #[serde(alias = "num_attention_heads")]
     n_head: Option<u64>,
+    #[serde(alias = "hidden_size")]
     n_embd: Option<u64>,
     n_inner: Option<u64>,
+    #[serde(alias = "max_position_embeddings")]
     n_positions: Option<u64>,
     n_ctx: Option<u64>,
     vocab_size: Option<u64>,
     layer_norm_epsilon: Option<f64>,
     activation_function: Option<String>,
     tie_word_embeddings: Option<bool>,
-    bos_token_id: Option<u32>,
+    bos_token_id: Option<Value>,
     scale_attn_weights: Option<bool>,
     scale_attn_by_inverse_layer_idx: Option<bool>,
     add_cross_attention: Option<bool>,
@@ -88,16 +98,25 @@ impl Gpt2Config {
     }
 }
 
+impl Gpt2Config {
+    /// The number that the attention scores `q · k` of a layer are multiplied with: `1 / attn_scale` in TransformerLens.
+    pub(crate) fn score_scale(&self, layer: usize) -> f32 {
+        let by_d_head = if self.use_attn_scale { (self.d_head as f32).sqrt() } else { 1.0 };
+        let by_layer = if self.scale_attn_by_inverse_layer_idx { (layer + 1) as f32 } else { 1.0 };
+        1.0 / (by_d_head * by_layer)
+    }
+}
+
 impl HuggingFaceConfig {
     /// Fills in Hugging Face's defaults and checks every value.
     fn check(self, path: &Path) -> Result<Gpt2Config> {
         fn invalid<T>(path: &Path, field: &'static str, expected: &str, found: String) -> Result<T> {
             Err(Error::Config { path: path.into(), field, expected: expected.into(), found })
         }
-        let size = |field, value: Option<u64>| match value {
-            Some(value) if (1..=LARGEST_SIZE).contains(&value) => Ok(value as usize),
-            Some(value) => invalid(path, field, "a size from 1 to 16777216", value.to_string()),
-            None => invalid(path, field, "a size", "nothing".into()),
+        // Without a value, the default of transformers' `GPT2Config`, which is that of GPT-2 small.
+        let size = |field, value: Option<u64>, default: u64| match value.unwrap_or(default) {
+            value if (1..=LARGEST_SIZE).contains(&value) => Ok(value as usize),
+            value => invalid(path, field, "a size from 1 to 16777216", value.to_string()),
         };
         match self.model_type.as_deref() {
             Some("gpt2") | None => {}
@@ -105,18 +124,11 @@ impl HuggingFaceConfig {
                 return invalid(path, "model_type", "\"gpt2\"", format!("{other:?}: only GPT-2 is supported"));
             }
         }
-        // Options that change the mathematics, and that no golden data covers.
-        if self.scale_attn_weights == Some(false) {
-            return invalid(path, "scale_attn_weights", "true (scores are divided by √d_head)", "false".into());
-        }
-        if self.scale_attn_by_inverse_layer_idx == Some(true) {
-            return invalid(path, "scale_attn_by_inverse_layer_idx", "false", "true".into());
-        }
         if self.add_cross_attention == Some(true) {
             return invalid(path, "add_cross_attention", "false", "true".into());
         }
-        let n_heads = size("n_head", self.n_head)?;
-        let d_model = size("n_embd", self.n_embd)?;
+        let n_heads = size("n_head", self.n_head, 12)?;
+        let d_model = size("n_embd", self.n_embd, 768)?;
         if d_model % n_heads != 0 {
             return invalid(path, "n_embd", &format!("a multiple of n_head = {n_heads}"), d_model.to_string());
         }
@@ -135,18 +147,27 @@ impl HuggingFaceConfig {
                 return invalid(path, "activation_function", expected, format!("{other:?}"));
             }
         };
+        let bos_token_id = match self.bos_token_id {
+            None | Some(Value::Null) => 50256,
+            Some(value) => match value.as_u64().and_then(|token| u32::try_from(token).ok()) {
+                Some(token) => token,
+                None => return invalid(path, "bos_token_id", "a token id", value.to_string()),
+            },
+        };
         Ok(Gpt2Config {
-            n_layers: size("n_layer", self.n_layer)?,
+            n_layers: size("n_layer", self.n_layer, 12)?,
             n_heads,
             d_model,
             d_head: d_model / n_heads,
-            d_mlp: self.n_inner.map_or(Ok(4 * d_model), |n_inner| size("n_inner", Some(n_inner)))?,
-            d_vocab: size("vocab_size", self.vocab_size)?,
-            n_ctx: size("n_positions", self.n_positions.or(self.n_ctx))?,
+            d_mlp: self.n_inner.map_or(Ok(4 * d_model), |n_inner| size("n_inner", Some(n_inner), n_inner))?,
+            d_vocab: size("vocab_size", self.vocab_size, 50257)?,
+            n_ctx: size("n_positions", self.n_positions.or(self.n_ctx), 1024)?,
             eps,
             act_fn,
             tie_word_embeddings: self.tie_word_embeddings.unwrap_or(true),
-            bos_token_id: self.bos_token_id.unwrap_or(50256),
+            use_attn_scale: self.scale_attn_weights.unwrap_or(true),
+            scale_attn_by_inverse_layer_idx: self.scale_attn_by_inverse_layer_idx.unwrap_or(false),
+            bos_token_id,
         })
     }
 }
@@ -167,13 +188,36 @@ mod tests {
     }
 
     #[test]
+    fn names_and_defaults_of_transformers() {
+        let small = parse("{}").unwrap();
+        assert_eq!((small.n_layers, small.n_heads, small.d_model, small.d_mlp), (12, 12, 768, 3072));
+        assert_eq!((small.d_vocab, small.n_ctx), (50257, 1024));
+        let renamed = r#"{"num_hidden_layers":1,"num_attention_heads":2,"hidden_size":6,"max_position_embeddings":8}"#;
+        let config = parse(renamed).unwrap();
+        assert_eq!((config.n_layers, config.n_heads, config.d_model, config.n_ctx), (1, 2, 6, 8));
+        assert!(serde_json::from_str::<HuggingFaceConfig>(r#"{"n_layer":1,"num_hidden_layers":2}"#).is_err());
+    }
+
+    #[test]
+    fn scores_are_scaled_by_head_and_layer() {
+        let scales = |settings: &str| {
+            let config = parse(&format!(r#"{{"n_embd":8,"n_head":2,{settings}}}"#)).unwrap();
+            [0, 2].map(|layer| config.score_scale(layer))
+        };
+        assert_eq!(scales(r#""n_layer":3"#), [0.5, 0.5]);
+        assert_eq!(scales(r#""scale_attn_weights":false"#), [1.0, 1.0]);
+        assert_eq!(scales(r#""scale_attn_by_inverse_layer_idx":true"#), [0.5, 0.5 / 3.0]);
+        assert_eq!(scales(r#""scale_attn_weights":false,"scale_attn_by_inverse_layer_idx":true"#), [1.0, 1.0 / 3.0]);
+    }
+
+    #[test]
     fn settings_that_gpt2_does_not_have_are_refused_by_name() {
         let sizes = r#""n_layer":1,"n_head":2,"n_embd":6,"n_positions":8,"vocab_size":5"#;
         for (extra, field) in [
             (r#""model_type":"llama""#, "model_type"),
             (r#""activation_function":"mish""#, "activation_function"),
-            (r#""scale_attn_by_inverse_layer_idx":true"#, "scale_attn_by_inverse_layer_idx"),
-            (r#""scale_attn_weights":false"#, "scale_attn_weights"),
+            (r#""bos_token_id":-1"#, "bos_token_id"),
+            (r#""bos_token_id":[1]"#, "bos_token_id"),
             (r#""add_cross_attention":true"#, "add_cross_attention"),
             (r#""layer_norm_epsilon":-1"#, "layer_norm_epsilon"),
             (r#""n_inner":0"#, "n_inner"),

@@ -8,7 +8,7 @@ use std::ops::Range;
 use ::dfdx::prelude::*;
 use ndarray::{Array1, Array2, Array3, Ix2, Ix3};
 
-use super::{AttentionOutput, Backend, split_by_prompt};
+use super::{AttentionOutput, Backend, Heads, split_by_prompt};
 use crate::config::ActFn;
 use crate::decode::{DecodeBackend, Ranking, TopTokens, TopTokensBuilder, Vectors};
 use crate::error::{Error, Result};
@@ -163,27 +163,23 @@ impl<D: ::dfdx::tensor_ops::Device<f32>> Dfdx<D> {
 
     /// Masked attention scores of one prompt.
     /// Shape: `q`, `k` each `[rows, n_heads d_head]` → `[n_heads, query_pos, key_pos]`.
-    fn scores(&self, q: &Matrix<D>, k: &Matrix<D>, n_heads: usize, rows: &Range<usize>) -> Result<Cube<D>, D::Err> {
+    fn scores(&self, q: &Matrix<D>, k: &Matrix<D>, heads: Heads, rows: &Range<usize>) -> Result<Cube<D>, D::Err> {
+        let Heads { n_heads, score_scale } = heads;
         let pos = rows.len();
         let mask = Array2::from_shape_fn((pos, pos), |(query, key)| if key <= query { 0.0 } else { f32::NEG_INFINITY });
         let mask: Matrix<D> = self.device.try_tensor_from_vec(mask.into_raw_vec_and_offset().0, (pos, pos))?;
         let mask: Cube<D> = mask.try_broadcast_like::<_, Axis<0>>(&(n_heads, pos, pos))?;
         // [n_heads, d_head, key_pos]
         let k: Cube<D> = self.split_heads(k, rows, n_heads)?.try_permute::<_, Axes3<0, 2, 1>>()?;
-        let d_head = (q.shape().1 / n_heads) as f64;
         let scores = self.split_heads(q, rows, n_heads)?.try_matmul(k)?;
-        scores.try_mul((1.0 / d_head.sqrt()) as f32)?.try_add(mask)
+        scores.try_mul(score_scale)?.try_add(mask)
     }
 
     /// Attention within one prompt.
     /// Shape: `q`, `k`, `v` each `[rows, n_heads d_head]` → `[pos, n_heads d_head]`, `[n_heads, query_pos, key_pos]`.
-    fn attend(
-        &self,
-        [q, k, v]: [&Matrix<D>; 3],
-        n_heads: usize,
-        rows: &Range<usize>,
-    ) -> Result<ZAndPattern<D>, D::Err> {
-        let pattern = self.scores(q, k, n_heads, rows)?.try_softmax::<Axis<2>>()?;
+    fn attend(&self, [q, k, v]: [&Matrix<D>; 3], heads: Heads, rows: &Range<usize>) -> Result<ZAndPattern<D>, D::Err> {
+        let n_heads = heads.n_heads;
+        let pattern = self.scores(q, k, heads, rows)?.try_softmax::<Axis<2>>()?;
         let v = self.split_heads(v, rows, n_heads)?;
         let z: Cube<D> = pattern.clone().try_matmul(v)?; // [n_heads, query_pos, d_head]
         // Gathers the heads of each row side by side. (To reshape a permuted tensor, dfdx compiles a kernel at run
@@ -275,20 +271,20 @@ impl<D: AnyThread> Backend for Dfdx<D> {
     fn attention(
         &self,
         qkv: [&Matrix<D>; 3],
-        n_heads: usize,
+        heads: Heads,
         prompts: &[Range<usize>],
         keep_pattern: bool,
     ) -> Result<AttentionOutput<Matrix<D>>> {
         let failed = self.failed::<D::Err>("attention");
         if let [rows] = prompts {
-            let (z, pattern) = self.attend(qkv, n_heads, rows).map_err(failed)?;
+            let (z, pattern) = self.attend(qkv, heads, rows).map_err(failed)?;
             let pattern = if keep_pattern { vec![self.download_cube(&pattern)] } else { Vec::new() };
             return Ok(AttentionOutput { z, pattern });
         }
         // Concatenated on the host, because dfdx compiles a kernel at run time for this too.
         let (mut all, mut patterns) = (Vec::new(), Vec::new());
         for rows in prompts {
-            let (z, pattern) = self.attend(qkv, n_heads, rows).map_err(&failed)?;
+            let (z, pattern) = self.attend(qkv, heads, rows).map_err(&failed)?;
             all.extend(z.as_vec());
             if keep_pattern {
                 patterns.push(self.download_cube(&pattern));
@@ -298,8 +294,8 @@ impl<D: AnyThread> Backend for Dfdx<D> {
         Ok(AttentionOutput { z, pattern: patterns })
     }
 
-    fn attn_scores(&self, q: &Matrix<D>, k: &Matrix<D>, n_heads: usize, rows: Range<usize>) -> Result<LazyArray<Ix3>> {
-        let scores = self.scores(q, k, n_heads, &rows).map_err(self.failed::<D::Err>("attention scores"))?;
+    fn attn_scores(&self, q: &Matrix<D>, k: &Matrix<D>, heads: Heads, rows: Range<usize>) -> Result<LazyArray<Ix3>> {
+        let scores = self.scores(q, k, heads, &rows).map_err(self.failed::<D::Err>("attention scores"))?;
         Ok(self.download_cube(&scores))
     }
 

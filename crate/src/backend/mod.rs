@@ -52,6 +52,14 @@ pub(crate) struct AttentionOutput<T> {
     pub(crate) pattern: Vec<LazyArray<Ix3>>,
 }
 
+/// The heads of a layer, side by side in the columns of `q`, `k`, `v` and `z`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Heads {
+    pub(crate) n_heads: usize,
+    /// The number that products of queries and keys are multiplied with: 1/√d_head in GPT-2.
+    pub(crate) score_scale: f32,
+}
+
 /// A device's operations. Callers check shapes and indices first.
 ///
 /// Functions named `upload_…` copy weights to the device, those named `…_weights` copy them back, bit for bit. The
@@ -118,23 +126,23 @@ pub(crate) trait Backend: DecodeBackend + 'static {
     fn linear_act(&self, linear: &Self::Linear, act_fn: ActFn, x: &Self::Tensor) -> Result<Self::Tensor>;
     /// `a + b`. Shape: all the same.
     fn add(&self, a: &Self::Tensor, b: &Self::Tensor) -> Result<Self::Tensor>;
-    /// Causal attention within each prompt: `pattern = softmax(q kᵀ / √d_head)` over keys ≤ query, `z = pattern v`.
+    /// Causal attention within each prompt: `pattern = softmax(score_scale q kᵀ)` over keys ≤ query, `z = pattern v`.
     /// `prompts` has the rows of each prompt; the pattern is returned if `keep_pattern` is true.
     /// Shape: `q`, `k`, `v` each `[rows, n_heads d_head]` → `z` the same, each pattern `[n_heads, query_pos, key_pos]`.
     fn attention(
         &self,
         qkv: [&Self::Tensor; 3],
-        n_heads: usize,
+        heads: Heads,
         prompts: &[Range<usize>],
         keep_pattern: bool,
     ) -> Result<AttentionOutput<Self::Tensor>>;
-    /// `q kᵀ / √d_head` of the prompt with these rows; −∞ where key > query.
+    /// `score_scale q kᵀ` of the prompt with these rows; −∞ where key > query.
     /// Shape: `q`, `k` each `[rows, n_heads d_head]` → `[n_heads, query_pos, key_pos]`.
     fn attn_scores(
         &self,
         q: &Self::Tensor,
         k: &Self::Tensor,
-        n_heads: usize,
+        heads: Heads,
         rows: Range<usize>,
     ) -> Result<LazyArray<Ix3>>;
     /// `x W_U + b_U` on the host, for each prompt. Shape: `[rows, d_model]` → each `[pos, d_vocab]`.

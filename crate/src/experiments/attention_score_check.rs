@@ -38,11 +38,11 @@ impl AttentionScoreCheck {
             };
             let (q, k) = (view(Activation::Q)?, view(Activation::K)?); // [pos, n_heads, d_head]
             let scores = view(Activation::AttnScores)?; // [n_heads, query_pos, key_pos]
-            let scale = (q.dim().2 as f32).sqrt();
+            let scale = cache.score_scale(layer);
             for ((head, query, key), &score) in scores.indexed_iter().filter(|((_, query, key), _)| key <= query) {
                 let (q, k) = (q.index_axis(Axis(0), query), k.index_axis(Axis(0), key)); // [n_heads, d_head]
                 let product: f32 = q.row(head).iter().zip(k.row(head)).map(|(q, k)| q * k).sum();
-                check.largest_difference = check.largest_difference.max((product / scale - score).abs());
+                check.largest_difference = check.largest_difference.max((product * scale - score).abs());
                 check.largest_score = check.largest_score.max(score.abs());
             }
         }

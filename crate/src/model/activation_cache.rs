@@ -59,13 +59,19 @@ pub struct ActivationCache {
     tokens: Vec<Vec<u32>>,
     /// The activations of each prompt, by layer and name.
     activations: Vec<BTreeMap<(usize, Activation), Arc<CachedActivation>>>,
-    n_layers: usize,
+    /// The number that each layer's products of queries and keys are multiplied with. Shape: `[n_layers]`.
+    score_scales: Vec<f32>,
 }
 
 impl ActivationCache {
-    /// An empty cache for prompts of these tokens. Shape: `[prompt][pos]`.
-    pub(crate) fn new(tokens: Vec<Vec<u32>>, n_layers: usize) -> Self {
-        Self { activations: vec![BTreeMap::new(); tokens.len()], tokens, n_layers }
+    /// An empty cache for prompts of these tokens. Shape: `tokens [prompt][pos]`, `score_scales [n_layers]`.
+    pub(crate) fn new(tokens: Vec<Vec<u32>>, score_scales: Vec<f32>) -> Self {
+        Self { activations: vec![BTreeMap::new(); tokens.len()], tokens, score_scales }
+    }
+
+    /// The number that a layer's products of queries and keys are multiplied with to give its scores.
+    pub(crate) fn score_scale(&self, layer: usize) -> f32 {
+        self.score_scales[layer]
     }
 
     /// Adds an activation of one prompt. Shape: as [`Activation`] lists.
@@ -94,13 +100,13 @@ impl ActivationCache {
         Ok(Self {
             tokens: vec![self.tokens[prompt].clone()],
             activations: vec![self.activations[prompt].clone()],
-            n_layers: self.n_layers,
+            score_scales: self.score_scales.clone(),
         })
     }
 
     /// Number of layers of the model, whether the cache holds their activations or not.
     pub fn n_layers(&self) -> usize {
-        self.n_layers
+        self.score_scales.len()
     }
 
     /// A copy of an activation, for a cache of one prompt. Shape: → as [`Activation`] lists.
@@ -138,7 +144,7 @@ impl ActivationCache {
         activation: Activation,
         layer: usize,
     ) -> Result<ArrayViewD<'_, f32>> {
-        check_index("layer", layer, "the model", self.n_layers)?;
+        check_index("layer", layer, "the model", self.n_layers())?;
         match self.activations[prompt].get(&(layer, activation)) {
             Some(values) => values.view(),
             None => Err(Error::NotCached {
@@ -169,7 +175,7 @@ impl std::fmt::Debug for ActivationCache {
         f.debug_struct("ActivationCache")
             .field("prompts", &self.n_prompts())
             .field("tokens", &self.tokens.iter().map(Vec::len).collect::<Vec<_>>())
-            .field("layers", &self.n_layers)
+            .field("layers", &self.n_layers())
             .field("kept", &self.contents())
             .finish()
     }

@@ -4,7 +4,7 @@ use ndarray::{Array1, Array2, Array3};
 use rayon::prelude::*;
 
 use super::transformer::{Attention, Block, LayerNorm, Mlp, Transformer};
-use crate::backend::Backend;
+use crate::backend::{Backend, Heads};
 use crate::config::Gpt2Config;
 use crate::error::Result;
 use crate::pretrained::ProcessedCheckpoint;
@@ -20,7 +20,7 @@ impl<B: Backend> Transformer<B> {
         let unembed = backend.upload_unembed(w_u, b_u)?;
         let (w_e, w_pos) = weights.embeddings()?;
         let embedding = backend.upload_embedding(w_e, w_pos)?;
-        let block = |layer| Block::upload(backend, config, weights.block(layer)?);
+        let block = |layer| Block::upload(backend, config, layer, weights.block(layer)?);
         Ok(Self {
             embedding,
             blocks: (0..config.n_layers).into_par_iter().map(block).collect::<Result<_>>()?,
@@ -45,7 +45,7 @@ impl<B: Backend> LayerNorm<B> {
 }
 
 impl<B: Backend> Block<B> {
-    fn upload(backend: &B, config: &Gpt2Config, weights: BlockWeights) -> Result<Self> {
+    fn upload(backend: &B, config: &Gpt2Config, layer: usize, weights: BlockWeights) -> Result<Self> {
         let d_model = config.d_model;
         // Heads side by side: [n_heads, d_model, d_head] → [d_model, n_heads d_head]
         let input = |w: Array3<f32>, b: Array2<f32>| {
@@ -57,7 +57,7 @@ impl<B: Backend> Block<B> {
         Ok(Self {
             ln1: LayerNorm::upload(backend, weights.ln1, config.eps)?,
             attn: Attention {
-                n_heads: config.n_heads,
+                heads: Heads { n_heads: config.n_heads, score_scale: config.score_scale(layer) },
                 w_qkv: backend.upload_linear_qkv([
                     input(weights.w_q, weights.b_q),
                     input(weights.w_k, weights.b_k),
@@ -90,7 +90,7 @@ impl<B: Backend> Attention<B> {
     /// `W_Q`, `W_K` or `W_V` and its bias. Shape: → `[n_heads, d_model, d_head]`, `[n_heads, d_head]`.
     pub(super) fn input_weights(&self, backend: &B, linear: &B::Linear) -> Result<(Array3<f32>, Array2<f32>)> {
         let (w, b) = backend.linear_weights(linear)?;
-        let (d_model, n_heads) = (w.nrows(), self.n_heads);
+        let (d_model, n_heads) = (w.nrows(), self.heads.n_heads);
         let w = w.into_shape_with_order((d_model, n_heads, d_model / n_heads)).expect(HEADS);
         let b = b.into_shape_with_order((n_heads, d_model / n_heads)).expect(HEADS);
         Ok((w.permuted_axes([1, 0, 2]).as_standard_layout().into_owned(), b))
@@ -99,7 +99,7 @@ impl<B: Backend> Attention<B> {
     /// `W_O` and `b_O`. Shape: → `[n_heads, d_head, d_model]`, `[d_model]`.
     pub(super) fn output_weights(&self, backend: &B) -> Result<(Array3<f32>, Array1<f32>)> {
         let (w, b) = backend.linear_weights(&self.w_o)?;
-        let (n_heads, d_model) = (self.n_heads, w.ncols());
+        let (n_heads, d_model) = (self.heads.n_heads, w.ncols());
         Ok((w.into_shape_with_order((n_heads, d_model / n_heads, d_model)).expect(HEADS), b))
     }
 }

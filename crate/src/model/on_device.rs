@@ -91,8 +91,9 @@ impl<B: Backend> ModelOnDevice for OnDevice<B> {
         let tokens = prompts.concat();
         let positions: Vec<usize> = prompts.iter().flat_map(|prompt| 0..prompt.len()).collect();
         // A model has at least one block: checked when `config.json` is read.
-        let sizes = [transformer.blocks.len(), transformer.blocks[0].attn.n_heads];
-        let mut recorder = Recorder::new(backend, plan, sizes, prompts);
+        let n_heads = transformer.blocks[0].attn.heads.n_heads;
+        let score_scales = transformer.blocks.iter().map(|block| block.attn.heads.score_scale).collect();
+        let mut recorder = Recorder::new(backend, plan, n_heads, ActivationCache::new(prompts, score_scales));
         let resid = transformer.forward(backend, &tokens, &positions, plan.n_blocks(), &mut recorder)?;
         if !plan.logits {
             return Ok((None, recorder.into_cache()));

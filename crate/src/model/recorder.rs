@@ -7,7 +7,7 @@ use ndarray::{ArcArray, ArcArray2, Ix3, IxDyn};
 use super::activation::Activation;
 use super::activation_cache::ActivationCache;
 use super::run_options::RunPlan;
-use crate::backend::Backend;
+use crate::backend::{Backend, Heads};
 use crate::error::Result;
 use crate::memory::LazyArray;
 
@@ -26,14 +26,8 @@ pub(super) struct Recorder<'a, B: Backend> {
 }
 
 impl<'a, B: Backend> Recorder<'a, B> {
-    pub(super) fn new(
-        backend: &'a B,
-        plan: &'a RunPlan,
-        [n_layers, n_heads]: [usize; 2],
-        prompts: Vec<Vec<u32>>,
-    ) -> Self {
-        let rows = rows_of(&prompts);
-        Self { backend, plan, n_heads, prompts: rows, layer: 0, cache: ActivationCache::new(prompts, n_layers) }
+    pub(super) fn new(backend: &'a B, plan: &'a RunPlan, n_heads: usize, cache: ActivationCache) -> Self {
+        Self { backend, plan, n_heads, prompts: rows_of(cache.tokens()), layer: 0, cache }
     }
 
     /// The same recorder, for the activations of a layer.
@@ -66,10 +60,10 @@ impl<'a, B: Backend> Recorder<'a, B> {
 
     /// The hook of the attention scores, which follow from `q` and `k` and may be computed when they are first read.
     /// Shape: `q`, `k` each `[rows, n_heads d_head]`, cached as `[n_heads, query_pos, key_pos]`.
-    pub(super) fn hook_attn_scores(&mut self, q: &B::Tensor, k: &B::Tensor) -> Result<()> {
+    pub(super) fn hook_attn_scores(&mut self, q: &B::Tensor, k: &B::Tensor, heads: Heads) -> Result<()> {
         if self.plan.caches(Activation::AttnScores, self.layer) {
             for (prompt, rows) in self.prompts.clone().into_iter().enumerate() {
-                let scores = self.backend.attn_scores(q, k, self.n_heads, rows)?;
+                let scores = self.backend.attn_scores(q, k, heads, rows)?;
                 self.insert(prompt, Activation::AttnScores, scores.map(ArcArray::into_dyn));
             }
         }

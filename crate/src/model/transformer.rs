@@ -8,7 +8,7 @@
 
 use super::activation::Activation::{AttnOut, K, MlpOut, Q, ResidMid, ResidPost, ResidPre, V, Z};
 use super::recorder::Recorder;
-use crate::backend::Backend;
+use crate::backend::{Backend, Heads};
 use crate::config::ActFn;
 use crate::error::Result;
 use crate::weights::LayerNormWeights;
@@ -29,7 +29,7 @@ impl<B: Backend> LayerNorm<B> {
 
 /// Causal multi-head attention.
 pub(super) struct Attention<B: Backend> {
-    pub(super) n_heads: usize,
+    pub(super) heads: Heads,
     /// `W_Q`, `W_K`, `W_V`, heads side by side. Shape: each `[d_model, n_heads d_head]`.
     pub(super) w_qkv: [B::Linear; 3],
     /// `W_O`, heads below each other. Shape: `[n_heads d_head, d_model]`.
@@ -41,8 +41,8 @@ impl<B: Backend> Attention<B> {
     fn forward(&self, backend: &B, x: &B::Tensor, recorder: &mut Recorder<B>) -> Result<B::Tensor> {
         let [q, k, v] = backend.linear_qkv(&self.w_qkv, x)?; // [rows, n_heads d_head]
         let (q, k, v) = (recorder.hook(Q, q)?, recorder.hook(K, k)?, recorder.hook(V, v)?);
-        recorder.hook_attn_scores(&q, &k)?;
-        let output = backend.attention([&q, &k, &v], self.n_heads, recorder.prompts(), recorder.caches_pattern())?;
+        recorder.hook_attn_scores(&q, &k, self.heads)?;
+        let output = backend.attention([&q, &k, &v], self.heads, recorder.prompts(), recorder.caches_pattern())?;
         recorder.hook_pattern(output.pattern);
         let z = recorder.hook(Z, output.z)?; // [rows, n_heads d_head]
         backend.linear(&self.w_o, &z)

@@ -14,7 +14,7 @@ use super::device::CudaGpu;
 use super::error::CudaError;
 use super::gemm::{GemmShape, Operand};
 use super::kernels::{block_per_row, thread_per_element};
-use crate::backend::AttentionOutput;
+use crate::backend::{AttentionOutput, Heads};
 
 /// The size of the patterns that are computed together, unless one prompt's pattern is larger.
 const PATTERN_BYTES: usize = 64 << 20;
@@ -35,16 +35,17 @@ unsafe impl DeviceRepr for FirstRows {}
 pub(super) fn attention(
     gpu: &Arc<CudaGpu>,
     qkv: [&DeviceMatrix; 3],
-    n_heads: usize,
+    heads: Heads,
     prompts: &[Range<usize>],
     keep_pattern: bool,
 ) -> Result<AttentionOutput<DeviceMatrix>, CudaError> {
+    let n_heads = heads.n_heads;
     let z = DeviceMatrix::uninit(gpu, qkv[0].rows, qkv[0].columns)?;
     let mut patterns = BTreeMap::new();
     for (pos, prompt_indices) in groups_of_equal_length(prompts, n_heads) {
         let first_rows: Vec<usize> = prompt_indices.iter().map(|&prompt| prompts[prompt].start).collect();
         let pattern = DeviceBuffer::uninit::<f32>(gpu, prompt_indices.len() * n_heads * pos * pos)?;
-        let group = PromptGroup { gpu, qkv, n_heads, pos, pattern: &pattern, z: &z };
+        let group = PromptGroup { gpu, qkv, heads, pos, pattern: &pattern, z: &z };
         match first_rows[..] {
             [first_row] => group.attend_one(first_row)?,
             _ => group.attend_several(&first_rows)?,
@@ -75,7 +76,7 @@ struct PromptGroup<'a> {
     gpu: &'a Arc<CudaGpu>,
     /// The rows of the whole batch. Shape: each `[rows, n_heads d_head]`.
     qkv: [&'a DeviceMatrix; 3],
-    n_heads: usize,
+    heads: Heads,
     pos: usize,
     /// Output. Shape: `[prompts, n_heads, query_pos, key_pos]`.
     pattern: &'a DeviceBuffer,
@@ -86,7 +87,7 @@ struct PromptGroup<'a> {
 impl PromptGroup<'_> {
     /// The heads of a single prompt are at equal distances in memory: strided products.
     fn attend_one(&self, first_row: usize) -> Result<(), CudaError> {
-        let &Self { gpu, qkv: [q, k, v], n_heads, pos, pattern, z } = self;
+        let &Self { gpu, qkv: [q, k, v], heads: Heads { n_heads, .. }, pos, pattern, z } = self;
         let heads = |x| DeviceMatrix::heads(x, first_row, n_heads);
         let pattern =
             Operand { buffer: pattern, offset: 0, row_stride: pos, matrix_stride: pos * pos, transposed: false };
@@ -98,7 +99,7 @@ impl PromptGroup<'_> {
     /// The heads of several prompts are anywhere in the batch: products with lists of addresses, made by a kernel.
     #[allow(unsafe_code)]
     fn attend_several(&self, first_rows: &[usize]) -> Result<(), CudaError> {
-        let &Self { gpu, qkv: [q, k, v], n_heads, pos, pattern, z } = self;
+        let &Self { gpu, qkv: [q, k, v], heads: Heads { n_heads, .. }, pos, pattern, z } = self;
         let n = first_rows.len() * n_heads;
         let addresses = DeviceBuffer::uninit::<u64>(gpu, 5 * n)?; // [5, prompts, n_heads]
         let mut rows = FirstRows([0; MAX_PROMPTS]);
@@ -124,7 +125,7 @@ impl PromptGroup<'_> {
         })
     }
 
-    /// `pattern = softmax(q kᵀ / √d_head)` and `z = pattern v`, for `count` heads.
+    /// `pattern = softmax(score_scale q kᵀ)` and `z = pattern v`, for `count` heads.
     /// Shape: `q`, `k`, `v` each `[count, pos, d_head]` → `pattern [count, pos, pos]`, `z [count, pos, d_head]`.
     #[allow(unsafe_code)]
     fn attend<'a>(
@@ -133,10 +134,10 @@ impl PromptGroup<'_> {
         count: usize,
         gemm: impl Fn(f32, Operand<'a>, Operand<'a>, Operand<'a>, GemmShape) -> Result<(), CudaError>,
     ) -> Result<(), CudaError> {
-        let (pos, d_head) = (self.pos, self.z.columns / self.n_heads);
+        let (pos, d_head) = (self.pos, self.z.columns / self.heads.n_heads);
         let k_transposed = Operand { transposed: true, ..k };
         let scores = GemmShape { rows: pos, inner: d_head, columns: pos, count };
-        gemm(1.0 / (d_head as f32).sqrt(), q, k_transposed, pattern, scores)?;
+        gemm(self.heads.score_scale, q, k_transposed, pattern, scores)?;
         let (softmax, blocks) = (self.gpu.kernels.causal_softmax.clone(), block_per_row(count * pos));
         // SAFETY: the parameters are those of the kernel, which has a block for each row of the scores.
         unsafe { softmax.launch(blocks, (self.pattern, pos as u32)) }?;

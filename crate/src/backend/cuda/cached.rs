@@ -9,7 +9,7 @@ use super::DeviceMatrix;
 use super::buffer::DeviceBuffer;
 use super::device::CudaGpu;
 use super::error::CudaError;
-use crate::backend::fused;
+use crate::backend::{Heads, fused};
 use crate::memory::{HostArray, LazyArray};
 
 /// The values of a row-major array in GPU memory, from an offset on.
@@ -54,12 +54,12 @@ pub(super) fn lazy_rows(gpu: &Arc<CudaGpu>, x: &DeviceMatrix, rows: Range<usize>
 pub(super) fn lazy_attn_scores(
     gpu: &Arc<CudaGpu>,
     [q, k]: [&DeviceMatrix; 2],
-    n_heads: usize,
+    heads: Heads,
     rows: Range<usize>,
 ) -> Result<LazyArray<Ix3>, CudaError> {
     let (q, k) = (lazy_rows(gpu, q, rows.clone())?, lazy_rows(gpu, k, rows)?);
     Ok(LazyArray::new(move || {
         let (q, k) = (q.compute()?, k.compute()?);
-        Ok(fused::attn_scores(q.view(), k.view(), n_heads, 0..q.nrows()))
+        Ok(fused::attn_scores(q.view(), k.view(), heads, 0..q.nrows()))
     }))
 }

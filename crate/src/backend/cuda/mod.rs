@@ -33,7 +33,7 @@ use self::error::CudaError;
 use self::gemm::{GemmShape, Operand};
 use self::kernels::{Epilogue, block_per_row, thread_per_column, thread_per_element};
 use self::matrix::DeviceMatrix;
-use super::{AttentionOutput, Backend};
+use super::{AttentionOutput, Backend, Heads};
 use crate::config::ActFn;
 use crate::decode::{DecodeBackend, Ranking, TopTokens, Vectors};
 use crate::error::{Error, Result};
@@ -263,21 +263,21 @@ impl Backend for Cuda {
     fn attention(
         &self,
         qkv: [&DeviceMatrix; 3],
-        n_heads: usize,
+        heads: Heads,
         prompts: &[Range<usize>],
         keep_pattern: bool,
     ) -> Result<AttentionOutput<DeviceMatrix>> {
-        attention::attention(&self.gpu, qkv, n_heads, prompts, keep_pattern).map_err(self.failed("attention"))
+        attention::attention(&self.gpu, qkv, heads, prompts, keep_pattern).map_err(self.failed("attention"))
     }
 
     fn attn_scores(
         &self,
         q: &DeviceMatrix,
         k: &DeviceMatrix,
-        n_heads: usize,
+        heads: Heads,
         rows: Range<usize>,
     ) -> Result<LazyArray<Ix3>> {
-        cached::lazy_attn_scores(&self.gpu, [q, k], n_heads, rows).map_err(self.failed("attention scores"))
+        cached::lazy_attn_scores(&self.gpu, [q, k], heads, rows).map_err(self.failed("attention scores"))
     }
 
     fn download(&self, x: &DeviceMatrix) -> Result<HostArray<Ix2>> {

@@ -11,7 +11,7 @@ use rten_vecmath::Softmax;
 
 use super::gemm::{self, COLUMNS_PER_TASK, ROWS_PER_TASK};
 use super::split;
-use crate::backend::AttentionOutput;
+use crate::backend::{AttentionOutput, Heads};
 use crate::memory::HostArray;
 
 /// Queries per task.
@@ -24,7 +24,7 @@ const KEYS_PER_STRIP: usize = COLUMNS_PER_TASK;
 /// Shape: `q`, `k`, `v` each `[rows, n_heads d_head]` → `z` the same, `pattern` each `[n_heads, query_pos, key_pos]`.
 pub(super) fn attention(
     [q, k, v]: [ArrayView2<f32>; 3],
-    n_heads: usize,
+    Heads { n_heads, score_scale }: Heads,
     prompts: &[Range<usize>],
     keep_pattern: bool,
 ) -> AttentionOutput<HostArray<Ix2>> {
@@ -43,7 +43,7 @@ pub(super) fn attention(
             (q, k, v, z, pattern.as_mut().and_then(Iterator::next))
         }));
     }
-    tasks.into_par_iter().for_each(|(q, k, v, z, pattern)| attend(q, k, v, z, pattern));
+    tasks.into_par_iter().for_each(|(q, k, v, z, pattern)| attend(score_scale, [q, k, v], z, pattern));
     AttentionOutput { z, pattern: pattern.into_iter().map(HostArray::into).collect() }
 }
 
@@ -52,7 +52,7 @@ pub(super) fn attention(
 pub(crate) fn attn_scores(
     q: ArrayView2<f32>,
     k: ArrayView2<f32>,
-    n_heads: usize,
+    Heads { n_heads, score_scale }: Heads,
     rows: Range<usize>,
 ) -> HostArray<Ix3> {
     let mut scores = HostArray::from_pool(Dim((n_heads, rows.len(), rows.len())));
@@ -63,7 +63,7 @@ pub(crate) fn attn_scores(
         let keys = pack_strips(k, |strip| strip.transposed());
         for (index, mut scores) in scores.axis_chunks_iter_mut(Axis(0), QUERIES_PER_TASK).enumerate() {
             let first = index * QUERIES_PER_TASK;
-            compute_scores(q, &keys, first, scores.view_mut());
+            compute_scores(score_scale, q, &keys, first, scores.view_mut());
             for (query, mut row) in (first..).zip(scores.rows_mut()) {
                 row.as_slice_mut().expect("a row is contiguous")[query + 1..].fill(f32::NEG_INFINITY);
             }
@@ -88,14 +88,14 @@ fn pack_strips<'a>(x: Matrix<'a>, factor: impl Fn(Matrix<'a>) -> Matrix<'a>) -> 
 
 /// Attention of one head in one prompt. Writes `z`, and the pattern if there is an array for it.
 /// Shape: `q`, `k`, `v`, `z` each `[pos, d_head]`, `pattern [query_pos, key_pos]`.
-fn attend(q: Matrix, k: Matrix, v: Matrix, z: ArrayViewMut2<f32>, pattern: Option<ArrayViewMut2<f32>>) {
+fn attend(score_scale: f32, [q, k, v]: [Matrix; 3], z: ArrayViewMut2<f32>, pattern: Option<ArrayViewMut2<f32>>) {
     let keys = pack_strips(k, |strip| strip.transposed()); // each [d_head, keys]
     let values = pack_strips(v, |strip| strip); // each [keys, d_head]
     let blocks = |x| split(x, Axis(0), block_sizes(q.rows()));
     let mut patterns = pattern.map(|pattern| blocks(pattern).into_iter());
     let blocks = blocks(z).into_iter().map(|z| (z, patterns.as_mut().and_then(Iterator::next)));
     blocks.collect::<Vec<_>>().into_par_iter().enumerate().for_each(|(index, (z, pattern))| {
-        attend_block(q, &keys, &values, index * QUERIES_PER_TASK, z, pattern);
+        attend_block(score_scale, q, &keys, &values, index * QUERIES_PER_TASK, z, pattern);
     });
 }
 
@@ -107,6 +107,7 @@ fn block_sizes(pos: usize) -> impl Iterator<Item = usize> {
 /// [`attend`] for the block of queries that begins at `first`.
 /// Shape: `q [pos, d_head]`, `z [queries, d_head]`, `pattern [queries, key_pos]`.
 fn attend_block(
+    score_scale: f32,
     q: Matrix,
     keys: &[PackedBMatrix<f32>],
     values: &[PackedBMatrix<f32>],
@@ -117,7 +118,7 @@ fn attend_block(
     let (queries, pos) = (z.nrows(), q.rows());
     let mut scratch = HostArray::from_pool(Dim(if pattern.is_none() { (queries, pos) } else { (0, 0) }));
     let mut pattern = pattern.as_mut().map_or_else(|| scratch.view_mut(), |pattern| pattern.view_mut());
-    compute_scores(q, keys, first, pattern.view_mut());
+    compute_scores(score_scale, q, keys, first, pattern.view_mut());
     for (query, mut row) in (first..).zip(pattern.rows_mut()) {
         let (visible, masked) = row.as_slice_mut().expect("a row is contiguous").split_at_mut(query + 1);
         Softmax::new_mut(visible).dispatch();
@@ -139,16 +140,21 @@ fn visible_strips(end: usize) -> usize {
     end.div_ceil(KEYS_PER_STRIP)
 }
 
-/// The attention scores `q kᵀ / √d_head` of the queries from `first` on, in every strip that they see. Scores of later
+/// The attention scores `score_scale q kᵀ` of the queries from `first` on, in every strip that they see. Scores of later
 /// keys in these strips are computed too, and are to be masked.
 /// Shape: `q [pos, d_head]`, `keys` each `[d_head, up to KEYS_PER_STRIP]` → `scores [queries, key_pos]`.
-fn compute_scores(q: Matrix, keys: &[PackedBMatrix<f32>], first: usize, mut scores: ArrayViewMut2<f32>) {
+fn compute_scores(
+    score_scale: f32,
+    q: Matrix,
+    keys: &[PackedBMatrix<f32>],
+    first: usize,
+    mut scores: ArrayViewMut2<f32>,
+) {
     let end = first + scores.nrows();
-    let scale = 1.0 / (q.cols() as f32).sqrt();
     let q = q.slice((first..end, ..));
     for (index, keys) in keys[..visible_strips(end)].iter().enumerate() {
         let mut product = gemm::new_product();
-        let product = gemm::matmul(scale, q, GemmInputB::Packed(keys), &mut product); // [queries, d_head] × [d_head, keys]
+        let product = gemm::matmul(score_scale, q, GemmInputB::Packed(keys), &mut product); // [queries, d_head] × [d_head, keys]
         let start = index * KEYS_PER_STRIP;
         for (mut row, product) in scores.rows_mut().into_iter().zip(product.chunks_exact(keys.cols())) {
             let row = row.as_slice_mut().expect("a row is contiguous");

@@ -23,7 +23,7 @@ use rten_vecmath::{ApproxGelu, Gelu, Normalize, NormalizeOptions, Silu, Sum, Sum
 pub(super) use self::attention::attn_scores;
 use self::decode::{DecodeTable, FusedUnembed};
 use self::packed::PackedMatrix;
-use super::{AttentionOutput, Backend, split_by_prompt};
+use super::{AttentionOutput, Backend, Heads, split_by_prompt};
 use crate::config::ActFn;
 use crate::decode::{DecodeBackend, Ranking, TopTokens, Vectors};
 use crate::error::Result;
@@ -209,11 +209,11 @@ impl Backend for Fused {
     fn attention(
         &self,
         qkv: [&HostArray<Ix2>; 3],
-        n_heads: usize,
+        heads: Heads,
         prompts: &[Range<usize>],
         keep_pattern: bool,
     ) -> Result<AttentionOutput<HostArray<Ix2>>> {
-        Ok(attention::attention(qkv.map(|x| x.view()), n_heads, prompts, keep_pattern))
+        Ok(attention::attention(qkv.map(|x| x.view()), heads, prompts, keep_pattern))
     }
 
     /// Scores are as large as the pattern and rarely read, so the lazy array owns the queries and keys instead.
@@ -221,11 +221,11 @@ impl Backend for Fused {
         &self,
         q: &HostArray<Ix2>,
         k: &HostArray<Ix2>,
-        n_heads: usize,
+        heads: Heads,
         rows: Range<usize>,
     ) -> Result<LazyArray<Ix3>> {
         let (q, k) = (q.clone(), k.clone());
-        Ok(LazyArray::new(move || Ok(attention::attn_scores(q.view(), k.view(), n_heads, rows.clone()))))
+        Ok(LazyArray::new(move || Ok(attention::attn_scores(q.view(), k.view(), heads, rows.clone()))))
     }
 
     fn download(&self, x: &HostArray<Ix2>) -> Result<HostArray<Ix2>> {

@@ -116,11 +116,12 @@ fn attention_of_ragged_batches() {
             let what = format!("{n_heads} heads of {d_head}, prompts of {lengths:?}");
             let (prompts, rows) = consecutive_rows(&lengths);
             let qkv = [(); 3].map(|()| 4.0 * matrix(random, rows, n_heads * d_head));
+            let heads = Heads { n_heads, score_scale: [1.0 / (d_head as f32).sqrt(), 0.3][random.usize(..2)] };
             for keep_pattern in [true, false] {
                 let (got, want) = on_every_backend!(|backend| {
                     let [q, k, v] = [0, 1, 2].map(|index| upload(backend, &qkv[index]));
-                    let attention = backend.attention([&q, &k, &v], n_heads, &prompts, keep_pattern).unwrap();
-                    let scores = |rows: &Range<usize>| backend.attn_scores(&q, &k, n_heads, rows.clone()).unwrap();
+                    let attention = backend.attention([&q, &k, &v], heads, &prompts, keep_pattern).unwrap();
+                    let scores = |rows: &Range<usize>| backend.attn_scores(&q, &k, heads, rows.clone()).unwrap();
                     let on_host = |lazy: LazyArray<Ix3>| lazy.compute().unwrap().into_owned();
                     let scores: Vec<Array3<f32>> = prompts.iter().map(scores).map(on_host).collect();
                     let pattern: Vec<Array3<f32>> = attention.pattern.into_iter().map(on_host).collect();
@@ -157,7 +158,8 @@ fn attention_with_large_scores() {
         let what = format!("{n_heads} heads of {d_head}, prompts of {lengths:?}, keys {keys:?}");
         let (got, want) = on_every_backend!(|backend| {
             let [q, k, v] = [0, 1, 2].map(|index| upload(backend, &qkv[index]));
-            let AttentionOutput { z, pattern } = backend.attention([&q, &k, &v], n_heads, &prompts, true).unwrap();
+            let AttentionOutput { z, pattern } =
+                backend.attention([&q, &k, &v], heads(n_heads, d_head), &prompts, true).unwrap();
             let pattern: Vec<_> = pattern.into_iter().map(|lazy| lazy.compute().unwrap().into_owned()).collect();
             (download(backend, &z), pattern)
         });

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use ndarray::{Array1, Array2, ArrayView, Dimension, Ix3};
 
-use super::{AttentionOutput, Backend, Dfdx, Fused};
+use super::{AttentionOutput, Backend, Dfdx, Fused, Heads};
 use crate::config::ActFn;
 use crate::decode::{Ranking, TopTokens, Vectors};
 use crate::memory::LazyArray;
@@ -69,6 +69,11 @@ fn assert_close<D: Dimension>(got: ArrayView<f32, D>, want: ArrayView<f32, D>, t
     for (index, (got, want)) in got.iter().zip(want).enumerate() {
         assert!(got == want || (got - want).abs() <= 1e-5 * magnitude, "{what} at {index}: {got}, not {want}");
     }
+}
+
+/// Heads with GPT-2's scale of scores.
+fn heads(n_heads: usize, d_head: usize) -> Heads {
+    Heads { n_heads, score_scale: 1.0 / (d_head as f32).sqrt() }
 }
 
 /// The `k` best tokens, with the bias of the unembedding.

@@ -140,10 +140,11 @@ fn attention<B: Backend>(
     lengths: &[usize],
 ) -> (Array2<f32>, Vec<Array3<f32>>, Vec<Array3<f32>>) {
     let (prompts, _) = consecutive_rows(lengths);
+    let heads = heads(n_heads, qkv[0].ncols() / n_heads);
     let [q, k, v] = qkv.map(|x| upload(backend, x));
-    let AttentionOutput { z, pattern } = backend.attention([&q, &k, &v], n_heads, &prompts, true).unwrap();
+    let AttentionOutput { z, pattern } = backend.attention([&q, &k, &v], heads, &prompts, true).unwrap();
     let on_host = |lazy: LazyArray<Ix3>| lazy.compute().unwrap().into_owned();
-    let scores = prompts.iter().map(|rows| on_host(backend.attn_scores(&q, &k, n_heads, rows.clone()).unwrap()));
+    let scores = prompts.iter().map(|rows| on_host(backend.attn_scores(&q, &k, heads, rows.clone()).unwrap()));
     (download(backend, &z), pattern.into_iter().map(on_host).collect(), scores.collect())
 }
 
