@@ -78,7 +78,7 @@ fn an_inconsistent_header() {
 fn a_missing_tensor() {
     let folder = Folder::copy_of("tiny");
     folder.edit(|tensors| drop(tensors.remove("h.1.mlp.c_fc.bias")));
-    let expected = "tensor h.1.mlp.c_fc.bias: expected F32, F16 or BF16 of shape [192], found no such tensor";
+    let expected = "tensor h.1.mlp.c_fc.bias: expected F32, F16, BF16 or F64 of shape [192], found no such tensor";
     assert!(folder.error().contains(expected), "{}", folder.error());
 }
 
@@ -110,7 +110,7 @@ fn a_wrong_dtype() {
     let folder = Folder::copy_of("tiny");
     folder.edit(|tensors| change(tensors, "wpe.weight", |tensor| tensor.0 = Dtype::I32));
     assert!(
-        folder.error().contains("tensor wpe.weight: expected dtype F32, F16 or BF16, found I32"),
+        folder.error().contains("tensor wpe.weight: expected dtype F32, F16, BF16 or F64, found I32; quantized checkpoints must be converted first"),
         "{}",
         folder.error()
     );

@@ -5,6 +5,8 @@ mod analysis;
 /// Notebook 01 in JupyterLab, and its HTML page, in Chromium. Needs Jupyter, Chromium and chromedriver.
 #[cfg(unix)]
 mod browser;
+/// Checkpoints in the forms that people have.
+mod checkpoints;
 /// The CUDA backend, on a GPU or with the fake driver.
 #[cfg(all(feature = "cuda", unix))]
 mod cuda;

@@ -5,7 +5,7 @@
 //! if its shape is the one that `config.json` implies, so that a wrong header cannot cause an allocation larger than
 //! the model.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use ndarray::{Array1, Array2, Array3, Axis, s};
@@ -15,6 +15,15 @@ use super::tensor_entry::{TensorEntry, read_header};
 use crate::config::Gpt2Config;
 use crate::error::{Error, Result};
 use crate::weights::{BlockWeights, LayerNormWeights, UnembedWeights};
+
+/// The names of the token embedding, and of the unembedding where it is another matrix.
+const W_E: &str = "wte.weight";
+const LM_HEAD: &str = "lm_head.weight";
+
+/// The prefixes of names that are taken off, as often as there are any: Hugging Face's own, and those of wrappers
+/// (`torch.compile`, `DistributedDataParallel`, training libraries).
+const HUGGING_FACE_PREFIX: &str = "transformer.";
+const WRAPPER_PREFIXES: [&str; 3] = ["_orig_mod.", "module.", "model."];
 
 /// The unprocessed weights of a GPT-2, in one safetensors file or all its shards. Names, shapes and dtypes were checked
 /// when it was opened; numbers are read on demand.
@@ -33,24 +42,38 @@ impl Checkpoint {
     ///
     /// # Errors
     /// [`Error::Io`], [`Error::Format`] for a broken file, [`Error::Tensor`] for a tensor that is missing, unknown,
-    /// duplicated, of the wrong shape, or of a dtype other than F32, F16 and BF16.
+    /// duplicated, of the wrong shape, or of a dtype other than F64, F32, F16 and BF16.
+    ///
+    /// Lines on stderr report what is unusual and was accepted: prefixes of names, ignored heads.
     pub(crate) fn open(paths: &[PathBuf], config: &Gpt2Config) -> Result<Self> {
         let mut headers = Headers::read(paths)?;
         let &Gpt2Config { d_model, n_ctx, d_vocab, n_layers, .. } = config;
+        let embedding_shape = [d_vocab, d_model];
+        // Of two names of one tensor, safetensors stores one.
+        let is_only_head = config.tie_word_embeddings && !headers.tensors.contains_key(W_E);
         let checkpoint = Self {
             config: config.clone(),
-            w_e: headers.take("wte.weight", &[d_vocab, d_model])?,
+            w_e: headers.take(
+                if is_only_head && headers.tensors.contains_key(LM_HEAD) { LM_HEAD } else { W_E },
+                &embedding_shape,
+            )?,
             w_pos: headers.take("wpe.weight", &[n_ctx, d_model])?,
             blocks: (0..n_layers).map(|layer| headers.block(layer, config)).collect::<Result<_>>()?,
             ln_final: headers.layer_norm("ln_f", d_model)?,
-            lm_head: if config.tie_word_embeddings {
-                headers.tensors.remove("lm_head.weight"); // a copy of wte
-                None
-            } else {
-                Some(headers.take("lm_head.weight", &[d_vocab, d_model])?)
-            },
+            lm_head: if config.tie_word_embeddings { None } else { Some(headers.take(LM_HEAD, &embedding_shape)?) },
         };
-        headers.reject_unused()?;
+        if config.tie_word_embeddings
+            && let Some(head) = headers.tensors.remove(LM_HEAD)
+            && !head.has_values_of(&checkpoint.w_e)?
+        {
+            let (file, embedding) = (head.path.display(), &checkpoint.w_e.name);
+            eprintln!(
+                "{file}: {} has other numbers than {embedding}, and is ignored: config.json ties them",
+                head.name
+            );
+        }
+        headers.report_prefixes();
+        headers.reject_or_ignore_rest()?;
         Ok(checkpoint)
     }
 
@@ -82,8 +105,10 @@ impl Checkpoint {
 struct Headers {
     /// The file to name in the error for a tensor that no file has.
     first_path: PathBuf,
-    /// Tensors by name without the prefix `transformer.`.
+    /// Tensors by name without prefixes.
     tensors: BTreeMap<String, TensorEntry>,
+    /// The prefixes of wrappers that were taken off.
+    prefixes: BTreeSet<String>,
 }
 
 /// The tensors of a layer norm.
@@ -110,21 +135,40 @@ impl Headers {
     /// Reads the headers of all files.
     fn read(paths: &[PathBuf]) -> Result<Self> {
         let first_path = paths.first().cloned().unwrap_or_default();
-        let mut headers = Self { first_path, tensors: BTreeMap::new() };
+        let mut headers = Self { first_path, tensors: BTreeMap::new(), prefixes: BTreeSet::new() };
         for path in paths {
             read_header(path)?.into_iter().try_for_each(|entry| headers.add(entry))?;
         }
         Ok(headers)
     }
 
-    /// Adds a tensor under its name without the prefix `transformer.`.
+    /// Adds a tensor under its name without prefixes.
     fn add(&mut self, entry: TensorEntry) -> Result<()> {
-        let key = entry.name.strip_prefix("transformer.").unwrap_or(&entry.name).to_owned();
-        if let Some(other) = self.tensors.get(&key) {
+        let mut key = entry.name.as_str();
+        while let Some(rest) =
+            WRAPPER_PREFIXES.iter().chain([&HUGGING_FACE_PREFIX]).find_map(|prefix| key.strip_prefix(prefix))
+        {
+            key = rest;
+        }
+        let prefix = &entry.name[..entry.name.len() - key.len()];
+        if let Some(other) = self.tensors.get(key) {
             return Err(entry.error("each tensor once".into(), format!("it again, as {}", other.name)));
         }
-        self.tensors.insert(key, entry);
+        let of_wrappers = prefix.replace(HUGGING_FACE_PREFIX, "");
+        if !of_wrappers.is_empty() {
+            self.prefixes.insert(of_wrappers);
+        }
+        self.tensors.insert(key.to_owned(), entry);
         Ok(())
+    }
+
+    /// Reports the prefixes of wrappers.
+    fn report_prefixes(&self) {
+        if !self.prefixes.is_empty() {
+            let prefixes: Vec<&str> = self.prefixes.iter().map(String::as_str).collect();
+            let file = self.first_path.display();
+            eprintln!("{file}: the names of its tensors were read without the prefix {}", prefixes.join(" and "));
+        }
     }
 
     /// Takes the tensors of a block.
@@ -160,39 +204,63 @@ impl Headers {
             return Err(Error::Tensor {
                 path: self.first_path.clone(),
                 tensor: key.into(),
-                expected: format!("F32, F16 or BF16 of shape {shape:?}"),
-                found: "no such tensor (with or without the prefix transformer.)".into(),
+                expected: format!("F32, F16, BF16 or F64 of shape {shape:?}"),
+                found: "no such tensor (with or without a prefix such as transformer.)".into(),
             });
         };
         if entry.shape != shape {
             let expected = format!("shape {shape:?}, as config.json says");
             return Err(entry.error(expected, format!("shape {:?}", entry.shape)));
         }
-        if !matches!(entry.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {
-            return Err(entry.error("dtype F32, F16 or BF16".into(), format!("{:?}", entry.dtype)));
+        if !matches!(entry.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16 | Dtype::F64) {
+            let found = format!("{:?}; quantized checkpoints must be converted first", entry.dtype);
+            return Err(entry.error("dtype F32, F16, BF16 or F64".into(), found));
         }
         Ok(entry)
     }
 
-    /// Rejects tensors that were not taken, because the files are then not the model of `config.json`. Causal-mask
-    /// buffers, which some checkpoints hold, are ignored.
-    fn reject_unused(&self) -> Result<()> {
-        let is_mask = |key: &str| {
-            let rest = key.strip_prefix("h.").and_then(|rest| rest.split_once('.'));
-            rest.is_some_and(|(layer, part)| {
-                layer.parse::<usize>().is_ok() && matches!(part, "attn.bias" | "attn.masked_bias")
-            })
-        };
-        match self.tensors.iter().find(|(key, _)| !is_mask(key)) {
-            None => Ok(()),
-            Some((_, entry)) => Err(Error::Tensor {
+    /// Rejects tensors that were not taken and that a GPT-2 does not have: the files are then not the model of
+    /// `config.json`. Buffers that some checkpoints hold are ignored, and further heads too, with a line.
+    fn reject_or_ignore_rest(&self) -> Result<()> {
+        let rest = self.tensors.iter().filter(|(key, _)| !is_buffer(key));
+        let (heads, others): (Vec<_>, Vec<_>) = rest.partition(|(key, _)| is_further_head(key));
+        if let Some((key, entry)) = others.first() {
+            let of_block = key.starts_with("h.");
+            let problem = if of_block {
+                "which GPT-2's layers do not have, or more layers than config.json says"
+            } else {
+                "which GPT-2 does not have: is this another kind of model?"
+            };
+            return Err(Error::Tensor {
                 path: entry.path.clone(),
                 tensor: entry.name.clone(),
                 expected: "only tensors of a GPT-2 with the layers that config.json says".into(),
-                found: format!("this one, {:?} of shape {:?}", entry.dtype, entry.shape),
-            }),
+                found: format!("this one, {:?} of shape {:?}, {problem}", entry.dtype, entry.shape),
+            });
         }
+        if let Some((_, first)) = heads.first() {
+            let names: Vec<&str> = heads.iter().map(|(_, entry)| entry.name.as_str()).take(4).collect();
+            let more = if heads.len() > 4 { format!(" and {} more", heads.len() - 4) } else { String::new() };
+            eprintln!("{}: ignored {}{more}: no part of the language model", first.path.display(), names.join(", "));
+        }
+        Ok(())
     }
+}
+
+/// Whether a tensor is a causal mask or a list of positions, which old versions of transformers stored.
+fn is_buffer(key: &str) -> bool {
+    let rest = key.strip_prefix("h.").and_then(|rest| rest.split_once('.'));
+    let is_mask = rest.is_some_and(|(layer, part)| {
+        layer.parse::<usize>().is_ok() && matches!(part, "attn.bias" | "attn.masked_bias")
+    });
+    is_mask || key == "position_ids"
+}
+
+/// Whether a tensor belongs to a head beside or in place of the language model's, which reads the last residual stream:
+/// a value head of reinforcement learning, a classifier, the bias of a head.
+fn is_further_head(key: &str) -> bool {
+    let module = key.split('.').next().unwrap_or_default();
+    module.ends_with("_head") || matches!(module, "score" | "classifier" | "qa_outputs" | "summary" | "head" | "heads")
 }
 
 impl BlockEntries {

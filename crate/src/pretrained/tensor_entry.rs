@@ -109,6 +109,27 @@ impl TensorEntry {
         Ok(values)
     }
 
+    /// Whether a tensor has the shape, the dtype and the numbers of another.
+    ///
+    /// # Errors
+    /// As for [`values`](Self::values).
+    pub(super) fn has_values_of(&self, other: &Self) -> Result<bool> {
+        if self.shape != other.shape || self.dtype != other.dtype {
+            return Ok(false);
+        }
+        let n: usize = self.shape.iter().product();
+        let (mut one, mut two) = (vec![0.0; CHUNK.min(n)], vec![0.0; CHUNK.min(n)]);
+        for first in (0..n).step_by(CHUNK) {
+            let len = CHUNK.min(n - first);
+            self.read(first, &mut one[..len])?;
+            other.read(first, &mut two[..len])?;
+            if one[..len] != two[..len] {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// Fills `values` with the numbers from index `first` on. Shape: `[n]`.
     fn read(&self, first: usize, values: &mut [f32]) -> Result<()> {
         let width = self.dtype.bitsize() / 8;
@@ -126,6 +147,7 @@ impl TensorEntry {
         match self.dtype {
             Dtype::F16 => convert(&bytes, values, |bytes| half::f16::from_le_bytes(bytes).to_f32()),
             Dtype::BF16 => convert(&bytes, values, |bytes| half::bf16::from_le_bytes(bytes).to_f32()),
+            Dtype::F64 => convert(&bytes, values, |bytes| f64::from_le_bytes(bytes) as f32),
             _ => unreachable!("the checkpoint takes no other dtype"),
         }
         Ok(())
