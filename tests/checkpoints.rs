@@ -16,9 +16,11 @@ fn logits(folder: &Path) -> Array2<f32> {
     load(folder).unwrap().forward(TOKENS.to_vec()).unwrap().remove(0)
 }
 
-/// The lines that loading a folder writes to stderr, by a program.
+/// The lines about files that loading a folder writes to stderr, by a program.
 fn lines(folder: &Path) -> String {
-    String::from_utf8(example("checksums").arg(folder).output().unwrap().stderr).unwrap()
+    let stderr = String::from_utf8(example("checksums").arg(folder).output().unwrap().stderr).unwrap();
+    let about_files = stderr.lines().filter(|line| line.contains("model.safetensors: "));
+    about_files.map(|line| format!("{line}\n")).collect()
 }
 
 /// Renames every tensor.
