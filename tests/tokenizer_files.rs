@@ -134,7 +134,7 @@ fn lines_of_merges() {
         let message = folder.error();
         assert!(message.contains("merges.txt: ") && message.ends_with(expected), "{message}");
     }
-    fs::write(&path, b"\xff\xfe").unwrap();
+    fs::write(&path, b"a \xff").unwrap();
     assert!(folder.error().contains("merges.txt: expected merges in UTF-8, found "), "{}", folder.error());
 }
 
@@ -206,6 +206,12 @@ fn a_tokenizer_that_would_harm_is_refused() {
         ),
         (
             "byte_level",
+            "/normalizer",
+            sequence("normalizers", vec![replace("zz"); 8]),
+            "expected added tokens of at most 16384 bytes after normalization",
+        ),
+        (
+            "byte_level",
             "/decoder",
             sequence("decoders", vec![replace("aa"); 40]),
             "expected a decoder that makes a text at most 8192 times as long",
@@ -215,7 +221,7 @@ fn a_tokenizer_that_would_harm_is_refused() {
             "byte_level",
             "/pre_tokenizer",
             split(&"(?=\\w{99})".repeat(40)),
-            "counted repetitions, found 400 bytes and 40",
+            "16 counted repetitions, found 400 bytes and 40",
         ),
         ("byte_level", "/pre_tokenizer", sequence("pretokenizers", vec![split("a"); 300]), "of at most 200 parts"),
         ("byte_level", "/pre_tokenizer", split("(((("), "expected a tokenizer with a valid pre_tokenizer"),
@@ -320,6 +326,16 @@ fn the_longest_allowed_tokens_load() {
 
 #[test]
 fn a_file_of_another_kind() {
+    let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:248dfc\nsize 456318\n";
+    let page = "<!doctype html>\n<html><head>";
+    for name in ["vocab.json", "merges.txt", "added_tokens.json", "tokenizer_config.json", "tokenizer.json"] {
+        for (content, found) in [(pointer, "found a Git LFS pointer"), (page, "found a web page (HTML)")] {
+            let folder = with_vocabulary(&[("added_tokens.json", json!({}))]);
+            fs::write(folder.path().join(name), content).unwrap();
+            let message = folder.error();
+            assert!(message.contains(name) && message.contains(found), "{name}: {message}");
+        }
+    }
     let folder = Folder::copy_of("tiny");
     let path: PathBuf = folder.path().join("tokenizer.json");
     fs::File::create(&path).unwrap().set_len(300 << 20).unwrap();

@@ -23,7 +23,6 @@ pub(crate) enum Content {
     /// JSON: a configuration, an index, a tokenizer.
     Json,
     /// Lines of text: a tokenizer's merges.
-    #[allow(dead_code)]
     Text,
 }
 

@@ -6,6 +6,7 @@ use serde::de::DeserializeOwned;
 
 use super::limits::{Beyond, MAX_FILE};
 use crate::error::{Error, Result, shortened};
+use crate::file_kind::{Content, check_kind};
 
 /// The paths of a tokenizer's files.
 #[derive(Debug)]
@@ -27,8 +28,9 @@ pub(crate) struct FilesBeside {
     pub(crate) special_tokens: Option<PathBuf>,
 }
 
-/// The bytes of a file.
-pub(super) fn read(path: &Path) -> Result<Vec<u8>> {
+/// The bytes of a file; `content` and `expected` describe it for an error that names a file of another kind.
+pub(super) fn read(path: &Path, content: Content, expected: &str) -> Result<Vec<u8>> {
+    check_kind(path, content, expected)?;
     let found = std::fs::metadata(path).map_err(Error::io(path))?.len();
     if found > MAX_FILE {
         let expected = format!("a tokenizer's file of at most {} MB", MAX_FILE >> 20);
@@ -39,7 +41,7 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>> {
 
 /// The content of a JSON file; `expected` describes it for an error.
 pub(super) fn read_json<T: DeserializeOwned>(path: &Path, expected: &str) -> Result<T> {
-    serde_json::from_slice(&read(path)?).map_err(format_error(path, expected))
+    serde_json::from_slice(&read(path, Content::Json, expected)?).map_err(format_error(path, expected))
 }
 
 /// [`Error::Format`] for a file of the tokenizer, with the beginning of a long message.

@@ -128,7 +128,7 @@ fn check_normalized_tokens(file: &Path, added: &[AddedToken], normalizer: Option
     let Some(normalizer) = normalizer else {
         return Ok(());
     };
-    let mut lengths = Vec::new();
+    let (mut bytes, mut normalized_bytes) = (0, 0);
     for token in added.iter().filter(|token| token.normalized) {
         let normalize = || {
             let mut text = NormalizedString::from(token.content.as_str());
@@ -136,7 +136,8 @@ fn check_normalized_tokens(file: &Path, added: &[AddedToken], normalizer: Option
         };
         let expected = "a normalizer for its added tokens";
         let length = contain(normalize).map_err(format_error(file, expected))?;
-        lengths.push(length.map_err(format_error(file, expected))?);
+        bytes += token.content.len();
+        normalized_bytes += length.map_err(format_error(file, expected))?;
     }
-    limits::check_normalized_tokens(lengths.len(), lengths.iter().sum()).map_err(beyond(file))
+    limits::check_normalized_tokens(bytes, normalized_bytes).map_err(beyond(file))
 }

@@ -203,14 +203,14 @@ pub(super) fn check_added_token(content: &str) -> Result<(), Beyond> {
     refuse(format!("added tokens of at most {MAX_ADDED_TOKEN} bytes"), format!("one of {} bytes", content.len()))
 }
 
-/// Checks the lengths of added tokens after normalization, in bytes: their sum is the number of states of a search.
-pub(super) fn check_normalized_tokens(count: usize, bytes: usize) -> Result<(), Beyond> {
-    // The library searches up to 100 tokens with a table of 1 KB for each state, more with one of some 20 bytes.
-    let max = if count <= 100 { 1 << 17 } else { 1 << 24 };
-    if bytes <= max {
+/// Checks the lengths of added tokens after normalization, in bytes. The library builds a search with a state for each
+/// byte, which takes long if a normalizer repeats a text.
+pub(super) fn check_normalized_tokens(bytes: usize, normalized_bytes: usize) -> Result<(), Beyond> {
+    let max = (8 * bytes).max(1 << 14);
+    if normalized_bytes <= max {
         return Ok(());
     }
-    refuse(format!("added tokens of at most {max} bytes after normalization"), format!("{bytes} bytes"))
+    refuse(format!("added tokens of at most {max} bytes after normalization"), format!("{normalized_bytes} bytes"))
 }
 
 /// Checks that a text of `len` bytes, lengthened by `growth`, fits into memory. Factors that published tokenizers have

@@ -58,10 +58,11 @@ impl Patterns {
         added: impl Iterator<Item = &'a str>,
     ) -> Result<Vec<&'a str>, String> {
         let too_long = |error: String| format!("its regular expression takes too long on this text: {error}");
-        let failure = |regex: &Regex| regex.find_iter(text).find_map(Result::err);
-        if let Some(error) = self.others.iter().find_map(failure) {
-            return Err(too_long(error.to_string()));
-        }
+        let search = |regex: &Regex| match regex.find_iter(text).find_map(Result::err) {
+            Some(error) => Err(too_long(error.to_string())),
+            None => Ok(()),
+        };
+        self.others.iter().try_for_each(search)?;
         let cuts = if self.byte_level { runs::cuts(text) } else { Vec::new() };
         if cuts.is_empty() {
             return Ok(vec![text]);

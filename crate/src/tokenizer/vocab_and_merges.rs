@@ -14,6 +14,7 @@ use super::files::{FilesBeside, format_error, read, read_json};
 use super::library::{Library, Parts};
 use super::patterns::Patterns;
 use crate::error::{Error, Result, shortened};
+use crate::file_kind::Content;
 
 /// Reads a byte-level tokenizer from its vocabulary and merges.
 ///
@@ -78,7 +79,8 @@ fn add_to_vocabulary(path: &Path, added: BTreeMap<u32, AddedToken>, tokens: &mut
 
 /// Reads `merges.txt`: a line for each merge, with the two tokens that it joins, in order of priority.
 fn read_merges(path: &Path, tokens: &Vocab) -> Result<Merges> {
-    let text = String::from_utf8(read(path)?).map_err(format_error(path, "merges in UTF-8"))?;
+    const EXPECTED: &str = "merges in UTF-8";
+    let text = String::from_utf8(read(path, Content::Text, EXPECTED)?).map_err(format_error(path, EXPECTED))?;
     let mut merges = Merges::new();
     for (index, line) in text.lines().enumerate() {
         let number = index + 1;
