@@ -45,7 +45,10 @@ impl Parts {
             "(?=a)a*+",
         ];
         let replace = |regex: &str| json!({"type": "Replace", "pattern": {"Regex": regex}, "content": "zz"});
-        let split = |regex: &str| json!({"type": "Split", "pattern": {"Regex": regex}, "behavior": "MergedWithNext", "invert": regex.len().is_multiple_of(2)});
+        let split = |regex: &str| {
+            let invert = regex.len().is_multiple_of(2);
+            json!({"type": "Split", "pattern": {"Regex": regex}, "behavior": "MergedWithNext", "invert": invert})
+        };
         let mut normalizers = of("normalizer");
         normalizers.extend(regexes.map(replace));
         normalizers.extend([
@@ -171,8 +174,10 @@ fn change(file: &mut Value, parts: &Parts, rng: &mut Rng) {
         },
         7 | 8 => {
             let content = ["a", "", " ", "<s>", "\n", "at", "Ġ"][rng.usize(0..7)];
-            let token = json!({"id": u32::MAX - rng.u32(0..2), "content": content, "single_word": rng.bool(), "lstrip": rng.bool(),
-                "rstrip": rng.bool(), "normalized": rng.bool(), "special": rng.bool()});
+            let mut token = json!({"id": u32::MAX - rng.u32(0..2), "content": content});
+            for flag in ["single_word", "lstrip", "rstrip", "normalized", "special"] {
+                token[flag] = json!(rng.bool());
+            }
             match file.get_mut("added_tokens") {
                 Some(Value::Array(added)) => added.push(token),
                 _ => file["added_tokens"] = json!([token]),

@@ -41,7 +41,7 @@ struct InFile {
 }
 
 impl Library {
-    /// A tokenizer of these parts. Truncation, padding and post-processing, which only add special tokens, are left out.
+    /// A tokenizer of these parts. Truncation, padding and post-processing are left out.
     ///
     /// # Errors
     /// [`Error::Format`] with the name of the file.

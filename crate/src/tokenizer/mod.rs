@@ -70,8 +70,8 @@ impl Tokenizer {
         if tokens.get(1) == Some(&self.bos) && !self.inner.noticed_second_bos.swap(true, Ordering::Relaxed) {
             let bos = self.to_single_str_token(self.bos)?;
             eprintln!(
-                "a text begins with {bos:?}, the beginning-of-sequence token, and gets a second one in front of it, as in \
-                 TransformerLens; to have only one, leave it out of the text, or give the token ids of \
+                "a text begins with {bos:?}, the beginning-of-sequence token, and gets a second one in front of it, as \
+                 in TransformerLens; to have only one, leave it out of the text, or give the token ids of \
                  `to_tokens_without_bos`"
             );
         }

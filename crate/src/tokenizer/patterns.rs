@@ -50,8 +50,8 @@ impl Patterns {
         }
     }
 
-    /// Searches a text, and returns the pieces of it that can be tokenized one after the other, most often the whole; or
-    /// the message of a search that exceeds a limit. `added` are the added tokens.
+    /// Searches a text, and returns the pieces of it that can be tokenized one after the other, most often the whole;
+    /// or the message of a search that exceeds a limit. `added` are the added tokens.
     pub(super) fn pieces<'a>(
         &self,
         text: &'a str,
