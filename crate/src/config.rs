@@ -96,9 +96,7 @@ impl Gpt2Config {
             serde_json::from_str(&text).map_err(|error| Error::format(path, "a GPT-2 configuration in JSON", error))?;
         raw.check(path)
     }
-}
 
-impl Gpt2Config {
     /// The number that the attention scores `q · k` of a layer are multiplied with: `1 / attn_scale` in TransformerLens.
     pub(crate) fn score_scale(&self, layer: usize) -> f32 {
         let by_d_head = if self.use_attn_scale { (self.d_head as f32).sqrt() } else { 1.0 };

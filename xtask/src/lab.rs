@@ -5,10 +5,9 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::Stdio;
 
-use xshell::cmd;
-
+use crate::prerequisites::is_root;
 use crate::setup;
-use crate::tool::{Result, command_line, shell};
+use crate::tool::{Result, command_line};
 
 /// What JupyterLab's option is for.
 const ALLOW_ROOT: &str = "--allow-root";
@@ -42,7 +41,7 @@ pub(crate) fn lab(arguments: &[String]) -> Result<()> {
         }
     }
     let status = child.wait()?;
-    // Someone who stops it has seen the address.
+    // A user who stops it has seen the address.
     if status.success() || printed {
         return Ok(());
     }
@@ -64,11 +63,6 @@ fn allow_root(arguments: &[String], is_root: bool, is_container: bool) -> Result
     Err("JupyterLab does not run as root unless it is told to, because everyone who has its address can then do \
          everything on this machine: run `cargo xtask lab --allow-root`, or work as another user"
         .into())
-}
-
-fn is_root() -> Result<bool> {
-    let shell = shell()?;
-    Ok(cfg!(unix) && cmd!(shell, "id -u").quiet().read().is_ok_and(|id| id.trim() == "0"))
 }
 
 /// Whether this is a container of Docker, Podman or systemd.

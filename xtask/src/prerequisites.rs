@@ -40,7 +40,7 @@ pub(crate) fn chromium() -> Result<()> {
         return Ok(());
     }
     let shell = shell()?;
-    let is_root = cmd!(shell, "id -u").quiet().ignore_stderr().read().is_ok_and(|id| id.trim() == "0");
+    let is_root = is_root()?;
     let sudo: &[&str] = if is_root { &[] } else { &["sudo", "-n"] };
     let may_install = works(cmd!(shell, "apt-get --version")) && (is_root || works(cmd!(shell, "sudo -n true")));
     if may_install {
@@ -51,6 +51,13 @@ pub(crate) fn chromium() -> Result<()> {
         cmd!(shell, "{program} {arguments...} install -y chromium chromium-driver").ignore_stdout().run()?;
     }
     has_chromium()
+}
+
+/// Whether this process runs as root.
+pub(crate) fn is_root() -> Result<bool> {
+    let shell = shell()?;
+    let id = cmd!(shell, "id -u").quiet().ignore_stderr().read();
+    Ok(cfg!(unix) && id.is_ok_and(|id| id.trim() == "0"))
 }
 
 fn has_chromium() -> Result<()> {

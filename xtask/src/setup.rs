@@ -101,7 +101,7 @@ fn writable(root: &Path) -> Result<()> {
 mod tests {
     use super::*;
 
-    /// A file in place of a folder cannot be written into, whoever runs the test; root ignores permissions.
+    /// The test puts a file in the place of a folder. A folder without permissions would not do: root can write there.
     #[test]
     fn a_checkout_that_cannot_be_written_is_named() {
         let root = tempfile::tempdir().unwrap();

@@ -6,7 +6,7 @@
 use ndarray::{Array1, Array2, Array3, Axis, s};
 
 use super::residual_stream::ResidualStack;
-use crate::error::{Result, check_index};
+use crate::error::Result;
 use crate::model::{Activation, ActivationCache, Gpt2};
 
 impl Gpt2 {
@@ -18,21 +18,21 @@ impl Gpt2 {
     /// [`Error::OutOfRange`](crate::Error::OutOfRange) for a token that the vocabulary does not have,
     /// [`Error::Device`](crate::Error::Device).
     pub fn tokens_to_residual_directions(&self, tokens: &[u32]) -> Result<Array2<f32>> {
-        for &token in tokens {
-            check_index("token id", token as usize, "the model's vocabulary", self.config().d_vocab)?;
-        }
+        self.check_tokens(tokens)?;
         self.on_device().residual_directions(tokens)
     }
 
     /// The direction of a token, minus that of another if there is one, centered as the layer norm centers.
     /// Shape: → `[d_model]`.
     fn centered_direction(&self, token: u32, incorrect_token: Option<u32>) -> Result<Array1<f32>> {
-        let mut directions = self.tokens_to_residual_directions(&[token])?.index_axis_move(Axis(0), 0);
-        if let Some(token) = incorrect_token {
-            directions -= &self.tokens_to_residual_directions(&[token])?.row(0);
+        let tokens: Vec<u32> = std::iter::once(token).chain(incorrect_token).collect();
+        let directions = self.tokens_to_residual_directions(&tokens)?;
+        let mut direction = directions.row(0).to_owned();
+        if incorrect_token.is_some() {
+            direction -= &directions.row(1);
         }
-        let mean = directions.mean().unwrap_or_default();
-        Ok(directions - mean)
+        let mean = direction.mean().unwrap_or_default();
+        Ok(direction - mean)
     }
 }
 

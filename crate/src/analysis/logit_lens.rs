@@ -3,7 +3,8 @@
 use ndarray::{Array2, Array3, Axis};
 
 use super::loss::log_sum_exp;
-use crate::error::{Result, check_index};
+use crate::decode::TopTokensBuilder;
+use crate::error::Result;
 use crate::model::{ActivationCache, Gpt2};
 
 /// The predictions of the residual stream before, inside and after each layer. See [`ActivationCache::logit_lens`].
@@ -46,9 +47,7 @@ impl ActivationCache {
     /// [`Error::OutOfRange`](crate::Error::OutOfRange) for an answer that the vocabulary does not have, and those of
     /// [`get`](Self::get).
     pub fn logit_lens(&self, model: &Gpt2, answers: &[u32]) -> Result<LogitLens> {
-        for &answer in answers {
-            check_index("token id", answer as usize, "the model's vocabulary", model.config().d_vocab)?;
-        }
+        model.check_tokens(answers)?;
         let stack = self.accumulated_resid(None, true)?;
         let (components, pos, d_model) = stack.values.dim();
         let (shape, n) = ((components, pos, answers.len()), components * pos);
@@ -59,14 +58,14 @@ impl ActivationCache {
             probabilities: Array3::zeros(shape),
             ranks: Array3::zeros(shape),
         };
+        let no_bias = vec![0.0; model.config().d_vocab]; // the logits include it
+        let mut best = TopTokensBuilder::new(n, 1, no_bias.len());
         let rows = stack.values.into_shape_with_order((n, d_model)).expect("the stack has this many rows");
         for (chunk, rows) in rows.axis_chunks_iter(Axis(0), ROWS_AT_A_TIME).enumerate() {
             let logits = model.on_device().unembed(rows.to_owned())?; // [rows, d_vocab]
             for (index, logits) in (chunk * ROWS_AT_A_TIME..).zip(logits.rows()) {
                 let (component, pos) = (index / pos, index % pos);
-                // The first of equal logits, as everywhere.
-                let best = logits.iter().enumerate().rev().max_by(|(_, a), (_, b)| a.total_cmp(b));
-                lens.tokens[[component, pos]] = best.map_or(0, |(token, _)| token as u32);
+                best.push(index, 0, logits.to_slice().expect("a row is contiguous"), &no_bias);
                 let log_sum = log_sum_exp(logits);
                 for (answer, &token) in answers.iter().enumerate() {
                     let logit = logits[token as usize];
@@ -76,6 +75,8 @@ impl ActivationCache {
                 }
             }
         }
+        let tokens = best.finish().tokens.into_shape_with_order((components, pos));
+        lens.tokens = tokens.expect("a token for each vector");
         Ok(lens)
     }
 }

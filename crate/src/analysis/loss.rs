@@ -28,12 +28,10 @@ impl Gpt2 {
     /// # Errors
     /// As for [`loss_per_token`](Self::loss_per_token).
     pub fn loss(&self, prompts: impl Into<Prompts>) -> Result<Vec<f32>> {
-        let losses = self.losses(prompts.into())?;
-        Ok(losses
-            .iter()
-            .map(|losses| losses.iter().map(|&loss| f64::from(loss)).sum::<f64>() / losses.len() as f64)
-            .map(|loss| loss as f32)
-            .collect())
+        let mean = |losses: &Array1<f32>| {
+            (losses.iter().map(|&loss| f64::from(loss)).sum::<f64>() / losses.len() as f64) as f32
+        };
+        Ok(self.losses(prompts.into())?.iter().map(mean).collect())
     }
 
     /// The loss at each position of each prompt but its last, in nats: the negative log-probability of the next token.

@@ -47,10 +47,8 @@ impl ActivationCache {
                 named.push((format!("{below}_mid"), self.matrix(Activation::ResidMid, below)?));
             }
         }
-        named.push(match layer.checked_sub(1) {
-            Some(last) if layer == self.n_layers() => ("final_post".into(), self.matrix(Activation::ResidPost, last)?),
-            _ => (format!("{layer}_pre"), self.matrix(Activation::ResidPre, layer)?),
-        });
+        let label = if layer == self.n_layers() { "final_post".into() } else { format!("{layer}_pre") };
+        named.push((label, self.resid_before(layer)?));
         Ok(ResidualStack::from_views(named))
     }
 

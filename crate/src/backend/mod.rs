@@ -97,15 +97,13 @@ pub(crate) trait Backend: DecodeBackend + 'static {
     fn unembed_weights(&self, unembed: &Self::Unembed) -> Result<(Array2<f32>, Array1<f32>)>;
 
     /// The rows of `w_e` of some tokens, and the first rows of `w_pos`. Shape: `[pos]` → each `[pos, d_model]`.
-    fn embedding_rows(&self, embedding: &Self::Embedding, tokens: &[u32]) -> Result<(Array2<f32>, Array2<f32>)> {
+    fn embedding_rows(&self, embedding: &Self::Embedding, tokens: &[usize]) -> Result<(Array2<f32>, Array2<f32>)> {
         let (w_e, w_pos) = self.embedding_weights(embedding)?;
-        let tokens: Vec<usize> = tokens.iter().map(|&token| token as usize).collect();
-        Ok((w_e.select(Axis(0), &tokens), w_pos.slice_move(s![..tokens.len(), ..])))
+        Ok((w_e.select(Axis(0), tokens), w_pos.slice_move(s![..tokens.len(), ..])))
     }
     /// The columns of `w_u` of some tokens. Shape: `[n]` → `[n, d_model]`.
-    fn unembed_columns(&self, unembed: &Self::Unembed, tokens: &[u32]) -> Result<Array2<f32>> {
-        let tokens: Vec<usize> = tokens.iter().map(|&token| token as usize).collect();
-        Ok(self.unembed_weights(unembed)?.0.select(Axis(1), &tokens).reversed_axes())
+    fn unembed_columns(&self, unembed: &Self::Unembed, tokens: &[usize]) -> Result<Array2<f32>> {
+        Ok(self.unembed_weights(unembed)?.0.select(Axis(1), tokens).reversed_axes())
     }
 
     /// Copies rows of activations to the device. Shape: `[rows, columns]` → the same.

@@ -168,7 +168,7 @@ impl Gpt2 {
 
     /// The token ids of a prompt, after checks of their number and of each id. Shape: → `[pos]`.
     fn checked_tokens(&self, prompt: usize, content: Prompt) -> Result<Vec<u32>> {
-        let &Gpt2Config { n_ctx, d_vocab, .. } = &self.0.config;
+        let n_ctx = self.0.config.n_ctx;
         let tokens = match content {
             Prompt::Text(text) => self.to_tokens(&text)?,
             Prompt::Tokens(tokens) => tokens,
@@ -176,10 +176,17 @@ impl Gpt2 {
         if !(1..=n_ctx).contains(&tokens.len()) {
             return Err(Error::Prompt { prompt, len: tokens.len(), n_ctx });
         }
-        for &token in &tokens {
+        self.check_tokens(&tokens)?;
+        Ok(tokens)
+    }
+
+    /// [`Error::OutOfRange`] for a token id that the model's vocabulary does not have.
+    pub(crate) fn check_tokens(&self, tokens: &[u32]) -> Result<()> {
+        let d_vocab = self.0.config.d_vocab;
+        for &token in tokens {
             check_index("token id", token as usize, "the model's vocabulary", d_vocab)?;
         }
-        Ok(tokens)
+        Ok(())
     }
 
     /// The model on its device, which does not check layers and heads.

@@ -137,11 +137,11 @@ impl<B: Backend> ModelOnDevice for OnDevice<B> {
     }
 
     fn embedding_rows(&self, tokens: &[u32]) -> Result<(Array2<f32>, Array2<f32>)> {
-        self.backend.embedding_rows(&self.transformer.embedding, tokens)
+        self.backend.embedding_rows(&self.transformer.embedding, &indices(tokens))
     }
 
     fn residual_directions(&self, tokens: &[u32]) -> Result<Array2<f32>> {
-        let directions = self.backend.unembed_columns(&self.transformer.unembed, tokens)?;
+        let directions = self.backend.unembed_columns(&self.transformer.unembed, &indices(tokens))?;
         Ok(match &self.transformer.ln_final.weights {
             Some(ln) => directions * &ln.w,
             None => directions,
@@ -165,4 +165,9 @@ impl<B: Backend> ModelOnDevice for OnDevice<B> {
     fn w_o(&self, layer: usize) -> Result<Array3<f32>> {
         Ok(self.transformer.blocks[layer].attn.output_weights(&self.backend)?.0)
     }
+}
+
+/// Token ids as indices of rows or columns. Shape: → `[n]`.
+fn indices(tokens: &[u32]) -> Vec<usize> {
+    tokens.iter().map(|&token| token as usize).collect()
 }

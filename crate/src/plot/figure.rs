@@ -13,7 +13,6 @@ use super::style::{ColorScale, FigureStyle, Theme};
 use super::{mime, plotly_writer, svg_writer};
 use crate::attention_tokens::{HeadData, PromptHeadData};
 use crate::error::{Error, Result};
-use crate::evcxr;
 
 /// A figure, which a notebook shows as the last expression of a cell.
 ///
@@ -139,13 +138,13 @@ impl Figure {
         self.draw().to_svg(self.style)
     }
 
-    /// The figure as a fragment of HTML for a page that shows several: a static picture, which plotly.js replaces once
-    /// it is loaded, from the page or from its CDN.
-    pub(super) fn to_html(&self) -> String {
+    /// The figure in every format that a notebook or a page can show.
+    pub(super) fn formats(&self) -> Formats {
         // Drawn once for both writers: the hover texts are most of the work.
         let drawn = self.draw();
         let svg = drawn.to_svg(self.style);
-        mime::html(&plotly_writer::json(&drawn.into_plot(self.style)), svg.as_deref(), &self.describe())
+        let json = plotly_writer::json(&drawn.into_plot(self.style));
+        Formats { html: mime::html(&json, svg.as_deref(), &self.describe()), json, svg }
     }
 
     /// Writes the figure as a page that a browser opens without a network, with plotly.js in it (5 MB).
@@ -164,7 +163,7 @@ impl Figure {
     /// # Errors
     /// [`Error::Write`] if the file cannot be written.
     pub fn write_html(&self, path: impl AsRef<Path>) -> Result<()> {
-        let page = mime::page(&self.to_html(), &self.describe(), self.style.theme.background());
+        let page = mime::page(&self.formats().html, &self.describe(), self.style.theme.background());
         write(path.as_ref(), &page)
     }
 
@@ -221,16 +220,19 @@ impl Figure {
 
     /// Shows the figure in an evcxr notebook; evcxr calls this for a cell's last expression.
     pub fn evcxr_display(&self) {
-        // Drawn once for both writers: the hover texts are most of the work.
-        let drawn = self.draw();
-        let (svg, description) = (drawn.to_svg(self.style), self.describe());
-        let json = plotly_writer::json(&drawn.into_plot(self.style));
-        let html = mime::html(&json, svg.as_deref(), &description);
-        let mut contents = vec![("application/vnd.plotly.v1+json", json.as_str()), ("text/html", &html)];
-        contents.extend(svg.as_deref().map(|svg| ("image/svg+xml", svg)));
-        contents.push(("text/plain", &description));
-        evcxr::show(&contents);
+        let Formats { json, html, svg } = self.formats();
+        mime::show(Some(&json), &html, svg.as_deref(), &self.describe());
     }
+}
+
+/// A figure in every format that a notebook or a page can show.
+pub(super) struct Formats {
+    /// plotly's JSON.
+    json: String,
+    /// A fragment of HTML: a static picture, which plotly.js replaces once it is loaded, from the page or from its CDN.
+    pub(super) html: String,
+    /// A static picture; `None` for a figure made from a plot.
+    pub(super) svg: Option<String>,
 }
 
 fn write(path: &Path, text: &str) -> Result<()> {

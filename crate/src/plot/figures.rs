@@ -1,8 +1,7 @@
 //! Several figures that a notebook shows as one output.
 
 use super::figure::Figure;
-use super::svg;
-use crate::evcxr;
+use super::{mime, svg};
 
 /// Figures that a notebook shows together, one below the other, as the last expression of a cell.
 ///
@@ -23,8 +22,7 @@ impl Figures {
     /// The figures as one static picture, made without a browser; `None` if one of them was made from a plot, which
     /// only plotly can draw.
     pub fn to_svg(&self) -> Option<String> {
-        let pictures = self.0.iter().map(Figure::to_svg).collect::<Option<Vec<String>>>()?;
-        Some(svg::stacked(&pictures))
+        stacked(self.0.iter().map(Figure::to_svg))
     }
 
     /// Shows the figures in an evcxr notebook; evcxr calls this for a cell's last expression.
@@ -32,11 +30,13 @@ impl Figures {
     /// There is no plotly JSON among the MIME types, because that is of one figure: each figure is a static picture in
     /// the page until plotly.js is loaded.
     pub fn evcxr_display(&self) {
-        let html: Vec<String> = self.0.iter().map(Figure::to_html).collect();
-        let (html, description, picture) = (html.join("\n"), self.describe(), self.to_svg());
-        let mut contents = vec![("text/html", html.as_str())];
-        contents.extend(picture.as_deref().map(|svg| ("image/svg+xml", svg)));
-        contents.push(("text/plain", &description));
-        evcxr::show(&contents);
+        let (html, pictures): (Vec<String>, Vec<Option<String>>) =
+            self.0.iter().map(Figure::formats).map(|formats| (formats.html, formats.svg)).unzip();
+        mime::show(None, &html.join("\n"), stacked(pictures.into_iter()).as_deref(), &self.describe());
     }
+}
+
+/// The pictures, one below the other; `None` if one is missing.
+fn stacked(pictures: impl Iterator<Item = Option<String>>) -> Option<String> {
+    Some(svg::stacked(&pictures.collect::<Option<Vec<String>>>()?))
 }

@@ -16,6 +16,7 @@ use flate2::write::ZlibEncoder;
 use plotly::Plot;
 
 use super::text::escape_xml;
+use crate::evcxr;
 
 /// The plotly.js of the Python package that environment.yml pins, so that a figure looks the same everywhere.
 const PLOTLY_JS: &str = "https://cdn.plot.ly/plotly-3.7.0.min.js";
@@ -54,6 +55,16 @@ pub(super) fn html(json: &str, picture: Option<&str>, description: &str) -> Stri
 }})();
 </script>"#
     )
+}
+
+/// Shows a figure in an evcxr notebook, in all of its formats. `json` is plotly's, of a single figure.
+pub(super) fn show(json: Option<&str>, html: &str, svg: Option<&str>, description: &str) {
+    let mut contents: Vec<(&str, &str)> =
+        json.map(|json| ("application/vnd.plotly.v1+json", json)).into_iter().collect();
+    contents.push(("text/html", html));
+    contents.extend(svg.map(|svg| ("image/svg+xml", svg)));
+    contents.push(("text/plain", description));
+    evcxr::show(&contents);
 }
 
 /// A page around a figure's [`html`], which draws it without a network: the page has the plotly.js of the crate `plotly`.

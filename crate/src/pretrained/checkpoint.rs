@@ -49,14 +49,12 @@ impl Checkpoint {
         let mut headers = Headers::read(paths)?;
         let &Gpt2Config { d_model, n_ctx, d_vocab, n_layers, .. } = config;
         let embedding_shape = [d_vocab, d_model];
-        // Of two names of one tensor, safetensors stores one.
-        let is_only_head = config.tie_word_embeddings && !headers.tensors.contains_key(W_E);
+        // Of the two names of a tied matrix, safetensors stores one.
+        let has = |name: &str| headers.tensors.contains_key(name);
+        let w_e = if config.tie_word_embeddings && !has(W_E) && has(LM_HEAD) { LM_HEAD } else { W_E };
         let checkpoint = Self {
             config: config.clone(),
-            w_e: headers.take(
-                if is_only_head && headers.tensors.contains_key(LM_HEAD) { LM_HEAD } else { W_E },
-                &embedding_shape,
-            )?,
+            w_e: headers.take(w_e, &embedding_shape)?,
             w_pos: headers.take("wpe.weight", &[n_ctx, d_model])?,
             blocks: (0..n_layers).map(|layer| headers.block(layer, config)).collect::<Result<_>>()?,
             ln_final: headers.layer_norm("ln_f", d_model)?,

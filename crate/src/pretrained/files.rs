@@ -136,7 +136,7 @@ pub(super) fn only_pickle(folder: &Path) -> Error {
     }
 }
 
-/// The files of the tokenizer, if there is one; those that belong to it lie in the same folder.
+/// The files of the tokenizer, if there is one. Those that add tokens are read from the same folder.
 pub(super) fn tokenizer_files(
     has: &impl Fn(&str) -> bool,
     path: &impl Fn(&str) -> Result<PathBuf>,

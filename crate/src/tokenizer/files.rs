@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 
+use super::contain::contain;
 use super::limits::{Beyond, MAX_FILE};
 use crate::error::{Error, Result, shortened};
 use crate::file_kind::{Content, check_kind};
@@ -54,6 +55,14 @@ where
         let found = shortened(&source.to_string());
         Error::Format { path: path.into(), expected: expected.into(), found, source: Some(source) }
     }
+}
+
+/// The result of a call of the tokenizers library; its errors and its panics are [`Error::Format`].
+pub(super) fn contained<T, E>(path: &Path, expected: &str, call: impl FnOnce() -> Result<T, E>) -> Result<T>
+where
+    E: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    contain(call).map_err(format_error(path, expected))?.map_err(format_error(path, expected))
 }
 
 /// [`Error::Format`] for a value beyond a limit.

@@ -6,7 +6,7 @@ use tokenizers::{AddedToken, Decoder, ModelWrapper, NormalizedString, Normalizer
 use tokenizers::{DecoderWrapper, PreTokenizerWrapper};
 
 use super::contain::contain;
-use super::files::{beyond, format_error};
+use super::files::{beyond, contained, format_error};
 use super::limits;
 use super::patterns::Patterns;
 use crate::error::{Error, Result};
@@ -71,8 +71,7 @@ impl Library {
     /// [`Error::Tokenize`].
     pub(super) fn encode(&self, text: &str) -> Result<Vec<u32>> {
         let encode = || {
-            limits::check_growth(text.len(), self.encode_growth)
-                .map_err(|beyond| format!("expected {}, found {}", beyond.expected, beyond.found))?;
+            limits::check_growth(text.len(), self.encode_growth).map_err(|beyond| beyond.to_string())?;
             let added = self.tokenizer.get_added_vocabulary().get_vocab().keys().map(String::as_str);
             let pieces = contain(|| self.patterns.pieces(text, added)).map_err(|panic| panic.to_string())??;
             let mut ids = Vec::new();
@@ -111,7 +110,7 @@ impl Library {
         };
         let decode = || {
             limits::check_growth(tokens.iter().map(String::len).sum(), self.decode_growth)
-                .map_err(|beyond| format!("expected {}, found {}", beyond.expected, beyond.found))?;
+                .map_err(|beyond| beyond.to_string())?;
             let texts = contain(|| decoder.decode_chain(tokens)).map_err(|panic| panic.to_string())?;
             texts.map(|texts| texts.concat()).map_err(|error| error.to_string())
         };
@@ -134,10 +133,8 @@ fn check_normalized_tokens(file: &Path, added: &[AddedToken], normalizer: Option
             let mut text = NormalizedString::from(token.content.as_str());
             normalizer.normalize(&mut text).map(|()| text.get().len())
         };
-        let expected = "a normalizer for its added tokens";
-        let length = contain(normalize).map_err(format_error(file, expected))?;
         bytes += token.content.len();
-        normalized_bytes += length.map_err(format_error(file, expected))?;
+        normalized_bytes += contained(file, "a normalizer for its added tokens", normalize)?;
     }
     limits::check_normalized_tokens(bytes, normalized_bytes).map_err(beyond(file))
 }

@@ -31,7 +31,8 @@ const MAX_REPETITIONS: usize = 16;
 const MAX_GROWTH: f64 = 8192.0;
 
 /// A value beyond a limit: what was expected, and what was found.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("expected {expected}, found {found}")]
 pub(super) struct Beyond {
     pub(super) expected: String,
     pub(super) found: String,

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use tokenizers::AddedToken;
 
 use super::contain::contain;
-use super::files::{beyond, format_error, read_json};
+use super::files::{beyond, contained, format_error, read_json};
 use super::library::{Library, Parts};
 use super::limits;
 use super::patterns::Patterns;
@@ -67,9 +67,5 @@ pub(super) fn read(path: &Path) -> Result<(Library, Spelling)> {
 
 /// Turns a part of the file into one of the library's types.
 fn part<T: DeserializeOwned>(path: &Path, name: &str, value: Value) -> Result<T> {
-    let expected = format!("a tokenizer with a valid {name}");
-    match contain(|| serde_json::from_value(value)) {
-        Ok(part) => part.map_err(format_error(path, expected)),
-        Err(panic) => Err(format_error(path, expected)(panic)),
-    }
+    contained(path, &format!("a tokenizer with a valid {name}"), || serde_json::from_value(value))
 }

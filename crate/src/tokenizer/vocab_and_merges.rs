@@ -9,8 +9,7 @@ use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{AddedToken, DecoderWrapper, PreTokenizerWrapper};
 
 use super::added_tokens;
-use super::contain::contain;
-use super::files::{FilesBeside, format_error, read, read_json};
+use super::files::{FilesBeside, contained, format_error, read, read_json};
 use super::library::{Library, Parts};
 use super::patterns::Patterns;
 use crate::error::{Error, Result, shortened};
@@ -38,10 +37,7 @@ pub(super) fn read_tokenizer(vocab: &Path, merges: &Path, beside: &FilesBeside, 
         added.push(AddedToken::from(bos.as_str(), true));
     }
     let build = || BPE::builder().vocab_and_merges(tokens, merges).build();
-    let bpe = match contain(build) {
-        Ok(bpe) => bpe.map_err(format_error(vocab, "a BPE vocabulary"))?,
-        Err(panic) => return Err(format_error(vocab, "a BPE vocabulary")(panic)),
-    };
+    let bpe = contained(vocab, "a BPE vocabulary", build)?;
     let add_prefix_space = config.is_some_and(|(_, config)| config["add_prefix_space"] == true);
     let split = ByteLevel::default().add_prefix_space(add_prefix_space);
     let parts = Parts {

@@ -88,20 +88,20 @@ fn pack_strips<'a>(x: Matrix<'a>, factor: impl Fn(Matrix<'a>) -> Matrix<'a>) -> 
 
 /// Attention of one head in one prompt. Writes `z`, and the pattern if there is an array for it.
 /// Shape: `q`, `k`, `v`, `z` each `[pos, d_head]`, `pattern [query_pos, key_pos]`.
-fn attend(score_scale: f32, [q, k, v]: [Matrix; 3], z: ArrayViewMut2<f32>, pattern: Option<ArrayViewMut2<f32>>) {
+fn attend(
+    score_scale: f32,
+    [q, k, v]: [Matrix; 3],
+    mut z: ArrayViewMut2<f32>,
+    mut pattern: Option<ArrayViewMut2<f32>>,
+) {
     let keys = pack_strips(k, |strip| strip.transposed()); // each [d_head, keys]
     let values = pack_strips(v, |strip| strip); // each [keys, d_head]
-    let blocks = |x| split(x, Axis(0), block_sizes(q.rows()));
-    let mut patterns = pattern.map(|pattern| blocks(pattern).into_iter());
-    let blocks = blocks(z).into_iter().map(|z| (z, patterns.as_mut().and_then(Iterator::next)));
-    blocks.collect::<Vec<_>>().into_par_iter().enumerate().for_each(|(index, (z, pattern))| {
+    let mut patterns = pattern.as_mut().map(|pattern| pattern.axis_chunks_iter_mut(Axis(0), QUERIES_PER_TASK));
+    let blocks = z.axis_chunks_iter_mut(Axis(0), QUERIES_PER_TASK);
+    let blocks: Vec<_> = blocks.map(|z| (z, patterns.as_mut().and_then(Iterator::next))).collect();
+    blocks.into_par_iter().enumerate().for_each(|(index, (z, pattern))| {
         attend_block(score_scale, q, &keys, &values, index * QUERIES_PER_TASK, z, pattern);
     });
-}
-
-/// The sizes of the blocks of queries.
-fn block_sizes(pos: usize) -> impl Iterator<Item = usize> {
-    (0..pos).step_by(QUERIES_PER_TASK).map(move |start| QUERIES_PER_TASK.min(pos - start))
 }
 
 /// [`attend`] for the block of queries that begins at `first`.
@@ -152,13 +152,8 @@ fn compute_scores(
 ) {
     let end = first + scores.nrows();
     let q = q.slice((first..end, ..));
-    for (index, keys) in keys[..visible_strips(end)].iter().enumerate() {
-        let mut product = gemm::new_product();
-        let product = gemm::matmul(score_scale, q, GemmInputB::Packed(keys), &mut product); // [queries, d_head] × [d_head, keys]
-        let start = index * KEYS_PER_STRIP;
-        for (mut row, product) in scores.rows_mut().into_iter().zip(product.chunks_exact(keys.cols())) {
-            let row = row.as_slice_mut().expect("a row is contiguous");
-            row[start..start + keys.cols()].copy_from_slice(product);
-        }
+    let strips = scores.axis_chunks_iter_mut(Axis(1), KEYS_PER_STRIP);
+    for (keys, scores) in keys[..visible_strips(end)].iter().zip(strips) {
+        gemm::matmul(score_scale, q, keys, scores, |_| ()); // [queries, d_head] × [d_head, keys]
     }
 }

@@ -62,9 +62,8 @@ impl FusedUnembed {
     }
 
     /// The columns of `W_U` of some tokens. Shape: → `[n, d_model]`.
-    pub(super) fn columns(&self, tokens: &[u32]) -> Array2<f32> {
-        let tokens: Vec<usize> = tokens.iter().map(|&token| token as usize).collect();
-        self.w_u_t.select(Axis(0), &tokens)
+    pub(super) fn columns(&self, tokens: &[usize]) -> Array2<f32> {
+        self.w_u_t.select(Axis(0), tokens)
     }
 
     pub(super) fn d_vocab(&self) -> usize {

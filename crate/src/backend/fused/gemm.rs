@@ -5,9 +5,9 @@
 
 use std::mem::MaybeUninit;
 
-use ndarray::ArrayView2;
+use ndarray::{ArrayView2, ArrayViewMut2, Axis};
 use rten_gemm::{GemmExecutor, GemmInputA, GemmInputB, GemmOptions, GemmUninitOptions, PackedBMatrix};
-use rten_tensor::{Matrix, MatrixLayout, NdTensorView};
+use rten_tensor::{Matrix, NdTensorView};
 
 /// The most rows of a product that one thread computes.
 pub(super) const ROWS_PER_TASK: usize = 64;
@@ -16,14 +16,6 @@ pub(super) const COLUMNS_PER_TASK: usize = 128;
 
 /// Matrix products of floats. Making one costs nothing: it only picks the kernel for this processor.
 type FloatGemm = GemmExecutor<f32>;
-
-/// Memory for the product of one task, not initialized.
-pub(super) type Product = [MaybeUninit<f32>; ROWS_PER_TASK * COLUMNS_PER_TASK];
-
-/// New memory for the product of one task.
-pub(super) const fn new_product() -> Product {
-    [MaybeUninit::uninit(); ROWS_PER_TASK * COLUMNS_PER_TASK]
-}
 
 /// The same matrix for `rten-gemm`; it must be contiguous, row by row or column by column.
 /// Shape: `[rows, columns]` → the same.
@@ -42,17 +34,31 @@ pub(super) fn pack(w: Matrix) -> PackedBMatrix<f32> {
     FloatGemm::new().prepack_b(w)
 }
 
-/// `scale · x w`, written into the beginning of `product`.
-/// Shape: `x [rows, inner]`, `w [inner, columns]` → `[rows · columns]`, row by row.
-pub(super) fn matmul<'a>(
+/// `y = epilogue(scale · x w)` on the calling thread, for at most [`COLUMNS_PER_TASK`] columns. `epilogue` updates each
+/// row in place. The rows of `y` may be pieces of longer ones.
+/// Shape: `x [rows, inner]`, `w [inner, columns]`, `y [rows, columns]`.
+pub(super) fn matmul(
     scale: f32,
     x: Matrix,
-    w: GemmInputB<f32>,
-    product: &'a mut [MaybeUninit<f32>],
-) -> &'a mut [f32] {
-    let options = GemmUninitOptions { alpha: scale, bias: None, a_quant: None, b_quant: None };
-    let product = &mut product[..x.rows() * w.cols()];
-    FloatGemm::new().gemm_uninit(product, GemmInputA::Unpacked(x), w, options).expect("the shapes fit each other")
+    w: &PackedBMatrix<f32>,
+    mut y: ArrayViewMut2<f32>,
+    epilogue: impl Fn(&mut [f32]),
+) {
+    let columns = w.cols();
+    for (index, mut y) in y.axis_chunks_iter_mut(Axis(0), ROWS_PER_TASK).enumerate() {
+        let first = index * ROWS_PER_TASK;
+        let x = GemmInputA::Unpacked(x.slice((first..first + y.nrows(), ..)));
+        // rten-gemm writes contiguous products only.
+        let mut product = [MaybeUninit::uninit(); ROWS_PER_TASK * COLUMNS_PER_TASK];
+        let product = &mut product[..y.nrows() * columns];
+        let options = GemmUninitOptions { alpha: scale, bias: None, a_quant: None, b_quant: None };
+        let product = FloatGemm::new().gemm_uninit(product, x, GemmInputB::Packed(w), options);
+        let product = product.expect("the shapes fit each other");
+        for (mut y, product) in y.rows_mut().into_iter().zip(product.chunks_exact_mut(columns)) {
+            epilogue(product);
+            y.as_slice_mut().expect("a piece of a row is contiguous").copy_from_slice(product);
+        }
+    }
 }
 
 /// `y = x w`, or `y += x w` if `add` is set. Shape: `x [rows, inner]`, `w [inner, columns]`, `y [rows · columns]`.

@@ -146,13 +146,12 @@ impl Backend for Fused {
         Ok((linear.w.to_array(), linear.b.clone()))
     }
 
-    fn embedding_rows(&self, embedding: &FusedEmbedding, tokens: &[u32]) -> Result<(Array2<f32>, Array2<f32>)> {
-        let rows: Vec<usize> = tokens.iter().map(|&token| token as usize).collect();
-        let w_pos = embedding.w_pos.slice(s![..rows.len(), ..]);
-        Ok((embedding.w_e.select(Axis(0), &rows), w_pos.to_owned()))
+    fn embedding_rows(&self, embedding: &FusedEmbedding, tokens: &[usize]) -> Result<(Array2<f32>, Array2<f32>)> {
+        let w_pos = embedding.w_pos.slice(s![..tokens.len(), ..]);
+        Ok((embedding.w_e.select(Axis(0), tokens), w_pos.to_owned()))
     }
 
-    fn unembed_columns(&self, unembed: &FusedUnembed, tokens: &[u32]) -> Result<Array2<f32>> {
+    fn unembed_columns(&self, unembed: &FusedUnembed, tokens: &[usize]) -> Result<Array2<f32>> {
         Ok(unembed.columns(tokens))
     }
 

@@ -2,7 +2,7 @@
 
 use ndarray::{Array2, ArrayView2, Axis, Dim, Ix2};
 use rayon::prelude::*;
-use rten_gemm::{GemmInputB, PackedBMatrix};
+use rten_gemm::PackedBMatrix;
 use rten_tensor::Matrix;
 
 use super::gemm::{self, COLUMNS_PER_TASK, ROWS_PER_TASK};
@@ -70,13 +70,9 @@ impl PackedMatrix {
                 by_strip.into_iter().zip(&self.strips).enumerate().map(|(index, (y, strip))| (index, x, strip, y)),
             );
         }
-        tasks.into_par_iter().for_each(|(index, x, strip, mut y)| {
-            let mut product = gemm::new_product();
-            let product = gemm::matmul(1.0, x, GemmInputB::Packed(strip), &mut product); // [rows, inner] × [inner, width]
-            for (mut y, product) in y.rows_mut().into_iter().zip(product.chunks_exact_mut(strip.cols())) {
-                epilogue(index * STRIP_WIDTH, product);
-                y.as_slice_mut().expect("a piece of a row is contiguous").copy_from_slice(product);
-            }
+        tasks.into_par_iter().for_each(|(index, x, strip, y)| {
+            // [rows, inner] × [inner, width]
+            gemm::matmul(1.0, x, strip, y, |piece| epilogue(index * STRIP_WIDTH, piece));
         });
         y
     }

@@ -3,12 +3,12 @@
 
 use std::ops::Range;
 
-use ndarray::{Array2, ArrayView2, Axis};
+use ndarray::{Array2, ArrayView2, Axis, s};
 use rayon::prelude::*;
 use rten_gemm::{GemmInputA, GemmInputB, GemmOptions, PackedBMatrix};
 use rten_tensor::NdTensorView;
 
-use super::super::gemm::{self, ROWS_PER_TASK};
+use super::super::gemm;
 use super::super::packed::{PackedMatrix, STRIP_WIDTH};
 use super::candidates::{
     CandidateList, Candidates, Products, STRIPS_PER_BLOCK, ScanLogits, SharedBound, TOKENS_PER_BLOCK,
@@ -128,24 +128,15 @@ impl Screen {
             // [rows, inner]
             let x = x.axis_chunks_iter(Axis(0), rows_per_block).nth(index).expect("a block of vectors");
             let strips = w.strips().chunks(STRIPS_PER_BLOCK).nth(block).expect("a block of strips");
-            for (strip, mut products) in strips.iter().zip(products.axis_chunks_iter_mut(Axis(1), STRIP_WIDTH)) {
-                for (x, mut products) in x
-                    .axis_chunks_iter(Axis(0), ROWS_PER_TASK)
-                    .zip(products.axis_chunks_iter_mut(Axis(0), ROWS_PER_TASK))
-                {
-                    let mut product = gemm::new_product();
-                    let product = gemm::matmul(1.0, gemm::tensor(x), GemmInputB::Packed(strip), &mut product);
-                    for (mut row, product) in products.rows_mut().into_iter().zip(product.chunks_exact(strip.cols())) {
-                        row.as_slice_mut().expect("a piece of a row is contiguous")[..strip.cols()]
-                            .copy_from_slice(product);
-                    }
-                }
-            }
             let tokens = self.tokens(block);
-            let [_, error, norm] = self.columns.range(tokens.clone());
+            let mut products = products.slice_mut(s![..x.nrows(), ..tokens.len()]);
+            for (strip, products) in strips.iter().zip(products.axis_chunks_iter_mut(Axis(1), STRIP_WIDTH)) {
+                gemm::matmul(1.0, gemm::tensor(x), strip, products, |_| ());
+            }
+            let [_, error, norm] = self.columns.range(tokens);
             let error: Vec<f32> = error.iter().map(|error| error * relative_error).collect();
-            for (row, products) in products.outer_iter().take(x.nrows()).enumerate() {
-                let products = &products.to_slice().expect("a row is contiguous")[..tokens.len()];
+            for (row, products) in products.outer_iter().enumerate() {
+                let products = products.to_slice().expect("a row is contiguous");
                 scan_row(row, Products::Floats(products), &error, norm);
             }
         })
@@ -218,8 +209,6 @@ impl Screen {
 
 #[cfg(test)]
 mod tests {
-    use ndarray::s;
-
     use super::*;
 
     /// Checks that the two best tokens of each vector are candidates, and returns the number of candidates of each.
