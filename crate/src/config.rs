@@ -38,6 +38,8 @@ pub struct Gpt2Config {
     pub scale_attn_by_inverse_layer_idx: bool,
     /// The beginning-of-sequence token (`bos_token_id`).
     pub bos_token_id: u32,
+    /// The end-of-sequence tokens (`eos_token_id`, one or a list): GPT-2 has one, which is also its `bos_token_id`.
+    pub eos_token_ids: Vec<u32>,
 }
 
 /// The activation function of the MLPs; those that Hugging Face's GPT-2 supports.
@@ -75,6 +77,7 @@ struct HuggingFaceConfig {
     activation_function: Option<String>,
     tie_word_embeddings: Option<bool>,
     bos_token_id: Option<Value>,
+    eos_token_id: Option<Value>,
     scale_attn_weights: Option<bool>,
     scale_attn_by_inverse_layer_idx: Option<bool>,
     add_cross_attention: Option<bool>,
@@ -145,12 +148,26 @@ impl HuggingFaceConfig {
                 return invalid(path, "activation_function", expected, format!("{other:?}"));
             }
         };
+        let token_id = |value: &Value| value.as_u64().and_then(|token| u32::try_from(token).ok());
         let bos_token_id = match self.bos_token_id {
             None | Some(Value::Null) => 50256,
-            Some(value) => match value.as_u64().and_then(|token| u32::try_from(token).ok()) {
+            Some(value) => match token_id(&value) {
                 Some(token) => token,
                 None => return invalid(path, "bos_token_id", "a token id", value.to_string()),
             },
+        };
+        let eos_token_ids = match self.eos_token_id {
+            None | Some(Value::Null) => vec![50256],
+            Some(value) => {
+                let ids = match &value {
+                    Value::Array(several) => several.iter().map(token_id).collect(),
+                    one => token_id(one).map(|token| vec![token]),
+                };
+                match ids {
+                    Some(ids) => ids,
+                    None => return invalid(path, "eos_token_id", "a token id or a list of them", value.to_string()),
+                }
+            }
         };
         Ok(Gpt2Config {
             n_layers: size("n_layer", self.n_layer, 12)?,
@@ -166,6 +183,7 @@ impl HuggingFaceConfig {
             use_attn_scale: self.scale_attn_weights.unwrap_or(true),
             scale_attn_by_inverse_layer_idx: self.scale_attn_by_inverse_layer_idx.unwrap_or(false),
             bos_token_id,
+            eos_token_ids,
         })
     }
 }
@@ -183,6 +201,10 @@ mod tests {
         let config = parse(r#"{"n_layer":1,"n_head":2,"n_embd":6,"n_ctx":8,"vocab_size":5,"n_inner":null}"#).unwrap();
         assert_eq!((config.d_head, config.d_mlp, config.n_ctx, config.tie_word_embeddings), (3, 24, 8, true));
         assert_eq!((config.eps, config.act_fn, config.bos_token_id), (1e-5, ActFn::GeluNew, 50256));
+        assert_eq!(config.eos_token_ids, [50256]);
+        for (value, ids) in [("null", vec![50256]), ("3", vec![3]), ("[1, 2]", vec![1, 2])] {
+            assert_eq!(parse(&format!(r#"{{"eos_token_id":{value}}}"#)).unwrap().eos_token_ids, ids);
+        }
     }
 
     #[test]
@@ -216,6 +238,8 @@ mod tests {
             (r#""activation_function":"mish""#, "activation_function"),
             (r#""bos_token_id":-1"#, "bos_token_id"),
             (r#""bos_token_id":[1]"#, "bos_token_id"),
+            (r#""eos_token_id":[1,"a"]"#, "eos_token_id"),
+            (r#""eos_token_id":4294967296"#, "eos_token_id"),
             (r#""add_cross_attention":true"#, "add_cross_attention"),
             (r#""layer_norm_epsilon":-1"#, "layer_norm_epsilon"),
             (r#""n_inner":0"#, "n_inner"),

@@ -20,7 +20,6 @@ mod appending;
 mod attention_score_check;
 mod contraction;
 mod prompt_sets;
-mod random;
 mod similarity;
 mod singular_vectors;
 mod token_agreement;
@@ -42,6 +41,7 @@ pub use vocabulary::{
 
 use crate::attention_tokens::HeadData;
 use crate::error::{Error, Result};
+use crate::random;
 
 /// The number of layers and of heads per layer, from the data of every head of a model.
 ///
