@@ -10,6 +10,8 @@ mod checkpoints;
 /// The CUDA backend, on a GPU or with the fake driver.
 #[cfg(all(feature = "cuda", unix))]
 mod cuda;
+/// Data sets: their prompts, their corrupted variants, text files.
+mod datasets;
 /// Each variant of `Error`: what causes it, its fields, its source.
 mod errors;
 /// The experiments: against TransformerLens, against results computed by hand, and their figures.
@@ -30,6 +32,8 @@ mod invariants;
 mod many_heads;
 /// The outputs of the executed notebooks. Needs Jupyter.
 mod notebooks;
+/// Perplexity of texts of any length.
+mod perplexity;
 /// The example programs: their output and their error messages.
 mod programs;
 /// The README's code is a doctest, and the links of the guides lead to files and headings.

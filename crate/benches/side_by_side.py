@@ -90,6 +90,8 @@ def side_by_side(ours, theirs, lengths):
         ]:
             path = ["lengths", str(length), name]
             table.row(f"{what}, S = {length}", path, path, target)
+    generate = ["lengths", "13", "generate_50_s"]
+    table.row("generate 50 tokens, S = 13", generate, generate, 3)
     one_head = ["lengths", "13", "attention_tokens_one_head_s"]
     table.row("one head, first time, S = 13", one_head, ["all_heads", "one_head_first_s"], 15)
     times = [("first time", "first_s", 5), ("filling the cache", "caching_s", 5), ("cached", "cached_s", 1)]
@@ -149,6 +151,9 @@ def roofline(ours, folder, lengths):
         if seconds:
             shares.append(f"{100 * decode / gemm / seconds:.0f} % (S = {s})")
         if s == 13:
+            # Every token reads every weight of the blocks and of the unembedding once.
+            seconds = at("generate_50_s")
+            row("generate 50 tokens, S = 13", seconds, 100 * (blocks + unembed), 50 * 4 * (blocks + unembed))
             head, heads = median(ours, "all_heads", "one_head_first_s"), n_layers * n_heads
             row("one head, first time, S = 13", head, 0, unembed, whole)
             row("all heads, first time, S = 13", median(ours, "all_heads", "first_s"), 0, heads * unembed, heads * whole)

@@ -66,6 +66,10 @@ fn at_length(model: &Gpt2, length: usize) -> Result<Value> {
         })?,
         "forward_s": timed(|| model.forward(prompt.clone()))?,
     });
+    if length == 13 {
+        let options = GenerateOptions::default().max_new_tokens(50).do_sample(false).stop_at_eos(false);
+        row["generate_50_s"] = json!(timed(|| model.generate(prompt.clone(), options.clone()))?);
+    }
     if length <= 128 {
         let (_, cache) = model.run_with_cache(prompt)?;
         let mut seconds = 0.0;

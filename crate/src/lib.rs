@@ -22,7 +22,8 @@
 //! | read its weights | [`Gpt2::weights`], [`Gpt2::w_v`], [`Gpt2::w_o`], [`Weights`], [`Gpt2Config`] |
 //! | decode a head | [`head_data`], [`layer_data`], [`all_heads_data`], [`Projection`], [`unique_index_pattern`] |
 //! | ask what writes a logit | [`ActivationCache::logit_lens`], [`ActivationCache::logit_attrs`], [`ActivationCache::head_logit_attrs`], [`ResidualStack`], [`Gpt2::loss`] |
-//! | continue a text | [`Gpt2::generate`], [`GenerateOptions`] |
+//! | continue a text, score one | [`Gpt2::generate`], [`GenerateOptions`], [`Gpt2::perplexity`] |
+//! | take prompts of a known task | [`mod@datasets`]: indirect objects, greater-than, docstrings, repeated tokens, text files |
 //! | draw it | [`mod@notebook`]: the original notebook's functions, and more; [`Figure`], [`Theme`], [`ColorScale`] |
 //! | ask about all heads | [`mod@experiments`]: the original's claims, with controls |
 //! | export it | [`HeadData::write_csv`], [`HeadData::write_npz`], [`Table`], [`Figure::write_html`], [`Figure::write_svg`] |
@@ -31,6 +32,7 @@ mod analysis;
 mod attention_tokens;
 mod backend;
 mod config;
+pub mod datasets;
 mod decode;
 mod error;
 mod evcxr;
@@ -45,7 +47,9 @@ mod random;
 mod tokenizer;
 mod weights;
 
-pub use analysis::{GenerateOptions, Generated, LogitLens, NewToken, ResidualStack, log_probs};
+pub use analysis::{
+    GenerateOptions, Generated, LogitLens, NewToken, Perplexity, PerplexityOptions, ResidualStack, log_probs,
+};
 pub use attention_tokens::{
     DecodeOptions, Feature, HeadData, PromptHeadData, all_heads_data, head_data, layer_data, unique_index_pattern,
 };

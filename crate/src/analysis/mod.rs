@@ -6,9 +6,11 @@ mod generation;
 mod layer_norm;
 mod logit_lens;
 mod loss;
+mod perplexity;
 mod residual_stream;
 
 pub use generation::{GenerateOptions, Generated, NewToken};
 pub use logit_lens::LogitLens;
 pub use loss::log_probs;
+pub use perplexity::{Perplexity, PerplexityOptions};
 pub use residual_stream::ResidualStack;
