@@ -9,8 +9,8 @@ use attention_tokens::prelude::*;
 use crate::support::{demo, fixture, load};
 
 /// A tokenizer that has few words of the data sets: it splits all others into characters.
-const LETTERS: &str = r#"{"version": "1.0", "added_tokens": [], "decoder": {"type": "ByteLevel"},
-    "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false},
+const LETTERS: &str = r#"{"version": "1.0", "added_tokens": [], "decoder": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true},
+    "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true},
     "model": {"type": "BPE", "merges": [], "vocab": {"Ġ": 0, "a": 1, "b": 2, "c": 3, "T": 4, "h": 5, "e": 6, "n": 7}}}"#;
 
 fn ioi(model: &Gpt2, options: IoiOptions) -> IoiDataset {
@@ -100,19 +100,30 @@ fn corrupted_indirect_object_prompts_differ_in_their_names_only() {
     }
 }
 
-/// Chance is an accuracy of 0.5 and a difference of 0. With 200 prompts, 0.65 is four standard deviations above chance.
+/// The names that occur in the demo model's training text. The embeddings of all others are the same but for noise.
+const KNOWN_NAMES: &str =
+    "John Tom Anna Jane Alice James Kate Lucy Mark Paul Sarah Bob David Emma Henry Jack Mary Peter Rose Sam";
+
+/// Chance is an accuracy of 0.5 and a difference of 0.
 #[test]
 fn the_demo_model_does_the_indirect_object_task() {
     let model = demo();
-    let clean = ioi(&model, IoiOptions::default().num_samples(200));
+    let known = IoiOptions::default().num_samples(200).names(KNOWN_NAMES.split(' '));
+    let all = ioi(&model, known.clone()).eval(&model).unwrap();
+    assert!(all.accuracy > 0.65 && all.logit_diff > 0.5, "{} {}", all.accuracy, all.logit_diff);
+    // One of the four sentences is much like those that it was trained on.
+    let trained = ["When [A] and [B]", "When [B] and [A]"]
+        .map(|names| format!("{names} went to the [LOCATION], [B] gave a [OBJECT] to [A]"));
+    let clean = ioi(&model, known.templates(trained));
     let scores = clean.eval(&model).unwrap();
+    println!("all sentences: accuracy {}, difference {}", all.accuracy, all.logit_diff);
     println!("accuracy {}, difference {}, probability {}", scores.accuracy, scores.logit_diff, scores.probability);
     assert_eq!(scores.logit_diffs.len(), 200);
-    assert!(scores.accuracy > 0.65 && scores.logit_diff > 0.5, "{} {}", scores.accuracy, scores.logit_diff);
+    assert!(scores.accuracy > 0.85 && scores.logit_diff > 2.0, "{} {}", scores.accuracy, scores.logit_diff);
     // Where the second mention is the other name, so is the answer; without any repeated name there is none.
     let flipped = clean.corrupted(IoiCorruption::FlipS2, 0).unwrap().eval(&model).unwrap();
     let abc = clean.corrupted(IoiCorruption::Abc, 0).unwrap().eval(&model).unwrap();
-    assert!(flipped.accuracy < 0.35, "{}", flipped.accuracy);
+    assert!(flipped.accuracy < 0.15, "{}", flipped.accuracy);
     assert!(abc.logit_diff.abs() < 0.5 * scores.logit_diff, "{}", abc.logit_diff);
     // The numbers are those of plain runs.
     let prompt = &clean.prompts[7];
@@ -243,22 +254,6 @@ fn documents_are_joined_and_cut_into_rows() {
     }
     let empty = tokenize_and_concatenate(&model, write(b"\n\n").path(), TextFileOptions::default()).unwrap();
     assert_eq!((empty.tokens.dim(), empty.n_documents, empty.n_dropped), ((0, 256), 0, 0));
-}
-
-/// A document of several pieces has the tokens that it has as a whole.
-#[test]
-fn a_long_document_is_cut_between_words() {
-    let model = demo();
-    let text = "The bus is late again\nand nobody knows why. ".repeat(60_000); // 2.6 MB
-    let options = TextFileOptions::default().add_bos_token(false).sample_by(SampleBy::Document).max_length(256);
-    let rows = tokenize_and_concatenate(&model, write(text.as_bytes()).path(), options.clone()).unwrap();
-    let all = model.to_tokens_without_bos(&text).unwrap();
-    assert_eq!(rows.tokens.len() + rows.n_dropped, all.len());
-    assert!(rows.tokens.iter().eq(&all[..rows.tokens.len()]));
-    // Without any word, characters stay whole.
-    let text = "日".repeat(400_000);
-    let rows = tokenize_and_concatenate(&model, write(text.as_bytes()).path(), options).unwrap();
-    assert!(model.to_string(&rows.tokens.iter().copied().collect::<Vec<_>>()).unwrap().starts_with(&text[..3_000]));
 }
 
 #[test]

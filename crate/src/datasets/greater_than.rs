@@ -3,7 +3,7 @@
 use rand::seq::IndexedRandom;
 
 use super::evaluation::{for_each_last_logits, mean, probabilities};
-use super::words::{EVENTS, Word, single_tokens};
+use super::words::{EVENTS, Word, exact_token, single_tokens};
 use crate::error::{Result, check_count, check_setting};
 use crate::model::Gpt2;
 use crate::random::seeded_rng;
@@ -109,17 +109,18 @@ impl GreaterThanDataset {
     /// Draws prompts.
     ///
     /// # Errors
-    /// [`Error::NotOneToken`](crate::Error::NotOneToken) for a tokenizer that splits `00`, …, `99`,
-    /// [`Error::Setting`](crate::Error::Setting) if no year or no noun is as it must be,
+    /// [`Error::Setting`](crate::Error::Setting) if no noun is a single token, or if the tokenizer does not split years so,
     /// [`Error::Count`](crate::Error::Count) for no samples.
     pub fn new(tokenizer: &Tokenizer, options: GreaterThanOptions) -> Result<Self> {
         check_count(FUNCTION, "num_samples", options.num_samples, 1, None)?;
         let nouns = single_tokens(tokenizer, options.nouns.iter().map(String::as_str), 1, FUNCTION, "nouns")?;
-        let years =
-            (0..100).map(|year| tokenizer.to_single_token(&format!("{year:02}"))).collect::<Result<Vec<_>>>()?;
+        let years: Option<Vec<u32>> = (0..100).map(|year| exact_token(tokenizer, &format!("{year:02}"))).collect();
+        let needed = "one with a token for each of 00, 01, …, 99";
+        check_setting(FUNCTION, "tokenizer", years.is_some(), needed, "one without")?;
+        let years = years.unwrap_or_default();
         let mut splits = Vec::new(); // (century, year)
         for century in CENTURIES {
-            let Ok(token) = tokenizer.to_single_token(&format!(" {century}")) else { continue };
+            let Some(token) = exact_token(tokenizer, &format!(" {century}")) else { continue };
             let is_split = |year: u32| -> Result<bool> {
                 let tokens = tokenizer.to_tokens_without_bos(&format!(" {century}{year:02}"))?;
                 Ok(tokens == [token, years[year as usize]])

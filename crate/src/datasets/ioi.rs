@@ -137,6 +137,9 @@ pub struct IoiScores {
 
 /// Prompts of the indirect-object task.
 ///
+/// The demo model knows few names: `John Tom Anna Jane Alice James Kate Lucy Mark Paul Sarah Bob David Emma Henry Jack Mary
+/// Peter Rose Sam`. With others it is at chance.
+///
 /// ```
 /// use attention_tokens::datasets::{IoiCorruption, IoiDataset, IoiOptions};
 /// use attention_tokens::prelude::*;

@@ -107,20 +107,21 @@ impl TokenRows {
 /// [`Error::Io`] for a file that cannot be read, [`Error::Format`] for one that is not UTF-8, with the place,
 /// [`Error::NoTokenizer`], [`Error::Tokenize`], and [`Error::Count`] for a length that is too small or exceeds the context.
 pub fn tokenize_and_concatenate(model: &Gpt2, path: impl AsRef<Path>, options: TextFileOptions) -> Result<TokenRows> {
-    tokenize(model, path.as_ref(), &options)
+    tokenize(model, path.as_ref(), &options, MAX_PIECE)
 }
 
-fn tokenize(model: &Gpt2, path: &Path, options: &TextFileOptions) -> Result<TokenRows> {
+/// [`tokenize_and_concatenate`] with the number of bytes that are tokenized together, at least 4.
+fn tokenize(model: &Gpt2, path: &Path, options: &TextFileOptions, max_piece: usize) -> Result<TokenRows> {
     let n_ctx = model.config().n_ctx;
     let max_length = options.max_length.unwrap_or(n_ctx);
     check_count(FUNCTION, "max_length", max_length, 1 + usize::from(options.add_bos_token), Some(n_ctx))?;
     let bos = options.add_bos_token.then_some(model.config().bos_token_id);
     let eos = model.config().eos_token_ids.first().copied().unwrap_or(model.config().bos_token_id);
     let mut rows = Rows { tokens: Vec::new(), max_length, bos };
-    let mut reader = Utf8Lines::new(BufReader::new(File::open(path).map_err(Error::io(path))?), path);
+    let mut reader = Utf8Lines::new(BufReader::new(File::open(path).map_err(Error::io(path))?), path, max_piece);
     let mut document = Document { text: String::new(), begun: false };
     let (mut n_documents, mut at_line_start) = (0, true);
-    while !options.max_rows.is_some_and(|max| rows.n_full() >= max) {
+    while options.max_rows.is_none_or(|max| rows.n_full() < max) {
         let line = reader.next_piece()?;
         let ends = match (&line, options.sample_by) {
             (None, _) => true,
@@ -134,7 +135,7 @@ fn tokenize(model: &Gpt2, path: &Path, options: &TextFileOptions) -> Result<Toke
             let end = document.text.trim_end_matches(['\r', '\n']).len();
             document.text.truncate(end);
         }
-        let until = if ends { document.text.len() } else { piece_end(&document.text) };
+        let until = if ends { document.text.len() } else { piece_end(&document.text, max_piece) };
         if until > 0 {
             if !document.begun {
                 document.begun = true;
@@ -196,8 +197,8 @@ impl Rows {
 
 /// How much of an unfinished document to tokenize now: nothing of a short one, and else up to the last beginning of a word,
 /// because a token never goes on from one word to the next there.
-fn piece_end(text: &str) -> usize {
-    if text.len() < MAX_PIECE {
+fn piece_end(text: &str, max_piece: usize) -> usize {
+    if text.len() < max_piece {
         return 0;
     }
     let bytes = text.as_bytes();
@@ -207,10 +208,11 @@ fn piece_end(text: &str) -> usize {
     (1..bytes.len() - 1).rev().find(begins_word).unwrap_or(text.len())
 }
 
-/// Lines of a file as text, each with its end, in pieces of at most [`MAX_PIECE`] bytes.
+/// Lines of a file as text, each with its end, in pieces of at most `max_piece` bytes.
 struct Utf8Lines<'a, R> {
     reader: R,
     path: &'a Path,
+    max_piece: usize,
     /// Bytes of a character whose end is in the next piece.
     unfinished: Vec<u8>,
     /// Bytes before those.
@@ -218,14 +220,14 @@ struct Utf8Lines<'a, R> {
 }
 
 impl<'a, R: BufRead> Utf8Lines<'a, R> {
-    fn new(reader: R, path: &'a Path) -> Self {
-        Self { reader, path, unfinished: Vec::new(), offset: 0 }
+    fn new(reader: R, path: &'a Path, max_piece: usize) -> Self {
+        Self { reader, path, max_piece, unfinished: Vec::new(), offset: 0 }
     }
 
     /// The next line or piece of one; `None` at the end of the file.
     fn next_piece(&mut self) -> Result<Option<String>> {
         let mut bytes = std::mem::take(&mut self.unfinished);
-        let limit = (MAX_PIECE - bytes.len()) as u64;
+        let limit = (self.max_piece - bytes.len()) as u64;
         let n_read = (&mut self.reader).take(limit).read_until(b'\n', &mut bytes).map_err(Error::io(self.path))?;
         if bytes.is_empty() {
             return Ok(None);
@@ -250,5 +252,52 @@ impl<'a, R: BufRead> Utf8Lines<'a, R> {
         self.unfinished = bytes.split_off(valid);
         self.offset += valid;
         Ok(Some(String::from_utf8(bytes).expect("checked above")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pretrained::LoadOptions;
+
+    /// Pieces of a few words each have the tokens of the whole, whatever the length of a piece is.
+    #[test]
+    fn a_long_document_is_cut_between_words() {
+        let model = Gpt2::from_pretrained("demo", LoadOptions::default()).unwrap();
+        let text = "The bus is late again\nand nobody's there, said Zoë (at 10:30).  Why?\n\n日本 don't  go on: it's 1984\t\tnow, or is it not? ";
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text.repeat(3)).unwrap();
+        let options = TextFileOptions::default().add_bos_token(false).max_length(1);
+        let whole =
+            |sample_by| tokenize(&model, file.path(), &options.clone().sample_by(sample_by), MAX_PIECE).unwrap();
+        for sample_by in [SampleBy::Line, SampleBy::Paragraph, SampleBy::Document] {
+            let want = whole(sample_by);
+            assert_eq!(want.n_dropped, 0);
+            for max_piece in 64..130 {
+                let options = options.clone().sample_by(sample_by);
+                assert_eq!(
+                    tokenize(&model, file.path(), &options, max_piece).unwrap(),
+                    want,
+                    "{max_piece} {sample_by:?}"
+                );
+            }
+        }
+        let tokens = model.to_tokens_without_bos(&text.repeat(3)).unwrap();
+        assert_eq!(whole(SampleBy::Document).tokens.into_raw_vec_and_offset().0, tokens);
+    }
+
+    /// Without any word, characters stay whole.
+    #[test]
+    fn a_document_without_words_is_cut_between_characters() {
+        let model = Gpt2::from_pretrained("demo", LoadOptions::default()).unwrap();
+        let text = "日本語".repeat(30);
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), &text).unwrap();
+        let options = TextFileOptions::default().add_bos_token(false).max_length(1);
+        for max_piece in 4..12 {
+            let rows = tokenize(&model, file.path(), &options, max_piece).unwrap();
+            assert_eq!(rows.n_documents, 1);
+            assert_eq!(model.to_string(&rows.tokens.into_raw_vec_and_offset().0).unwrap(), text);
+        }
     }
 }

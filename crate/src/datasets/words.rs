@@ -54,12 +54,19 @@ pub(super) fn single_tokens<'a>(
     let mut n_words = 0;
     for text in words {
         n_words += 1;
-        let Ok(token) = tokenizer.to_single_token(&format!(" {text}")) else { continue };
+        let Some(token) = exact_token(tokenizer, &format!(" {text}")) else { continue };
         if found.iter().all(|word| word.token != token) {
-            found.push(Word { text: text.into(), token, at_start: tokenizer.to_single_token(text).ok() });
+            found.push(Word { text: text.into(), token, at_start: exact_token(tokenizer, text) });
         }
     }
     let expected = format!("at least {min} different words that are single tokens of the tokenizer after a space");
     check_setting(function, option, found.len() >= min, expected, format!("{} among {n_words} words", found.len()))?;
     Ok(found)
+}
+
+/// The token of a text that is a single one. A tokenizer may drop letters that it does not know, so the token is also held
+/// against the text.
+pub(super) fn exact_token(tokenizer: &Tokenizer, text: &str) -> Option<u32> {
+    let token = tokenizer.to_single_token(text).ok()?;
+    (tokenizer.to_single_str_token(token).ok()? == text).then_some(token)
 }
