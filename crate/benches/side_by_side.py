@@ -151,9 +151,9 @@ def roofline(ours, folder, lengths):
         if seconds:
             shares.append(f"{100 * decode / gemm / seconds:.0f} % (S = {s})")
         if s == 13:
-            # Every token reads every weight of the blocks and of the unembedding once.
-            seconds = at("generate_50_s")
-            row("generate 50 tokens, S = 13", seconds, 100 * (blocks + unembed), 50 * 4 * (blocks + unembed))
+            # Every token reads every weight of the blocks once, and those of the unembedding as 8-bit integers.
+            memory, integers = 50 * (4 * blocks + unembed), 100 * unembed
+            row("generate 50 tokens, S = 13", at("generate_50_s"), 100 * blocks, memory, integers)
             head, heads = median(ours, "all_heads", "one_head_first_s"), n_layers * n_heads
             row("one head, first time, S = 13", head, 0, unembed, whole)
             row("all heads, first time, S = 13", median(ours, "all_heads", "first_s"), 0, heads * unembed, heads * whole)

@@ -1,6 +1,6 @@
 //! A model on a device: the transformer, its backend, and the decoder of its heads, behind one type for all devices.
 
-use ndarray::{Array2, Array3, Axis};
+use ndarray::{Array1, Array2, Array3, Axis};
 
 use super::activation_cache::ActivationCache;
 use super::key_value_cache::KeyValueCache;
@@ -23,6 +23,11 @@ pub(crate) trait ModelOnDevice: Send + Sync {
     /// Runs new tokens of each prompt, which follow the positions in `past`, and adds these to it. Returns the logits after
     /// the last token of each prompt. Shape: `[prompt][pos]`, no prompt without tokens → `[prompt, d_vocab]`.
     fn run_with_past(&self, tokens: Vec<Vec<u32>>, past: &mut KeyValueCache) -> Result<Array2<f32>>;
+
+    /// The most likely token after the last one of each prompt, as [`run_with_past`](Self::run_with_past) would give it. On
+    /// the CPU it takes a quarter of the time to read `W_U`: the vocabulary is screened as for the decoding of heads.
+    /// Shape: `[prompt][pos]`, no prompt without tokens → `[prompt]`.
+    fn most_likely_with_past(&self, tokens: Vec<Vec<u32>>, past: &mut KeyValueCache) -> Result<Vec<u32>>;
 
     /// The `k` most likely tokens of the vectors of some heads of a layer. `vectors` yields those of each head, in the
     /// order of `heads`, and may compute them lazily. Shape: each `[n, d_head]` → each `[n, k]`.
@@ -99,6 +104,20 @@ impl<B: Backend> OnDevice<B> {
         let score_scales = blocks.iter().map(|block| block.attn.heads.score_scale).collect();
         Recorder::new(&self.backend, plan, n_heads, ActivationCache::new(prompts, score_scales))
     }
+
+    /// Runs new tokens of each prompt, which follow the positions in `past`, and adds these to it. Returns the residual
+    /// stream after the last block, at the last token of each prompt. Shape: `[prompt][pos]` → `[prompt, d_model]`.
+    fn last_resid(&self, tokens: Vec<Vec<u32>>, past: &mut KeyValueCache) -> Result<Array2<f32>> {
+        let Self { backend, transformer, .. } = self;
+        let all_tokens = tokens.concat();
+        let positions = |(prompt, new): (usize, &Vec<u32>)| past.len(prompt)..past.len(prompt) + new.len();
+        let positions: Vec<usize> = tokens.iter().enumerate().flat_map(positions).collect();
+        let plan = RunOptions::default().activations([]).plan(transformer.blocks.len())?;
+        let mut recorder = self.recorder(tokens, &plan).with_past(past);
+        let resid = transformer.forward(backend, &all_tokens, &positions, plan.n_blocks(), &mut recorder)?;
+        let last: Vec<usize> = recorder.prompts().iter().map(|rows| rows.end - 1).collect();
+        Ok(backend.download(&resid)?.select(Axis(0), &last))
+    }
 }
 
 impl<B: Backend> ModelOnDevice for OnDevice<B> {
@@ -117,15 +136,20 @@ impl<B: Backend> ModelOnDevice for OnDevice<B> {
     }
 
     fn run_with_past(&self, tokens: Vec<Vec<u32>>, past: &mut KeyValueCache) -> Result<Array2<f32>> {
+        self.unembed(self.last_resid(tokens, past)?)
+    }
+
+    fn most_likely_with_past(&self, tokens: Vec<Vec<u32>>, past: &mut KeyValueCache) -> Result<Vec<u32>> {
         let Self { backend, transformer, .. } = self;
-        let all_tokens = tokens.concat();
-        let positions = |(prompt, new): (usize, &Vec<u32>)| past.len(prompt)..past.len(prompt) + new.len();
-        let positions: Vec<usize> = tokens.iter().enumerate().flat_map(positions).collect();
-        let plan = RunOptions::default().activations([]).plan(transformer.blocks.len())?;
-        let mut recorder = self.recorder(tokens, &plan).with_past(past);
-        let resid = transformer.forward(backend, &all_tokens, &positions, plan.n_blocks(), &mut recorder)?;
-        let last: Vec<usize> = recorder.prompts().iter().map(|rows| rows.end - 1).collect();
-        self.unembed(backend.download(&resid)?.select(Axis(0), &last))
+        let resid = self.last_resid(tokens, past)?;
+        let (n, d_model) = resid.dim();
+        let normalized = transformer.ln_final.forward(backend, &backend.upload(resid)?)?;
+        // Each vector is the product of a row and of ones, and goes to the residual stream unchanged.
+        let mut rows = backend.download(&normalized)?.into_owned();
+        rows.push_row(Array1::ones(d_model).view()).expect("a row of the same length");
+        let vectors = Vectors::new(rows, (0..n as u32).map(|row| [row, n as u32]).collect());
+        let top = self.decode_through(Array2::eye(d_model), &vectors, Ranking { k: 1, unembed_bias: true })?;
+        Ok(top.tokens.column(0).to_vec())
     }
 
     fn decode_heads(

@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::fmt;
 
+use ndarray::ArrayView1;
+
 use super::options::GenerateOptions;
 use super::printer::Printer;
 use super::sampling::next_token;
@@ -135,12 +137,19 @@ fn generate(
             new_tokens(&all[prompt].tokens, slot, &mut past, model.config().n_ctx, options.use_past_kv_cache)
         });
         let new = new.collect();
-        let logits = model.on_device().run_with_past(new, &mut past)?; // [active, d_vocab]
+        let next = if options.do_sample {
+            let logits = model.on_device().run_with_past(new, &mut past)?; // [active, d_vocab]
+            let draw = |(&prompt, logits): (&usize, ArrayView1<f32>)| {
+                let Continuation { rng, tokens, .. } = &mut all[prompt];
+                next_token(options, rng, logits.to_slice().expect("a row of logits is contiguous"), tokens)
+            };
+            active.iter().zip(logits.rows()).map(draw).collect()
+        } else {
+            model.on_device().most_likely_with_past(new, &mut past)?
+        };
         let mut ended = Vec::new();
-        for ((slot, &prompt), logits) in active.iter().enumerate().zip(logits.rows()) {
+        for ((slot, &prompt), token) in active.iter().enumerate().zip(next) {
             let one = &mut all[prompt];
-            let logits = logits.to_slice().expect("a row of logits is contiguous");
-            let token = next_token(options, &mut one.rng, logits, &one.tokens);
             one.tokens.push(token);
             one.stopped = options.stops_at(token, model.config());
             let mut text = if one.stopped { String::new() } else { one.stream.push(token) };

@@ -1,4 +1,4 @@
-//! The choice of the next token from its logits.
+//! The random choice of the next token from its logits.
 
 use rand::Rng;
 
@@ -13,9 +13,6 @@ const SORTED_FIRST: usize = 256;
 
 /// The next token. `tokens` are the prompt's own and those generated so far. Shape: `logits [d_vocab]`, not empty.
 pub(super) fn next_token(options: &GenerateOptions, rng: &mut SeededRng, logits: &[f32], tokens: &[u32]) -> u32 {
-    if !options.do_sample {
-        return most_likely(logits);
-    }
     let mut scored: Vec<Scored> =
         logits.iter().enumerate().map(|(token, &x)| (token as u32, f64::from(x) / options.temperature)).collect();
     if options.freq_penalty > 0.0 {
@@ -37,8 +34,8 @@ pub(super) fn next_token(options: &GenerateOptions, rng: &mut SeededRng, logits:
 /// until they exceed a random number would make it depend on all logits.)
 fn draw(rng: &mut SeededRng, scored: &[Scored], d_vocab: usize) -> Option<u32> {
     let largest = largest(scored);
-    let times: Vec<f64> = (0..d_vocab).map(|_| -rng.random::<f64>().ln()).collect();
-    let arrivals = scored.iter().map(|&(token, x)| (token, times[token as usize] / weight(x, largest)));
+    let random: Vec<f64> = (0..d_vocab).map(|_| rng.random()).collect();
+    let arrivals = scored.iter().map(|&(token, x)| (token, -random[token as usize].ln() / weight(x, largest)));
     let finite = arrivals.filter(|(_, time)| time.is_finite());
     finite.min_by(|one, other| one.1.total_cmp(&other.1).then(one.0.cmp(&other.0))).map(|(token, _)| token)
 }
@@ -170,16 +167,11 @@ mod tests {
         // Token 2 occurs twice: its probability falls by a factor of 4.
         let penalty = options.clone().freq_penalty(2_f64.ln());
         expect(counts(penalty, &[2, 2]), [0.3 / 0.7, 0.1 / 0.7, 0.1 / 0.7, 0.2 / 0.7]);
-        expect(counts(options.do_sample(false).temperature(9.0), &[]), [0.0, 0.0, 1.0, 0.0]);
     }
 
     #[test]
     fn logits_that_are_not_finite_give_a_token() {
-        let options = [
-            GenerateOptions::default(),
-            GenerateOptions::default().top_p(0.9),
-            GenerateOptions::default().do_sample(false),
-        ];
+        let options = [GenerateOptions::default(), GenerateOptions::default().top_p(0.9)];
         for options in options.iter().chain([&GenerateOptions::default().top_k(2)]) {
             let draw = |logits: &[f32]| next_token(options, &mut seeded_rng(1), logits, &[]);
             assert_eq!(draw(&[f32::NAN, 1.0, f32::NEG_INFINITY]), 1, "{options:?}");
