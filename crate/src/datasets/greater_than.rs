@@ -43,7 +43,7 @@ impl GreaterThanOptions {
         self
     }
 
-    /// The nouns, for what lasts. Those that are not single tokens are left out. Default: 38 nouns.
+    /// The nouns, for what lasts. Those that are not single tokens are left out. Default: 35 nouns.
     pub fn nouns(mut self, nouns: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.nouns = nouns.into_iter().map(Into::into).collect();
         self

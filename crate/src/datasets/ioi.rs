@@ -72,7 +72,7 @@ impl IoiOptions {
         self
     }
 
-    /// The names. Those that are not single tokens are left out. Default: 78 common given names.
+    /// The names. Those that are not single tokens are left out. Default: 75 common given names.
     pub fn names(mut self, names: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.names = names.into_iter().map(Into::into).collect();
         self
