@@ -292,9 +292,9 @@ pub enum Error {
     )]
     OtherCounts {
         /// The projection, and the fingerprint of the weights, of the counts that others are added to.
-        expected: (&'static str, u64),
+        expected: (String, u64),
         /// The projection and the fingerprint of the other counts, or of the model.
-        found: (&'static str, u64),
+        found: (String, u64),
     },
     /// A list of prompt pairs without a pair of the kind to test.
     #[error("similarity_test: expected pairs of kind {kind:?}, found pairs of kinds {found:?}")]
