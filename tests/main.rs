@@ -7,6 +7,8 @@ mod analysis;
 mod browser;
 /// Checkpoints in the forms that people have.
 mod checkpoints;
+/// Circuits: factored matrices against dense ones, invariance under refactoring, composition, top entries.
+mod circuits;
 /// The CUDA backend, on a GPU or with the fake driver.
 #[cfg(all(feature = "cuda", unix))]
 mod cuda;

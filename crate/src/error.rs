@@ -275,6 +275,40 @@ pub enum Error {
         /// What to do about it.
         hint: &'static str,
     },
+    /// A threshold outside of its allowed range.
+    #[error("{function}: {what}: expected {min} to {max}, found {found}")]
+    Threshold {
+        /// The function that has the threshold.
+        function: &'static str,
+        /// The name of the option.
+        what: &'static str,
+        /// The number that was given.
+        found: f32,
+        /// The smallest number allowed.
+        min: f32,
+        /// The largest number allowed.
+        max: f32,
+    },
+    /// A matrix that has no decomposition or norm, because an entry is not finite.
+    #[error("{function}: expected finite numbers, found {found}")]
+    Decomposition {
+        /// The function.
+        function: &'static str,
+        /// The entry and its place.
+        found: String,
+    },
+    /// A detection pattern that no attention pattern can have.
+    #[error("detect_head: detection pattern: expected {expected}, found {found} at query {query}, key {key}")]
+    DetectionPattern {
+        /// The values that are allowed there.
+        expected: &'static str,
+        /// The value that was given.
+        found: f32,
+        /// The query position.
+        query: usize,
+        /// The key position.
+        key: usize,
+    },
     /// A figure of another kind than the function takes.
     #[error("{function}: expected {expected}, found {found}")]
     FigureKind {
