@@ -20,6 +20,8 @@ mod experiments;
 mod figures;
 /// Every golden number, through the example program `parity`, which must also fail on a wrong one.
 mod golden;
+/// Heads: those of the demo model are found, those of random weights are at chance; errors.
+mod heads;
 /// Broken model folders and checkpoints: a test for each kind of damage.
 mod hostile_files;
 /// Downloads from a local server with the Hugging Face Hub's protocol, and the cache that Python shares.
