@@ -7,6 +7,8 @@ mod analysis;
 mod browser;
 /// Checkpoints in the forms that people have.
 mod checkpoints;
+/// Circuits: factored matrices against dense ones, invariance under refactoring, composition, top entries.
+mod circuits;
 /// The CUDA backend, on a GPU or with the fake driver.
 #[cfg(all(feature = "cuda", unix))]
 mod cuda;
@@ -18,6 +20,8 @@ mod experiments;
 mod figures;
 /// Every golden number, through the example program `parity`, which must also fail on a wrong one.
 mod golden;
+/// Heads: those of the demo model are found, those of random weights are at chance; errors.
+mod heads;
 /// Broken model folders and checkpoints: a test for each kind of damage.
 mod hostile_files;
 /// Downloads from a local server with the Hugging Face Hub's protocol, and the cache that Python shares.

@@ -6,6 +6,8 @@
 
 mod checks;
 mod parts;
+#[cfg(test)]
+mod tests;
 
 use std::path::PathBuf;
 
@@ -275,6 +277,40 @@ pub enum Error {
         /// What to do about it.
         hint: &'static str,
     },
+    /// A threshold outside of its allowed range.
+    #[error("{function}: {what}: expected {min} to {max}, found {found}")]
+    Threshold {
+        /// The function that has the threshold.
+        function: &'static str,
+        /// The name of the option.
+        what: &'static str,
+        /// The number that was given.
+        found: f32,
+        /// The smallest number allowed.
+        min: f32,
+        /// The largest number allowed.
+        max: f32,
+    },
+    /// A matrix that has no decomposition or norm, because an entry is not finite.
+    #[error("{function}: expected finite numbers, found {found}")]
+    Decomposition {
+        /// The function.
+        function: &'static str,
+        /// The entry and its place.
+        found: String,
+    },
+    /// A detection pattern that no attention pattern can have.
+    #[error("detect_head: detection pattern: expected {expected}, found {found} at query {query}, key {key}")]
+    DetectionPattern {
+        /// The values that are allowed there.
+        expected: &'static str,
+        /// The value that was given.
+        found: f32,
+        /// The query position.
+        query: usize,
+        /// The key position.
+        key: usize,
+    },
     /// A figure of another kind than the function takes.
     #[error("{function}: expected {expected}, found {found}")]
     FigureKind {
@@ -360,24 +396,5 @@ impl Error {
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> Self {
         Self::Device { device: device.into(), operation, source: source.into() }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// The variants that only a failing device or broken weights cause. `tests/errors.rs` tests the others.
-    #[test]
-    fn device_svd_and_decoder_failures_name_their_origin() {
-        let source = || "out of memory: 5 MB were asked for";
-        let device = Error::device("CUDA device 0", "an upload", source());
-        assert_eq!(device.to_string(), "CUDA device 0: an upload failed: out of memory: 5 MB were asked for");
-        assert_eq!(std::error::Error::source(&device).unwrap().to_string(), source());
-        let svd = Error::Svd { function: "singular_vectors", layer: 3, head: 1, hint: "are its weights finite?" };
-        let expected = "singular_vectors: the singular value decomposition of head 3.1 does not converge; ";
-        assert!(svd.to_string().starts_with(expected));
-        let detokenize = Error::Detokenize { tokens: vec![1, 2], source: "no decoder".into() };
-        assert_eq!(detokenize.to_string(), "turning tokens [1, 2] into text failed: no decoder");
     }
 }

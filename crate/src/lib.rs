@@ -22,6 +22,8 @@
 //! | read its weights | [`Gpt2::weights`], [`Gpt2::w_v`], [`Gpt2::w_o`], [`Weights`], [`Gpt2Config`] |
 //! | decode a head | [`head_data`], [`layer_data`], [`all_heads_data`], [`Projection`], [`unique_index_pattern`] |
 //! | ask what writes a logit | [`ActivationCache::logit_lens`], [`ActivationCache::logit_attrs`], [`ActivationCache::head_logit_attrs`], [`ResidualStack`], [`Gpt2::loss`] |
+//! | find heads | [`Gpt2::repeated_token_scores`], [`Gpt2::detect_head`], [`Gpt2::name_heads`], [`Gpt2::name_mover_scores`], [`HeadScores`] |
+//! | read circuits | [`Gpt2::qk`], [`Gpt2::ov`], [`Gpt2::full_ov`], [`Gpt2::copying_scores`], [`Gpt2::all_composition_scores`], [`FactoredMatrix`] |
 //! | draw it | [`mod@notebook`]: the original notebook's functions, and more; [`Figure`], [`Theme`], [`ColorScale`] |
 //! | ask about all heads | [`mod@experiments`]: the original's claims, with controls |
 //! | export it | [`HeadData::write_csv`], [`HeadData::write_npz`], [`Table`], [`Figure::write_html`], [`Figure::write_svg`] |
@@ -40,10 +42,11 @@ mod model;
 pub mod notebook;
 mod plot;
 mod pretrained;
+mod random;
 mod tokenizer;
 mod weights;
 
-pub use analysis::{LogitLens, ResidualStack, log_probs};
+pub use analysis::*;
 pub use attention_tokens::{
     DecodeOptions, Feature, HeadData, PromptHeadData, all_heads_data, head_data, layer_data, unique_index_pattern,
 };
@@ -73,8 +76,8 @@ pub use {ndarray, plotly};
 /// ```
 pub mod prelude {
     pub use crate::{
-        Activation, ActivationCache, ColorScale, DecodeOptions, Device, Error, Feature, Figure, Gpt2, HeadData,
-        LoadOptions, Processing, Projection, PromptHeadData, RunOptions, Table, Theme, all_heads_data, head_data,
-        layer_data, unique_index_pattern,
+        Activation, ActivationCache, ColorScale, Composition, DecodeOptions, DetectOptions, DetectionPattern, Device,
+        Error, FactoredMatrix, Feature, Figure, Gpt2, HeadData, LoadOptions, Processing, Projection, PromptHeadData,
+        RepeatedTokens, RunOptions, Table, Theme, all_heads_data, head_data, layer_data, unique_index_pattern,
     };
 }

@@ -5,26 +5,13 @@ use attention_tokens::prelude::*;
 use ndarray::{Array0, Array1, Array2, Array3, ArrayD, Axis, s};
 
 use super::expected::Expected;
+use super::heads;
 use super::report::Report;
 use super::{LIMIT, Result};
 
 /// The beginnings of names whose tools the library does not have.
-const NOT_YET: [&str; 14] = [
-    "clean.mlp_pre",
-    "clean.mlp_post",
-    "composition.",
-    "detect.",
-    "edit.",
-    "edited.",
-    "generate.",
-    "grad.",
-    "ov.",
-    "patch.",
-    "path.",
-    "qk.",
-    "repeated.",
-    "scores.",
-];
+const NOT_YET: [&str; 8] =
+    ["clean.mlp_pre", "clean.mlp_post", "edit.", "edited.", "generate.", "grad.", "patch.", "path."];
 
 /// The beginning of the names of attention tokens without the bias of the unembedding.
 pub(super) const WITHOUT_B_U: &str = "without_b_u.";
@@ -120,6 +107,7 @@ impl Clean<'_> {
                 }
                 attrs.into_dyn()
             }
+            _ if heads::knows(name) => return heads::compute(name, model, self.expected),
             "clean.logit_lens_logits" => cache.logit_lens(model, answers)?.logits.into_dyn(),
             _ => return Ok(None),
         }))

@@ -64,7 +64,7 @@ impl ActivationCache {
 }
 
 /// `√(variance + eps)` of each row, computed in `f64`. Shape: `x [pos, d_model]` → `[pos]`.
-fn scale(x: ArrayView2<f32>, model: &Gpt2) -> Array1<f32> {
+pub(super) fn scale(x: ArrayView2<f32>, model: &Gpt2) -> Array1<f32> {
     let scale = |row: ndarray::ArrayView1<f32>| {
         let n = row.len() as f64;
         let mean = row.iter().map(|&x| f64::from(x)).sum::<f64>() / n;
@@ -75,7 +75,7 @@ fn scale(x: ArrayView2<f32>, model: &Gpt2) -> Array1<f32> {
 }
 
 /// Shape: `x [pos, d_model]`, `scale [pos]`.
-fn center_and_divide(mut x: ArrayViewMut2<f32>, scale: &Array1<f32>) {
+pub(super) fn center_and_divide(mut x: ArrayViewMut2<f32>, scale: &Array1<f32>) {
     for (mut row, scale) in x.rows_mut().into_iter().zip(scale) {
         let mean = row.mean().unwrap_or_default();
         row.mapv_inplace(|x| (x - mean) / scale);

@@ -20,7 +20,6 @@ mod appending;
 mod attention_score_check;
 mod contraction;
 mod prompt_sets;
-mod random;
 mod similarity;
 mod singular_vectors;
 mod token_agreement;

@@ -3,8 +3,8 @@
 
 use rand::Rng;
 
-use super::random::seeded_rng;
 use crate::config::Gpt2Config;
+use crate::random::seeded_rng;
 
 /// One hundred English sentences that come with the crate: statements, questions, lists, dialogue, instructions, code.
 pub fn varied_prompts() -> Vec<String> {

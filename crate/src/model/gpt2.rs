@@ -155,15 +155,15 @@ impl Gpt2 {
 
     /// [`run_with_cache_options`](Self::run_with_cache_options) without the generic parameter.
     /// Shape: → `[prompt] [pos, d_vocab]`.
-    fn run(
-        &self,
-        Prompts(prompts): Prompts,
-        options: RunOptions,
-    ) -> Result<(Option<Vec<Array2<f32>>>, ActivationCache)> {
+    fn run(&self, prompts: Prompts, options: RunOptions) -> Result<(Option<Vec<Array2<f32>>>, ActivationCache)> {
         let plan = options.plan(self.0.config.n_layers)?;
+        self.on_device().run(self.tokens_of_prompts(prompts)?, &plan)
+    }
+
+    /// The token ids of every prompt of a batch, after checks of their number and of each id. Shape: → `[prompt][pos]`.
+    pub(crate) fn tokens_of_prompts(&self, Prompts(prompts): Prompts) -> Result<Vec<Vec<u32>>> {
         check_count("running the model", "prompts", prompts.len(), 1, None)?;
-        let tokens = prompts.into_iter().enumerate().map(|(index, prompt)| self.checked_tokens(index, prompt));
-        self.on_device().run(tokens.collect::<Result<_>>()?, &plan)
+        prompts.into_iter().enumerate().map(|(index, prompt)| self.checked_tokens(index, prompt)).collect()
     }
 
     /// The token ids of a prompt, after checks of their number and of each id. Shape: → `[pos]`.

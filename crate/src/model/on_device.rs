@@ -57,6 +57,12 @@ pub(crate) trait ModelOnDevice: Send + Sync {
     /// Copies the unembedding to the host. Shape: → `[d_model, d_vocab]`.
     fn w_u(&self) -> Result<Array2<f32>>;
 
+    /// Copies `W_Q` of a layer to the host. Shape: → `[n_heads, d_model, d_head]`.
+    fn w_q(&self, layer: usize) -> Result<Array3<f32>>;
+
+    /// Copies `W_K` of a layer to the host. Shape: → `[n_heads, d_model, d_head]`.
+    fn w_k(&self, layer: usize) -> Result<Array3<f32>>;
+
     /// Copies `W_V` of a layer to the host. Shape: → `[n_heads, d_model, d_head]`.
     fn w_v(&self, layer: usize) -> Result<Array3<f32>>;
 
@@ -154,6 +160,18 @@ impl<B: Backend> ModelOnDevice for OnDevice<B> {
 
     fn w_u(&self) -> Result<Array2<f32>> {
         Ok(self.backend.unembed_weights(&self.transformer.unembed)?.0)
+    }
+
+    fn w_q(&self, layer: usize) -> Result<Array3<f32>> {
+        let attn = &self.transformer.blocks[layer].attn;
+        let [w_q, _, _] = &attn.w_qkv;
+        Ok(attn.input_weights(&self.backend, w_q)?.0)
+    }
+
+    fn w_k(&self, layer: usize) -> Result<Array3<f32>> {
+        let attn = &self.transformer.blocks[layer].attn;
+        let [_, w_k, _] = &attn.w_qkv;
+        Ok(attn.input_weights(&self.backend, w_k)?.0)
     }
 
     fn w_v(&self, layer: usize) -> Result<Array3<f32>> {

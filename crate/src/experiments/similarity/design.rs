@@ -7,8 +7,8 @@ use super::measure::PatternMeasure;
 use crate::attention_tokens::HeadData;
 use crate::decode::Projection;
 use crate::error::{Error, Result, check_count};
-use crate::experiments::random::SeededRng;
 use crate::model::{ActivationCache, Gpt2, RunOptions};
+use crate::random::SeededRng;
 
 /// Two prompts that are similar in some respect.
 #[derive(Clone, Debug, PartialEq, Eq)]

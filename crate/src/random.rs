@@ -1,4 +1,4 @@
-//! The seeded random number generator of every experiment: ChaCha8.
+//! The seeded random number generator of analysis and experiments: ChaCha8.
 //!
 //! The figures in stored notebooks must be reproducible from their seeds. ChaCha8 is defined by an algorithm, so
 //! `rand_chacha` gives the same numbers on every platform and in every version, which `rand`'s `StdRng` and `SmallRng`
@@ -8,10 +8,10 @@
 use rand::SeedableRng;
 
 /// The type of the generator. Only this file names ChaCha8.
-pub(super) type SeededRng = rand_chacha::ChaCha8Rng;
+pub(crate) type SeededRng = rand_chacha::ChaCha8Rng;
 
 /// The generator of a seed: the same seed gives the same numbers.
-pub(super) fn seeded_rng(seed: u64) -> SeededRng {
+pub(crate) fn seeded_rng(seed: u64) -> SeededRng {
     SeededRng::seed_from_u64(seed)
 }
 

@@ -1,0 +1,162 @@
+//! Scores on random tokens that come twice: previous-token, duplicate-token and induction heads.
+
+use ndarray::Array2;
+use rand::Rng;
+
+use super::head_scores::HeadScores;
+use super::{for_each_pattern, patterns_of};
+use crate::config::Gpt2Config;
+use crate::error::{Result, check_count, check_index};
+use crate::model::{ActivationCache, Gpt2};
+use crate::random::seeded_rng;
+
+/// Prompts of random tokens that come twice: the beginning-of-sequence token, `len` random tokens, and the same again.
+/// Nothing but the first half helps a model to predict the second one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RepeatedTokens {
+    /// Number of random tokens before they are repeated; at least 2. A prompt has `1 + 2 len` tokens.
+    pub len: usize,
+    /// Number of prompts.
+    pub batch: usize,
+    /// The seed of the random tokens.
+    pub seed: u64,
+    /// The tokens to draw from; `None` for the whole vocabulary without the beginning-of-sequence token. A model that was
+    /// not trained on most of its vocabulary, such as the demo model, needs tokens that it knows.
+    pub tokens: Option<Vec<u32>>,
+}
+
+impl Default for RepeatedTokens {
+    /// Ten prompts of 50 tokens twice, from the whole vocabulary.
+    fn default() -> Self {
+        Self { len: 50, batch: 10, seed: 0, tokens: None }
+    }
+}
+
+impl RepeatedTokens {
+    /// The prompts, whose tokens are drawn uniformly and independently. Shape: → `[batch][1 + 2 len]`.
+    ///
+    /// # Errors
+    /// [`Error::Count`](crate::Error::Count) if `batch` is 0, if `len` is less than 2 or a prompt longer than the
+    /// model's context, or if there are less than two tokens to draw from;
+    /// [`Error::OutOfRange`](crate::Error::OutOfRange) for a token that the vocabulary does not have.
+    pub fn prompts(&self, config: &Gpt2Config) -> Result<Vec<Vec<u32>>> {
+        check_count("RepeatedTokens", "batch", self.batch, 1, None)?;
+        check_count("RepeatedTokens", "len", self.len, 2, Some(config.n_ctx.saturating_sub(1) / 2))?;
+        let bos = config.bos_token_id;
+        let all = || (0..config.d_vocab as u32).filter(|&token| token != bos).collect();
+        let tokens: Vec<u32> = self.tokens.clone().unwrap_or_else(all);
+        check_count("RepeatedTokens", "tokens to draw from", tokens.len(), 2, None)?;
+        for &token in &tokens {
+            check_index("token id", token as usize, "the model's vocabulary", config.d_vocab)?;
+        }
+        let mut rng = seeded_rng(self.seed);
+        let mut prompt = || {
+            let half: Vec<u32> = (0..self.len).map(|_| tokens[rng.random_range(0..tokens.len())]).collect();
+            std::iter::once(bos).chain(half.iter().copied()).chain(half.iter().copied()).collect()
+        };
+        Ok((0..self.batch).map(|_| prompt()).collect())
+    }
+}
+
+/// Scores of every head on repeated random tokens: the mean attention along a diagonal of the pattern.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RepeatedTokenScores {
+    /// Attention to the token before: the diagonal at −1.
+    pub previous_token: HeadScores,
+    /// Attention to the earlier occurrence of the same token: the diagonal at −len.
+    pub duplicate_token: HeadScores,
+    /// Attention to the token after the earlier occurrence, which comes next: the diagonal at −(len − 1).
+    pub induction: HeadScores,
+}
+
+/// The names of the three scores, in the order of [`offsets`].
+const NAMES: [&str; 3] = ["previous-token score", "duplicate-token score", "induction score"];
+
+/// How far each of the three diagonals is below the main one.
+fn offsets(len: usize) -> [usize; 3] {
+    [1, len, len - 1]
+}
+
+impl RepeatedTokenScores {
+    /// Shape: `means` each `[n_layers, n_heads]`.
+    fn new(len: usize, means: [Array2<f32>; 3]) -> Self {
+        let mut scores = means.into_iter().zip(NAMES).zip(offsets(len)).map(|((values, name), offset)| {
+            let chance = Some(chance(1 + 2 * len, offset));
+            HeadScores { name: name.into(), values, chance }
+        });
+        let mut next = || scores.next().expect("three scores");
+        Self { previous_token: next(), duplicate_token: next(), induction: next() }
+    }
+}
+
+impl Gpt2 {
+    /// The previous-token, duplicate-token and induction score of every head on repeated random tokens, as means over
+    /// the prompts. Shape: → each `[n_layers, n_heads]`.
+    ///
+    /// As in TransformerLens' demos, a score is the mean of a whole diagonal of the pattern. That of duplicates begins
+    /// one query before the repetition, that of induction two, so a perfect head scores `len / (len + 1)` and
+    /// `len / (len + 2)` if it attends elsewhere there. Chance is the score of a head that attends to all positions
+    /// alike.
+    ///
+    /// ```
+    /// use attention_tokens::prelude::*;
+    ///
+    /// let model = Gpt2::from_pretrained("demo", LoadOptions::default())?;
+    /// let scores = model.repeated_token_scores(RepeatedTokens { len: 30, batch: 2, ..RepeatedTokens::default() })?;
+    /// assert_eq!(scores.induction.values.dim(), (4, 8));
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As for [`RepeatedTokens::prompts`], and [`Error::Device`](crate::Error::Device).
+    pub fn repeated_token_scores(&self, tokens: RepeatedTokens) -> Result<RepeatedTokenScores> {
+        let prompts = tokens.prompts(self.config())?;
+        let n_prompts = prompts.len() as f32;
+        let zeros = || Array2::<f32>::zeros((self.config().n_layers, self.config().n_heads));
+        let mut means = [zeros(), zeros(), zeros()];
+        for_each_pattern(self, prompts, |_, layer, pattern| {
+            for (means, offset) in means.iter_mut().zip(offsets(tokens.len)) {
+                for (mean, pattern) in means.row_mut(layer).iter_mut().zip(pattern.outer_iter()) {
+                    *mean += diagonal_mean(pattern, offset) / n_prompts;
+                }
+            }
+            Ok(())
+        })?;
+        Ok(RepeatedTokenScores::new(tokens.len, means))
+    }
+}
+
+impl ActivationCache {
+    /// The mean attention of every head along a diagonal of its pattern, to the position `offset` before the query: a
+    /// previous-token score for 1, and on tokens that repeat after `n` a duplicate-token score for `n`, an induction
+    /// score for `n − 1`. For a run of one prompt. Shape: → `[n_layers, n_heads]`.
+    ///
+    /// # Errors
+    /// [`Error::Count`](crate::Error::Count) if the prompt has no such diagonal, and those of [`get`](Self::get).
+    pub fn diagonal_scores(&self, offset: usize) -> Result<HeadScores> {
+        let pos = self.one_prompt()?.len();
+        check_count("diagonal_scores", "offset", offset, 0, Some(pos.saturating_sub(1)))?;
+        let mut scores: Vec<Vec<f32>> = Vec::new();
+        patterns_of(self, |_, pattern| {
+            scores.push(pattern.outer_iter().map(|pattern| diagonal_mean(pattern, offset)).collect());
+            Ok(())
+        })?;
+        let n_heads = scores.first().map_or(0, Vec::len);
+        let values = Array2::from_shape_vec((scores.len(), n_heads), scores.concat()).expect("a score for each head");
+        let name = format!("mean attention at −{offset}");
+        Ok(HeadScores { name, values, chance: Some(chance(pos, offset)) })
+    }
+}
+
+/// The mean of the pattern's diagonal that is `offset` below the main one. Shape: `[query_pos, key_pos]`.
+fn diagonal_mean(pattern: ndarray::ArrayView2<f32>, offset: usize) -> f32 {
+    let pos = pattern.nrows();
+    let sum: f64 = (offset..pos).map(|query| f64::from(pattern[[query, query - offset]])).sum();
+    (sum / (pos - offset) as f64) as f32
+}
+
+/// [`diagonal_mean`] of a head that attends to all positions alike.
+fn chance(pos: usize, offset: usize) -> f32 {
+    let sum: f64 = (offset..pos).map(|query| 1.0 / (query + 1) as f64).sum();
+    (sum / (pos - offset) as f64) as f32
+}
