@@ -2,6 +2,8 @@
 
 /// Analysis of runs: sums that must add up, and errors.
 mod analysis;
+/// The beginning-of-sequence token: the tokenizer's own, that of `config.json`, or none.
+mod bos;
 /// Notebook 01 in JupyterLab, and its HTML page, in Chromium. Needs Jupyter, Chromium and chromedriver.
 #[cfg(unix)]
 mod browser;

@@ -12,8 +12,8 @@ mod tests;
 use std::path::PathBuf;
 
 pub(crate) use checks::{check_count, check_index};
-pub(crate) use parts::shortened;
 use parts::{count_range, first, heads_found, index_range, prefixed, tokens_found};
+pub(crate) use parts::{shortened, shown};
 
 /// A result whose error is [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -70,7 +70,7 @@ pub enum Error {
         path: PathBuf,
         /// The expected content.
         expected: String,
-        /// The content; the text of `source` where there is one.
+        /// The content; the beginning of the text of `source` where there is one.
         found: String,
         /// The error of the library that reads the format.
         source: Option<Box<dyn std::error::Error + Send + Sync>>,
@@ -88,7 +88,7 @@ pub enum Error {
         found: String,
     },
     /// A tensor that is missing, unknown, of the wrong shape or dtype, or not finite.
-    #[error("{}: tensor {tensor}: expected {expected}, found {found}", path.display())]
+    #[error("{}: tensor {}: expected {expected}, found {found}", path.display(), shown(tensor))]
     Tensor {
         /// The safetensors file (or the index of its shards).
         path: PathBuf,
@@ -387,7 +387,8 @@ impl Error {
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> Self {
         let source = source.into();
-        Self::Format { path: path.into(), expected: expected.into(), found: source.to_string(), source: Some(source) }
+        let found = shortened(&source.to_string());
+        Self::Format { path: path.into(), expected: expected.into(), found, source: Some(source) }
     }
 
     pub(crate) fn device(

@@ -40,6 +40,11 @@ pub(crate) fn shortened(text: &str) -> String {
     }
 }
 
+/// A name from a foreign file for a message: its first 100 characters, without control characters.
+pub(crate) fn shown(name: &str) -> String {
+    shortened(name).escape_debug().to_string()
+}
+
 /// A list for a message: its first 20 items.
 pub(super) fn first<T: std::fmt::Debug>(items: &[T]) -> String {
     match items.get(..20) {

@@ -68,9 +68,7 @@ impl Gpt2 {
     fn load(name: &str, options: LoadOptions) -> Result<Self> {
         evcxr::warn_of_debug_build();
         let files = pretrained::find(name, &options)?;
-        let config = Gpt2Config::from_file(&files.config)?;
-        let tokenizer =
-            files.tokenizer.as_ref().map(|files| Tokenizer::from_files(files, config.bos_token_id)).transpose()?;
+        let (config, tokenizer) = pretrained::config_and_tokenizer(&files)?;
         let LoadOptions { processing, device, decode_cache_bytes, .. } = options;
         let checkpoint = Checkpoint::open(&files.weights, &config)?;
         let weights = ProcessedCheckpoint { checkpoint, steps: processing };

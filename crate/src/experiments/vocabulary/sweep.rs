@@ -91,8 +91,8 @@ fn duration(duration: Duration) -> String {
     }
 }
 
-/// Counts the tokens of every head over the prompts of a text file, one prompt per line; empty lines are skipped. Calls
-/// `progress` every [`save_every`](SweepOptions::save_every), and at the end.
+/// Counts the tokens of every head over the prompts of a text file, one prompt per line; empty lines are skipped, and
+/// for a model without a beginning-of-sequence token those that its tokenizer makes no token of. Calls `progress` every [`save_every`](SweepOptions::save_every), and at the end.
 ///
 /// The file is streamed, so memory grows only with the number of distinct tokens. With a
 /// [`state`](SweepOptions::state), a sweep that was interrupted in any way resumes from the last save when it is called
@@ -158,8 +158,9 @@ fn sweep(
                 break;
             };
             if index % options.shard.1 == options.shard.0 {
-                batch.push(truncated_tokens(model, &line, options)?);
-                tokens += batch.last().map_or(0, Vec::len);
+                let prompt = truncated_tokens(model, &line, options)?;
+                tokens += prompt.len();
+                batch.extend(Some(prompt).filter(|prompt| !prompt.is_empty()));
             }
         }
         if !batch.is_empty() {
@@ -264,7 +265,7 @@ fn estimate(model: &Gpt2, path: &Path, options: &SweepOptions, sample: u64) -> R
         let started = Instant::now();
         let mut batch: Vec<Vec<u32>> = Vec::new();
         for text in texts {
-            batch.push(truncated_tokens(model, text, options)?);
+            batch.extend(Some(truncated_tokens(model, text, options)?).filter(|prompt| !prompt.is_empty()));
             if batch.iter().map(Vec::len).sum::<usize>() >= options.batch_tokens {
                 counts.add_checked(model, std::mem::take(&mut batch).into())?;
             }
