@@ -33,7 +33,8 @@ impl Default for RepeatedTokens {
 }
 
 impl RepeatedTokens {
-    /// The prompts, whose tokens are drawn uniformly and independently. Shape: → `[batch][1 + 2 len]`.
+    /// The prompts, whose tokens are drawn uniformly and independently. Shape: → `[batch][1 + 2 len]`, or `[2 len]`
+    /// tokens each for a model without a beginning-of-sequence token.
     ///
     /// # Errors
     /// [`Error::Count`](crate::Error::Count) if `batch` is 0, if `len` is less than 2 or a prompt longer than the
@@ -43,7 +44,7 @@ impl RepeatedTokens {
         check_count("RepeatedTokens", "batch", self.batch, 1, None)?;
         check_count("RepeatedTokens", "len", self.len, 2, Some(config.n_ctx.saturating_sub(1) / 2))?;
         let bos = config.bos_token_id;
-        let all = || (0..config.d_vocab as u32).filter(|&token| token != bos).collect();
+        let all = || (0..config.d_vocab as u32).filter(|&token| Some(token) != bos).collect();
         let tokens: Vec<u32> = self.tokens.clone().unwrap_or_else(all);
         check_count("RepeatedTokens", "tokens to draw from", tokens.len(), 2, None)?;
         for &token in &tokens {
@@ -52,7 +53,7 @@ impl RepeatedTokens {
         let mut rng = seeded_rng(self.seed);
         let mut prompt = || {
             let half: Vec<u32> = (0..self.len).map(|_| tokens[rng.random_range(0..tokens.len())]).collect();
-            std::iter::once(bos).chain(half.iter().copied()).chain(half.iter().copied()).collect()
+            bos.into_iter().chain(half.iter().copied()).chain(half.iter().copied()).collect()
         };
         Ok((0..self.batch).map(|_| prompt()).collect())
     }

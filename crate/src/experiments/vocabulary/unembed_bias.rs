@@ -9,9 +9,9 @@ use super::counts::{Component, VocabularyCounts};
 use crate::attention_tokens::DecodeOptions;
 use crate::decode::{Projection, Ranking, Vectors};
 use crate::error::{Result, check_count};
-use crate::experiments::random::seeded_rng;
 use crate::model::{Gpt2, Prompts};
 use crate::plot::Table;
+use crate::random::seeded_rng;
 
 /// The part of the heads' shared vocabulary that the bias of the unembedding, `b_U`, decides.
 ///
