@@ -20,6 +20,8 @@ mod errors;
 mod experiments;
 /// Figures as plotly JSON.
 mod figures;
+/// Generation of text, with and without the key-value cache.
+mod generation;
 /// Every golden number, through the example program `parity`, which must also fail on a wrong one.
 mod golden;
 /// Heads: those of the demo model are found, those of random weights are at chance; errors.

@@ -38,6 +38,9 @@ pub struct Gpt2Config {
     /// The beginning-of-sequence token, with which texts and the prompts of experiments begin: the tokenizer's own, else
     /// `bos_token_id`. `None` if neither is a token of the vocabulary.
     pub bos_token_id: Option<u32>,
+    /// The end-of-sequence tokens (`eos_token_id`, one or a list): GPT-2 has one, which is also its `bos_token_id`. Empty if the
+    /// model has none.
+    pub eos_token_ids: Vec<u32>,
 }
 
 /// The activation function of the MLPs; those that Hugging Face's GPT-2 supports.
@@ -60,6 +63,9 @@ const LARGEST_SIZE: u64 = 1 << 24;
 
 /// The beginning-of-sequence token of a `GPT2Config` whose file does not name one.
 const DEFAULT_BOS: u64 = 50256;
+
+/// The end-of-sequence token of such a file.
+const DEFAULT_EOS: u32 = 50256;
 
 /// The `bos_token_id` of a `config.json`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -168,6 +174,7 @@ impl Keys<'_> {
             use_attn_scale: self.flag("scale_attn_weights", true)?,
             scale_attn_by_inverse_layer_idx: self.flag("scale_attn_by_inverse_layer_idx", false)?,
             bos_token_id: bos_token_id.filter(|&id| id < d_vocab as u64).map(|id| id as u32),
+            eos_token_ids: self.eos_token_ids()?,
         };
         Ok((config, stated_bos))
     }
@@ -223,6 +230,20 @@ impl Keys<'_> {
         }
     }
 
+    fn eos_token_ids(&self) -> Result<Vec<u32>> {
+        let Some(value) = self.values.get("eos_token_id") else { return Ok(vec![DEFAULT_EOS]) };
+        let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
+        let ids = match value {
+            Value::Null => Some(Vec::new()),
+            Value::Array(several) => several.iter().map(id).collect(),
+            one => id(one).map(|id| vec![id]),
+        };
+        match ids {
+            Some(ids) => Ok(ids),
+            None => self.invalid("eos_token_id", "a token id or a list of them", shown(value)),
+        }
+    }
+
     fn invalid<T>(&self, field: &'static str, expected: &str, found: String) -> Result<T> {
         Err(Error::Config { path: self.path.into(), field, expected: expected.into(), found })
     }
@@ -248,6 +269,10 @@ mod tests {
         assert_eq!((config.d_head, config.d_mlp, config.n_ctx, config.tie_word_embeddings), (3, 24, 8, true));
         assert_eq!((config.eps, config.act_fn, config.bos_token_id), (1e-5, ActFn::GeluNew, None));
         assert_eq!(parse("{}").unwrap().bos_token_id, Some(50256));
+        assert_eq!(config.eos_token_ids, [50256]);
+        for (value, ids) in [("null", vec![]), ("3", vec![3]), ("[1, 2]", vec![1, 2])] {
+            assert_eq!(parse(&format!(r#"{{"eos_token_id":{value}}}"#)).unwrap().eos_token_ids, ids);
+        }
     }
 
     #[test]
@@ -340,6 +365,8 @@ mod tests {
             (r#""activation_function":"mish""#, "activation_function"),
             (r#""bos_token_id":-1"#, "bos_token_id"),
             (r#""bos_token_id":[1]"#, "bos_token_id"),
+            (r#""eos_token_id":[1,"a"]"#, "eos_token_id"),
+            (r#""eos_token_id":4294967296"#, "eos_token_id"),
             (r#""add_cross_attention":true"#, "add_cross_attention"),
             (r#""layer_norm_epsilon":-1"#, "layer_norm_epsilon"),
             (r#""n_inner":0"#, "n_inner"),

@@ -11,7 +11,7 @@ mod tests;
 
 use std::path::PathBuf;
 
-pub(crate) use checks::{check_count, check_index};
+pub(crate) use checks::{check_count, check_index, check_setting};
 use parts::{count_range, first, heads_found, index_range, prefixed, tokens_found};
 pub(crate) use parts::{shortened, shown};
 
@@ -195,6 +195,18 @@ pub enum Error {
         max: Option<usize>,
         /// What to do about it, where that is not obvious.
         hint: Option<&'static str>,
+    },
+    /// An option with a value that cannot be used.
+    #[error("{function}: {option}: expected {expected}, found {found}")]
+    Setting {
+        /// The function or data set that has the option.
+        function: &'static str,
+        /// The option.
+        option: &'static str,
+        /// The values that can be used, and what to do instead.
+        expected: String,
+        /// The value that was given.
+        found: String,
     },
     /// Two values whose shapes do not fit together.
     #[error("{what}: expected {axes} = {expected:?}, found {found:?}; {hint}")]

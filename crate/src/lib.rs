@@ -24,6 +24,7 @@
 //! | ask what writes a logit | [`ActivationCache::logit_lens`], [`ActivationCache::logit_attrs`], [`ActivationCache::head_logit_attrs`], [`ResidualStack`], [`Gpt2::loss`] |
 //! | find heads | [`Gpt2::repeated_token_scores`], [`Gpt2::detect_head`], [`Gpt2::name_heads`], [`Gpt2::name_mover_scores`], [`HeadScores`] |
 //! | read circuits | [`Gpt2::qk`], [`Gpt2::ov`], [`Gpt2::full_ov`], [`Gpt2::copying_scores`], [`Gpt2::all_composition_scores`], [`FactoredMatrix`] |
+//! | continue a text | [`Gpt2::generate`], [`GenerateOptions`] |
 //! | draw it | [`mod@notebook`]: the original notebook's functions, and more; [`Figure`], [`Theme`], [`ColorScale`] |
 //! | ask about all heads | [`mod@experiments`]: the original's claims, with controls |
 //! | export it | [`HeadData::write_csv`], [`HeadData::write_npz`], [`Table`], [`Figure::write_html`], [`Figure::write_svg`] |
@@ -77,7 +78,8 @@ pub use {ndarray, plotly};
 pub mod prelude {
     pub use crate::{
         Activation, ActivationCache, ColorScale, Composition, DecodeOptions, DetectOptions, DetectionPattern, Device,
-        Error, FactoredMatrix, Feature, Figure, Gpt2, HeadData, LoadOptions, Processing, Projection, PromptHeadData,
-        RepeatedTokens, RunOptions, Table, Theme, all_heads_data, head_data, layer_data, unique_index_pattern,
+        Error, FactoredMatrix, Feature, Figure, GenerateOptions, Gpt2, HeadData, LoadOptions, Processing, Projection,
+        PromptHeadData, RepeatedTokens, RunOptions, Table, Theme, all_heads_data, head_data, layer_data,
+        unique_index_pattern,
     };
 }

@@ -1,9 +1,10 @@
 //! Analysis of one run, by TransformerLens' names: the residual stream as a sum of components, the part of a logit that
-//! each component writes, the logit lens, losses. And analysis of heads: their circuits, read from the weights, and scores
-//! of what they attend to and copy.
+//! each component writes, the logit lens, losses. Analysis of heads: their circuits, read from the weights, and scores
+//! of what they attend to and copy. And generation of text.
 
 mod attribution;
 mod circuits;
+mod generation;
 mod heads;
 mod layer_norm;
 mod logit_lens;
@@ -14,6 +15,7 @@ pub use circuits::{
     CircuitEntries, CircuitKind, Composition, CompositionScores, Eigenvalues, FactoredMatrix, FactoredSvd, FullCircuit,
     MatrixEntry, RandomBaseline,
 };
+pub use generation::{GenerateOptions, Generated, NewToken};
 pub use heads::{
     AttendsTo, DetectOptions, DetectionPattern, ErrorMeasure, HeadNames, HeadScore, HeadScores, NameHeadsOptions,
     NameMoverScores, RepeatedTokenScores, RepeatedTokens,

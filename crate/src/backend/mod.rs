@@ -16,6 +16,7 @@ mod cuda;
 mod device;
 mod dfdx;
 mod fused;
+mod key_values;
 #[cfg(test)]
 mod tests;
 
@@ -27,6 +28,7 @@ use ndarray::{Array1, Array2, Axis, Ix2, Ix3, s};
 pub(crate) use self::cuda::Cuda;
 pub(crate) use self::dfdx::Dfdx;
 pub(crate) use self::fused::Fused;
+pub(crate) use self::key_values::KeyValues;
 use crate::config::ActFn;
 use crate::decode::DecodeBackend;
 use crate::error::Result;
@@ -134,6 +136,43 @@ pub(crate) trait Backend: DecodeBackend + 'static {
         prompts: &[Range<usize>],
         keep_pattern: bool,
     ) -> Result<AttentionOutput<Self::Tensor>>;
+    /// [`attention`](Self::attention) of new rows of each prompt, which follow the positions in `past`, over those and
+    /// themselves: `z`. Adds the new keys and values to `past`, which has an element for each prompt.
+    /// Shape: `q`, `k`, `v` each `[rows, n_heads d_head]` → the same.
+    ///
+    /// By default a run of `attention` over all positions, with zeros as the queries of those in `past`.
+    fn attention_with_past(
+        &self,
+        qkv: [&Self::Tensor; 3],
+        heads: Heads,
+        prompts: &[Range<usize>],
+        past: &mut [KeyValues],
+    ) -> Result<Self::Tensor> {
+        let first_run = past.iter().all(|past| past.len() == 0);
+        let (q, k, v) = (self.download(qkv[0])?, self.download(qkv[1])?, self.download(qkv[2])?);
+        for (rows, past) in prompts.iter().zip(&mut *past) {
+            past.push(k.slice(s![rows.clone(), ..]), v.slice(s![rows.clone(), ..]));
+        }
+        if first_run {
+            return Ok(self.attention(qkv, heads, prompts, false)?.z);
+        }
+        let columns = q.ncols();
+        let ends = past.iter().scan(0, |end, past| {
+            *end += past.len();
+            Some(*end)
+        });
+        let all: Vec<Range<usize>> = ends.zip(&*past).map(|(end, past)| end - past.len()..end).collect();
+        let new: Vec<Range<usize>> = all.iter().zip(prompts).map(|(all, new)| all.end - new.len()..all.end).collect();
+        let mut queries = Array2::zeros((all.last().map_or(0, |last| last.end), columns)); // [all positions, columns]
+        for (new, rows) in new.iter().zip(prompts) {
+            queries.slice_mut(s![new.clone(), ..]).assign(&q.slice(s![rows.clone(), ..]));
+        }
+        let keys = key_values::concatenate(columns, past.iter().map(KeyValues::k));
+        let values = key_values::concatenate(columns, past.iter().map(KeyValues::v));
+        let (q, k, v) = (self.upload(queries)?, self.upload(keys)?, self.upload(values)?);
+        let z = self.download(&self.attention([&q, &k, &v], heads, &all, false)?.z)?;
+        self.upload(key_values::concatenate(columns, new.iter().map(|new| z.slice(s![new.clone(), ..]))))
+    }
     /// `score_scale q kᵀ` of the prompt with these rows; −∞ where key > query.
     /// Shape: `q`, `k` each `[rows, n_heads d_head]` → `[n_heads, query_pos, key_pos]`.
     fn attn_scores(

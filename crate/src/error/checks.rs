@@ -21,6 +21,20 @@ pub(crate) fn check_count(
     Err(Error::Count { function, what: what.into(), found, min, max, hint: None })
 }
 
+/// [`Error::Setting`] unless `allowed`.
+pub(crate) fn check_setting(
+    function: &'static str,
+    option: &'static str,
+    allowed: bool,
+    expected: impl Into<String>,
+    found: impl std::fmt::Display,
+) -> Result<()> {
+    if allowed {
+        return Ok(());
+    }
+    Err(Error::Setting { function, option, expected: expected.into(), found: found.to_string() })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -155,27 +155,31 @@ impl Gpt2 {
     /// Shape: → `[prompt] [pos, d_vocab]`.
     fn run(&self, prompts: Prompts, options: RunOptions) -> Result<(Option<Vec<Array2<f32>>>, ActivationCache)> {
         let plan = options.plan(self.0.config.n_layers)?;
-        self.on_device().run(self.tokens_of_prompts(prompts)?, &plan)
+        self.on_device().run(self.checked_prompts(prompts)?, &plan)
     }
 
-    /// The token ids of every prompt of a batch, after checks of their number and of each id. Shape: → `[prompt][pos]`.
-    pub(crate) fn tokens_of_prompts(&self, Prompts(prompts): Prompts) -> Result<Vec<Vec<u32>>> {
-        check_count("running the model", "prompts", prompts.len(), 1, None)?;
-        prompts.into_iter().enumerate().map(|(index, prompt)| self.checked_tokens(index, prompt)).collect()
-    }
-
-    /// The token ids of a prompt, after checks of their number and of each id. Shape: → `[pos]`.
-    fn checked_tokens(&self, prompt: usize, content: Prompt) -> Result<Vec<u32>> {
+    /// The token ids of each prompt, after checks of their number and of each id. Shape: → `[prompt][pos]`.
+    pub(crate) fn checked_prompts(&self, prompts: Prompts) -> Result<Vec<Vec<u32>>> {
+        let prompts = self.tokens_of(prompts)?;
         let n_ctx = self.0.config.n_ctx;
-        let tokens = match content {
-            Prompt::Text(text) => self.to_tokens(&text)?,
-            Prompt::Tokens(tokens) => tokens,
-        };
-        if !(1..=n_ctx).contains(&tokens.len()) {
-            return Err(Error::Prompt { prompt, len: tokens.len(), n_ctx });
+        match prompts.iter().position(|tokens| tokens.is_empty() || tokens.len() > n_ctx) {
+            Some(prompt) => Err(Error::Prompt { prompt, len: prompts[prompt].len(), n_ctx }),
+            None => Ok(prompts),
         }
-        self.check_tokens(&tokens)?;
-        Ok(tokens)
+    }
+
+    /// The token ids of each prompt, of any length, after a check of each id. Shape: → `[prompt][pos]`.
+    pub(crate) fn tokens_of(&self, Prompts(prompts): Prompts) -> Result<Vec<Vec<u32>>> {
+        check_count("running the model", "prompts", prompts.len(), 1, None)?;
+        let tokens = |content| {
+            let tokens = match content {
+                Prompt::Text(text) => self.to_tokens(&text)?,
+                Prompt::Tokens(tokens) => tokens,
+            };
+            self.check_tokens(&tokens)?;
+            Ok(tokens)
+        };
+        prompts.into_iter().map(tokens).collect()
     }
 
     /// [`Error::OutOfRange`] for a token id that the model's vocabulary does not have.

@@ -1,10 +1,11 @@
 //! A model on a device: the transformer, its backend, and the decoder of its heads, behind one type for all devices.
 
-use ndarray::{Array2, Array3};
+use ndarray::{Array2, Array3, Axis};
 
 use super::activation_cache::ActivationCache;
+use super::key_value_cache::KeyValueCache;
 use super::recorder::Recorder;
-use super::run_options::RunPlan;
+use super::run_options::{RunOptions, RunPlan};
 use super::transformer::Transformer;
 use crate::backend::Backend;
 use crate::config::Gpt2Config;
@@ -18,6 +19,10 @@ pub(crate) trait ModelOnDevice: Send + Sync {
     /// Runs a batch of token ids, and returns the logits of each prompt if the plan asks for them.
     /// Shape: `[prompt][pos]` → `[prompt] [pos, d_vocab]`.
     fn run(&self, prompts: Vec<Vec<u32>>, plan: &RunPlan) -> Result<(Option<Vec<Array2<f32>>>, ActivationCache)>;
+
+    /// Runs new tokens of each prompt, which follow the positions in `past`, and adds these to it. Returns the logits after
+    /// the last token of each prompt. Shape: `[prompt][pos]`, no prompt without tokens → `[prompt, d_vocab]`.
+    fn run_with_past(&self, tokens: Vec<Vec<u32>>, past: &mut KeyValueCache) -> Result<Array2<f32>>;
 
     /// The `k` most likely tokens of the vectors of some heads of a layer. `vectors` yields those of each head, in the
     /// order of `heads`, and may compute them lazily. Shape: each `[n, d_head]` → each `[n, k]`.
@@ -91,15 +96,23 @@ impl<B: Backend> OnDevice<B> {
     }
 }
 
+impl<B: Backend> OnDevice<B> {
+    /// A recorder of a run of these prompts. Shape: `[prompt][pos]`.
+    fn recorder<'a>(&'a self, prompts: Vec<Vec<u32>>, plan: &'a RunPlan) -> Recorder<'a, B> {
+        let blocks = &self.transformer.blocks;
+        // A model has at least one block: checked when `config.json` is read.
+        let n_heads = blocks[0].attn.heads.n_heads;
+        let score_scales = blocks.iter().map(|block| block.attn.heads.score_scale).collect();
+        Recorder::new(&self.backend, plan, n_heads, ActivationCache::new(prompts, score_scales))
+    }
+}
+
 impl<B: Backend> ModelOnDevice for OnDevice<B> {
     fn run(&self, prompts: Vec<Vec<u32>>, plan: &RunPlan) -> Result<(Option<Vec<Array2<f32>>>, ActivationCache)> {
         let Self { backend, transformer, .. } = self;
         let tokens = prompts.concat();
         let positions: Vec<usize> = prompts.iter().flat_map(|prompt| 0..prompt.len()).collect();
-        // A model has at least one block: checked when `config.json` is read.
-        let n_heads = transformer.blocks[0].attn.heads.n_heads;
-        let score_scales = transformer.blocks.iter().map(|block| block.attn.heads.score_scale).collect();
-        let mut recorder = Recorder::new(backend, plan, n_heads, ActivationCache::new(prompts, score_scales));
+        let mut recorder = self.recorder(prompts, plan);
         let resid = transformer.forward(backend, &tokens, &positions, plan.n_blocks(), &mut recorder)?;
         if !plan.logits {
             return Ok((None, recorder.into_cache()));
@@ -107,6 +120,18 @@ impl<B: Backend> ModelOnDevice for OnDevice<B> {
         let normalized = transformer.ln_final.forward(backend, &resid)?; // [rows, d_model]
         let logits = backend.logits(&transformer.unembed, &normalized, recorder.prompts())?;
         Ok((Some(logits), recorder.into_cache()))
+    }
+
+    fn run_with_past(&self, tokens: Vec<Vec<u32>>, past: &mut KeyValueCache) -> Result<Array2<f32>> {
+        let Self { backend, transformer, .. } = self;
+        let all_tokens = tokens.concat();
+        let positions = |(prompt, new): (usize, &Vec<u32>)| past.len(prompt)..past.len(prompt) + new.len();
+        let positions: Vec<usize> = tokens.iter().enumerate().flat_map(positions).collect();
+        let plan = RunOptions::default().activations([]).plan(transformer.blocks.len())?;
+        let mut recorder = self.recorder(tokens, &plan).with_past(past);
+        let resid = transformer.forward(backend, &all_tokens, &positions, plan.n_blocks(), &mut recorder)?;
+        let last: Vec<usize> = recorder.prompts().iter().map(|rows| rows.end - 1).collect();
+        self.unembed(backend.download(&resid)?.select(Axis(0), &last))
     }
 
     fn decode_heads(

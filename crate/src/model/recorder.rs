@@ -6,8 +6,9 @@ use ndarray::{ArcArray, ArcArray2, Ix3, IxDyn};
 
 use super::activation::Activation;
 use super::activation_cache::ActivationCache;
+use super::key_value_cache::KeyValueCache;
 use super::run_options::RunPlan;
-use crate::backend::{Backend, Heads};
+use crate::backend::{AttentionOutput, Backend, Heads};
 use crate::error::Result;
 use crate::memory::LazyArray;
 
@@ -23,11 +24,18 @@ pub(super) struct Recorder<'a, B: Backend> {
     /// The layer that is being computed.
     layer: usize,
     cache: ActivationCache,
+    /// The keys and values of the positions before those of this run, if it continues an earlier one.
+    past: Option<&'a mut KeyValueCache>,
 }
 
 impl<'a, B: Backend> Recorder<'a, B> {
     pub(super) fn new(backend: &'a B, plan: &'a RunPlan, n_heads: usize, cache: ActivationCache) -> Self {
-        Self { backend, plan, n_heads, prompts: rows_of(cache.tokens()), layer: 0, cache }
+        Self { backend, plan, n_heads, prompts: rows_of(cache.tokens()), layer: 0, cache, past: None }
+    }
+
+    /// The same recorder, for a run that continues an earlier one.
+    pub(super) fn with_past(self, past: &'a mut KeyValueCache) -> Self {
+        Self { past: Some(past), ..self }
     }
 
     /// The same recorder, for the activations of a layer.
@@ -70,9 +78,19 @@ impl<'a, B: Backend> Recorder<'a, B> {
         Ok(())
     }
 
-    /// Whether [`hook_pattern`](Self::hook_pattern) needs the pattern of this layer.
-    pub(super) fn caches_pattern(&self) -> bool {
-        self.plan.caches(Activation::Pattern, self.layer)
+    /// Attention of the rows of this run, over their prompts' earlier positions too if it continues an earlier run. Such
+    /// a run has no patterns. Shape: `q`, `k`, `v` each `[rows, n_heads d_head]` → `z` the same.
+    pub(super) fn attention(&mut self, qkv: [&B::Tensor; 3], heads: Heads) -> Result<AttentionOutput<B::Tensor>> {
+        match &mut self.past {
+            None => {
+                self.backend.attention(qkv, heads, &self.prompts, self.plan.caches(Activation::Pattern, self.layer))
+            }
+            Some(past) => {
+                let past = past.in_layer(self.layer);
+                let z = self.backend.attention_with_past(qkv, heads, &self.prompts, past)?;
+                Ok(AttentionOutput { z, pattern: Vec::new() })
+            }
+        }
     }
 
     /// The hook of the patterns. Shape: each `[n_heads, query_pos, key_pos]`, one for each prompt, or none.

@@ -42,7 +42,7 @@ impl<B: Backend> Attention<B> {
         let [q, k, v] = backend.linear_qkv(&self.w_qkv, x)?; // [rows, n_heads d_head]
         let (q, k, v) = (recorder.hook(Q, q)?, recorder.hook(K, k)?, recorder.hook(V, v)?);
         recorder.hook_attn_scores(&q, &k, self.heads)?;
-        let output = backend.attention([&q, &k, &v], self.heads, recorder.prompts(), recorder.caches_pattern())?;
+        let output = recorder.attention([&q, &k, &v], self.heads)?;
         recorder.hook_pattern(output.pattern);
         let z = recorder.hook(Z, output.z)?; // [rows, n_heads d_head]
         backend.linear(&self.w_o, &z)

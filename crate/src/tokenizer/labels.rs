@@ -18,6 +18,16 @@ impl TokenLabels {
         text.unwrap_or_else(|| format!("#{token}"))
     }
 
+    /// The text of a sequence of tokens. If the tokenizer does not know one of them, the texts of single tokens, as
+    /// [`text`](Self::text) gives them, with a space in front of an id.
+    pub(crate) fn joined(&self, tokens: &[u32]) -> String {
+        let text = self.0.as_ref().and_then(|tokenizer| tokenizer.to_string(tokens).ok());
+        text.unwrap_or_else(|| {
+            let known = |token: u32| self.0.as_ref().and_then(|tokenizer| tokenizer.to_single_str_token(token).ok());
+            tokens.iter().map(|&token| known(token).unwrap_or_else(|| format!(" #{token}"))).collect()
+        })
+    }
+
     /// The text of a token with white space made visible: `<nl>` for a newline, `<sp>` for a lone space, `<tab>` for a
     /// tab; `EOS` for `<|endoftext|>`.
     pub(crate) fn label(&self, token: u32) -> String {

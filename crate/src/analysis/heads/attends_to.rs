@@ -155,7 +155,7 @@ impl Gpt2 {
             let (function, what, found) = ("name_heads", "min_excess", options.min_excess);
             return Err(Error::Threshold { function, what, found, min: 0.0, max: 1.0 });
         }
-        let prompts = self.tokens_of_prompts(prompts)?;
+        let prompts = self.checked_prompts(prompts)?;
         let labels = self.tokenizer().is_ok().then(|| self.token_labels());
         let (n_layers, n_heads, n_kinds) = (self.config().n_layers, self.config().n_heads, AttendsTo::ALL.len());
         let (mut attention, mut chance) = (Array3::<f64>::zeros((n_kinds, n_layers, n_heads)), vec![0.0; n_kinds]);

@@ -129,7 +129,7 @@ impl Gpt2 {
     fn detect(&self, prompts: Prompts, pattern: &DetectionPattern, options: &DetectOptions) -> Result<HeadScores> {
         let (n_layers, n_heads) = (self.config().n_layers, self.config().n_heads);
         options.check_heads(n_layers, n_heads)?;
-        let prompts = self.tokens_of_prompts(prompts)?;
+        let prompts = self.checked_prompts(prompts)?;
         let n_prompts = prompts.len() as f32;
         // Every prompt is checked before the first one runs.
         prompts.iter().try_for_each(|tokens| options.detection(pattern, tokens).map(drop))?;

@@ -71,7 +71,7 @@ impl Gpt2 {
         check_count(FUNCTION, "top_k", top_k, 1, Some(self.config().d_vocab))?;
         self.check_tokens(names)?;
         self.check_tokens(answers)?;
-        let prompts = self.tokens_of_prompts(prompts)?;
+        let prompts = self.checked_prompts(prompts)?;
         check_count(FUNCTION, "answers", answers.len(), prompts.len(), Some(prompts.len()))?;
         for (index, (prompt, &answer)) in prompts.iter().zip(answers).enumerate() {
             let found = prompt.iter().filter(|&&token| token == answer).count();

@@ -7,6 +7,7 @@
 //! threads.
 
 mod attention;
+mod attention_with_past;
 mod decode;
 mod gemm;
 mod int8;
@@ -23,7 +24,7 @@ use rten_vecmath::{ApproxGelu, Gelu, Normalize, NormalizeOptions, Silu, Sum, Sum
 pub(super) use self::attention::attn_scores;
 use self::decode::{DecodeTable, FusedUnembed};
 use self::packed::PackedMatrix;
-use super::{AttentionOutput, Backend, Heads, split_by_prompt};
+use super::{AttentionOutput, Backend, Heads, KeyValues, split_by_prompt};
 use crate::config::ActFn;
 use crate::decode::{DecodeBackend, Ranking, TopTokens, Vectors};
 use crate::error::Result;
@@ -213,6 +214,24 @@ impl Backend for Fused {
         keep_pattern: bool,
     ) -> Result<AttentionOutput<HostArray<Ix2>>> {
         Ok(attention::attention(qkv.map(|x| x.view()), heads, prompts, keep_pattern))
+    }
+
+    fn attention_with_past(
+        &self,
+        qkv: [&HostArray<Ix2>; 3],
+        heads: Heads,
+        prompts: &[Range<usize>],
+        past: &mut [KeyValues],
+    ) -> Result<HostArray<Ix2>> {
+        let first_run = past.iter().all(|past| past.len() == 0);
+        for (rows, past) in prompts.iter().zip(&mut *past) {
+            let [k, v] = [qkv[1], qkv[2]].map(|x| x.slice(s![rows.clone(), ..]));
+            past.push(k, v);
+        }
+        if first_run {
+            return Ok(self.attention(qkv, heads, prompts, false)?.z);
+        }
+        Ok(attention_with_past::attention_with_past(qkv[0], heads, prompts, past))
     }
 
     /// Scores are as large as the pattern and rarely read, so the lazy array owns the queries and keys instead.

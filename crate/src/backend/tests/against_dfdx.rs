@@ -171,3 +171,46 @@ fn attention_with_large_scores() {
         }
     }
 }
+
+/// Rows that continue earlier runs get the attention that they get in one run over all positions.
+#[test]
+fn attention_with_past() {
+    let random = &mut random();
+    for (n_heads, d_head) in [(1, 1), (3, 1), (2, 20), (5, 20), (2, 64)] {
+        // The lengths of each prompt's pieces, run by run. A prompt may begin later, or not be longer than one piece.
+        let runs = [vec![random.usize(1..=100), 1, 130], vec![1, 1, 1], vec![3, random.usize(1..=9), 1], vec![1, 2, 1]];
+        let what = format!("{n_heads} heads of {d_head}, runs of {runs:?}");
+        let totals: Vec<usize> = (0..3).map(|prompt| runs.iter().map(|run| run[prompt]).sum()).collect();
+        let (prompts, rows) = consecutive_rows(&totals);
+        let qkv = [(); 3].map(|()| 4.0 * matrix(random, rows, n_heads * d_head));
+        let heads = heads(n_heads, d_head);
+        let (got, want) = on_every_backend!(|backend| {
+            let [q, k, v] = [0, 1, 2].map(|index| upload(backend, &qkv[index]));
+            let at_once = download(backend, &backend.attention([&q, &k, &v], heads, &prompts, false).unwrap().z);
+            let mut past: Vec<KeyValues> = (0..3).map(|_| KeyValues::new(n_heads * d_head)).collect();
+            let mut in_pieces = Array2::zeros(at_once.dim());
+            for run in &runs {
+                let (new, _) = consecutive_rows(run);
+                let place = |prompt: usize, past: &KeyValues| {
+                    let first = prompts[prompt].start + past.len();
+                    first..first + run[prompt]
+                };
+                let places: Vec<_> = past.iter().enumerate().map(|(prompt, past)| place(prompt, past)).collect();
+                let piece = |x: &Array2<f32>| {
+                    let views: Vec<_> = places.iter().map(|rows| x.slice(s![rows.clone(), ..])).collect();
+                    upload(backend, &ndarray::concatenate(ndarray::Axis(0), &views).unwrap())
+                };
+                let [q, k, v] = qkv.each_ref().map(piece);
+                let z = backend.attention_with_past([&q, &k, &v], heads, &new, &mut past).unwrap();
+                let z = download(backend, &z);
+                for (place, new) in places.into_iter().zip(new) {
+                    in_pieces.slice_mut(s![place, ..]).assign(&z.slice(s![new, ..]));
+                }
+            }
+            assert_close(in_pieces.view(), at_once.view(), 1.0, &what);
+            assert!(past.iter().zip(&totals).all(|(past, &total)| past.len() == total));
+            in_pieces
+        });
+        got.iter().for_each(|got| assert_close(got.view(), want.view(), 1.0, &what));
+    }
+}

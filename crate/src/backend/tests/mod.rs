@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use ndarray::{Array1, Array2, ArrayView, Dimension, Ix3};
 
-use super::{AttentionOutput, Backend, Dfdx, Fused, Heads};
+use super::{AttentionOutput, Backend, Dfdx, Fused, Heads, KeyValues};
 use crate::config::ActFn;
 use crate::decode::{Ranking, TopTokens, Vectors};
 use crate::memory::LazyArray;
