@@ -10,7 +10,7 @@ use super::report::Report;
 use super::{LIMIT, Result};
 
 /// The beginnings of names whose tools the library does not have.
-const NOT_YET: [&str; 8] = ["clean.mlp_pre", "clean.mlp_post", "edit.", "edited.", "grad.", "patch.", "path."];
+const NOT_YET: [&str; 7] = ["clean.mlp_pre", "clean.mlp_post", "edit.", "edited.", "grad.", "patch.", "path."];
 
 /// The beginning of the names of attention tokens without the bias of the unembedding.
 pub(super) const WITHOUT_B_U: &str = "without_b_u.";
