@@ -97,6 +97,21 @@ fn a_token_that_is_not_that_of_the_config_is_reported() {
     assert_eq!(found, [format!("bos_token_id is 97, {beyond}, and {unusable}: text begins without one")]);
 }
 
+/// Texts that would change a terminal, or fill it, and what JSON can hold and Rust cannot.
+#[test]
+fn odd_texts_are_shown_in_one_short_line() {
+    for text in ["\u{1b}[2J\r\n", "\0", "\u{202e}\u{5d0}", "\u{1f980}\u{301}", "", &"y".repeat(1_000_000)] {
+        let lines = lines(folder("\"bos_token_id\": 67", &[(MAP, json!({"bos_token": text}))]).path());
+        let [line] = &lines[..] else { panic!("{lines:?}") };
+        assert!(line.starts_with("special_tokens_map.json names \"") && line.len() < 400, "{line}");
+        assert!(!line.contains(|c: char| c.is_control() || c == '\u{202e}'), "{line:?}");
+    }
+    let folder = folder("\"bos_token_id\": 67", &[]);
+    fs::write(folder.path().join(MAP), r#"{"bos_token": "\ud800"}"#).unwrap();
+    let expected = "special_tokens_map.json: expected a JSON object of special tokens, found ";
+    assert!(folder.error().contains(expected), "{}", folder.error());
+}
+
 /// Without `tokenizer_config.json` and `special_tokens_map.json`, `config.json` is taken at its word.
 #[test]
 fn without_files_of_special_tokens_the_config_counts() {

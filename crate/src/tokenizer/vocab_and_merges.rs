@@ -35,11 +35,14 @@ pub(super) fn read_tokenizer(
         None => Vec::new(),
     };
     let text_of = |id: u32| tokens.iter().find(|&(_, &other)| other == id).map(|(text, _)| text.clone());
-    let bos = config.choose(&beside.bos()?, |text| tokens.get(text).copied(), text_of);
-    if let Some(bos) = bos.token.and_then(text_of)
-        && !added.iter().any(|token| token.content == bos)
-    {
-        added.push(AddedToken::from(bos, true));
+    let own = beside.bos()?;
+    let bos = config.choose(&own, |text| tokens.get(text).copied(), text_of);
+    // In a text, the tokenizer's own is one token also where the model does not have it.
+    let own = Some(own).filter(|own| own.has_files || bos.token.is_none()).map(|own| own.text);
+    for text in bos.token.and_then(text_of).into_iter().chain(own.filter(|own| tokens.contains_key(own))) {
+        if !added.iter().any(|token| token.content == text) {
+            added.push(AddedToken::from(text, true));
+        }
     }
     let build = || BPE::builder().vocab_and_merges(tokens, merges).build();
     let bpe = contained(vocab, "a BPE vocabulary", build)?;

@@ -79,7 +79,7 @@ pub struct Appending {
 /// ```
 ///
 /// # Errors
-/// [`Error::Count`](crate::Error::Count) if there are no prompts or tokens; [`Error::Prompt`](crate::Error::Prompt) if
+/// [`Error::Count`] if there are no prompts or tokens; [`Error::Prompt`] if
 /// a prompt has no tokens, or is longer than the context with two more; otherwise as for [`head_data`].
 pub fn appending(
     model: &Gpt2,
