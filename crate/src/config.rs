@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use crate::error::{Error, Result, shortened};
+use crate::error::{Error, Result, check_index, shortened};
 use crate::file_kind::{self, Content, Limit};
 
 /// The sizes and settings of a GPT-2, named as in TransformerLens, with the key of `config.json` in parentheses.
@@ -38,8 +38,8 @@ pub struct Gpt2Config {
     /// The beginning-of-sequence token, with which texts and the prompts of experiments begin: the tokenizer's own, else
     /// `bos_token_id`. `None` if neither is a token of the vocabulary.
     pub bos_token_id: Option<u32>,
-    /// The end-of-sequence tokens (`eos_token_id`, one or a list): GPT-2 has one, which is also its `bos_token_id`. Empty if the
-    /// model has none.
+    /// The end-of-sequence tokens (`eos_token_id`, one or a list): GPT-2 has one, which is also its `bos_token_id`.
+    /// Empty if the model has none.
     pub eos_token_ids: Vec<u32>,
 }
 
@@ -99,6 +99,14 @@ impl Gpt2Config {
         let text = file_kind::read_text(path, Content::Json, EXPECTED, Limit::CONFIG)?;
         let values = serde_json::from_str(&text).map_err(|error| Error::format(path, EXPECTED, error))?;
         Keys { path, values }.config()
+    }
+
+    /// [`Error::OutOfRange`] for a token id that the vocabulary does not have.
+    pub(crate) fn check_tokens(&self, tokens: &[u32]) -> Result<()> {
+        for &token in tokens {
+            check_index("token id", token as usize, "the model's vocabulary", self.d_vocab)?;
+        }
+        Ok(())
     }
 
     /// The number that the attention scores `q · k` of a layer are multiplied with: `1 / attn_scale` in TransformerLens.

@@ -1,8 +1,9 @@
 //! The logit lens: what the model would predict if its remaining layers were skipped.
 
-use ndarray::{Array2, Array3, Axis};
+use ndarray::{Array2, Array3};
 
 use super::loss::log_sum_exp;
+use super::unembedding::{for_each_logits, rank};
 use crate::decode::TopTokensBuilder;
 use crate::error::Result;
 use crate::model::{ActivationCache, Gpt2};
@@ -22,9 +23,6 @@ pub struct LogitLens {
     /// Shape: `[component, pos, answer]`.
     pub ranks: Array3<usize>,
 }
-
-/// Rows that are unembedded together; it bounds the memory of their logits to 50 MB for GPT-2's vocabulary.
-const ROWS_AT_A_TIME: usize = 256;
 
 impl ActivationCache {
     /// The logit lens (nostalgebraist, 2020) over [`accumulated_resid`](Self::accumulated_resid): each vector goes
@@ -61,20 +59,17 @@ impl ActivationCache {
         let no_bias = vec![0.0; model.config().d_vocab]; // the logits include it
         let mut best = TopTokensBuilder::new(n, 1, no_bias.len());
         let rows = stack.values.into_shape_with_order((n, d_model)).expect("the stack has this many rows");
-        for (chunk, rows) in rows.axis_chunks_iter(Axis(0), ROWS_AT_A_TIME).enumerate() {
-            let logits = model.on_device().unembed(rows.to_owned())?; // [rows, d_vocab]
-            for (index, logits) in (chunk * ROWS_AT_A_TIME..).zip(logits.rows()) {
-                let (component, pos) = (index / pos, index % pos);
-                best.push(index, 0, logits.to_slice().expect("a row is contiguous"), &no_bias);
-                let log_sum = log_sum_exp(logits);
-                for (answer, &token) in answers.iter().enumerate() {
-                    let logit = logits[token as usize];
-                    lens.logits[[component, pos, answer]] = logit;
-                    lens.probabilities[[component, pos, answer]] = (f64::from(logit) - log_sum).exp() as f32;
-                    lens.ranks[[component, pos, answer]] = logits.iter().filter(|&&other| other > logit).count();
-                }
+        for_each_logits(model, rows.view(), |index, logits| {
+            let (component, pos) = (index / pos, index % pos);
+            best.push(index, 0, logits.to_slice().expect("a row is contiguous"), &no_bias);
+            let log_sum = log_sum_exp(logits);
+            for (answer, &token) in answers.iter().enumerate() {
+                let logit = logits[token as usize];
+                lens.logits[[component, pos, answer]] = logit;
+                lens.probabilities[[component, pos, answer]] = (f64::from(logit) - log_sum).exp() as f32;
+                lens.ranks[[component, pos, answer]] = rank(logits, token);
             }
-        }
+        })?;
         let tokens = best.finish().tokens.into_shape_with_order((components, pos));
         lens.tokens = tokens.expect("a token for each vector");
         Ok(lens)

@@ -10,6 +10,7 @@ mod layer_norm;
 mod logit_lens;
 mod loss;
 mod residual_stream;
+mod unembedding;
 
 pub use circuits::{
     CircuitEntries, CircuitKind, Composition, CompositionScores, Eigenvalues, FactoredMatrix, FactoredSvd, FullCircuit,

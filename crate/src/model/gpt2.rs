@@ -12,7 +12,7 @@ use super::run_options::RunOptions;
 use crate::backend::Cuda;
 use crate::backend::{Device, DeviceKind, Dfdx, Fused};
 use crate::config::Gpt2Config;
-use crate::error::{Error, Result, check_count, check_index};
+use crate::error::{Error, Result, check_count};
 use crate::evcxr;
 use crate::pretrained::{self, Checkpoint, LoadOptions, ProcessedCheckpoint};
 use crate::tokenizer::{TokenLabels, Tokenizer};
@@ -184,11 +184,7 @@ impl Gpt2 {
 
     /// [`Error::OutOfRange`] for a token id that the model's vocabulary does not have.
     pub(crate) fn check_tokens(&self, tokens: &[u32]) -> Result<()> {
-        let d_vocab = self.0.config.d_vocab;
-        for &token in tokens {
-            check_index("token id", token as usize, "the model's vocabulary", d_vocab)?;
-        }
-        Ok(())
+        self.0.config.check_tokens(tokens)
     }
 
     /// The model on its device, which does not check layers and heads.

@@ -1,9 +1,9 @@
 //! A GPT-2 checkpoint in Hugging Face's naming → [`crate::Weights`] in TransformerLens' layout, one block at a time.
 //!
 //! This is the only file with Hugging Face's tensor names and the list of weights that are stored transposed;
-//! [`tensor_names`](super::tensor_names) takes off what other programs put in front of them. A checkpoint is treated as hostile: every name, shape, dtype, offset and number is checked, and a tensor is read only
-//! if its shape is the one that `config.json` implies, so that a wrong header cannot cause an allocation larger than
-//! the model.
+//! [`tensor_names`](super::tensor_names) takes off what other programs put in front of them. A checkpoint is treated
+//! as hostile: every name, shape, dtype, offset and number is checked, and a tensor is read only if its shape is the
+//! one that `config.json` implies, so that a wrong header cannot cause an allocation larger than the model.
 
 use std::path::PathBuf;
 

@@ -124,9 +124,9 @@ impl ModelFiles {
 pub(super) fn no_model(folder: &Path) -> Error {
     let has_weights = [WEIGHTS, INDEX].iter().any(|name| folder.join(name).is_file());
     let other = other_weights::find_in(folder).filter(|_| !has_weights);
-    let beside = match other {
-        Some(other) if !other.needs_config => return other.error(folder),
-        Some(other) => format!("; this one has {}, {}", other.name, other.found),
+    let beside = match other.map(|other| other.beside_missing(&Missing::Config, folder)) {
+        Some(Err(error)) => return error,
+        Some(Ok(found)) => format!("; this one has {found}"),
         None => String::new(),
     };
     let hint = format!("a model folder holds {CONFIG} and {WEIGHTS}{beside}");

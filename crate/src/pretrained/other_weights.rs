@@ -3,8 +3,8 @@
 
 use std::path::Path;
 
-use super::files::{CONFIG, INDEX, WEIGHTS, is_plain_name};
-use crate::error::Error;
+use super::files::{CONFIG, INDEX, Missing, WEIGHTS, is_plain_name};
+use crate::error::{Error, Result};
 use crate::file_kind::{CONVERT_PICKLE, FROM_FLAX, FROM_TENSORFLOW, NO_GGUF};
 
 /// A file with weights in another form.
@@ -12,9 +12,9 @@ use crate::file_kind::{CONVERT_PICKLE, FROM_FLAX, FROM_TENSORFLOW, NO_GGUF};
 pub(super) struct OtherWeights {
     pub(super) name: String,
     /// What it is, and what to do.
-    pub(super) found: String,
+    found: String,
     /// Whether it can be used with a `config.json`, so that one without is to be completed.
-    pub(super) needs_config: bool,
+    needs_config: bool,
 }
 
 /// The form of weights, in the order of what is easiest to make use of.
@@ -59,6 +59,15 @@ pub(super) fn not_a_folder(file: &Path) -> Error {
 }
 
 impl OtherWeights {
+    /// What there is in place of weights, for the hint that `config.json` is missing; the error that names the file
+    /// where a `config.json` would not help. `folder` is that of the file, or the repository.
+    pub(super) fn beside_missing(&self, missing: &Missing, folder: &Path) -> Result<String> {
+        if *missing == Missing::Config && self.needs_config {
+            return Ok(format!("{}, {}", self.name, self.found));
+        }
+        Err(self.error(folder))
+    }
+
     /// The error for a model without other weights. `folder` is that of the file, or the repository.
     pub(super) fn error(&self, folder: &Path) -> Error {
         let Self { name, found, .. } = self;

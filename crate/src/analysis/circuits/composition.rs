@@ -6,7 +6,7 @@ use ndarray::{Array2, Array4, ArrayView2, ArrayView3, ArrayViewMut2, Axis, s};
 use rand::Rng;
 use rayon::prelude::*;
 
-use super::products::{small_product, without_orthonormal_part};
+use super::products::{norm, small_product, without_orthonormal_part};
 use crate::error::{Result, check_count, check_index};
 use crate::model::Gpt2;
 use crate::plot::{ChartAxis, Figure, MatrixChart, Table};
@@ -135,8 +135,7 @@ impl Gpt2 {
             let [w_v, w_o_t, w_q, w_k] = [random(), random(), random(), random()];
             let [r_v, r_o, r_q, r_k] = [&w_v, &w_o_t, &w_q, &w_k].map(|w| without_orthonormal_part(w.view()));
             let middle = small_product(w_o_t.t(), w_q.view()); // [d_head, d_head]
-            let norm = |x: Array2<f64>| x.iter().map(|x| x * x).sum::<f64>().sqrt();
-            norm(r_v.dot(&middle).dot(&r_k.t())) / (norm(r_v.dot(&r_o.t())) * norm(r_q.dot(&r_k.t())))
+            norm(&r_v.dot(&middle).dot(&r_k.t())) / (norm(&r_v.dot(&r_o.t())) * norm(&r_q.dot(&r_k.t())))
         };
         let scores: Vec<f64> = (0..n_samples as u64).into_par_iter().map(score).collect();
         let mean = scores.iter().sum::<f64>() / n_samples as f64;
@@ -172,7 +171,7 @@ fn readers(w: ArrayView3<f32>, other: ArrayView3<f32>) -> Collapsed {
 /// Rounds a factor, and returns its norm. Shape: both the same.
 fn assign(mut to: ArrayViewMut2<f32>, from: &Array2<f64>) -> f64 {
     to.zip_mut_with(from, |to, &from| *to = from as f32);
-    from.iter().map(|x| x * x).sum::<f64>().sqrt()
+    norm(from)
 }
 
 /// The sum of squares. Shape: any.
@@ -181,8 +180,8 @@ fn squares(x: ArrayView2<f32>) -> f64 {
 }
 
 /// The quotient; 0 if a head's circuit is zero.
-fn ratio(norm: f64, norms: f64) -> f32 {
-    if norms == 0.0 { 0.0 } else { (norm / norms) as f32 }
+fn ratio(norm_of_product: f64, norms: f64) -> f32 {
+    if norms == 0.0 { 0.0 } else { (norm_of_product / norms) as f32 }
 }
 
 impl CompositionScores {

@@ -21,8 +21,8 @@ impl Gpt2 {
     /// folded or left out as in [`ov`](Self::ov).
     ///
     /// # Errors
-    /// [`Error::Device`](crate::Error::Device), and [`Error::Decomposition`](crate::Error::Decomposition) if the eigenvalues do not converge, which finite weights do not
-    /// cause.
+    /// [`Error::Device`](crate::Error::Device), and [`Error::Decomposition`](crate::Error::Decomposition) if the
+    /// eigenvalues do not converge, which finite weights do not cause.
     pub fn copying_scores(&self) -> Result<HeadScores> {
         let (w_e, w_u) = (self.w_e()?, self.w_u()?); // [d_vocab, d_model], [d_model, d_vocab]
         let (d_model, d_vocab) = w_u.dim();

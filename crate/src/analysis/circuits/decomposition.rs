@@ -4,7 +4,7 @@ use nalgebra::{DMatrix, Schur};
 use ndarray::{Array1, Array2, Axis};
 
 use super::factored_matrix::FactoredMatrix;
-use super::products::{product, small_product, without_orthonormal_part};
+use super::products::{norm, product, small_product, standard, without_orthonormal_part};
 use crate::error::{Error, Result};
 use crate::weights::svd_of_product;
 
@@ -88,15 +88,7 @@ impl FactoredMatrix {
     /// # Errors
     /// [`Error::Shape`] if the matrix is not square, [`Error::Decomposition`] if a factor is not finite.
     pub fn eigenvalues(&self) -> Result<Eigenvalues> {
-        if self.ldim() != self.rdim() {
-            return Err(Error::Shape {
-                what: "the matrix of eigenvalues".into(),
-                axes: "[ldim, rdim]",
-                expected: vec![self.ldim(), self.ldim()],
-                found: vec![self.ldim(), self.rdim()],
-                hint: "only a square matrix has eigenvalues",
-            });
-        }
+        self.check_square("the matrix of eigenvalues", "only a square matrix has eigenvalues")?;
         self.check_finite("eigenvalues")?;
         eigenvalues_of(small_product(self.b().view(), self.a().view()))
     }
@@ -109,7 +101,7 @@ impl FactoredMatrix {
         self.check_finite("norm")?;
         let left = without_orthonormal_part(self.a().view());
         let right = without_orthonormal_part(self.b().t());
-        Ok(left.dot(&right.t()).iter().map(|x| x * x).sum::<f64>().sqrt() as f32)
+        Ok(norm(&left.dot(&right.t())) as f32)
     }
 
     /// The same matrix with even factors, `U √S` and `√S Vᵀ`: TransformerLens' `make_even`. Shape: → the same.
@@ -119,7 +111,7 @@ impl FactoredMatrix {
     pub fn make_even(&self) -> Result<Self> {
         let FactoredSvd { u, s, v } = self.svd()?;
         let sqrt_s = s.mapv(f32::sqrt);
-        Self::new(u * &sqrt_s, (v * &sqrt_s).reversed_axes().as_standard_layout().into_owned())
+        Self::new(u * &sqrt_s, standard((v * &sqrt_s).t()))
     }
 
     /// `diag(S) Vᵀ`: the matrix without the orthonormal `U` on its left, which changes neither the lengths of what it
@@ -147,15 +139,7 @@ impl FactoredMatrix {
     /// # Errors
     /// [`Error::Shape`] if the matrix is not square.
     pub fn ba(&self) -> Result<Array2<f32>> {
-        if self.ldim() != self.rdim() {
-            return Err(Error::Shape {
-                what: "the matrix of ba".into(),
-                axes: "[ldim, rdim]",
-                expected: vec![self.ldim(), self.ldim()],
-                found: vec![self.ldim(), self.rdim()],
-                hint: "B A exists for a square matrix only",
-            });
-        }
+        self.check_square("the matrix of ba", "B A exists for a square matrix only")?;
         Ok(product(self.b().view(), self.a().view()))
     }
 

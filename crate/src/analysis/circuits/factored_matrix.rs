@@ -4,7 +4,7 @@ use std::fmt;
 
 use ndarray::{Array1, Array2, Axis, s};
 
-use super::products::product;
+use super::products::{product, standard};
 use crate::error::{Error, Result, check_index};
 use crate::evcxr;
 
@@ -219,8 +219,18 @@ impl FactoredMatrix {
         Ok(product(self.a.view(), self.b.view()))
     }
 
+    /// [`Error::Shape`] if the matrix is not square.
+    pub(super) fn check_square(&self, what: &str, hint: &'static str) -> Result<()> {
+        let (ldim, rdim) = self.shape();
+        if ldim == rdim {
+            return Ok(());
+        }
+        let (expected, found) = (vec![ldim, ldim], vec![ldim, rdim]);
+        Err(Error::Shape { what: what.into(), axes: "[ldim, rdim]", expected, found, hint })
+    }
+
     /// Shape: → `(ldim, rdim)`.
-    pub(super) fn shape(&self) -> (usize, usize) {
+    fn shape(&self) -> (usize, usize) {
         (self.ldim(), self.rdim())
     }
 
@@ -255,11 +265,6 @@ const FITS: &str = "the rows of a right factor are the columns of the left one";
 /// The scalar product, summed in `f64`.
 fn dot<'a>(pairs: impl Iterator<Item = (&'a f32, &'a f32)>) -> f32 {
     pairs.map(|(&a, &b)| f64::from(a) * f64::from(b)).sum::<f64>() as f32
-}
-
-/// A copy, row by row in memory. Shape: → the same.
-fn standard(x: ndarray::ArrayView2<f32>) -> Array2<f32> {
-    x.as_standard_layout().into_owned()
 }
 
 impl fmt::Debug for FactoredMatrix {

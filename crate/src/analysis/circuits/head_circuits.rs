@@ -1,7 +1,7 @@
 //! The QK and OV circuits of a head, in the residual stream and over the vocabulary.
 
 use super::factored_matrix::FactoredMatrix;
-use super::products::product;
+use super::products::{product, standard};
 use super::top_entries::MatrixEntry;
 use crate::error::Result;
 use crate::model::Gpt2;
@@ -25,8 +25,7 @@ impl Gpt2 {
     /// [`Error::OutOfRange`](crate::Error::OutOfRange) for a layer or head that the model does not have,
     /// [`Error::Device`](crate::Error::Device).
     pub fn qk(&self, layer: usize, head: usize) -> Result<FactoredMatrix> {
-        let w_k = self.w_k(layer, head)?;
-        FactoredMatrix::new(self.w_q(layer, head)?, w_k.t().as_standard_layout().into_owned())
+        FactoredMatrix::new(self.w_q(layer, head)?, standard(self.w_k(layer, head)?.t()))
     }
 
     /// The OV circuit of a head, `W_V W_O`: what the head adds to the residual stream where it attends to `x` is
@@ -48,7 +47,7 @@ impl Gpt2 {
         let scale = self.config().score_scale(layer);
         let queries = product(w_e.view(), (w_q * scale).view()); // [d_vocab, d_head]
         let keys = product(w_e.view(), w_k.view()); // [d_vocab, d_head]
-        let matrix = FactoredMatrix::new(queries, keys.t().as_standard_layout().into_owned())?;
+        let matrix = FactoredMatrix::new(queries, standard(keys.t()))?;
         Ok(FullCircuit { kind: CircuitKind::Qk, layer, head, matrix, labels: self.token_labels() })
     }
 

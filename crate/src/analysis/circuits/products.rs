@@ -7,11 +7,21 @@ use rayon::prelude::*;
 /// Rows that one task multiplies; their copies in `f64` fit into a processor's cache.
 const ROWS_PER_TASK: usize = 128;
 
+/// A copy, row by row in memory. Shape: → the same.
+pub(super) fn standard(x: ArrayView2<f32>) -> Array2<f32> {
+    x.as_standard_layout().into_owned()
+}
+
+/// The Frobenius norm. Shape: any.
+pub(super) fn norm(x: &Array2<f64>) -> f64 {
+    x.iter().map(|x| x * x).sum::<f64>().sqrt()
+}
+
 /// `a b`, computed in `f64` and rounded once. Shape: `a [m, k]`, `b [k, n]` → `[m, n]`.
 pub(super) fn product(a: ArrayView2<f32>, b: ArrayView2<f32>) -> Array2<f32> {
     if a.nrows() < b.ncols() {
         // Tasks split the longer side: (a b)ᵀ = bᵀ aᵀ.
-        return by_rows(b.reversed_axes(), a.reversed_axes()).reversed_axes().as_standard_layout().into_owned();
+        return standard(by_rows(b.reversed_axes(), a.reversed_axes()).t());
     }
     by_rows(a, b)
 }

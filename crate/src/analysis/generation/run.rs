@@ -197,7 +197,6 @@ fn new_tokens(tokens: &[u32], slot: usize, past: &mut KeyValueCache, n_ctx: usiz
 
 /// The text of a prompt and what was generated so far, without the tokens around it.
 fn text_of(model: &Gpt2, Continuation { tokens, stopped, .. }: &Continuation) -> String {
-    let begin = usize::from(tokens.first().copied() == model.config().bos_token_id && !tokens.is_empty());
-    let end = tokens.len() - usize::from(*stopped);
-    model.token_labels().joined(tokens.get(begin..end).unwrap_or_default())
+    let tokens = &tokens[..tokens.len() - usize::from(*stopped)];
+    model.token_labels().joined(tokens.strip_prefix(model.config().bos_token_id.as_slice()).unwrap_or(tokens))
 }

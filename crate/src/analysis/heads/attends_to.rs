@@ -4,10 +4,10 @@ use std::fmt;
 
 use ndarray::{Array1, Array2, Array3, ArrayView2, Axis};
 
-use super::for_each_pattern;
+use super::for_each_run;
 use super::head_scores::HeadScores;
 use crate::error::{Error, Result};
-use crate::model::{Gpt2, Prompts};
+use crate::model::{Activation, Gpt2, Prompts};
 use crate::plot::{Figure, Table};
 use crate::tokenizer::TokenLabels;
 
@@ -160,19 +160,19 @@ impl Gpt2 {
         let (n_layers, n_heads, n_kinds) = (self.config().n_layers, self.config().n_heads, AttendsTo::ALL.len());
         let (mut attention, mut chance) = (Array3::<f64>::zeros((n_kinds, n_layers, n_heads)), vec![0.0; n_kinds]);
         let mut n_queries = vec![0.0; n_kinds];
-        let mut cells: Vec<Cells> = Vec::new();
-        for_each_pattern(self, prompts, |tokens, layer, patterns| {
-            if layer == 0 {
-                let prompt = LabelledPrompt::new(tokens, labels.as_ref());
-                cells = AttendsTo::ALL.map(|kind| Cells::new(kind, &prompt)).into();
-                for (kind, cells) in cells.iter().enumerate() {
-                    n_queries[kind] += cells.n_queries;
-                    chance[kind] += cells.chance;
-                }
+        for_each_run(self, prompts, |cache| {
+            let prompt = LabelledPrompt::new(cache.one_prompt()?, labels.as_ref());
+            let cells = AttendsTo::ALL.map(|kind| Cells::new(kind, &prompt));
+            for (kind, cells) in cells.iter().enumerate() {
+                n_queries[kind] += cells.n_queries;
+                chance[kind] += cells.chance;
             }
-            for (head, pattern) in patterns.outer_iter().enumerate() {
-                for (kind, cells) in cells.iter().enumerate() {
-                    attention[[kind, layer, head]] += cells.attention(pattern);
+            for layer in 0..n_layers {
+                let patterns = cache.cube(Activation::Pattern, layer)?; // [n_heads, query_pos, key_pos]
+                for (head, pattern) in patterns.outer_iter().enumerate() {
+                    for (kind, cells) in cells.iter().enumerate() {
+                        attention[[kind, layer, head]] += cells.attention(pattern);
+                    }
                 }
             }
             Ok(())

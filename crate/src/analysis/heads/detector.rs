@@ -3,9 +3,9 @@
 use ndarray::{Array2, ArrayView2, Axis};
 
 use super::head_scores::HeadScores;
-use super::{for_each_pattern, patterns_of};
+use super::{for_each_run, scores_of_patterns};
 use crate::error::{Error, Result, check_count, check_index};
-use crate::model::{ActivationCache, Gpt2, Prompts};
+use crate::model::{Activation, ActivationCache, Gpt2, Prompts};
 
 /// The pattern that [`Gpt2::detect_head`] looks for.
 #[derive(Clone, Debug, PartialEq)]
@@ -133,12 +133,10 @@ impl Gpt2 {
         let n_prompts = prompts.len() as f32;
         // Every prompt is checked before the first one runs.
         prompts.iter().try_for_each(|tokens| options.detection(pattern, tokens).map(drop))?;
-        let mut scores = Array2::zeros((n_layers, n_heads));
-        for_each_pattern(self, prompts, |tokens, layer, patterns| {
-            let detection = options.detection(pattern, tokens)?;
-            for (head, pattern) in patterns.outer_iter().enumerate() {
-                scores[[layer, head]] += options.score(layer, head, pattern, &detection) / n_prompts;
-            }
+        let mut scores = Array2::<f32>::zeros((n_layers, n_heads));
+        for_each_run(self, prompts, |cache| {
+            let detection = options.detection(pattern, cache.one_prompt()?)?;
+            scores += &(options.scores(cache, &detection)? / n_prompts);
             Ok(())
         })?;
         Ok(HeadScores { name: pattern.name().into(), values: scores, chance: None })
@@ -154,17 +152,8 @@ impl ActivationCache {
     /// model does not have, those of [`DetectionPattern::for_tokens`], and those of [`get`](Self::get).
     pub fn detect_head(&self, pattern: &DetectionPattern, options: DetectOptions) -> Result<HeadScores> {
         let detection = options.detection(pattern, self.one_prompt()?)?;
-        let mut rows: Vec<Vec<f32>> = Vec::new();
-        patterns_of(self, |layer, patterns| {
-            if layer == 0 {
-                options.check_heads(self.n_layers(), patterns.len_of(Axis(0)))?;
-            }
-            let scores = patterns.outer_iter().enumerate();
-            rows.push(scores.map(|(head, pattern)| options.score(layer, head, pattern, &detection)).collect());
-            Ok(())
-        })?;
-        let n_heads = rows.first().map_or(0, Vec::len);
-        let values = Array2::from_shape_vec((rows.len(), n_heads), rows.concat()).expect("a score for each head");
+        options.check_heads(self.n_layers(), self.cube(Activation::Pattern, 0)?.len_of(Axis(0)))?;
+        let values = options.scores(self, &detection)?;
         Ok(HeadScores { name: pattern.name().into(), values, chance: None })
     }
 }
@@ -185,6 +174,11 @@ impl DetectOptions {
         let least = if self.exclude_bos && self.exclude_current_token { 3 } else { 2 };
         check_count("detect_head", "tokens of a prompt", tokens.len(), least, None)?;
         pattern.for_tokens(tokens)
+    }
+
+    /// The score of every head in a run of one prompt. Shape: `detection [query_pos, key_pos]` → `[n_layers, n_heads]`.
+    fn scores(&self, cache: &ActivationCache, detection: &Array2<f32>) -> Result<Array2<f32>> {
+        scores_of_patterns(cache, |layer, head, pattern| self.score(layer, head, pattern, detection))
     }
 
     /// The score of one head. Shape: both `[query_pos, key_pos]`.

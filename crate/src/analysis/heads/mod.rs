@@ -12,27 +12,32 @@ pub use head_scores::{HeadScore, HeadScores};
 pub use name_movers::NameMoverScores;
 pub use repeated_tokens::{RepeatedTokenScores, RepeatedTokens};
 
-use ndarray::ArrayView3;
+use ndarray::{Array2, ArrayView2};
 
 use crate::error::Result;
 use crate::model::{Activation, ActivationCache, Gpt2, Prompts, RunOptions};
 
-/// Calls `f` with the attention patterns of each layer of each prompt, and the tokens of the prompt. Prompts run one at
-/// a time, so that only the patterns of one are in memory. Shape: `pattern [n_heads, query_pos, key_pos]`.
-fn for_each_pattern(
-    model: &Gpt2,
-    prompts: Vec<Vec<u32>>,
-    mut f: impl FnMut(&[u32], usize, ArrayView3<f32>) -> Result<()>,
-) -> Result<()> {
+/// Calls `f` with a run of each prompt, which has the attention patterns. Prompts run one at a time, so that only the
+/// patterns of one are in memory.
+fn for_each_run(model: &Gpt2, prompts: Vec<Vec<u32>>, mut f: impl FnMut(&ActivationCache) -> Result<()>) -> Result<()> {
     for tokens in prompts {
         let options = RunOptions::default().activations([Activation::Pattern]).no_logits();
-        let (_, cache) = model.run_with_cache_options(Prompts::from(tokens.clone()), options)?;
-        patterns_of(&cache, |layer, pattern| f(&tokens, layer, pattern))?;
+        f(&model.run_with_cache_options(Prompts::from(tokens), options)?.1)?;
     }
     Ok(())
 }
 
-/// Calls `f` with the attention patterns of each layer of one prompt. Shape: `pattern [n_heads, query_pos, key_pos]`.
-fn patterns_of(cache: &ActivationCache, mut f: impl FnMut(usize, ArrayView3<f32>) -> Result<()>) -> Result<()> {
-    (0..cache.n_layers()).try_for_each(|layer| f(layer, cache.cube(Activation::Pattern, layer)?))
+/// The number that `score` gives each head's attention pattern, in a run of one prompt. `score` gets the layer, the
+/// head and the pattern. Shape: `pattern [query_pos, key_pos]` → `[n_layers, n_heads]`.
+fn scores_of_patterns(
+    cache: &ActivationCache,
+    score: impl Fn(usize, usize, ArrayView2<f32>) -> f32,
+) -> Result<Array2<f32>> {
+    let mut scores = Vec::new();
+    for layer in 0..cache.n_layers() {
+        let patterns = cache.cube(Activation::Pattern, layer)?; // [n_heads, query_pos, key_pos]
+        scores.extend(patterns.outer_iter().enumerate().map(|(head, pattern)| score(layer, head, pattern)));
+    }
+    let shape = (cache.n_layers(), scores.len() / cache.n_layers());
+    Ok(Array2::from_shape_vec(shape, scores).expect("a score for each head"))
 }

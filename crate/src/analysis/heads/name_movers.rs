@@ -2,10 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use ndarray::{Array2, ArrayView1, ArrayView2, Axis, concatenate, s};
+use ndarray::{Array2, ArrayView2, Axis, concatenate, s};
 
 use super::head_scores::HeadScores;
+use super::scores_of_patterns;
 use crate::analysis::layer_norm::{center_and_divide, scale};
+use crate::analysis::unembedding::{for_each_logits, rank};
 use crate::error::{Result, check_count};
 use crate::model::{Activation, ActivationCache, Gpt2, Prompts, RunOptions};
 use crate::plot::Table;
@@ -26,9 +28,6 @@ pub struct NameMoverScores {
     /// The number of names in all prompts, repeated ones included.
     pub n_names: usize,
 }
-
-/// Rows that are unembedded together; it bounds the memory of their logits to 50 MB for GPT-2's vocabulary.
-const ROWS_AT_A_TIME: usize = 256;
 
 impl Gpt2 {
     /// How well every head copies names, and whether it attends to the answer: the scores by which Wang et al. 2022
@@ -144,13 +143,9 @@ impl Gpt2 {
     /// Shape: `outputs [rows, d_model]`, `names [name]` → `[rows]`.
     fn copied(&self, outputs: &Array2<f32>, names: &[u32], top_k: usize) -> Result<Vec<bool>> {
         let mut copied = Vec::with_capacity(outputs.nrows());
-        for rows in outputs.axis_chunks_iter(Axis(0), ROWS_AT_A_TIME) {
-            let logits = self.on_device().unembed(rows.to_owned())?; // [rows, d_vocab]
-            for logits in logits.rows() {
-                let logit = logits[names[copied.len() % names.len()] as usize];
-                copied.push(logits.iter().filter(|&&other| other > logit).count() < top_k);
-            }
-        }
+        for_each_logits(self, outputs.view(), |row, logits| {
+            copied.push(rank(logits, names[row % names.len()]) < top_k);
+        })?;
         Ok(copied)
     }
 }
@@ -164,16 +159,10 @@ fn through_ov(x: ArrayView2<f32>, block: &BlockWeights, head: usize) -> Array2<f
 /// The attention of the last position to all positions of a token. Shape: → `[n_layers, n_heads]`.
 fn attention_to(cache: &ActivationCache, token: u32) -> Result<Array2<f32>> {
     let tokens = cache.one_prompt()?;
-    let mut attention = Vec::new();
-    for layer in 0..cache.n_layers() {
-        let pattern = cache.cube(Activation::Pattern, layer)?; // [n_heads, query_pos, key_pos]
-        let of_head = |row: ArrayView1<f32>| -> f32 {
-            row.iter().zip(tokens).filter(|&(_, &key)| key == token).map(|(attention, _)| attention).sum()
-        };
-        attention.extend(pattern.index_axis(Axis(1), tokens.len() - 1).outer_iter().map(of_head));
-    }
-    let shape = (cache.n_layers(), attention.len() / cache.n_layers());
-    Ok(Array2::from_shape_vec(shape, attention).expect("a number for each head"))
+    scores_of_patterns(cache, |_, _, pattern| {
+        let last = pattern.row(tokens.len() - 1);
+        last.iter().zip(tokens).filter(|&(_, &key)| key == token).map(|(attention, _)| attention).sum()
+    })
 }
 
 /// Pairs of attention and logit for each head, for their correlation.

@@ -4,9 +4,9 @@ use ndarray::Array2;
 use rand::Rng;
 
 use super::head_scores::HeadScores;
-use super::{for_each_pattern, patterns_of};
+use super::{for_each_run, scores_of_patterns};
 use crate::config::Gpt2Config;
-use crate::error::{Result, check_count, check_index};
+use crate::error::{Result, check_count};
 use crate::model::{ActivationCache, Gpt2};
 use crate::random::seeded_rng;
 
@@ -14,7 +14,7 @@ use crate::random::seeded_rng;
 /// Nothing but the first half helps a model to predict the second one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RepeatedTokens {
-    /// Number of random tokens before they are repeated; at least 2. A prompt has `1 + 2 len` tokens.
+    /// Number of random tokens before they are repeated; at least 2.
     pub len: usize,
     /// Number of prompts.
     pub batch: usize,
@@ -33,8 +33,8 @@ impl Default for RepeatedTokens {
 }
 
 impl RepeatedTokens {
-    /// The prompts, whose tokens are drawn uniformly and independently. Shape: → `[batch][1 + 2 len]`, or `[2 len]`
-    /// tokens each for a model without a beginning-of-sequence token.
+    /// The prompts, whose tokens are drawn uniformly and independently. Shape: → `[batch][1 + 2 len]`, or
+    /// `[batch][2 len]` for a model without a beginning-of-sequence token.
     ///
     /// # Errors
     /// [`Error::Count`](crate::Error::Count) if `batch` is 0, if `len` is less than 2 or a prompt longer than the
@@ -47,9 +47,7 @@ impl RepeatedTokens {
         let all = || (0..config.d_vocab as u32).filter(|&token| Some(token) != bos).collect();
         let tokens: Vec<u32> = self.tokens.clone().unwrap_or_else(all);
         check_count("RepeatedTokens", "tokens to draw from", tokens.len(), 2, None)?;
-        for &token in &tokens {
-            check_index("token id", token as usize, "the model's vocabulary", config.d_vocab)?;
-        }
+        config.check_tokens(&tokens)?;
         let mut rng = seeded_rng(self.seed);
         let mut prompt = || {
             let half: Vec<u32> = (0..self.len).map(|_| tokens[rng.random_range(0..tokens.len())]).collect();
@@ -79,10 +77,10 @@ fn offsets(len: usize) -> [usize; 3] {
 }
 
 impl RepeatedTokenScores {
-    /// Shape: `means` each `[n_layers, n_heads]`.
-    fn new(len: usize, means: [Array2<f32>; 3]) -> Self {
+    /// `pos` is the number of tokens of a prompt. Shape: `means` each `[n_layers, n_heads]`.
+    fn new(pos: usize, len: usize, means: [Array2<f32>; 3]) -> Self {
         let mut scores = means.into_iter().zip(NAMES).zip(offsets(len)).map(|((values, name), offset)| {
-            let chance = Some(chance(1 + 2 * len, offset));
+            let chance = Some(chance(pos, offset));
             HeadScores { name: name.into(), values, chance }
         });
         let mut next = || scores.next().expect("three scores");
@@ -112,18 +110,16 @@ impl Gpt2 {
     /// As for [`RepeatedTokens::prompts`], and [`Error::Device`](crate::Error::Device).
     pub fn repeated_token_scores(&self, tokens: RepeatedTokens) -> Result<RepeatedTokenScores> {
         let prompts = tokens.prompts(self.config())?;
-        let n_prompts = prompts.len() as f32;
+        let (n_prompts, pos) = (prompts.len() as f32, prompts[0].len());
         let zeros = || Array2::<f32>::zeros((self.config().n_layers, self.config().n_heads));
         let mut means = [zeros(), zeros(), zeros()];
-        for_each_pattern(self, prompts, |_, layer, pattern| {
+        for_each_run(self, prompts, |cache| {
             for (means, offset) in means.iter_mut().zip(offsets(tokens.len)) {
-                for (mean, pattern) in means.row_mut(layer).iter_mut().zip(pattern.outer_iter()) {
-                    *mean += diagonal_mean(pattern, offset) / n_prompts;
-                }
+                *means += &(diagonal_means(cache, offset)? / n_prompts);
             }
             Ok(())
         })?;
-        Ok(RepeatedTokenScores::new(tokens.len, means))
+        Ok(RepeatedTokenScores::new(pos, tokens.len, means))
     }
 }
 
@@ -137,26 +133,22 @@ impl ActivationCache {
     pub fn diagonal_scores(&self, offset: usize) -> Result<HeadScores> {
         let pos = self.one_prompt()?.len();
         check_count("diagonal_scores", "offset", offset, 0, Some(pos.saturating_sub(1)))?;
-        let mut scores: Vec<Vec<f32>> = Vec::new();
-        patterns_of(self, |_, pattern| {
-            scores.push(pattern.outer_iter().map(|pattern| diagonal_mean(pattern, offset)).collect());
-            Ok(())
-        })?;
-        let n_heads = scores.first().map_or(0, Vec::len);
-        let values = Array2::from_shape_vec((scores.len(), n_heads), scores.concat()).expect("a score for each head");
         let name = format!("mean attention at −{offset}");
-        Ok(HeadScores { name, values, chance: Some(chance(pos, offset)) })
+        Ok(HeadScores { name, values: diagonal_means(self, offset)?, chance: Some(chance(pos, offset)) })
     }
 }
 
-/// The mean of the pattern's diagonal that is `offset` below the main one. Shape: `[query_pos, key_pos]`.
-fn diagonal_mean(pattern: ndarray::ArrayView2<f32>, offset: usize) -> f32 {
-    let pos = pattern.nrows();
-    let sum: f64 = (offset..pos).map(|query| f64::from(pattern[[query, query - offset]])).sum();
-    (sum / (pos - offset) as f64) as f32
+/// The mean of the diagonal of each head's pattern that is `offset` below the main one, in a run of one prompt.
+/// Shape: → `[n_layers, n_heads]`.
+fn diagonal_means(cache: &ActivationCache, offset: usize) -> Result<Array2<f32>> {
+    scores_of_patterns(cache, |_, _, pattern| {
+        let pos = pattern.nrows();
+        let sum: f64 = (offset..pos).map(|query| f64::from(pattern[[query, query - offset]])).sum();
+        (sum / (pos - offset) as f64) as f32
+    })
 }
 
-/// [`diagonal_mean`] of a head that attends to all positions alike.
+/// [`diagonal_means`] of a head that attends to all positions alike.
 fn chance(pos: usize, offset: usize) -> f32 {
     let sum: f64 = (offset..pos).map(|query| 1.0 / (query + 1) as f64).sum();
     (sum / (pos - offset) as f64) as f32

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::attention_tokens::{DecodeOptions, PromptHeadData, layer_data};
 use crate::decode::{Projection, TopTokens};
 use crate::error::{Error, Result, check_index};
-use crate::model::{Gpt2, Prompts, RunOptions};
+use crate::model::{ActivationCache, Gpt2, Prompts, RunOptions};
 use crate::tokenizer::TokenLabels;
 
 /// The tokens that are counted: one for each cell, or one for each position.
@@ -172,9 +172,14 @@ impl VocabularyCounts {
     /// [`add`](Self::add) without the check of the model, which hashes weights.
     pub(super) fn add_checked(&mut self, model: &Gpt2, prompts: Prompts) -> Result<()> {
         let (_, cache) = model.run_with_cache_options(prompts, RunOptions::for_head_data())?;
+        self.add_run(model, &cache)
+    }
+
+    /// Counts the tokens of every head in a run of the model that is counted.
+    pub(super) fn add_run(&mut self, model: &Gpt2, cache: &ActivationCache) -> Result<()> {
         let decode = self.source.decode_options();
         for layer in 0..self.source.n_layers {
-            for head in layer_data(model, &cache, layer, decode)? {
+            for head in layer_data(model, cache, layer, decode)? {
                 for component in Component::ALL {
                     let index = self.index(layer, head.head, component);
                     for data in head.prompts() {

@@ -35,8 +35,8 @@ pub struct SweepOptions {
 }
 
 impl Default for SweepOptions {
-    /// The `Notebook` projection with `b_U`, 30 tokens a prompt as in the original, batches of 1024 tokens, one shard, no state,
-    /// progress every 10 seconds.
+    /// The `Notebook` projection with `b_U`, 30 tokens a prompt as in the original, batches of 1024 tokens, one shard,
+    /// no state, progress every 10 seconds.
     fn default() -> Self {
         Self {
             projection: Projection::default(),
@@ -92,7 +92,8 @@ fn duration(duration: Duration) -> String {
 }
 
 /// Counts the tokens of every head over the prompts of a text file, one prompt per line; empty lines are skipped, and
-/// for a model without a beginning-of-sequence token those that its tokenizer makes no token of. Calls `progress` every [`save_every`](SweepOptions::save_every), and at the end.
+/// for a model without a beginning-of-sequence token those that its tokenizer makes no token of. Calls `progress` every
+/// [`save_every`](SweepOptions::save_every), and at the end.
 ///
 /// The file is streamed, so memory grows only with the number of distinct tokens. With a
 /// [`state`](SweepOptions::state), a sweep that was interrupted in any way resumes from the last save when it is called

@@ -5,11 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use ndarray::Array2;
 use rand::seq::index;
 
-use super::counts::{Component, VocabularyCounts};
-use crate::attention_tokens::DecodeOptions;
+use super::counts::{Component, Source, VocabularyCounts};
 use crate::decode::{Projection, Ranking, Vectors};
 use crate::error::{Result, check_count};
-use crate::model::{Gpt2, Prompts};
+use crate::model::{Gpt2, Prompts, RunOptions};
 use crate::plot::Table;
 use crate::random::seeded_rng;
 
@@ -102,11 +101,12 @@ impl UnembedBiasShare {
         seed: u64,
     ) -> Result<Self> {
         check_count("UnembedBiasShare", "tokens of b_U", n_largest, 1, Some(model.config().d_vocab))?;
-        let options = DecodeOptions::default().projection(projection);
-        let mut counts = VocabularyCounts::with_options(model, options)?;
-        counts.add(model, prompts.clone())?;
-        let mut counts_without_bias = VocabularyCounts::with_options(model, options.unembed_bias(false))?;
-        counts_without_bias.add(model, prompts)?;
+        let (_, cache) = model.run_with_cache_options(prompts, RunOptions::for_head_data())?;
+        let mut counts = VocabularyCounts::new(model, projection)?;
+        let source = Source { unembed_bias: false, ..counts.source.clone() };
+        let mut counts_without_bias = VocabularyCounts::empty(source, counts.labels.clone());
+        counts.add_run(model, &cache)?;
+        counts_without_bias.add_run(model, &cache)?;
         let largest = largest_biases(model, n_largest)?;
         let tokens: BTreeSet<u32> = largest.iter().map(|&(token, _)| token).collect();
         let [with_bias, without_bias] =

@@ -91,11 +91,10 @@ impl<'a> Download<'a> {
             CollectError::Failed(error) => error,
             CollectError::Missing(missing @ (Missing::Config | Missing::Weights)) => {
                 let has_weights = listing.has(WEIGHTS) || listing.has(INDEX);
-                match other_weights::find(listing.names()).filter(|_| !has_weights) {
-                    Some(other) if missing == Missing::Weights || !other.needs_config => {
-                        other.error(Path::new(self.repo))
-                    }
-                    Some(other) => self.missing(CONFIG, &format!("it has {}, {}", other.name, other.found)),
+                let other = other_weights::find(listing.names()).filter(|_| !has_weights);
+                match other.map(|other| other.beside_missing(&missing, Path::new(self.repo))) {
+                    Some(Err(error)) => error,
+                    Some(Ok(found)) => self.missing(CONFIG, &format!("it has {found}")),
                     None if missing == Missing::Config => self.missing(CONFIG, NO_MODEL),
                     None => self.missing(WEIGHTS, NO_MODEL),
                 }
