@@ -1,5 +1,7 @@
 //! The integration tests of the crate, as one binary.
 
+/// Activations that are computed when they are first read, and runs of a part of the model.
+mod activations;
 /// Analysis of runs: sums that must add up, and errors.
 mod analysis;
 /// Notebook 01 in JupyterLab, and its HTML page, in Chromium. Needs Jupyter, Chromium and chromedriver.

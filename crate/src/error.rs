@@ -9,9 +9,9 @@ mod parts;
 
 use std::path::PathBuf;
 
-pub(crate) use checks::{check_count, check_index};
+pub(crate) use checks::{check_count, check_index, check_position};
 pub(crate) use parts::shortened;
-use parts::{count_range, first, heads_found, index_range, prefixed, tokens_found};
+use parts::{count_range, first, heads_found, index_range, position_range, prefixed, tokens_found};
 
 /// A result whose error is [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -176,6 +176,16 @@ pub enum Error {
         /// What is indexed: "the model", "the cache", …
         owner: &'static str,
         /// The number of items it has.
+        len: usize,
+    },
+    /// A position that a prompt does not have.
+    #[error("position {position} out of range: prompt {prompt} has {len} tokens{}", position_range(*len))]
+    Position {
+        /// The position that was given; a negative one counts from the end.
+        position: isize,
+        /// The index of the prompt in its batch.
+        prompt: usize,
+        /// The number of its tokens.
         len: usize,
     },
     /// A count or a setting outside of its allowed range.

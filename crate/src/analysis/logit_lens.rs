@@ -47,6 +47,7 @@ impl ActivationCache {
     /// [`Error::OutOfRange`](crate::Error::OutOfRange) for an answer that the vocabulary does not have, and those of
     /// [`get`](Self::get).
     pub fn logit_lens(&self, model: &Gpt2, answers: &[u32]) -> Result<LogitLens> {
+        self.check_model(model, "logit_lens")?;
         model.check_tokens(answers)?;
         let stack = self.accumulated_resid(None, true)?;
         let (components, pos, d_model) = stack.values.dim();

@@ -40,7 +40,7 @@ struct Inner {
     processing: Processing,
     device: Device,
     tokenizer: Option<Tokenizer>,
-    on_device: Box<dyn ModelOnDevice>,
+    on_device: Arc<dyn ModelOnDevice>,
 }
 
 impl Gpt2 {
@@ -160,10 +160,11 @@ impl Gpt2 {
         Prompts(prompts): Prompts,
         options: RunOptions,
     ) -> Result<(Option<Vec<Array2<f32>>>, ActivationCache)> {
-        let plan = options.plan(self.0.config.n_layers)?;
         check_count("running the model", "prompts", prompts.len(), 1, None)?;
         let tokens = prompts.into_iter().enumerate().map(|(index, prompt)| self.checked_tokens(index, prompt));
-        self.on_device().run(tokens.collect::<Result<_>>()?, &plan)
+        let tokens: Vec<Vec<u32>> = tokens.collect::<Result<_>>()?;
+        let plan = options.plan(&self.0.config, &tokens)?;
+        self.0.on_device.clone().run(tokens, &plan)
     }
 
     /// The token ids of a prompt, after checks of their number and of each id. Shape: → `[pos]`.
@@ -206,17 +207,17 @@ fn put_on_device(
     config: &Gpt2Config,
     weights: &ProcessedCheckpoint,
     decode_cache_bytes: usize,
-) -> Result<Box<dyn ModelOnDevice>> {
+) -> Result<Arc<dyn ModelOnDevice>> {
     Ok(match device.kind() {
-        DeviceKind::Cpu => Box::new(OnDevice::new(Fused::new(), config, weights, decode_cache_bytes)?),
-        DeviceKind::DfdxCpu => Box::new(OnDevice::new(Dfdx::cpu(), config, weights, decode_cache_bytes)?),
+        DeviceKind::Cpu => Arc::new(OnDevice::new(Fused::new(), config, weights, decode_cache_bytes)?),
+        DeviceKind::DfdxCpu => Arc::new(OnDevice::new(Dfdx::cpu(), config, weights, decode_cache_bytes)?),
         #[cfg(feature = "cuda")]
         DeviceKind::Cuda(ordinal) => {
-            Box::new(OnDevice::new(Cuda::open(ordinal)?, config, weights, decode_cache_bytes)?)
+            Arc::new(OnDevice::new(Cuda::open(ordinal)?, config, weights, decode_cache_bytes)?)
         }
         #[cfg(feature = "cuda")]
         DeviceKind::DfdxCuda(ordinal) => {
-            Box::new(OnDevice::new(Dfdx::cuda(ordinal)?, config, weights, decode_cache_bytes)?)
+            Arc::new(OnDevice::new(Dfdx::cuda(ordinal)?, config, weights, decode_cache_bytes)?)
         }
         #[cfg(not(feature = "cuda"))]
         DeviceKind::Cuda(_) | DeviceKind::DfdxCuda(_) => {

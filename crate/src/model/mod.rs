@@ -2,12 +2,16 @@
 
 mod activation;
 mod activation_cache;
+mod cached_activation;
+mod derived;
 mod device_weights;
 mod gpt2;
 mod on_device;
+mod partial_runs;
 mod prompts;
 mod recorder;
 mod run_options;
+mod sizes;
 mod text;
 mod transformer;
 mod weights;
