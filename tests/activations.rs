@@ -40,7 +40,7 @@ fn neurons_and_results_add_up_to_what_the_layers_write() {
                 let sum = result.sum_axis(Axis(1)) + &block.b_o;
                 assert_close(&sum, &matrix(&cache, Activation::AttnOut, layer), 1e-5);
                 let of_head: Array2<f32> = z.index_axis(Axis(1), 2).dot(&model.w_o(layer, 2).unwrap());
-                assert_close(&result.slice(s![.., 2, ..]), &of_head, 1e-5);
+                assert_close(result.slice(s![.., 2, ..]), &of_head, 1e-5);
             }
         }
     }
@@ -75,7 +75,7 @@ fn threads_can_read_an_activation_for_the_first_time_at_once() {
     for layer in 0..4 {
         let read: Vec<ArrayD<f32>> =
             (0..64).into_par_iter().map(|_| cache.get(Activation::MlpPost, layer).unwrap()).collect();
-        assert!(read.iter().all(|array| array == &read[0]));
+        assert!(read.iter().all(|array| *array == read[0]));
     }
 }
 
@@ -134,7 +134,7 @@ fn runs_can_start_from_a_residual_stream() {
         let (logits, cache) = model.run_with_cache_options(PROMPTS, options).unwrap();
         let from = model.forward_from(&twice, 2).unwrap();
         let cache = cache.prompt(0).unwrap();
-        assert_close(&logits.unwrap()[0].row(0), &from[0].row(from[0].nrows() - 1), 1e-5);
+        assert_close(logits.unwrap()[0].row(0), from[0].row(from[0].nrows() - 1), 1e-5);
         assert_close(&matrix(&cache, Activation::ResidPre, 2), &twice[0], 0.0);
         let error = cache.get(Activation::Q, 1).unwrap_err().to_string();
         assert!(error.contains("layer 1") && error.contains("layers 2, 3"), "{error}");

@@ -7,6 +7,8 @@ mod analysis;
 /// Notebook 01 in JupyterLab, and its HTML page, in Chromium. Needs Jupyter, Chromium and chromedriver.
 #[cfg(unix)]
 mod browser;
+/// Caches in files, and files that are broken or meant to do harm.
+mod cache_files;
 /// Checkpoints in the forms that people have.
 mod checkpoints;
 /// The CUDA backend, on a GPU or with the fake driver.
@@ -30,6 +32,8 @@ mod invariants;
 mod many_heads;
 /// The outputs of the executed notebooks. Needs Jupyter.
 mod notebooks;
+/// One run: predictions, neurons, figures, positions, and caches of other models.
+mod one_run;
 /// The example programs: their output and their error messages.
 mod programs;
 /// The README's code is a doctest, and the links of the guides lead to files and headings.

@@ -21,10 +21,11 @@
 //! | run it | [`Gpt2::forward`], [`Gpt2::run_with_cache`], [`RunOptions`], [`Activation`] |
 //! | read its weights | [`Gpt2::weights`], [`Gpt2::w_v`], [`Gpt2::w_o`], [`Weights`], [`Gpt2Config`] |
 //! | decode a head | [`head_data`], [`layer_data`], [`all_heads_data`], [`Projection`], [`unique_index_pattern`] |
-//! | ask what writes a logit | [`ActivationCache::logit_lens`], [`ActivationCache::logit_attrs`], [`ActivationCache::head_logit_attrs`], [`ResidualStack`], [`Gpt2::loss`] |
+//! | test a prompt | [`test_prompt`], [`Gpt2::loss`], [`Gpt2::logits_at`], [`token_ranks`], [`kl_divergence`], [`Gpt2::get_token_position`] |
+//! | ask what writes a logit | [`ActivationCache::logit_lens`], [`ActivationCache::logit_attrs`], [`ActivationCache::head_logit_attrs`], [`ActivationCache::neuron_logit_attrs`], [`ResidualStack`] |
 //! | draw it | [`mod@notebook`]: the original notebook's functions, and more; [`Figure`], [`Theme`], [`ColorScale`] |
 //! | ask about all heads | [`mod@experiments`]: the original's claims, with controls |
-//! | export it | [`HeadData::write_csv`], [`HeadData::write_npz`], [`Table`], [`Figure::write_html`], [`Figure::write_svg`] |
+//! | export it | [`HeadData::write_csv`], [`HeadData::write_npz`], [`Table`], [`Figure::write_html`], [`Figure::write_svg`], [`ActivationCache::write_safetensors`], [`write_npz`] |
 
 mod analysis;
 mod attention_tokens;
@@ -43,7 +44,10 @@ mod pretrained;
 mod tokenizer;
 mod weights;
 
-pub use analysis::{LogitLens, ResidualStack, log_probs};
+pub use analysis::{
+    AnswerToken, LensColor, LogitLens, PromptTest, RankedToken, ResidualStack, kl_divergence, log_probs, logit_diff,
+    test_prompt, test_prompt_options, token_ranks, write_npz,
+};
 pub use attention_tokens::{
     DecodeOptions, Feature, HeadData, PromptHeadData, all_heads_data, head_data, layer_data, unique_index_pattern,
 };
@@ -51,7 +55,7 @@ pub use backend::Device;
 pub use config::{ActFn, Gpt2Config};
 pub use decode::{Projection, TopTokens};
 pub use error::{Error, Result};
-pub use model::{Activation, ActivationCache, Gpt2, Prompts, RunOptions};
+pub use model::{Activation, ActivationCache, Gpt2, Occurrence, Prompts, RunOptions};
 pub use plot::{ColorScale, Figure, Figures, Table, Theme};
 pub use pretrained::LoadOptions;
 pub use tokenizer::Tokenizer;
@@ -74,7 +78,7 @@ pub use {ndarray, plotly};
 pub mod prelude {
     pub use crate::{
         Activation, ActivationCache, ColorScale, DecodeOptions, Device, Error, Feature, Figure, Gpt2, HeadData,
-        LoadOptions, Processing, Projection, PromptHeadData, RunOptions, Table, Theme, all_heads_data, head_data,
-        layer_data, unique_index_pattern,
+        LensColor, LoadOptions, Processing, Projection, PromptHeadData, RunOptions, Table, Theme, all_heads_data,
+        head_data, layer_data, test_prompt, unique_index_pattern,
     };
 }

@@ -17,6 +17,7 @@ pub(super) fn position_range(len: usize) -> String {
 
 pub(super) fn count_range(min: usize, max: Option<usize>) -> String {
     match max {
+        Some(max) if max == min => min.to_string(),
         Some(max) => format!("{min} to {max}"),
         None => format!("at least {min}"),
     }

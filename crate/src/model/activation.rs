@@ -89,6 +89,23 @@ impl Activation {
         }
     }
 
+    /// TransformerLens' name of the hook in a layer: `"blocks.0.attn.hook_q"`, `"blocks.0.mlp.hook_post"`, ….
+    pub fn hook_name(self, layer: usize) -> String {
+        let name = match self {
+            Activation::Q
+            | Activation::K
+            | Activation::V
+            | Activation::Z
+            | Activation::AttnScores
+            | Activation::Pattern
+            | Activation::Result => format!("attn.hook_{}", self.name()),
+            Activation::MlpPre => "mlp.hook_pre".into(),
+            Activation::MlpPost => "mlp.hook_post".into(),
+            _ => format!("hook_{}", self.name()),
+        };
+        format!("blocks.{layer}.{name}")
+    }
+
     /// Whether the activation has a vector for each head: shape `[pos, n_heads, d_head]`.
     pub(super) fn is_per_head(self) -> bool {
         matches!(self, Activation::Q | Activation::K | Activation::V | Activation::Z)

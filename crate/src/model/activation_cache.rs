@@ -10,6 +10,7 @@ use super::cached_activation::CachedActivation;
 use super::gpt2::Gpt2;
 use super::sizes::Sizes;
 use crate::error::{Error, Result, check_index};
+use crate::memory::HostArray;
 
 /// The activations of a forward pass over one or several prompts, as `ndarray` arrays.
 ///
@@ -76,6 +77,22 @@ impl ActivationCache {
         values: Arc<CachedActivation>,
     ) {
         self.activations[prompt].insert((layer, activation), values);
+    }
+
+    /// An empty cache of a model for prompts of these tokens. Shape: `tokens [prompt][pos]`.
+    pub(crate) fn of_model(model: &Gpt2, tokens: Vec<Vec<u32>>) -> Self {
+        Self::new(tokens, Arc::new(Sizes::of(model.config())))
+    }
+
+    /// Adds an array of one prompt. Shape: as [`Activation`] lists.
+    pub(crate) fn insert_array(&mut self, prompt: usize, activation: Activation, layer: usize, array: ArrayD<f32>) {
+        let values = CachedActivation::new(HostArray::from(array).into());
+        self.insert(prompt, activation, layer, Arc::new(values));
+    }
+
+    /// The layer and the name of each activation in the cache.
+    pub(crate) fn held(&self) -> Vec<(usize, Activation)> {
+        self.activations.first().map(|activations| activations.keys().copied().collect()).unwrap_or_default()
     }
 
     /// Number of prompts.
@@ -148,7 +165,11 @@ impl ActivationCache {
             None => Err(Error::NotCached {
                 activation: activation.name(),
                 layer,
-                hint: format!("the run was told to keep only {}", self.contents()),
+                hint: format!(
+                    "it holds only {}; run again with RunOptions whose activations and layers include it, or with \
+                     run_with_cache, which caches everything",
+                    self.contents()
+                ),
             }),
         }
     }

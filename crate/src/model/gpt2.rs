@@ -168,7 +168,7 @@ impl Gpt2 {
     }
 
     /// The token ids of a prompt, after checks of their number and of each id. Shape: → `[pos]`.
-    fn checked_tokens(&self, prompt: usize, content: Prompt) -> Result<Vec<u32>> {
+    pub(super) fn checked_tokens(&self, prompt: usize, content: Prompt) -> Result<Vec<u32>> {
         let n_ctx = self.0.config.n_ctx;
         let tokens = match content {
             Prompt::Text(text) => self.to_tokens(&text)?,

@@ -21,3 +21,4 @@ pub use activation_cache::ActivationCache;
 pub use gpt2::Gpt2;
 pub use prompts::Prompts;
 pub use run_options::RunOptions;
+pub use text::Occurrence;
