@@ -45,7 +45,7 @@ impl ActivationCache {
     /// [`ResidPost`](Activation::ResidPost). Shape: → `[component, pos, d_model]`.
     ///
     /// # Errors
-    /// [`Error::Count`](crate::Error::Count) for a layer that the model does not have, and those of
+    /// [`Error::Count`] for a layer that the model does not have, and those of
     /// [`get`](Self::get).
     pub fn accumulated_resid(&self, layer: Option<usize>, incl_mid: bool) -> Result<ResidualStack> {
         let layer = self.checked_layer("accumulated_resid", layer)?;
@@ -86,7 +86,7 @@ impl ActivationCache {
     /// Shape: → `[component, pos, d_model]`.
     ///
     /// # Errors
-    /// As for [`accumulated_resid`](Self::accumulated_resid), and [`Error::Device`](crate::Error::Device).
+    /// As for [`accumulated_resid`](Self::accumulated_resid), and [`Error::Device`].
     pub fn stack_head_results(
         &self,
         model: &Gpt2,
@@ -169,8 +169,8 @@ impl ActivationCache {
     /// Shape: → each `[pos, d_model]`.
     ///
     /// # Errors
-    /// [`Error::SeveralPrompts`](crate::Error::SeveralPrompts), [`Error::Shape`](crate::Error::Shape) for a cache of
-    /// another model, [`Error::Device`](crate::Error::Device).
+    /// [`Error::SeveralPrompts`], [`Error::Shape`] for a cache of
+    /// another model, [`Error::Device`].
     pub fn embeddings(&self, model: &Gpt2) -> Result<(Array2<f32>, Array2<f32>)> {
         self.check_model(model, "embeddings")?;
         model.on_device().embedding_rows(self.one_prompt()?)
