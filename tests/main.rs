@@ -1,5 +1,7 @@
 //! The integration tests of the crate, as one binary.
 
+/// Activations that are computed when they are first read, and runs of a part of the model.
+mod activations;
 /// Analysis of runs: sums that must add up, and errors.
 mod analysis;
 /// The beginning-of-sequence token: the tokenizer's own, that of `config.json`, or none.
@@ -7,6 +9,8 @@ mod bos;
 /// Notebook 01 in JupyterLab, and its HTML page, in Chromium. Needs Jupyter, Chromium and chromedriver.
 #[cfg(unix)]
 mod browser;
+/// Caches in files, and files that are broken or meant to do harm.
+mod cache_files;
 /// Checkpoints in the forms that people have.
 mod checkpoints;
 /// Circuits: factored matrices against dense ones, invariance under refactoring, composition, top entries.
@@ -36,6 +40,8 @@ mod invariants;
 mod many_heads;
 /// The outputs of the executed notebooks. Needs Jupyter.
 mod notebooks;
+/// One run: predictions, neurons, figures, positions, and caches of other models.
+mod one_run;
 /// The example programs: their output and their error messages.
 mod programs;
 /// The README's code is a doctest, and the links of the guides lead to files and headings.

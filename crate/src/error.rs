@@ -12,8 +12,8 @@ mod tests;
 
 use std::path::PathBuf;
 
-pub(crate) use checks::{check_count, check_index, check_setting};
-use parts::{count_range, first, heads_found, index_range, prefixed, tokens_found};
+pub(crate) use checks::{check_count, check_index, check_position, check_setting};
+use parts::{count_range, first, heads_found, index_range, position_range, prefixed, tokens_found};
 pub(crate) use parts::{shortened, shown};
 
 /// A result whose error is [`Error`].
@@ -169,6 +169,14 @@ pub enum Error {
         /// The tokens it consists of.
         found: Vec<String>,
     },
+    /// A token that a prompt does not have.
+    #[error("the prompt has no token {token:?}: its tokens are {}", first(prompt))]
+    TokenNotInPrompt {
+        /// The token.
+        token: String,
+        /// The tokens of the prompt.
+        prompt: Vec<String>,
+    },
     /// An index beyond what the model or the data has.
     #[error("{what} {index} out of range: {owner} has {len}{}", index_range(*len))]
     OutOfRange {
@@ -179,6 +187,16 @@ pub enum Error {
         /// What is indexed: "the model", "the cache", …
         owner: &'static str,
         /// The number of items it has.
+        len: usize,
+    },
+    /// A position that a prompt does not have.
+    #[error("position {position} out of range: prompt {prompt} has {len} tokens{}", position_range(*len))]
+    Position {
+        /// The position that was given; a negative one counts from the end.
+        position: isize,
+        /// The index of the prompt in its batch.
+        prompt: usize,
+        /// The number of its tokens.
         len: usize,
     },
     /// A count or a setting outside of its allowed range.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use ndarray::Array2;
 
 use super::activation_cache::ActivationCache;
+use super::key_value_cache::KeyValueCache;
 use super::on_device::{ModelOnDevice, OnDevice};
 use super::prompts::{Prompt, Prompts};
 use super::run_options::RunOptions;
@@ -40,7 +41,7 @@ struct Inner {
     processing: Processing,
     device: Device,
     tokenizer: Option<Tokenizer>,
-    on_device: Box<dyn ModelOnDevice>,
+    on_device: Arc<dyn ModelOnDevice>,
 }
 
 impl Gpt2 {
@@ -154,8 +155,15 @@ impl Gpt2 {
     /// [`run_with_cache_options`](Self::run_with_cache_options) without the generic parameter.
     /// Shape: → `[prompt] [pos, d_vocab]`.
     fn run(&self, prompts: Prompts, options: RunOptions) -> Result<(Option<Vec<Array2<f32>>>, ActivationCache)> {
-        let plan = options.plan(self.0.config.n_layers)?;
-        self.on_device().run(self.checked_prompts(prompts)?, &plan)
+        let tokens = self.checked_prompts(prompts)?;
+        let plan = options.plan(&self.0.config, &tokens)?;
+        self.0.on_device.clone().run(tokens, &plan)
+    }
+
+    /// Runs new tokens of each prompt, which follow the positions in `past`, and adds these to it. Returns the logits after
+    /// the last token of each prompt. Shape: `[prompt][pos]`, no prompt without tokens → `[prompt, d_vocab]`.
+    pub(crate) fn run_with_past(&self, tokens: Vec<Vec<u32>>, past: &mut KeyValueCache) -> Result<Array2<f32>> {
+        self.0.on_device.clone().run_with_past(tokens, past)
     }
 
     /// The token ids of each prompt, after checks of their number and of each id. Shape: → `[prompt][pos]`.
@@ -204,17 +212,17 @@ fn put_on_device(
     config: &Gpt2Config,
     weights: &ProcessedCheckpoint,
     decode_cache_bytes: usize,
-) -> Result<Box<dyn ModelOnDevice>> {
+) -> Result<Arc<dyn ModelOnDevice>> {
     Ok(match device.kind() {
-        DeviceKind::Cpu => Box::new(OnDevice::new(Fused::new(), config, weights, decode_cache_bytes)?),
-        DeviceKind::DfdxCpu => Box::new(OnDevice::new(Dfdx::cpu(), config, weights, decode_cache_bytes)?),
+        DeviceKind::Cpu => Arc::new(OnDevice::new(Fused::new(), config, weights, decode_cache_bytes)?),
+        DeviceKind::DfdxCpu => Arc::new(OnDevice::new(Dfdx::cpu(), config, weights, decode_cache_bytes)?),
         #[cfg(feature = "cuda")]
         DeviceKind::Cuda(ordinal) => {
-            Box::new(OnDevice::new(Cuda::open(ordinal)?, config, weights, decode_cache_bytes)?)
+            Arc::new(OnDevice::new(Cuda::open(ordinal)?, config, weights, decode_cache_bytes)?)
         }
         #[cfg(feature = "cuda")]
         DeviceKind::DfdxCuda(ordinal) => {
-            Box::new(OnDevice::new(Dfdx::cuda(ordinal)?, config, weights, decode_cache_bytes)?)
+            Arc::new(OnDevice::new(Dfdx::cuda(ordinal)?, config, weights, decode_cache_bytes)?)
         }
         #[cfg(not(feature = "cuda"))]
         DeviceKind::Cuda(_) | DeviceKind::DfdxCuda(_) => {

@@ -21,6 +21,7 @@ pub(crate) use files::ModelFiles;
 pub(crate) use hub::explain as explain_cached_file;
 pub use load_options::LoadOptions;
 pub(crate) use processed::ProcessedCheckpoint;
+pub(crate) use tensor_entry::{TensorEntry, read_header};
 
 const DEMO: &str = "demo";
 

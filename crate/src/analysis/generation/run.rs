@@ -135,7 +135,7 @@ fn generate(
             new_tokens(&all[prompt].tokens, slot, &mut past, model.config().n_ctx, options.use_past_kv_cache)
         });
         let new = new.collect();
-        let logits = model.on_device().run_with_past(new, &mut past)?; // [active, d_vocab]
+        let logits = model.run_with_past(new, &mut past)?; // [active, d_vocab]
         let mut ended = Vec::new();
         for ((slot, &prompt), logits) in active.iter().enumerate().zip(logits.rows()) {
             let one = &mut all[prompt];

@@ -7,7 +7,7 @@ use ndarray::{Array2, ArrayView2, Axis, concatenate, s};
 use super::head_scores::HeadScores;
 use super::scores_of_patterns;
 use crate::analysis::layer_norm::{center_and_divide, scale};
-use crate::analysis::unembedding::{for_each_logits, rank};
+use crate::analysis::unembedding::{map_logits, rank};
 use crate::error::{Result, check_count};
 use crate::model::{Activation, ActivationCache, Gpt2, Prompts, RunOptions};
 use crate::plot::Table;
@@ -142,11 +142,7 @@ impl Gpt2 {
     /// Whether each name is among the most likely tokens. `outputs` has rows for all names, once or several times.
     /// Shape: `outputs [rows, d_model]`, `names [name]` → `[rows]`.
     fn copied(&self, outputs: &Array2<f32>, names: &[u32], top_k: usize) -> Result<Vec<bool>> {
-        let mut copied = Vec::with_capacity(outputs.nrows());
-        for_each_logits(self, outputs.view(), |row, logits| {
-            copied.push(rank(logits, names[row % names.len()]) < top_k);
-        })?;
-        Ok(copied)
+        map_logits(self, outputs.view(), |row, logits| rank(logits, names[row % names.len()]) < top_k)
     }
 }
 
