@@ -92,9 +92,56 @@ fn prefixes_of_wrappers_are_taken_off_and_reported() {
         let line = format!("model.safetensors: the names of its tensors were read without the prefix {reported}\n");
         assert_eq!(lines.contains(&line), !reported.is_empty(), "{prefix}: {lines}");
     }
+    // Any prefix of all tensors, and modules around single blocks.
+    for (prefix, within, reported) in [
+        ("gpt.", "", "without the prefix gpt."),
+        ("lightning.gpt.transformer.", "", "without the prefix lightning.gpt."),
+        ("base_model.model.transformer.", "", "without the prefix base_model.model."),
+        ("transformer.", "_orig_mod.", "without _orig_mod. within them"),
+        ("net.", "module._orig_mod.", "without the prefix net., and without module._orig_mod. within them"),
+    ] {
+        let folder = Folder::copy_of("tiny");
+        rename(&folder, |key| format!("{prefix}{}", key.replace("h.1.", &format!("h.1.{within}"))));
+        assert_eq!(logits(folder.path()), plain, "{prefix}");
+        let line = format!("model.safetensors: the names of its tensors were read {reported}\n");
+        assert!(lines(folder.path()).contains(&line), "{prefix}: {}", lines(folder.path()));
+    }
+    // A head around the model, tied and alone.
+    let folder = Folder::copy_of("tiny");
+    rename(&folder, |key| match key {
+        "wte.weight" => "lightning.gpt.lm_head.weight".into(),
+        key => format!("lightning.gpt.transformer.{key}"),
+    });
+    assert_eq!(logits(folder.path()), plain);
+
     let folder = Folder::copy_of("tiny");
     rename(&folder, |key| if key == "ln_f.bias" { "wrapped.ln_f.bias".into() } else { key.into() });
     assert!(folder.error().contains("tensor ln_f.bias: expected F32"), "{}", folder.error());
+}
+
+/// Two models in a file, or a model beside something else: nothing tells which is meant.
+#[test]
+fn several_models_in_a_file_are_refused() {
+    let folder = Folder::copy_of("tiny");
+    folder.edit(|tensors| {
+        let copies = tensors.iter().flat_map(|(key, tensor)| {
+            ["policy.transformer.", "reference."].map(|prefix| (format!("{prefix}{key}"), tensor.clone()))
+        });
+        *tensors = copies.collect();
+    });
+    let expected = "model.safetensors: expected the tensors of one GPT-2, found those of several, under \
+                    policy.transformer. and reference.: save one of them alone";
+    assert!(folder.error().ends_with(expected), "{}", folder.error());
+    folder.edit(|tensors| tensors.retain(|name, _| name.starts_with("policy") || name == "reference.wpe.weight"));
+    let message = folder.error();
+    assert!(
+        message.contains("tensor reference.wpe.weight: ") && message.contains("another kind of model?"),
+        "{message}"
+    );
+    folder.edit(|tensors| tensors.retain(|name, _| name.ends_with("wpe.weight")));
+    let expected = "found parts of several, under policy.transformer. and reference., and none with the n_layer = 2 of \
+                    config.json";
+    assert!(folder.error().ends_with(expected), "{}", folder.error());
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use attention_tokens::datasets::*;
 use attention_tokens::prelude::*;
 
-use crate::support::{demo, fixture, load};
+use crate::support::{demo, fixture, load, root};
 
 /// A tokenizer that has few words of the data sets: it splits all others into characters.
 const LETTERS: &str = r#"{"version": "1.0", "added_tokens": [], "decoder": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true},
@@ -198,17 +198,18 @@ fn docstrings_have_their_arguments_where_they_say() {
 #[test]
 fn repeated_tokens_repeat_ordinary_tokens() {
     let model = load(&fixture("tiny")).unwrap();
-    let repeated = RepeatedTokens::new(model.config(), 50, 15, 1).unwrap();
-    assert_eq!((repeated.tokens.len(), repeated.seq_len), (50, 15));
-    for tokens in &repeated.tokens {
+    let repeated = |batch, len| RepeatedTokens { batch, len, seed: 1, tokens: None }.prompts(model.config());
+    let prompts = repeated(50, 15).unwrap();
+    assert_eq!(prompts.len(), 50);
+    for tokens in &prompts {
         assert_eq!((tokens[0], tokens.len()), (0, 31));
         assert_eq!(tokens[1..16], tokens[16..]);
         assert!(tokens[1..].iter().all(|token| (1..97).contains(token)), "no special token");
     }
-    let drawn: BTreeSet<u32> = repeated.tokens.concat().into_iter().collect();
+    let drawn: BTreeSet<u32> = prompts.concat().into_iter().collect();
     assert_eq!(drawn.len(), 97);
-    for (batch, seq_len) in [(0, 3), (1, 0), (1, 16)] {
-        let error = RepeatedTokens::new(model.config(), batch, seq_len, 1).unwrap_err();
+    for (batch, len) in [(0, 3), (1, 0), (1, 16)] {
+        let error = repeated(batch, len).unwrap_err();
         assert!(matches!(error, Error::Count { .. }), "{error}");
     }
 }
@@ -330,4 +331,42 @@ fn a_tokenizer_without_the_words_is_an_error() {
     assert!(matches!(docstring, Err(Error::Setting { option: "words", .. })));
     let greater_than = GreaterThanDataset::new(tokenizer, GreaterThanOptions::default());
     assert!(matches!(greater_than, Err(Error::Setting { option: "nouns", .. })));
+}
+
+/// The demo model without a beginning- and an end-of-sequence token: a prompt begins with its first word.
+#[test]
+fn data_sets_of_a_model_without_special_tokens() {
+    let folder = tempfile::tempdir().unwrap();
+    let copy = |file: &str, edit: fn(String) -> String| {
+        let text = std::fs::read_to_string(root().join("crate/demo-model").join(file)).unwrap();
+        std::fs::write(folder.path().join(file), edit(text)).unwrap();
+    };
+    copy("config.json", |text| text.replace(": 50256", ": null"));
+    copy("tokenizer.json", |text| text.replace("<|endoftext|>", "<rest>"));
+    std::fs::copy(root().join("crate/demo-model/model.safetensors"), folder.path().join("model.safetensors")).unwrap();
+    let model = load(folder.path()).unwrap();
+    assert_eq!((model.config().bos_token_id, model.config().eos_token_ids.len()), (None, 0));
+
+    let options = IoiOptions::default().num_samples(20).templates(["[A] and [B] met. [B] gave a [OBJECT] to [A]"]);
+    let dataset = ioi(&model, options);
+    for prompt in &dataset.prompts {
+        assert_eq!((prompt.io_pos, prompt.s1_pos, prompt.tokens.len()), (0, 2, prompt.end_pos + 1));
+        assert_eq!(prompt.tokens, model.to_tokens_without_bos(&prompt.text).unwrap());
+    }
+    let flipped = dataset.corrupted(IoiCorruption::FlipNames, 0).unwrap();
+    for (flipped, clean) in flipped.prompts.iter().zip(&dataset.prompts) {
+        assert_eq!(flipped.tokens, model.to_tokens_without_bos(&flipped.text).unwrap());
+        assert_eq!((flipped.tokens[2], flipped.tokens.len()), (clean.io, clean.tokens.len()));
+    }
+    let docstrings =
+        DocstringDataset::new(model.tokenizer().unwrap(), DocstringOptions::default().num_samples(5)).unwrap();
+    let corrupted = docstrings.corrupted(DocstringCorruption::RandomDef, 0).unwrap();
+    assert!(corrupted.prompts.iter().all(|prompt| prompt.text.starts_with("\ndef")), "{}", corrupted.prompts[0].text);
+
+    let file = write(b"The bus is late.\nThe tram is early.");
+    let options = TextFileOptions::default().max_length(3);
+    let one = tokenize_and_concatenate(&model, file.path(), options.clone().sample_by(SampleBy::Document)).unwrap();
+    assert_eq!(one.prompts().concat()[..], model.to_tokens("The bus is late.\nThe tram is early.").unwrap()[..9]);
+    let lines = tokenize_and_concatenate(&model, file.path(), options).unwrap_err().to_string();
+    assert!(lines.starts_with("tokenize_and_concatenate: sample_by: expected SampleBy::Document"), "{lines}");
 }

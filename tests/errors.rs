@@ -3,6 +3,7 @@
 
 use std::error::Error as _;
 
+use attention_tokens::Occurrence;
 use attention_tokens::experiments::*;
 use attention_tokens::notebook::*;
 use attention_tokens::prelude::*;
@@ -153,7 +154,19 @@ fn shape() {
     let (_, cache) = demo().run_with_cache(vec![1_u32]).unwrap();
     let other = head_data(&load(&fixture("tiny")).unwrap(), &cache, 0, 0, DecodeOptions::default());
     let axes = expect!(other, Error::Shape { axes, found, .. } => (axes, found));
-    assert_eq!(axes, ("[n_heads, d_head]", vec![8, 16]));
+    assert_eq!(axes.0, "a cache of a model with [n_layers, n_heads, d_model, d_mlp, d_vocab, n_ctx]");
+    assert_eq!(axes.1, [4, 8, 128, 512, 50257, 256]);
+}
+
+#[test]
+fn position_and_token_not_in_prompt() {
+    let model = demo();
+    let position =
+        expect!(model.logits_at("a b", &[-4]), Error::Position { position, prompt, len } => (position, prompt, len));
+    assert_eq!(position, (-4, 0, 3));
+    let found = model.get_token_position(" c", "a b", Occurrence::First);
+    let missing = expect!(found, Error::TokenNotInPrompt { token, prompt } => (token, prompt));
+    assert_eq!(missing, (" c".to_owned(), ["<|endoftext|>", "a", " b"].map(String::from).to_vec()));
 }
 
 #[test]
@@ -199,7 +212,7 @@ fn other_counts() {
     let counts = |projection| VocabularyCounts::new(&demo(), projection).unwrap();
     let merged = counts(Projection::Notebook).merge(&counts(Projection::Ov));
     let (expected, found) = expect!(merged, Error::OtherCounts { expected, found } => (expected, found));
-    assert_eq!((expected.0, found.0, expected.1 == found.1), ("notebook", "ov", true));
+    assert_eq!((&expected.0[..], &found.0[..], expected.1 == found.1), ("notebook", "ov", true));
 }
 
 #[test]

@@ -15,7 +15,7 @@ fn models(names: &[&str]) -> Vec<(Gpt2, Vec<Vec<u32>>)> {
         for &name in names {
             let name = if name == "demo" { name.to_owned() } else { fixture(name).to_string_lossy().into_owned() };
             let model = Gpt2::from_pretrained(&name, LoadOptions::default().device(device)).unwrap();
-            let bos = model.config().bos_token_id;
+            let bos = model.config().bos_token_id.unwrap();
             let prompts = vec![vec![bos, 20, 24, 40, 33, 92, 63, 29], vec![bos], vec![bos, 5, 5, 5, 90, 1]];
             all.push((model, prompts));
         }

@@ -110,10 +110,178 @@ fn a_wrong_dtype() {
     let folder = Folder::copy_of("tiny");
     folder.edit(|tensors| change(tensors, "wpe.weight", |tensor| tensor.0 = Dtype::I32));
     assert!(
-        folder.error().contains("tensor wpe.weight: expected dtype F32, F16, BF16 or F64, found I32; quantized checkpoints must be converted first"),
+        folder.error().contains(
+            "tensor wpe.weight: expected dtype F32, F16, BF16 or F64, found I32: save the weights in one of these"
+        ),
         "{}",
         folder.error()
     );
+    for (dtype, width) in [(Dtype::I64, 8), (Dtype::U8, 1), (Dtype::BOOL, 1), (Dtype::F8_E4M3, 1)] {
+        folder.edit(|tensors| {
+            change(tensors, "wpe.weight", |tensor| {
+                let n: usize = tensor.1.iter().product();
+                (tensor.0, tensor.2) = (dtype, vec![0; n * width]);
+            });
+        });
+        let expected = format!("tensor wpe.weight: expected dtype F32, F16, BF16 or F64, found {dtype:?}: save");
+        assert!(folder.error().contains(&expected) && !folder.error().contains("quantized"), "{}", folder.error());
+    }
+}
+
+/// 8 bits as bitsandbytes, 4 bits as GPTQ and bitsandbytes store them.
+#[test]
+fn a_quantized_checkpoint() {
+    for scale in ["h.0.attn.c_attn.SCB", "h.0.attn.c_attn.scales", "h.0.attn.c_attn.weight.absmax"] {
+        let folder = Folder::copy_of("tiny");
+        folder.edit(|tensors| {
+            change(tensors, "h.0.attn.c_attn.weight", |tensor| (tensor.0, tensor.2) = (Dtype::I8, vec![0; 48 * 144]));
+            tensors.insert(scale.into(), (Dtype::F32, vec![1], vec![0; 4]));
+        });
+        let expected =
+            format!("tensor {scale}: expected only tensors of a GPT-2, found a tensor of quantized weights, ");
+        assert!(folder.error().contains(&expected), "{}", folder.error());
+    }
+}
+
+#[test]
+fn names_in_messages_are_short_and_in_one_line() {
+    let folder = Folder::copy_of("tiny");
+    let name = format!("h.0.\u{1b}[2J\n{}", "x".repeat(10_000));
+    folder.edit(|tensors| drop(tensors.insert(name, tensors["ln_f.weight"].clone())));
+    let message = folder.error();
+    assert!(message.contains("tensor h.0.\\u{1b}[2J\\nxxx") && message.len() < 500, "{message}");
+    assert!(!message.contains(char::is_control), "{message}");
+}
+
+/// A layer beyond those of `config.json`, and one that it has and the file has not.
+#[test]
+fn a_checkpoint_of_another_depth() {
+    for (n_layer, expected) in [
+        (
+            1,
+            "tensor h.1.attn.c_attn.bias: expected only tensors of a GPT-2 with the layers that config.json says, found one \
+             of layer 1, and config.json has n_layer = 1: take both files from the same model",
+        ),
+        (
+            3,
+            "tensor h.2.ln_1.weight: expected F32, F16, BF16 or F64 of shape [48], found no tensor of layer 2, and \
+             config.json has n_layer = 3: take both files from the same model",
+        ),
+    ] {
+        let folder = Folder::copy_of("tiny");
+        folder.configure("\"n_layer\": 2", &format!("\"n_layer\": {n_layer}"));
+        assert!(folder.error().contains(expected), "{}", folder.error());
+    }
+}
+
+#[test]
+fn weights_in_the_layout_of_linear_layers() {
+    let folder = Folder::copy_of("tiny");
+    folder.edit(|tensors| {
+        for (name, tensor) in tensors.iter_mut() {
+            if ["c_attn", "c_proj", "c_fc"].iter().any(|module| name.ends_with(&format!("{module}.weight"))) {
+                tensor.1.reverse();
+            }
+        }
+    });
+    let expected = "tensor h.0.attn.c_attn.weight: expected shape [48, 144], as config.json says, found shape [144, 48]: its \
+                    transpose, as torch.nn.Linear stores it (nanoGPT does); transpose the weights of attn.c_attn, ";
+    assert!(folder.error().contains(expected), "{}", folder.error());
+    // An embedding is not a linear layer.
+    let folder = Folder::copy_of("tiny");
+    folder.edit(|tensors| change(tensors, "wte.weight", |tensor| tensor.1.reverse()));
+    assert!(folder.error().ends_with("found shape [48, 97]"), "{}", folder.error());
+}
+
+#[test]
+fn adapters_and_cross_attention() {
+    for (name, found) in [
+        ("h.0.attn.c_attn.lora_A.default.weight", "a tensor of an adapter (LoRA, PEFT), which is not merged"),
+        ("base_model.model.transformer.h.0.attn.c_attn.lora_B.weight", "a tensor of an adapter (LoRA, PEFT), which"),
+        ("h.1.crossattention.c_attn.weight", "a tensor of cross-attention: this is the decoder of an encoder-decoder"),
+        ("h.1.ln_cross_attn.weight", "a tensor of cross-attention: this is the decoder of an encoder-decoder"),
+    ] {
+        let folder = Folder::copy_of("tiny");
+        folder.edit(|tensors| drop(tensors.insert(name.into(), (Dtype::F32, vec![1], vec![0; 4]))));
+        let expected = format!("tensor {name}: expected only tensors of a GPT-2, found {found}");
+        assert!(folder.error().contains(&expected), "{}", folder.error());
+    }
+    // As PEFT names a layer that it wraps.
+    let folder = Folder::copy_of("tiny");
+    folder.edit(|tensors| {
+        let weight = tensors.remove("h.0.attn.c_attn.weight").unwrap();
+        tensors.insert("h.0.attn.c_attn.base_layer.weight".into(), weight);
+    });
+    assert!(folder.error().contains("model.merge_and_unload().save_pretrained(FOLDER)"), "{}", folder.error());
+    let folder = Folder::copy_of("tiny");
+    folder.configure("{", "{\"add_cross_attention\": true,");
+    assert!(folder.error().ends_with("add_cross_attention: expected false, found true: the decoder of another model"));
+}
+
+#[test]
+fn weights_in_another_form() {
+    let folder = Folder::copy_of("tiny");
+    fs::remove_file(folder.weights()).unwrap();
+    let forms = [
+        ("gpt2.Q4_K_M.gguf", "only a GGUF file of llama.cpp, whose weights are quantized"),
+        ("pytorch_model-00001-of-00002.bin", "only this pickle, which can run any code when it is read; convert it"),
+        ("tf_model.h5", "only an HDF5 file (weights of TensorFlow or Keras): convert it in Python"),
+        ("flax_model.msgpack", "only weights of Flax: convert them in Python"),
+        (
+            "ckpt.pt",
+            "only a checkpoint of PyTorch or Lightning, a pickle, which can run any code when it is read: load",
+        ),
+    ];
+    for (name, found) in forms {
+        let path = folder.path().join(name);
+        fs::write(&path, "").unwrap();
+        let expected = format!("{name}: expected model.safetensors beside it, found {found}");
+        assert!(folder.error().contains(&expected), "{}", folder.error());
+        fs::remove_file(path).unwrap();
+    }
+    // Without config.json too; where the file is of use only with one, it is what is missing.
+    fs::remove_file(folder.path().join("config.json")).unwrap();
+    for (name, found) in forms {
+        let path = folder.path().join(name);
+        fs::write(&path, "").unwrap();
+        let message = folder.error();
+        if ["gpt2.Q4_K_M.gguf", "ckpt.pt"].contains(&name) {
+            assert!(
+                message.contains(&format!("{name}: expected model.safetensors beside it, found {found}")),
+                "{message}"
+            );
+        } else {
+            let found = found.strip_prefix("only ").unwrap();
+            let expected = format!("config.json and model.safetensors; this one has {name}, {found}");
+            assert!(message.contains(&expected), "{message}");
+        }
+        // The file given for its folder.
+        let message = load(&path).unwrap_err().to_string();
+        let expected = format!("{name}: expected a folder with config.json and model.safetensors, found ");
+        assert!(message.contains(&expected), "{message}");
+        fs::remove_file(path).unwrap();
+    }
+    let message = load(&fixture("tiny").join("model.safetensors")).unwrap_err().to_string();
+    assert!(message.ends_with("found a file: give the folder that it is in"), "{message}");
+}
+
+#[test]
+fn a_config_that_is_not_one() {
+    let folder = Folder::copy_of("tiny");
+    folder.configure("\"n_embd\": 48", "\"n_embd\": 48, \"hidden_size\": 64");
+    let expected =
+        "config.json: n_embd: expected 64, because hidden_size is 64, or one of the two keys, found n_embd = 48";
+    assert!(folder.error().ends_with(expected), "{}", folder.error());
+    let folder = Folder::copy_of("tiny");
+    folder.configure("\"n_embd\": 48", "\"n_embd\": 3, \"hidden_size\": 48, \"n_embd\": 48");
+    load(folder.path()).unwrap();
+    for text in ["[]", "null", "3", "\"gpt2\"", "{\"n_layer\": NaN}", "{\"n_embd\": \"768\"}", "{\"n_embd\": 1e3}"] {
+        fs::write(folder.path().join("config.json"), text).unwrap();
+        let message = folder.error();
+        assert!(message.contains("config.json: ") && message.contains("expected "), "{text}: {message}");
+    }
+    fs::File::create(folder.path().join("config.json")).unwrap().set_len(1 << 40).unwrap();
+    assert!(folder.error().contains("config.json: expected a file of at most 16 MB, found 1099511627776 bytes"));
 }
 
 #[test]

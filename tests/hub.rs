@@ -64,7 +64,10 @@ fn the_child_process() {
         None => LoadOptions::default(),
     };
     match Gpt2::from_pretrained(&name, options) {
-        Ok(model) => println!("loaded d_model {}, tokenizer {}", model.config().d_model, model.tokenizer().is_ok()),
+        Ok(model) => {
+            let (config, has_tokenizer) = (model.config(), model.tokenizer().is_ok());
+            println!("loaded d_model {}, tokenizer {has_tokenizer}, bos {:?}", config.d_model, config.bos_token_id);
+        }
         Err(error) => {
             println!("\nerror {error}");
             if let Error::Hub { status, .. } = error {

@@ -225,7 +225,11 @@ fn run_options_select_activations_layers_and_logits() {
     assert_eq!(logits.unwrap(), everything);
     assert_eq!(some.get(Activation::Q, 2).unwrap(), all.get(Activation::Q, 2).unwrap());
     let message = some.get(Activation::Z, 2).unwrap_err().to_string();
-    assert_eq!(message, "z of layer 2 is not in the cache: the run was told to keep only pattern, q of layers 1, 2");
+    assert_eq!(
+        message,
+        "z of layer 2 is not in the cache: it holds only pattern, q of layers 1, 2; run again with RunOptions whose \
+         activations and layers include it, or with run_with_cache, which caches everything"
+    );
     assert!(some.get(Activation::Q, 0).is_err());
 
     let (logits, cache) = model.run_with_cache_options(SENTENCE, RunOptions::default().no_logits()).unwrap();
@@ -328,7 +332,7 @@ fn errors_name_the_bad_input() {
         head_data(&other, &cache, 0, 0, Default::default())
             .unwrap_err()
             .to_string()
-            .contains("with the model that filled it")
+            .contains("the model whose run filled the cache")
     );
 }
 

@@ -1,12 +1,20 @@
 //! The integration tests of the crate, as one binary.
 
+/// Activations that are computed when they are first read, and runs of a part of the model.
+mod activations;
 /// Analysis of runs: sums that must add up, and errors.
 mod analysis;
+/// The beginning-of-sequence token: the tokenizer's own, that of `config.json`, or none.
+mod bos;
 /// Notebook 01 in JupyterLab, and its HTML page, in Chromium. Needs Jupyter, Chromium and chromedriver.
 #[cfg(unix)]
 mod browser;
+/// Caches in files, and files that are broken or meant to do harm.
+mod cache_files;
 /// Checkpoints in the forms that people have.
 mod checkpoints;
+/// Circuits: factored matrices against dense ones, invariance under refactoring, composition, top entries.
+mod circuits;
 /// The CUDA backend, on a GPU or with the fake driver.
 #[cfg(all(feature = "cuda", unix))]
 mod cuda;
@@ -22,6 +30,8 @@ mod figures;
 mod generation;
 /// Every golden number, through the example program `parity`, which must also fail on a wrong one.
 mod golden;
+/// Heads: those of the demo model are found, those of random weights are at chance; errors.
+mod heads;
 /// Broken model folders and checkpoints: a test for each kind of damage.
 mod hostile_files;
 /// Downloads from a local server with the Hugging Face Hub's protocol, and the cache that Python shares.
@@ -32,6 +42,8 @@ mod invariants;
 mod many_heads;
 /// The outputs of the executed notebooks. Needs Jupyter.
 mod notebooks;
+/// One run: predictions, neurons, figures, positions, and caches of other models.
+mod one_run;
 /// Perplexity of texts of any length.
 mod perplexity;
 /// The example programs: their output and their error messages.

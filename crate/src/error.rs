@@ -5,13 +5,16 @@
 //! error with `Display` alone when `?` ends a cell. The variables that the cell neither moved nor declared stay alive.
 
 mod checks;
+mod constructors;
 mod parts;
+#[cfg(test)]
+mod tests;
 
 use std::path::PathBuf;
 
-pub(crate) use checks::{check_count, check_index, check_setting};
-pub(crate) use parts::shortened;
-use parts::{count_range, first, heads_found, index_range, prefixed, tokens_found};
+pub(crate) use checks::{check_count, check_index, check_position, check_setting};
+use parts::{count_range, first, heads_found, index_range, position_range, prefixed, tokens_found};
+pub(crate) use parts::{shortened, shown};
 
 /// A result whose error is [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -68,7 +71,7 @@ pub enum Error {
         path: PathBuf,
         /// The expected content.
         expected: String,
-        /// The content; the text of `source` where there is one.
+        /// The content; the beginning of the text of `source` where there is one.
         found: String,
         /// The error of the library that reads the format.
         source: Option<Box<dyn std::error::Error + Send + Sync>>,
@@ -86,7 +89,7 @@ pub enum Error {
         found: String,
     },
     /// A tensor that is missing, unknown, of the wrong shape or dtype, or not finite.
-    #[error("{}: tensor {tensor}: expected {expected}, found {found}", path.display())]
+    #[error("{}: tensor {}: expected {expected}, found {found}", path.display(), shown(tensor))]
     Tensor {
         /// The safetensors file (or the index of its shards).
         path: PathBuf,
@@ -166,6 +169,14 @@ pub enum Error {
         /// The tokens it consists of.
         found: Vec<String>,
     },
+    /// A token that a prompt does not have.
+    #[error("the prompt has no token {token:?}: its tokens are {}", first(prompt))]
+    TokenNotInPrompt {
+        /// The token.
+        token: String,
+        /// The tokens of the prompt.
+        prompt: Vec<String>,
+    },
     /// An index beyond what the model or the data has.
     #[error("{what} {index} out of range: {owner} has {len}{}", index_range(*len))]
     OutOfRange {
@@ -176,6 +187,16 @@ pub enum Error {
         /// What is indexed: "the model", "the cache", …
         owner: &'static str,
         /// The number of items it has.
+        len: usize,
+    },
+    /// A position that a prompt does not have.
+    #[error("position {position} out of range: prompt {prompt} has {len} tokens{}", position_range(*len))]
+    Position {
+        /// The position that was given; a negative one counts from the end.
+        position: isize,
+        /// The index of the prompt in its batch.
+        prompt: usize,
+        /// The number of its tokens.
         len: usize,
     },
     /// A count or a setting outside of its allowed range.
@@ -287,6 +308,40 @@ pub enum Error {
         /// What to do about it.
         hint: &'static str,
     },
+    /// A threshold outside of its allowed range.
+    #[error("{function}: {what}: expected {min} to {max}, found {found}")]
+    Threshold {
+        /// The function that has the threshold.
+        function: &'static str,
+        /// The name of the option.
+        what: &'static str,
+        /// The number that was given.
+        found: f32,
+        /// The smallest number allowed.
+        min: f32,
+        /// The largest number allowed.
+        max: f32,
+    },
+    /// A matrix that has no decomposition or norm, because an entry is not finite.
+    #[error("{function}: expected finite numbers, found {found}")]
+    Decomposition {
+        /// The function.
+        function: &'static str,
+        /// The entry and its place.
+        found: String,
+    },
+    /// A detection pattern that no attention pattern can have.
+    #[error("detect_head: detection pattern: expected {expected}, found {found} at query {query}, key {key}")]
+    DetectionPattern {
+        /// The values that are allowed there.
+        expected: &'static str,
+        /// The value that was given.
+        found: f32,
+        /// The query position.
+        query: usize,
+        /// The key position.
+        key: usize,
+    },
     /// A figure of another kind than the function takes.
     #[error("{function}: expected {expected}, found {found}")]
     FigureKind {
@@ -304,9 +359,9 @@ pub enum Error {
     )]
     OtherCounts {
         /// The projection, and the fingerprint of the weights, of the counts that others are added to.
-        expected: (&'static str, u64),
+        expected: (String, u64),
         /// The projection and the fingerprint of the other counts, or of the model.
-        found: (&'static str, u64),
+        found: (String, u64),
     },
     /// A list of prompt pairs without a pair of the kind to test.
     #[error("similarity_test: expected pairs of kind {kind:?}, found pairs of kinds {found:?}")]
@@ -344,52 +399,4 @@ pub enum Error {
         /// The error of the driver or of the library that computes.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-}
-
-impl Error {
-    pub(crate) fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
-        let path = path.into();
-        move |source| Self::Io { path, source }
-    }
-
-    pub(crate) fn write(path: impl Into<PathBuf>, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
-        Self::Write { path: path.into(), source: source.into() }
-    }
-
-    /// A [`Format`](Self::Format) error whose cause is another library's.
-    pub(crate) fn format(
-        path: impl Into<PathBuf>,
-        expected: impl Into<String>,
-        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
-    ) -> Self {
-        let source = source.into();
-        Self::Format { path: path.into(), expected: expected.into(), found: source.to_string(), source: Some(source) }
-    }
-
-    pub(crate) fn device(
-        device: impl Into<String>,
-        operation: &'static str,
-        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
-    ) -> Self {
-        Self::Device { device: device.into(), operation, source: source.into() }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// The variants that only a failing device or broken weights cause. `tests/errors.rs` tests the others.
-    #[test]
-    fn device_svd_and_decoder_failures_name_their_origin() {
-        let source = || "out of memory: 5 MB were asked for";
-        let device = Error::device("CUDA device 0", "an upload", source());
-        assert_eq!(device.to_string(), "CUDA device 0: an upload failed: out of memory: 5 MB were asked for");
-        assert_eq!(std::error::Error::source(&device).unwrap().to_string(), source());
-        let svd = Error::Svd { function: "singular_vectors", layer: 3, head: 1, hint: "are its weights finite?" };
-        let expected = "singular_vectors: the singular value decomposition of head 3.1 does not converge; ";
-        assert!(svd.to_string().starts_with(expected));
-        let detokenize = Error::Detokenize { tokens: vec![1, 2], source: "no decoder".into() };
-        assert_eq!(detokenize.to_string(), "turning tokens [1, 2] into text failed: no decoder");
-    }
 }

@@ -43,6 +43,46 @@ pub(crate) fn check_kind(path: &Path, content: Content, expected: &str) -> Resul
     }
 }
 
+/// The largest size of a file that is read whole. The client of the Hub has the same limits.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limit {
+    what: &'static str,
+    pub(crate) bytes: u64,
+}
+
+impl Limit {
+    /// A `config.json`, or an index of shards: published ones have less than 1 MB.
+    pub(crate) const CONFIG: Self = Self { what: "a file", bytes: 16_000_000 };
+    /// A vocabulary with its merges, or all of a tokenizer: the largest published ones have about 35 MB.
+    pub(crate) const TOKENIZER: Self = Self { what: "a tokenizer's file", bytes: 200_000_000 };
+    /// The files beside a tokenizer, which name its added and special tokens: published ones have less than 1 MB.
+    pub(crate) const BESIDE_TOKENIZER: Self = Self { what: "a file", bytes: 16_000_000 };
+}
+
+/// The bytes of a file that is read whole. `content` and `expected` describe the right file.
+///
+/// # Errors
+/// [`Error::Format`] for a file of another kind or a longer one; [`Error::Io`].
+pub(crate) fn read(path: &Path, content: Content, expected: &str, limit: Limit) -> Result<Vec<u8>> {
+    check_kind(path, content, expected)?;
+    let file = File::open(path).map_err(Error::io(path))?;
+    let size = file.metadata().map_err(Error::io(path))?.len();
+    if size > limit.bytes {
+        let expected = format!("{} of at most {} MB", limit.what, limit.bytes / 1_000_000);
+        return Err(Error::Format { path: path.into(), expected, found: format!("{size} bytes"), source: None });
+    }
+    let mut bytes = Vec::with_capacity(size as usize);
+    // A file that grows meanwhile is not read to its new end.
+    file.take(limit.bytes).read_to_end(&mut bytes).map_err(Error::io(path))?;
+    Ok(bytes)
+}
+
+/// [`read`] for text in UTF-8.
+pub(crate) fn read_text(path: &Path, content: Content, expected: &str, limit: Limit) -> Result<String> {
+    let invalid = |error| std::io::Error::new(std::io::ErrorKind::InvalidData, error);
+    String::from_utf8(read(path, content, expected, limit)?).map_err(|error| Error::io(path)(invalid(error)))
+}
+
 /// A kind of file. `Display` names it and says what to do if it is in the place of another.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Kind {
@@ -152,9 +192,11 @@ impl fmt::Display for Kind {
 pub(crate) const NO_GGUF: &str =
     "whose weights are quantized or laid out for llama.cpp: load the model that it was made from, in safetensors";
 
-/// What to do with weights of TensorFlow.
-const FROM_TENSORFLOW: &str =
-    "convert it in Python: transformers.GPT2LMHeadModel.from_pretrained(FOLDER, from_tf=True).save_pretrained(FOLDER)";
+/// What to do with weights of TensorFlow, and with those of Flax. Version 5 of transformers reads neither.
+pub(crate) const FROM_TENSORFLOW: &str = "convert it in Python with transformers 4: \
+     transformers.GPT2LMHeadModel.from_pretrained(FOLDER, from_tf=True).save_pretrained(FOLDER)";
+pub(crate) const FROM_FLAX: &str = "convert them in Python with transformers 4: \
+     transformers.GPT2LMHeadModel.from_pretrained(FOLDER, from_flax=True).save_pretrained(FOLDER)";
 
 #[cfg(test)]
 mod tests {

@@ -21,12 +21,15 @@
 //! | run it | [`Gpt2::forward`], [`Gpt2::run_with_cache`], [`RunOptions`], [`Activation`] |
 //! | read its weights | [`Gpt2::weights`], [`Gpt2::w_v`], [`Gpt2::w_o`], [`Weights`], [`Gpt2Config`] |
 //! | decode a head | [`head_data`], [`layer_data`], [`all_heads_data`], [`Projection`], [`unique_index_pattern`] |
-//! | ask what writes a logit | [`ActivationCache::logit_lens`], [`ActivationCache::logit_attrs`], [`ActivationCache::head_logit_attrs`], [`ResidualStack`], [`Gpt2::loss`] |
+//! | test a prompt | [`test_prompt`], [`Gpt2::loss`], [`Gpt2::logits_at`], [`token_ranks`], [`kl_divergence`], [`Gpt2::get_token_position`] |
+//! | ask what writes a logit | [`ActivationCache::logit_lens`], [`ActivationCache::logit_attrs`], [`ActivationCache::head_logit_attrs`], [`ActivationCache::neuron_logit_attrs`], [`ResidualStack`] |
+//! | find heads | [`Gpt2::repeated_token_scores`], [`Gpt2::detect_head`], [`Gpt2::name_heads`], [`Gpt2::name_mover_scores`], [`HeadScores`] |
+//! | read circuits | [`Gpt2::qk`], [`Gpt2::ov`], [`Gpt2::full_ov`], [`Gpt2::copying_scores`], [`Gpt2::all_composition_scores`], [`FactoredMatrix`] |
 //! | continue a text, score one | [`Gpt2::generate`], [`GenerateOptions`], [`Gpt2::perplexity`] |
 //! | take prompts of a known task | [`mod@datasets`]: indirect objects, greater-than, docstrings, repeated tokens, text files |
 //! | draw it | [`mod@notebook`]: the original notebook's functions, and more; [`Figure`], [`Theme`], [`ColorScale`] |
 //! | ask about all heads | [`mod@experiments`]: the original's claims, with controls |
-//! | export it | [`HeadData::write_csv`], [`HeadData::write_npz`], [`Table`], [`Figure::write_html`], [`Figure::write_svg`] |
+//! | export it | [`HeadData::write_csv`], [`HeadData::write_npz`], [`Table`], [`Figure::write_html`], [`Figure::write_svg`], [`ActivationCache::write_safetensors`], [`write_npz`] |
 
 mod analysis;
 mod attention_tokens;
@@ -47,9 +50,7 @@ mod random;
 mod tokenizer;
 mod weights;
 
-pub use analysis::{
-    GenerateOptions, Generated, LogitLens, NewToken, Perplexity, PerplexityOptions, ResidualStack, log_probs,
-};
+pub use analysis::*;
 pub use attention_tokens::{
     DecodeOptions, Feature, HeadData, PromptHeadData, all_heads_data, head_data, layer_data, unique_index_pattern,
 };
@@ -57,7 +58,7 @@ pub use backend::Device;
 pub use config::{ActFn, Gpt2Config};
 pub use decode::{Projection, TopTokens};
 pub use error::{Error, Result};
-pub use model::{Activation, ActivationCache, Gpt2, Prompts, RunOptions};
+pub use model::{Activation, ActivationCache, Gpt2, Occurrence, Prompts, RunOptions};
 pub use plot::{ColorScale, Figure, Figures, Table, Theme};
 pub use pretrained::LoadOptions;
 pub use tokenizer::Tokenizer;
@@ -78,9 +79,11 @@ pub use {ndarray, plotly};
 /// # Ok::<(), Error>(())
 /// ```
 pub mod prelude {
+    pub use crate::datasets::RepeatedTokens;
     pub use crate::{
-        Activation, ActivationCache, ColorScale, DecodeOptions, Device, Error, Feature, Figure, GenerateOptions, Gpt2,
-        HeadData, LoadOptions, Processing, Projection, PromptHeadData, RunOptions, Table, Theme, all_heads_data,
-        head_data, layer_data, unique_index_pattern,
+        Activation, ActivationCache, ColorScale, Composition, DecodeOptions, DetectOptions, DetectionPattern, Device,
+        Error, FactoredMatrix, Feature, Figure, GenerateOptions, Gpt2, HeadData, LensColor, LoadOptions, Processing,
+        Projection, PromptHeadData, RunOptions, Table, Theme, all_heads_data, head_data, layer_data, test_prompt,
+        unique_index_pattern,
     };
 }

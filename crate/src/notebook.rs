@@ -39,7 +39,8 @@ pub struct PromptRun {
     pub cache: ActivationCache,
 }
 
-/// Tokenizes the prompts, with the beginning-of-sequence token in front, runs the model, and caches every activation.
+/// Tokenizes the prompts, with the beginning-of-sequence token in front (if the model has one), runs the model, and
+/// caches every activation.
 ///
 /// # Errors
 /// As for [`Gpt2::run_with_cache`].

@@ -1,4 +1,4 @@
-//! The seeded random number generator of experiments, data sets and generation: ChaCha8.
+//! The seeded random number generator of analysis, generation and experiments: ChaCha8.
 //!
 //! The figures in stored notebooks must be reproducible from their seeds. ChaCha8 is defined by an algorithm, so
 //! `rand_chacha` gives the same numbers on every platform and in every version, which `rand`'s `StdRng` and `SmallRng`

@@ -6,6 +6,7 @@ use std::time::Duration;
 use attention_tokens::experiments::*;
 use attention_tokens::prelude::*;
 
+use super::PROMPTS;
 use crate::support::{demo, example};
 
 fn prompts_file(folder: &Path) -> std::path::PathBuf {
@@ -92,6 +93,9 @@ fn errors_name_the_state_or_the_file_that_does_not_fit() {
     );
     let other_projection = error(&file, &SweepOptions { projection: Projection::Ov, ..with_state.clone() });
     assert!(other_projection.contains("projection notebook"), "{other_projection}");
+    let without_bias = SweepOptions { unembed_bias: false, ..with_state.clone() };
+    let other_bias = error(&file, &without_bias);
+    assert!(other_bias.contains("found projection notebook, weights"), "{other_bias}");
 
     let saved = std::fs::read(&state).unwrap();
     for broken in [&saved[..saved.len() / 2], b"nonsense", b""] {
@@ -121,6 +125,47 @@ fn errors_name_the_state_or_the_file_that_does_not_fit() {
     ] {
         assert_eq!(error(&file, &wrong), expected);
     }
+}
+
+/// Counts without `b_U` are what decoding without it gives, and a state keeps the choice.
+#[test]
+fn counts_without_the_bias_of_the_unembedding() {
+    let (model, folder) = (demo(), tempfile::tempdir().unwrap());
+    let file = prompts_file(folder.path());
+    let without_bias = SweepOptions { unembed_bias: false, state: Some(folder.path().join("state")), ..options() };
+    let counts = count_file(&model, &file, &without_bias, &mut no_progress).unwrap();
+    let decoding = DecodeOptions::default().unembed_bias(false);
+    let mut same = VocabularyCounts::with_options(&model, decoding).unwrap();
+    let loaded = VocabularyCounts::load(folder.path().join("state"), &same).unwrap();
+    assert_eq!(all_counts(&loaded), all_counts(&counts));
+    assert_ne!(all_counts(&count_file(&model, &file, &options(), &mut no_progress).unwrap()), all_counts(&counts));
+
+    let prompt = "The cat sat on the mat.";
+    same.add(&model, prompt).unwrap();
+    let (_, cache) = model.run_with_cache(prompt).unwrap();
+    let data = head_data(&model, &cache, 1, 2, decoding).unwrap();
+    let tokens = data.prompt(0).unwrap().qk.tokens.column(0).to_vec();
+    for (&token, &count) in same.of(1, 2, Component::Qk).unwrap() {
+        assert_eq!(tokens.iter().filter(|&&other| other == token).count() as u64, count);
+    }
+    assert!(same.table(Component::Qk).to_text().starts_with("Tokens of each head (qk), 1 prompts, without b_U"));
+}
+
+/// The largest entries of `b_U`, and the shared tokens with and without it.
+#[test]
+fn the_bias_of_the_unembedding_is_part_of_what_heads_share() {
+    let model = demo();
+    let share = UnembedBiasShare::measure(&model, PROMPTS, Projection::Notebook, Component::Qk, 10, 1).unwrap();
+    let b_u = model.weights().unwrap().b_u;
+    let mut order: Vec<u32> = (0..b_u.len() as u32).collect();
+    order.sort_by(|&a, &b| b_u[b as usize].total_cmp(&b_u[a as usize]).then(a.cmp(&b)));
+    let expected: Vec<(u32, f32)> = order[..10].iter().map(|&token| (token, b_u[token as usize])).collect();
+    assert_eq!(share.largest, expected);
+    assert!(share.with_bias.cells_of_largest > 2.0 * share.without_bias.cells_of_largest, "{share:?}");
+    assert_eq!(share.table().rows().len(), 3);
+    assert_eq!(share.largest_table().rows().len(), 10);
+    let none = UnembedBiasShare::measure(&model, PROMPTS, Projection::Notebook, Component::Qk, 0, 1).unwrap_err();
+    assert_eq!(none.to_string(), "UnembedBiasShare: tokens of b_U: expected 1 to 50257, found 0");
 }
 
 #[test]

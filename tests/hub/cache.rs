@@ -111,6 +111,98 @@ fn a_tokenizer_that_cannot_be_fetched_does_not_stop_the_model() {
     assert_contains(&in_child("test/whole", None, &hub.variables(home.path())), &["tokenizer true"]);
 }
 
+/// The files that name the beginning-of-sequence token are fetched for a tokenizer in the cache, once, also if the
+/// repository has none; a Hub that fails leaves the tokenizer usable.
+#[test]
+fn files_of_special_tokens_are_fetched() {
+    for special_tokens in [Some(br#"{"bos_token": {"content": "ab"}}"#.to_vec()), None] {
+        let mut files = Files(vec![("vocab.json", VOCAB.into()), ("merges.txt", MERGES.into())]);
+        files.0.extend(special_tokens.clone().map(|content| ("special_tokens_map.json", content)));
+        let (hub, home) = (Hub::with(files), tempfile::tempdir().unwrap());
+        write_to_cache(&home.path().join("hub"), "models--test--whole");
+        let snapshot = snapshot(home.path());
+        fs::write(snapshot.join("vocab.json"), VOCAB).unwrap();
+        fs::write(snapshot.join("merges.txt"), MERGES).unwrap();
+
+        let broken = Hub::start(|_, _| Answer::new(500, &[], b""));
+        let printed = in_child("test/whole", None, &broken.variables(home.path()));
+        let line =
+            "test/whole: the cache has no special_tokens_map.json, and it cannot be downloaded: test/whole at http";
+        assert_contains(&printed, &[line, "loaded d_model 48, tokenizer true, bos Some(0)"]);
+        assert_eq!(broken.requests().len(), 1, "not repeated");
+
+        let variables = hub.variables(home.path());
+        let loaded = if special_tokens.is_some() { "bos Some(2)" } else { "bos Some(0)" };
+        assert_contains(&in_child("test/whole", None, &variables), &[loaded]);
+        let before = hub.requests().len();
+        assert_contains(&in_child("test/whole", None, &variables), &[loaded]);
+        let offline = [&variables[..], &[("HF_HUB_OFFLINE", "1")]].concat();
+        assert_contains(&in_child("test/whole", None, &offline), &[loaded]);
+        assert_eq!(hub.requests().len(), before, "the answer is remembered");
+        let absent = home.path().join("hub/models--test--whole/.no_exist").join(COMMIT);
+        assert!(absent.join("tokenizer_config.json").is_file());
+        assert_eq!(absent.join("special_tokens_map.json").is_file(), special_tokens.is_none());
+    }
+}
+
+/// A file of special tokens that is broken or too large.
+#[test]
+fn hostile_files_of_special_tokens() {
+    let load = |content: &[u8]| {
+        let mut files = Files::whole();
+        files.0.push(("special_tokens_map.json", content.to_vec()));
+        let (hub, home) = (Hub::with(files), tempfile::tempdir().unwrap());
+        in_child("test/whole", None, &hub.variables(home.path()))
+    };
+    assert_contains(&load(b"[]"), &["error ", "special_tokens_map.json: expected a JSON object of special tokens"]);
+    assert_contains(
+        &load(br#"{"bos_token": {}}"#),
+        &["special_tokens_map.json: expected bos_token: a text, or an object"],
+    );
+    assert_contains(
+        &load(b"<html>"),
+        &["special_tokens_map.json: expected a JSON object of special tokens, found a web"],
+    );
+    assert_contains(&load(&vec![b' '; 16_000_001]), &["special_tokens_map.json: expected at most 16000000 bytes"]);
+}
+
+#[test]
+fn a_repository_with_weights_in_another_form_says_so() {
+    let config = || ("config.json", tiny("config.json"));
+    for (files, expected) in [
+        (
+            vec![("gpt2.gguf", vec![])],
+            "error test/other/gpt2.gguf: expected model.safetensors beside it, found only a GGUF",
+        ),
+        (
+            vec![config(), ("gpt2.gguf", vec![])],
+            "error test/other/gpt2.gguf: expected model.safetensors beside it, found only",
+        ),
+        (
+            vec![config(), ("pytorch_model-00001-of-00002.bin", vec![])],
+            "error test/other/pytorch_model-00001-of-00002.bin: expected model.safetensors beside it, found only this pickle",
+        ),
+        (vec![("tf_model.h5", vec![])], "the repository has no config.json; it has tf_model.h5, an HDF5 file"),
+        (vec![("README.md", vec![])], "the repository has no config.json; is it a model of transformers?"),
+    ] {
+        let (hub, home) = (Hub::with(Files(files.clone())), tempfile::tempdir().unwrap());
+        assert_contains(&in_child("test/other", None, &hub.variables(home.path())), &[expected]);
+        assert_eq!(hub.requests_for("GET", files[0].0).len(), 0, "nothing is downloaded");
+    }
+    // Offline, with what Python has downloaded.
+    let home = tempfile::tempdir().unwrap();
+    write_to_cache(&home.path().join("hub"), "models--test--whole");
+    fs::remove_file(snapshot(home.path()).join(WEIGHTS)).unwrap();
+    fs::write(snapshot(home.path()).join("gpt2.Q4.gguf"), "").unwrap();
+    let variables = [("HF_HOME", home.path().to_str().unwrap()), ("HF_HUB_OFFLINE", "1")];
+    assert_contains(
+        &in_child("test/whole", None, &variables),
+        &[COMMIT, "gpt2.Q4.gguf: expected model.safetensors beside it"],
+    );
+    fs::remove_file(snapshot(home.path()).join("config.json")).unwrap();
+    assert_contains(&in_child("test/whole", None, &variables), &[COMMIT, "found only a GGUF file of llama.cpp"]);
+}
+
 #[test]
 fn offline_with_only_a_pickle_says_so() {
     let home = tempfile::tempdir().unwrap();

@@ -5,25 +5,12 @@ use attention_tokens::prelude::*;
 use ndarray::{Array0, Array1, Array2, Array3, ArrayD, Axis, s};
 
 use super::expected::Expected;
+use super::heads;
 use super::report::Report;
 use super::{LIMIT, Result};
 
 /// The beginnings of names whose tools the library does not have.
-const NOT_YET: [&str; 13] = [
-    "clean.mlp_pre",
-    "clean.mlp_post",
-    "composition.",
-    "detect.",
-    "edit.",
-    "edited.",
-    "grad.",
-    "ov.",
-    "patch.",
-    "path.",
-    "qk.",
-    "repeated.",
-    "scores.",
-];
+const NOT_YET: [&str; 5] = ["edit.", "edited.", "grad.", "patch.", "path."];
 
 /// The beginning of the names of attention tokens without the bias of the unembedding.
 pub(super) const WITHOUT_B_U: &str = "without_b_u.";
@@ -92,6 +79,11 @@ impl Clean<'_> {
             let views: Vec<_> = scales.iter().map(|scale| scale.view()).collect();
             Ok(ndarray::stack(Axis(0), &views)?.into_dyn())
         };
+        let neurons = |activation| -> Result<ArrayD<f32>> {
+            let layers = (0..n_layers).map(|layer| cache.get(activation, layer));
+            let layers = layers.collect::<attention_tokens::Result<Vec<_>>>()?;
+            Ok(ndarray::stack(Axis(0), &layers.iter().map(|layer| layer.view()).collect::<Vec<_>>())?)
+        };
         let last = |attrs: Array2<f32>| attrs.index_axis_move(Axis(1), cache.tokens()[0].len() - 1);
         Ok(Some(match name {
             "clean.logits_last" => self.logits.row(self.logits.nrows() - 1).to_owned().into_dyn(),
@@ -104,6 +96,8 @@ impl Clean<'_> {
             "clean.ln1_scale" => by_layer(&|layer| cache.ln1_scale(model, layer))?,
             "clean.ln2_scale" => by_layer(&|layer| cache.ln2_scale(model, layer))?,
             "clean.ln_final_scale" => cache.ln_final_scale(model)?.into_dyn(),
+            "clean.mlp_pre" => neurons(Activation::MlpPre)?,
+            "clean.mlp_post" => neurons(Activation::MlpPost)?,
             "clean.accumulated_resid" => cache.accumulated_resid(None, true)?.values.into_dyn(),
             "clean.accumulated_resid_ln" => {
                 cache.apply_ln_to_stack(model, &cache.accumulated_resid(None, true)?, None, false)?.values.into_dyn()
@@ -128,6 +122,7 @@ impl Clean<'_> {
                 }
                 attrs.into_dyn()
             }
+            _ if heads::knows(name) => return heads::compute(name, model, self.expected),
             "clean.logit_lens_logits" => cache.logit_lens(model, answers)?.logits.into_dyn(),
             _ => return Ok(None),
         }))

@@ -2,6 +2,7 @@
 
 mod analysis;
 mod expected;
+mod heads;
 mod named_weight;
 mod report;
 

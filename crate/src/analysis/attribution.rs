@@ -24,7 +24,7 @@ impl Gpt2 {
 
     /// The direction of a token, minus that of another if there is one, centered as the layer norm centers.
     /// Shape: → `[d_model]`.
-    fn centered_direction(&self, token: u32, incorrect_token: Option<u32>) -> Result<Array1<f32>> {
+    pub(super) fn centered_direction(&self, token: u32, incorrect_token: Option<u32>) -> Result<Array1<f32>> {
         let tokens: Vec<u32> = std::iter::once(token).chain(incorrect_token).collect();
         let directions = self.tokens_to_residual_directions(&tokens)?;
         let mut direction = directions.row(0).to_owned();
@@ -43,8 +43,9 @@ impl ActivationCache {
     /// TransformerLens' `logit_attrs`. Shape: `stack [component, pos, d_model]` → `[component, pos]`.
     ///
     /// # Errors
-    /// [`Error::OutOfRange`](crate::Error::OutOfRange) for a token that the vocabulary does not have, and those of
-    /// [`get`](Self::get).
+    /// [`Error::OutOfRange`](crate::Error::OutOfRange) for a token that the vocabulary does not have,
+    /// [`Error::Shape`](crate::Error::Shape) for a cache of another model or a stack that is not of this run, and those
+    /// of [`get`](Self::get).
     pub fn logit_attrs(
         &self,
         model: &Gpt2,
@@ -52,8 +53,9 @@ impl ActivationCache {
         token: u32,
         incorrect_token: Option<u32>,
     ) -> Result<Array2<f32>> {
+        self.check_stack(model, stack, "logit_attrs")?;
         let direction = model.centered_direction(token, incorrect_token)?;
-        let scale = self.ln_final_scale(model)?; // [pos]
+        let scale = self.ln_final_scale(model)?.select(Axis(0), &stack.positions); // [pos]
         let (components, pos, d_model) = stack.values.dim();
         let rows = stack.values.to_shape((components * pos, d_model)).expect("the stack has this many rows");
         let logits = rows.dot(&direction).into_shape_with_order((components, pos)).expect("a number for each row");
@@ -66,6 +68,7 @@ impl ActivationCache {
     /// # Errors
     /// As for [`logit_attrs`](Self::logit_attrs).
     pub fn head_logit_attrs(&self, model: &Gpt2, token: u32, incorrect_token: Option<u32>) -> Result<Array3<f32>> {
+        self.check_model(model, "head_logit_attrs")?;
         let direction = model.centered_direction(token, incorrect_token)?;
         let scale = self.ln_final_scale(model)?; // [pos]
         let (n_layers, n_heads) = (self.n_layers(), model.config().n_heads);
@@ -94,6 +97,7 @@ impl ActivationCache {
         token: u32,
         incorrect_token: Option<u32>,
     ) -> Result<Array2<f32>> {
+        self.check_model(model, "cell_logit_attrs")?;
         let w_o = model.w_o(layer, head)?; // [d_head, d_model]
         let direction = model.centered_direction(token, incorrect_token)?;
         let scale = self.ln_final_scale(model)?;

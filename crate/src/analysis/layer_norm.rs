@@ -1,6 +1,6 @@
 //! The layer norms of a run: their scales, and components of the residual stream as the layer norm passes them on.
 
-use ndarray::{Array1, ArrayView2, ArrayViewMut2, Axis};
+use ndarray::{Array1, ArrayView1, ArrayView2, ArrayViewMut2, Axis};
 
 use super::residual_stream::ResidualStack;
 use crate::error::{Result, check_index};
@@ -11,8 +11,9 @@ impl ActivationCache {
     /// `blocks.{layer}.ln1.hook_scale` in TransformerLens. Shape: → `[pos]`.
     ///
     /// # Errors
-    /// Those of [`get`](Self::get).
+    /// [`Error::Shape`](crate::Error::Shape) for a cache of another model, and those of [`get`](Self::get).
     pub fn ln1_scale(&self, model: &Gpt2, layer: usize) -> Result<Array1<f32>> {
+        self.check_model(model, "ln1_scale")?;
         Ok(scale(self.matrix(Activation::ResidPre, layer)?, model))
     }
 
@@ -20,16 +21,18 @@ impl ActivationCache {
     /// Shape: → `[pos]`.
     ///
     /// # Errors
-    /// Those of [`get`](Self::get).
+    /// [`Error::Shape`](crate::Error::Shape) for a cache of another model, and those of [`get`](Self::get).
     pub fn ln2_scale(&self, model: &Gpt2, layer: usize) -> Result<Array1<f32>> {
+        self.check_model(model, "ln2_scale")?;
         Ok(scale(self.matrix(Activation::ResidMid, layer)?, model))
     }
 
     /// The scale of the layer norm before the unembedding: `ln_final.hook_scale` in TransformerLens. Shape: → `[pos]`.
     ///
     /// # Errors
-    /// Those of [`get`](Self::get).
+    /// [`Error::Shape`](crate::Error::Shape) for a cache of another model, and those of [`get`](Self::get).
     pub fn ln_final_scale(&self, model: &Gpt2) -> Result<Array1<f32>> {
+        self.check_model(model, "ln_final_scale")?;
         Ok(scale(self.resid_before(self.n_layers())?, model))
     }
 
@@ -41,8 +44,9 @@ impl ActivationCache {
     /// the model was loaded without [`fold_ln`](crate::Processing::fold_ln).
     ///
     /// # Errors
-    /// [`Error::OutOfRange`](crate::Error::OutOfRange) for a layer that the model does not have, and those of
-    /// [`get`](Self::get).
+    /// [`Error::OutOfRange`](crate::Error::OutOfRange) for a layer that the model does not have,
+    /// [`Error::Shape`](crate::Error::Shape) for a cache of another model or a stack that is not of this run, and those
+    /// of [`get`](Self::get).
     pub fn apply_ln_to_stack(
         &self,
         model: &Gpt2,
@@ -50,6 +54,7 @@ impl ActivationCache {
         layer: Option<usize>,
         mlp_input: bool,
     ) -> Result<ResidualStack> {
+        self.check_stack(model, stack, "apply_ln_to_stack")?;
         let scale = match layer {
             None => self.ln_final_scale(model)?,
             Some(layer) => {
@@ -57,6 +62,7 @@ impl ActivationCache {
                 if mlp_input { self.ln2_scale(model, layer)? } else { self.ln1_scale(model, layer)? }
             }
         };
+        let scale = scale.select(Axis(0), &stack.positions);
         let mut stack = stack.clone();
         stack.values.outer_iter_mut().for_each(|component| center_and_divide(component, &scale));
         Ok(stack)
@@ -64,8 +70,8 @@ impl ActivationCache {
 }
 
 /// `√(variance + eps)` of each row, computed in `f64`. Shape: `x [pos, d_model]` → `[pos]`.
-fn scale(x: ArrayView2<f32>, model: &Gpt2) -> Array1<f32> {
-    let scale = |row: ndarray::ArrayView1<f32>| {
+pub(super) fn scale(x: ArrayView2<f32>, model: &Gpt2) -> Array1<f32> {
+    let scale = |row: ArrayView1<f32>| {
         let n = row.len() as f64;
         let mean = row.iter().map(|&x| f64::from(x)).sum::<f64>() / n;
         let variance = row.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / n;
@@ -75,7 +81,7 @@ fn scale(x: ArrayView2<f32>, model: &Gpt2) -> Array1<f32> {
 }
 
 /// Shape: `x [pos, d_model]`, `scale [pos]`.
-fn center_and_divide(mut x: ArrayViewMut2<f32>, scale: &Array1<f32>) {
+pub(super) fn center_and_divide(mut x: ArrayViewMut2<f32>, scale: &Array1<f32>) {
     for (mut row, scale) in x.rows_mut().into_iter().zip(scale) {
         let mean = row.mean().unwrap_or_default();
         row.mapv_inplace(|x| (x - mean) / scale);

@@ -1,9 +1,9 @@
 //! The logit lens: what the model would predict if its remaining layers were skipped.
 
-use ndarray::{Array2, Array3, Axis};
+use ndarray::{Array2, Array3, ArrayView1};
 
 use super::loss::log_sum_exp;
-use crate::decode::TopTokensBuilder;
+use super::unembedding::{map_logits, rank};
 use crate::error::Result;
 use crate::model::{ActivationCache, Gpt2};
 
@@ -12,8 +12,14 @@ use crate::model::{ActivationCache, Gpt2};
 pub struct LogitLens {
     /// The place in the model of each row: `"0_pre"`, `"0_mid"`, …, `"final_post"`.
     pub labels: Vec<String>,
+    /// The tokens of the prompt. Shape: `[pos]`.
+    pub input: Vec<u32>,
+    /// The answers. Shape: `[answer]`.
+    pub answers: Vec<u32>,
     /// The most likely token. Shape: `[component, pos]`.
     pub tokens: Array2<u32>,
+    /// The probability of the most likely token. Shape: `[component, pos]`.
+    pub top_probabilities: Array2<f32>,
     /// The logit of each answer. Shape: `[component, pos, answer]`.
     pub logits: Array3<f32>,
     /// The probability of each answer. Shape: `[component, pos, answer]`.
@@ -22,9 +28,6 @@ pub struct LogitLens {
     /// Shape: `[component, pos, answer]`.
     pub ranks: Array3<usize>,
 }
-
-/// Rows that are unembedded together; it bounds the memory of their logits to 50 MB for GPT-2's vocabulary.
-const ROWS_AT_A_TIME: usize = 256;
 
 impl ActivationCache {
     /// The logit lens (nostalgebraist, 2020) over [`accumulated_resid`](Self::accumulated_resid): each vector goes
@@ -47,36 +50,60 @@ impl ActivationCache {
     /// [`Error::OutOfRange`](crate::Error::OutOfRange) for an answer that the vocabulary does not have, and those of
     /// [`get`](Self::get).
     pub fn logit_lens(&self, model: &Gpt2, answers: &[u32]) -> Result<LogitLens> {
+        self.check_model(model, "logit_lens")?;
         model.check_tokens(answers)?;
         let stack = self.accumulated_resid(None, true)?;
         let (components, pos, d_model) = stack.values.dim();
         let (shape, n) = ((components, pos, answers.len()), components * pos);
         let mut lens = LogitLens {
             labels: stack.labels,
+            input: self.one_prompt()?.to_vec(),
+            answers: answers.to_vec(),
             tokens: Array2::zeros((components, pos)),
+            top_probabilities: Array2::zeros((components, pos)),
             logits: Array3::zeros(shape),
             probabilities: Array3::zeros(shape),
             ranks: Array3::zeros(shape),
         };
-        let no_bias = vec![0.0; model.config().d_vocab]; // the logits include it
-        let mut best = TopTokensBuilder::new(n, 1, no_bias.len());
         let rows = stack.values.into_shape_with_order((n, d_model)).expect("the stack has this many rows");
-        for (chunk, rows) in rows.axis_chunks_iter(Axis(0), ROWS_AT_A_TIME).enumerate() {
-            let logits = model.on_device().unembed(rows.to_owned())?; // [rows, d_vocab]
-            for (index, logits) in (chunk * ROWS_AT_A_TIME..).zip(logits.rows()) {
-                let (component, pos) = (index / pos, index % pos);
-                best.push(index, 0, logits.to_slice().expect("a row is contiguous"), &no_bias);
-                let log_sum = log_sum_exp(logits);
-                for (answer, &token) in answers.iter().enumerate() {
-                    let logit = logits[token as usize];
-                    lens.logits[[component, pos, answer]] = logit;
-                    lens.probabilities[[component, pos, answer]] = (f64::from(logit) - log_sum).exp() as f32;
-                    lens.ranks[[component, pos, answer]] = logits.iter().filter(|&&other| other > logit).count();
-                }
+        let predictions = map_logits(model, rows.view(), |_, logits| Prediction::new(logits, answers))?;
+        for (index, prediction) in predictions.into_iter().enumerate() {
+            let at = (index / pos, index % pos);
+            lens.tokens[at] = prediction.token;
+            lens.top_probabilities[at] = prediction.probability;
+            for (answer, (logit, probability, rank)) in prediction.answers.into_iter().enumerate() {
+                let at = (at.0, at.1, answer);
+                (lens.logits[at], lens.probabilities[at], lens.ranks[at]) = (logit, probability, rank);
             }
         }
-        let tokens = best.finish().tokens.into_shape_with_order((components, pos));
-        lens.tokens = tokens.expect("a token for each vector");
         Ok(lens)
+    }
+}
+
+/// The prediction of one row of the residual stream.
+struct Prediction {
+    /// The most likely token, the lowest id on a tie, and its probability.
+    token: u32,
+    probability: f32,
+    /// Logit, probability and rank of each answer.
+    answers: Vec<(f32, f32, usize)>,
+}
+
+impl Prediction {
+    /// Shape: `logits [d_vocab]`.
+    fn new(logits: ArrayView1<f32>, answers: &[u32]) -> Self {
+        let log_sum = log_sum_exp(logits);
+        let probability = |logit: f32| (f64::from(logit) - log_sum).exp() as f32;
+        let mut best = (0, f32::NEG_INFINITY);
+        for (token, &logit) in logits.iter().enumerate() {
+            if logit > best.1 {
+                best = (token, logit);
+            }
+        }
+        let answer = |&token: &u32| {
+            let logit = logits[token as usize];
+            (logit, probability(logit), rank(logits, token))
+        };
+        Self { token: best.0 as u32, probability: probability(best.1), answers: answers.iter().map(answer).collect() }
     }
 }

@@ -2,15 +2,13 @@
 
 use std::fmt;
 
-use ndarray::{Array1, Axis, Ix2, s};
+use ndarray::{Array1, Ix2, s};
 
 use super::loss::log_sum_exp;
+use super::unembedding::map_logits;
 use crate::error::{Result, check_count};
 use crate::evcxr;
 use crate::model::{Activation, Gpt2, Prompts, RunOptions};
-
-/// Rows that are unembedded together; it bounds the memory of their logits to 50 MB for GPT-2's vocabulary.
-const ROWS_AT_A_TIME: usize = 256;
 
 /// Options of [`Gpt2::perplexity`], with the names of Hugging Face's guide.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -73,8 +71,8 @@ impl Gpt2 {
     ///
     /// The text is run in windows of `max_length` tokens that begin `stride` tokens after each other, as in Hugging Face's
     /// guide to the perplexity of models of fixed length. A window scores the tokens that no earlier one has, so each
-    /// token but the first is scored once, and the mean is over all of them. A text has the beginning-of-sequence token in front; later windows begin in the middle of the text,
-    /// without it.
+    /// token but the first is scored once, and the mean is over all of them. A text has the beginning-of-sequence token in
+    /// front; later windows begin in the middle of the text, without it.
     ///
     /// ```
     /// use attention_tokens::prelude::*;
@@ -136,15 +134,8 @@ impl Gpt2 {
         let (_, cache) = self.run_with_cache_options(tokens.to_vec(), options)?;
         let resid = cache.view(Activation::ResidPost, last_layer)?.into_dimensionality::<Ix2>();
         let resid = resid.expect("a row of the residual stream for each token");
-        let mut losses = Vec::with_capacity(tokens.len() - first);
-        let mut targets = tokens[first..].iter();
-        for rows in resid.slice(s![first - 1..tokens.len() - 1, ..]).axis_chunks_iter(Axis(0), ROWS_AT_A_TIME) {
-            let logits = self.on_device().unembed(rows.to_owned())?; // [rows, d_vocab]
-            let loss = |(row, &next): (ndarray::ArrayView1<f32>, &u32)| {
-                (log_sum_exp(row) - f64::from(row[next as usize])) as f32
-            };
-            losses.extend(logits.rows().into_iter().zip(&mut targets).map(loss));
-        }
-        Ok(losses)
+        map_logits(self, resid.slice(s![first - 1..tokens.len() - 1, ..]), |row, logits| {
+            (log_sum_exp(logits) - f64::from(logits[tokens[first + row] as usize])) as f32
+        })
     }
 }

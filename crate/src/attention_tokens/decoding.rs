@@ -5,7 +5,7 @@ use ndarray::{Array2, Axis, Ix2, Ix3, s};
 use super::head_data::{HeadData, PromptHeadData};
 use super::n_cells;
 use crate::decode::{Projection, Ranking, TopTokens, Vectors};
-use crate::error::{Error, Result, check_count, check_index};
+use crate::error::{Result, check_count, check_index};
 use crate::model::{Activation, ActivationCache, Gpt2};
 
 /// How to decode a head. By default through [`Projection::Notebook`], with the bias of the unembedding as in the original
@@ -67,9 +67,10 @@ impl DecodeOptions {
 /// ```
 ///
 /// # Errors
-/// [`Error::OutOfRange`] for a layer or head that the model does not have, [`Error::NotCached`] if the cache lacks
-/// an activation, [`Error::Shape`] if it comes from a model of another shape, [`Error::Count`] if `top_k` is 0,
-/// [`Error::Device`] if the device fails.
+/// [`Error::OutOfRange`](crate::Error::OutOfRange) for a layer or head that the model does not have,
+/// [`Error::NotCached`](crate::Error::NotCached) if the cache lacks an activation,
+/// [`Error::Shape`](crate::Error::Shape) if it comes from a model of another shape,
+/// [`Error::Count`](crate::Error::Count) if `top_k` is 0, [`Error::Device`](crate::Error::Device) if the device fails.
 pub fn head_data(
     model: &Gpt2,
     cache: &ActivationCache,
@@ -177,7 +178,8 @@ pub(crate) fn tokens_through(
 /// All vectors to decode for a head, prompt by prompt: `q ⊙ k` of the cells with key ≤ query, query by query, then `q`,
 /// `k` and `v` of each position. Shape: → `[n, d_head]`.
 fn vectors_of_head(model: &Gpt2, cache: &ActivationCache, layer: usize, head: usize) -> Result<Vectors> {
-    let (n_heads, d_head) = (model.config().n_heads, model.config().d_head);
+    cache.check_model(model, "decoding a cache")?;
+    let d_head = model.config().d_head;
     let rows: usize = 3 * cache.tokens().iter().map(Vec::len).sum::<usize>();
     let ones = rows as u32; // the last row of the table
     let n: usize = cache.tokens().iter().map(|tokens| n_cells(tokens.len()) + 3 * tokens.len()).sum();
@@ -186,15 +188,6 @@ fn vectors_of_head(model: &Gpt2, cache: &ActivationCache, layer: usize, head: us
         let rows_of_head = |activation| -> Result<_> {
             let all = cache.view_of_prompt(prompt, activation, layer)?;
             let all = all.into_dimensionality::<Ix3>().expect("q, k and v have three axes"); // [pos, n_heads, d_head]
-            if (all.dim().1, all.dim().2) != (n_heads, d_head) {
-                return Err(Error::Shape {
-                    what: "decoding a cache".into(),
-                    axes: "[n_heads, d_head]",
-                    expected: vec![n_heads, d_head],
-                    found: vec![all.dim().1, all.dim().2],
-                    hint: "a cache is decoded with the model that filled it",
-                });
-            }
             Ok(all.index_axis_move(Axis(1), head)) // [pos, d_head]
         };
         let first = (table.len() / d_head) as u32;

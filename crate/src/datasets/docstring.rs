@@ -71,7 +71,7 @@ impl DocstringOptions {
 pub struct DocstringPrompt {
     /// A definition and the beginning of its docstring, up to the last `:param`.
     pub text: String,
-    /// The tokens of the text, with the beginning-of-sequence token in front. Shape: `[pos]`.
+    /// The tokens of the text, with the beginning-of-sequence token in front if the model has one. Shape: `[pos]`.
     pub tokens: Vec<u32>,
     /// The token of the argument that the docstring names next, with a space. In a corrupted prompt that of the clean one.
     pub answer: u32,
@@ -169,7 +169,7 @@ impl DocstringDataset {
             };
             let new = self.other_words(rng, &prompt.tokens, places.len())?;
             places.into_iter().zip(new).for_each(|(pos, token)| prompt.tokens[pos] = token);
-            prompt.text = self.tokenizer.to_string(&prompt.tokens[1..])?;
+            prompt.text = self.tokenizer.to_string(&prompt.tokens[self.tokenizer.text_start()..])?;
         }
         Ok(dataset)
     }

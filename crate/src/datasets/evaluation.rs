@@ -18,7 +18,7 @@ pub(super) fn for_each_last_logits(
     let tokens = model.checked_prompts(tokens.into())?;
     for (batch, prompts) in tokens.chunks(PROMPTS_AT_A_TIME).enumerate() {
         let mut past = KeyValueCache::new(model.config(), prompts.len());
-        let logits = model.on_device().run_with_past(prompts.to_vec(), &mut past)?; // [prompts, d_vocab]
+        let logits = model.run_with_past(prompts.to_vec(), &mut past)?; // [prompts, d_vocab]
         logits.rows().into_iter().enumerate().for_each(|(row, logits)| each(batch * PROMPTS_AT_A_TIME + row, logits));
     }
     Ok(())

@@ -55,7 +55,7 @@ impl GreaterThanOptions {
 pub struct GreaterThanPrompt {
     /// *The {noun} lasted from the year {XX}{YY} to the year {XX}*.
     pub text: String,
-    /// The tokens of the text, with the beginning-of-sequence token in front. Shape: `[pos]`.
+    /// The tokens of the text, with the beginning-of-sequence token in front if the model has one. Shape: `[pos]`.
     pub tokens: Vec<u32>,
     /// The same with the year `01`: every later year is then a right answer. Shape: `[pos]`.
     pub corrupted_tokens: Vec<u32>,

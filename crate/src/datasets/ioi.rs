@@ -72,7 +72,8 @@ impl IoiOptions {
         self
     }
 
-    /// The names. Those that are not single tokens are left out. Default: 75 common given names.
+    /// The names. Those that are not single tokens are left out, also at the beginning of a text if a template begins with
+    /// a name. Default: 75 common given names.
     pub fn names(mut self, names: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.names = names.into_iter().map(Into::into).collect();
         self
@@ -91,7 +92,7 @@ impl IoiOptions {
 pub struct IoiPrompt {
     /// The text, without the answer.
     pub text: String,
-    /// The tokens of the text, with the beginning-of-sequence token in front. Shape: `[pos]`.
+    /// The tokens of the text, with the beginning-of-sequence token in front if the model has one. Shape: `[pos]`.
     pub tokens: Vec<u32>,
     /// The token of the indirect object, with a space: the right answer. In a corrupted prompt that of the clean one.
     pub io: u32,
@@ -170,7 +171,6 @@ impl IoiDataset {
     /// tokens; [`Error::Count`] for no samples.
     pub fn new(tokenizer: &Tokenizer, options: IoiOptions) -> Result<Self> {
         check_count(FUNCTION, "num_samples", options.num_samples, 1 + usize::from(options.symmetric), None)?;
-        let names = single_tokens(tokenizer, options.names.iter().map(String::as_str), 2, FUNCTION, "names")?;
         let templates = options.templates.iter().map(|text| Template::new(text)).collect::<Result<Vec<_>>>()?;
         let templates: Vec<Template> = templates
             .into_iter()
@@ -178,6 +178,10 @@ impl IoiDataset {
             .collect();
         let expected = "at least one template, in the order that is asked for";
         check_setting(FUNCTION, "templates", !templates.is_empty(), expected, "none")?;
+        let mut names = single_tokens(tokenizer, options.names.iter().map(String::as_str), 2, FUNCTION, "names")?;
+        if templates.iter().any(Template::begins_with_name) {
+            names.retain(|name| name.at_start.is_some());
+        }
         let mut dataset = Self { prompts: Vec::new(), names, tokenizer: tokenizer.clone() };
         let rng = &mut seeded_rng(options.seed);
         let pairs = options.num_samples / (1 + usize::from(options.symmetric));
@@ -222,10 +226,11 @@ impl IoiDataset {
             };
             for (pos, name) in [(prompt.io_pos, new_io), (prompt.s1_pos, new_s1), (prompt.s2_pos, new_s2)] {
                 // A name at the beginning of the text has no space: `IoiDataset::new` has found it there.
-                let at_start = pos == 1 && ![prompt.io, prompt.s].contains(&prompt.tokens[pos]);
+                let at_start =
+                    pos == self.tokenizer.text_start() && ![prompt.io, prompt.s].contains(&prompt.tokens[pos]);
                 prompt.tokens[pos] = if at_start { name.at_start.unwrap_or(name.token) } else { name.token };
             }
-            prompt.text = self.tokenizer.to_string(&prompt.tokens[1..])?;
+            prompt.text = self.tokenizer.to_string(&prompt.tokens[self.tokenizer.text_start()..])?;
         }
         Ok(dataset)
     }
@@ -250,9 +255,10 @@ impl IoiDataset {
     fn prompt(&self, template: &Template, io: &Word, s: &Word, nouns: &[(&str, &str)]) -> Result<IoiPrompt> {
         let text = template.fill(&io.text, &s.text, nouns)?;
         let tokens = self.tokenizer.to_tokens(&text)?;
+        let start = self.tokenizer.text_start();
         let positions = |name: &Word| -> Vec<usize> {
             let is_name = |(pos, token): (usize, &u32)| {
-                (*token == name.token || (pos == 1 && name.at_start == Some(*token))).then_some(pos)
+                (*token == name.token || (pos == start && name.at_start == Some(*token))).then_some(pos)
             };
             tokens.iter().enumerate().filter_map(is_name).collect()
         };

@@ -48,6 +48,11 @@ impl Template {
         Ok(Self { text: text.into(), order })
     }
 
+    /// Whether the text begins with a name, which then has no space in front.
+    pub(super) fn begins_with_name(&self) -> bool {
+        self.text.starts_with("[A]") || self.text.starts_with("[B]")
+    }
+
     /// The text with these names, and with a noun for each other placeholder.
     ///
     /// # Errors

@@ -3,50 +3,62 @@
 use rand::Rng;
 
 use crate::config::Gpt2Config;
-use crate::error::{Result, check_count, check_setting};
+use crate::error::{Result, check_count};
 use crate::random::seeded_rng;
 
-const FUNCTION: &str = "RepeatedTokens";
-
-/// Prompts of random tokens that are repeated, after the beginning-of-sequence token.
+/// Prompts of random tokens that come twice: the beginning-of-sequence token, `len` random tokens, and the same again.
+/// Nothing but the first half helps a model to predict the second one.
 ///
 /// ```
-/// use attention_tokens::datasets::RepeatedTokens;
 /// use attention_tokens::prelude::*;
 ///
 /// let model = Gpt2::from_pretrained("demo", LoadOptions::default())?;
-/// let repeated = RepeatedTokens::new(model.config(), 4, 10, 0)?; // 4 prompts of 10 tokens and the same 10
-/// assert_eq!((repeated.tokens.len(), repeated.tokens[0].len()), (4, 21));
-/// assert_eq!(repeated.tokens[0][1..11], repeated.tokens[0][11..]);
+/// let prompts = RepeatedTokens { batch: 4, len: 10, ..RepeatedTokens::default() }.prompts(model.config())?;
+/// assert_eq!((prompts.len(), prompts[0].len()), (4, 21));
+/// assert_eq!(prompts[0][1..11], prompts[0][11..]);
 /// # Ok::<(), Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RepeatedTokens {
-    /// Shape: `[prompt][1 + 2 seq_len]`.
-    pub tokens: Vec<Vec<u32>>,
-    /// The number of random tokens. A key `seq_len - 1` positions before a query is what an induction head looks at: the
-    /// token after the earlier occurrence.
-    pub seq_len: usize,
+    /// Number of random tokens before they are repeated; at least 2.
+    pub len: usize,
+    /// Number of prompts.
+    pub batch: usize,
+    /// The seed of the random tokens.
+    pub seed: u64,
+    /// The tokens to draw from; `None` for the whole vocabulary without the beginning-of-sequence token. A model that was
+    /// not trained on most of its vocabulary, such as the demo model, needs tokens that it knows.
+    pub tokens: Option<Vec<u32>>,
+}
+
+impl Default for RepeatedTokens {
+    /// Ten prompts of 50 tokens twice, from the whole vocabulary.
+    fn default() -> Self {
+        Self { len: 50, batch: 10, seed: 0, tokens: None }
+    }
 }
 
 impl RepeatedTokens {
-    /// Draws `batch` prompts. Each token is drawn uniformly from the vocabulary without the beginning- and
-    /// end-of-sequence tokens.
+    /// The prompts, whose tokens are drawn uniformly and independently. Shape: → `[batch][1 + 2 len]`, or
+    /// `[batch][2 len]` for a model without a beginning-of-sequence token.
     ///
     /// # Errors
-    /// [`Error::Count`](crate::Error::Count) if there is no prompt, no token, or if a prompt is longer than the context;
-    /// [`Error::Setting`](crate::Error::Setting) for a vocabulary without other tokens.
-    pub fn new(config: &Gpt2Config, batch: usize, seq_len: usize, seed: u64) -> Result<Self> {
-        check_count(FUNCTION, "batch", batch, 1, None)?;
-        check_count(FUNCTION, "seq_len", seq_len, 1, Some((config.n_ctx.saturating_sub(1)) / 2))?;
-        let special = |token: &u32| *token == config.bos_token_id || config.eos_token_ids.contains(token);
-        let others: Vec<u32> = (0..config.d_vocab as u32).filter(|token| !special(token)).collect();
-        check_setting(FUNCTION, "config", !others.is_empty(), "a vocabulary with ordinary tokens", "none")?;
-        let mut rng = seeded_rng(seed);
-        let prompt = |_| {
-            let half: Vec<u32> = (0..seq_len).map(|_| others[rng.random_range(0..others.len())]).collect();
-            [&[config.bos_token_id], &half[..], &half[..]].concat()
+    /// [`Error::Count`](crate::Error::Count) if `batch` is 0, if `len` is less than 2 or a prompt longer than the
+    /// model's context, or if there are less than two tokens to draw from;
+    /// [`Error::OutOfRange`](crate::Error::OutOfRange) for a token that the vocabulary does not have.
+    pub fn prompts(&self, config: &Gpt2Config) -> Result<Vec<Vec<u32>>> {
+        check_count("RepeatedTokens", "batch", self.batch, 1, None)?;
+        check_count("RepeatedTokens", "len", self.len, 2, Some(config.n_ctx.saturating_sub(1) / 2))?;
+        let bos = config.bos_token_id;
+        let all = || (0..config.d_vocab as u32).filter(|&token| Some(token) != bos).collect();
+        let tokens: Vec<u32> = self.tokens.clone().unwrap_or_else(all);
+        check_count("RepeatedTokens", "tokens to draw from", tokens.len(), 2, None)?;
+        config.check_tokens(&tokens)?;
+        let mut rng = seeded_rng(self.seed);
+        let mut prompt = || {
+            let half: Vec<u32> = (0..self.len).map(|_| tokens[rng.random_range(0..tokens.len())]).collect();
+            bos.into_iter().chain(half.iter().copied()).chain(half.iter().copied()).collect()
         };
-        Ok(Self { tokens: (0..batch).map(prompt).collect(), seq_len })
+        Ok((0..self.batch).map(|_| prompt()).collect())
     }
 }

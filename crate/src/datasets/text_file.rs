@@ -48,7 +48,7 @@ impl TextFileOptions {
         self
     }
 
-    /// Begin each row with the beginning-of-sequence token. Default: true.
+    /// Begin each row with the beginning-of-sequence token, if the model has one. Default: true.
     pub fn add_bos_token(mut self, add: bool) -> Self {
         self.add_bos_token = add;
         self
@@ -85,8 +85,8 @@ impl TokenRows {
     }
 }
 
-/// Tokenizes the documents of a UTF-8 text file, joins them with the model's end-of-sequence token, and cuts the result
-/// into rows of equal length. What does not fill the last row is dropped.
+/// Tokenizes the documents of a UTF-8 text file, joins them with the model's end-of-sequence token (if it has none, with its
+/// beginning-of-sequence token), and cuts the result into rows of equal length. What does not fill the last row is dropped.
 ///
 /// The file is read piece by piece. A document of more than 1 MiB is tokenized in pieces that end between words, or in a
 /// word that is longer than that.
@@ -105,7 +105,8 @@ impl TokenRows {
 ///
 /// # Errors
 /// [`Error::Io`] for a file that cannot be read, [`Error::Format`] for one that is not UTF-8, with the place,
-/// [`Error::NoTokenizer`], [`Error::Tokenize`], and [`Error::Count`] for a length that is too small or exceeds the context.
+/// [`Error::NoTokenizer`], [`Error::Tokenize`], [`Error::Count`] for a length that is too small or exceeds the context, and
+/// [`Error::Setting`] for several documents if the model has neither of the two tokens.
 pub fn tokenize_and_concatenate(model: &Gpt2, path: impl AsRef<Path>, options: TextFileOptions) -> Result<TokenRows> {
     tokenize(model, path.as_ref(), &options, MAX_PIECE)
 }
@@ -114,9 +115,9 @@ pub fn tokenize_and_concatenate(model: &Gpt2, path: impl AsRef<Path>, options: T
 fn tokenize(model: &Gpt2, path: &Path, options: &TextFileOptions, max_piece: usize) -> Result<TokenRows> {
     let n_ctx = model.config().n_ctx;
     let max_length = options.max_length.unwrap_or(n_ctx);
-    check_count(FUNCTION, "max_length", max_length, 1 + usize::from(options.add_bos_token), Some(n_ctx))?;
-    let bos = options.add_bos_token.then_some(model.config().bos_token_id);
-    let eos = model.config().eos_token_ids.first().copied().unwrap_or(model.config().bos_token_id);
+    let bos = model.config().bos_token_id.filter(|_| options.add_bos_token);
+    check_count(FUNCTION, "max_length", max_length, 1 + bos.iter().len(), Some(n_ctx))?;
+    let separator = model.config().eos_token_ids.first().copied().or(model.config().bos_token_id);
     let mut rows = Rows { tokens: Vec::new(), max_length, bos };
     let mut reader = Utf8Lines::new(BufReader::new(File::open(path).map_err(Error::io(path))?), path, max_piece);
     let mut document = Document { text: String::new(), begun: false };
@@ -141,7 +142,7 @@ fn tokenize(model: &Gpt2, path: &Path, options: &TextFileOptions, max_piece: usi
                 document.begun = true;
                 n_documents += 1;
                 if n_documents > 1 {
-                    rows.push(eos);
+                    rows.push(separator.ok_or_else(no_separator)?);
                 }
             }
             let tokens = model.to_tokens_without_bos(&document.text[..until])?;
@@ -157,6 +158,15 @@ fn tokenize(model: &Gpt2, path: &Path, options: &TextFileOptions, max_piece: usi
         }
     }
     Ok(rows.finish(n_documents, options.max_rows))
+}
+
+fn no_separator() -> Error {
+    Error::Setting {
+        function: FUNCTION,
+        option: "sample_by",
+        expected: "SampleBy::Document: the model has no end-of-sequence token to set between documents".into(),
+        found: "a file of several documents".into(),
+    }
 }
 
 /// The part of a document that is not tokenized yet.

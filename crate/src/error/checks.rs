@@ -7,6 +7,12 @@ pub(crate) fn check_index(what: &'static str, index: usize, owner: &'static str,
     if index < len { Ok(index) } else { Err(Error::OutOfRange { what, index, owner, len }) }
 }
 
+/// The index of a position of a prompt, where negative positions count from its end, else [`Error::Position`].
+pub(crate) fn check_position(position: isize, prompt: usize, len: usize) -> Result<usize> {
+    let index = if position < 0 { len.checked_add_signed(position) } else { usize::try_from(position).ok() };
+    index.filter(|&index| index < len).ok_or(Error::Position { position, prompt, len })
+}
+
 /// [`Error::Count`] if `found` is less than `min` or more than `max`.
 pub(crate) fn check_count(
     function: &'static str,
@@ -46,6 +52,18 @@ mod tests {
         assert_eq!(message(1, 1), "head 1 out of range: the model has 1, 0");
         assert_eq!(message(0, 0), "head 0 out of range: the model has 0");
         assert_eq!(check_index("head", 11, "the model", 12).unwrap(), 11);
+    }
+
+    #[test]
+    fn negative_positions_count_from_the_end() {
+        let index = |position| check_position(position, 2, 5);
+        assert_eq!([index(0).unwrap(), index(4).unwrap(), index(-1).unwrap(), index(-5).unwrap()], [0, 4, 4, 0]);
+        for position in [5, -6, isize::MIN, isize::MAX] {
+            let message = index(position).unwrap_err().to_string();
+            let expected = "out of range: prompt 2 has 5 tokens, positions 0 to 4, or -5 to -1 from the end";
+            assert_eq!(message, format!("position {position} {expected}"));
+        }
+        assert!(check_position(0, 0, 0).is_err());
     }
 
     #[test]

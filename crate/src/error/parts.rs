@@ -8,8 +8,16 @@ pub(super) fn index_range(len: usize) -> String {
     }
 }
 
+pub(super) fn position_range(len: usize) -> String {
+    match len.checked_sub(1) {
+        Some(last) => format!(", positions 0 to {last}, or -{len} to -1 from the end"),
+        None => String::new(),
+    }
+}
+
 pub(super) fn count_range(min: usize, max: Option<usize>) -> String {
     match max {
+        Some(max) if max == min => min.to_string(),
         Some(max) => format!("{min} to {max}"),
         None => format!("at least {min}"),
     }
@@ -38,6 +46,11 @@ pub(crate) fn shortened(text: &str) -> String {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.into(),
     }
+}
+
+/// A name from a foreign file for a message: its first 100 characters, without control characters.
+pub(crate) fn shown(name: &str) -> String {
+    shortened(name).escape_debug().to_string()
 }
 
 /// A list for a message: its first 20 items.

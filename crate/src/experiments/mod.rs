@@ -35,13 +35,12 @@ pub use similarity::{
 pub use singular_vectors::{SingularVectors, WeightMatrix, singular_vectors};
 pub use token_agreement::{TokenAgreement, agreement_table};
 pub use vocabulary::{
-    Component, EmbeddingMap, MapMethod, SharedTokens, SweepEstimate, SweepOptions, SweepProgress, VocabularyCounts,
-    count_file, estimate_sweep,
+    Component, EmbeddingMap, MapMethod, SharedTokens, SharedVocabulary, SweepEstimate, SweepOptions, SweepProgress,
+    UnembedBiasShare, VocabularyCounts, count_file, estimate_sweep,
 };
 
 use crate::attention_tokens::HeadData;
 use crate::error::{Error, Result};
-use crate::random;
 
 /// The number of layers and of heads per layer, from the data of every head of a model.
 ///

@@ -3,15 +3,16 @@
 
 use rand::Rng;
 
-use super::random::seeded_rng;
 use crate::config::Gpt2Config;
+use crate::random::seeded_rng;
 
 /// One hundred English sentences that come with the crate: statements, questions, lists, dialogue, instructions, code.
 pub fn varied_prompts() -> Vec<String> {
     include_str!("../../data/prompts.txt").lines().map(str::to_owned).collect()
 }
 
-/// One token, `len` times, after the beginning-of-sequence token: a head can tell apart nothing but positions.
+/// One token, `len` times, after the beginning-of-sequence token (if the model has one): a head can tell apart nothing
+/// but positions.
 ///
 /// Shape: → `[1 + len]`.
 ///
@@ -28,8 +29,8 @@ pub fn one_token_repeated(config: &Gpt2Config, token: u32, len: usize) -> Vec<u3
     prepend_bos(config, std::iter::repeat_n(token, len))
 }
 
-/// `len` tokens drawn uniformly from the vocabulary, after the beginning-of-sequence token. The same seed gives the
-/// same tokens.
+/// `len` tokens drawn uniformly from the vocabulary, after the beginning-of-sequence token (if the model has one). The
+/// same seed gives the same tokens.
 ///
 /// Shape: → `[1 + len]`.
 pub fn random_tokens(config: &Gpt2Config, len: usize, seed: u64) -> Vec<u32> {
@@ -38,14 +39,14 @@ pub fn random_tokens(config: &Gpt2Config, len: usize, seed: u64) -> Vec<u32> {
     prepend_bos(config, std::iter::repeat_with(|| rng.random_range(0..d_vocab)).take(len))
 }
 
-/// Three tokens in turn, `len` in all, after the beginning-of-sequence token.
+/// Three tokens in turn, `len` in all, after the beginning-of-sequence token (if the model has one).
 ///
 /// Shape: `[3]` → `[1 + len]`.
 pub fn three_token_cycle(config: &Gpt2Config, tokens: [u32; 3], len: usize) -> Vec<u32> {
     prepend_bos(config, tokens.into_iter().cycle().take(len))
 }
 
-/// Shape: `[len]` → `[1 + len]`.
+/// Shape: `[len]` → `[1 + len]`, or `[len]` for a model without a beginning-of-sequence token.
 fn prepend_bos(config: &Gpt2Config, tokens: impl Iterator<Item = u32>) -> Vec<u32> {
-    std::iter::once(config.bos_token_id).chain(tokens).collect()
+    config.bos_token_id.into_iter().chain(tokens).collect()
 }

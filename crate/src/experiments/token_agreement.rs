@@ -7,12 +7,12 @@ use rand::Rng;
 use rand::seq::SliceRandom;
 
 use super::layers_and_heads;
-use super::random::{SeededRng, seeded_rng};
 use crate::attention_tokens::{HeadData, tokens_through};
 use crate::decode::Projection;
 use crate::error::{Error, Result, check_count};
 use crate::model::{ActivationCache, Gpt2};
 use crate::plot::{Figure, MatrixChart, Table};
+use crate::random::{SeededRng, seeded_rng};
 
 /// The proportion of each head's cells whose attention token is the same before and after a change.
 ///

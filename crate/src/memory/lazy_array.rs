@@ -7,13 +7,13 @@ use crate::error::Result;
 
 /// A lazily computed array.
 ///
-/// The closure owns whatever it needs (device memory, for instance), can be called again after a failure, and must not
-/// use rayon, because the cache calls it while holding a lock.
-pub(crate) struct LazyArray<D: Dimension>(Box<dyn Fn() -> Result<HostArray<D>> + Send>);
+/// The closure owns whatever it needs (device memory or the model, for instance), and can be called again after a
+/// failure. Two threads that read the array for the first time at once may both call it.
+pub(crate) struct LazyArray<D: Dimension>(Box<dyn Fn() -> Result<HostArray<D>> + Send + Sync>);
 
 impl<D: Dimension + 'static> LazyArray<D> {
     /// An array of any shape that `compute` returns.
-    pub(crate) fn new(compute: impl Fn() -> Result<HostArray<D>> + Send + 'static) -> Self {
+    pub(crate) fn new(compute: impl Fn() -> Result<HostArray<D>> + Send + Sync + 'static) -> Self {
         Self(Box::new(compute))
     }
 
@@ -28,7 +28,7 @@ impl<D: Dimension + 'static> LazyArray<D> {
     /// Reshapes or slices the array, once it is computed, without copying it. Shape: any → that of the view.
     pub(crate) fn map<E: Dimension + 'static>(
         self,
-        view: impl Fn(ArcArray<f32, D>) -> ArcArray<f32, E> + Send + 'static,
+        view: impl Fn(ArcArray<f32, D>) -> ArcArray<f32, E> + Send + Sync + 'static,
     ) -> LazyArray<E> {
         LazyArray::new(move || Ok(self.compute()?.map(&view)))
     }

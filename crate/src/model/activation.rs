@@ -9,13 +9,18 @@
 /// | `Q`, `K` | `[pos, n_heads, d_head]` | why a head attends there: a query and a key match along the QK circuit's directions |
 /// | `V` | `[pos, n_heads, d_head]` | the content that a position offers to those that attend to it |
 /// | `Z` | `[pos, n_heads, d_head]` | the content that a head has gathered, `pattern v`, before `W_O` writes it: the place to ablate or patch a head |
+/// | `Result` | `[pos, n_heads, d_model]` | what each head writes to the residual stream, `z W_O`; all heads together with `b_O` are `AttnOut` |
 /// | `AttnOut` | `[pos, d_model]` | the sum of all heads' outputs, with `b_O`: what attention adds to the residual stream |
+/// | `MlpPre` | `[pos, d_mlp]` | the neurons of the MLP before the activation function |
+/// | `MlpPost` | `[pos, d_mlp]` | the neurons after it: how strongly each writes its row of `W_out` |
 /// | `MlpOut` | `[pos, d_model]` | what the MLP adds |
 /// | `ResidPre` | `[pos, d_model]` | the residual stream before the block: what the model knows so far (a logit lens reads it) |
 /// | `ResidMid` | `[pos, d_model]` | the residual stream between attention and MLP |
 /// | `ResidPost` | `[pos, d_model]` | the residual stream after the block, which is the next block's `ResidPre` |
 ///
-/// `Q`, `K` and `V` include their biases, but not the scale 1/√d_head. The place of each in a block:
+/// `Q`, `K` and `V` include their biases, but not the scale 1/√d_head. A run stores neither `AttnScores`, nor `Result`,
+/// nor `MlpPre`, nor `MlpPost`: they are computed from `Q` and `K`, from `Z`, and from `ResidMid`, when they are first
+/// read. The place of each in a block:
 ///
 /// ```text
 /// ResidPre ─┬────────────────────────────────────────────────────────────────────► + ─ ResidMid ─┬───────────────► + ─ ResidPost
@@ -23,6 +28,8 @@
 ///           └─ ln1 ─┬─ W_Q ─ Q ─┐                                                  │             └─ ln2 ─ MLP ─ MlpOut
 ///                   ├─ W_K ─ K ─┴─ AttnScores ─ softmax ─ Pattern ─┐               │
 ///                   └─ W_V ─ V ────────────────────────────────────┴─ Z ─ W_O ─ AttnOut
+///
+/// MLP: W_in ─ MlpPre ─ act_fn ─ MlpPost ─ W_out        AttnOut: the sum of Result over the heads, and b_O
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[allow(missing_docs)] // the table above
@@ -34,15 +41,18 @@ pub enum Activation {
     AttnScores,
     Pattern,
     Z,
+    Result,
     AttnOut,
     ResidMid,
+    MlpPre,
+    MlpPost,
     MlpOut,
     ResidPost,
 }
 
 impl Activation {
     /// Every activation, in the order in which a block computes them.
-    pub const ALL: [Activation; 11] = [
+    pub const ALL: [Activation; 14] = [
         Activation::ResidPre,
         Activation::Q,
         Activation::K,
@@ -50,8 +60,11 @@ impl Activation {
         Activation::AttnScores,
         Activation::Pattern,
         Activation::Z,
+        Activation::Result,
         Activation::AttnOut,
         Activation::ResidMid,
+        Activation::MlpPre,
+        Activation::MlpPost,
         Activation::MlpOut,
         Activation::ResidPost,
     ];
@@ -66,15 +79,44 @@ impl Activation {
             Activation::AttnScores => "attn_scores",
             Activation::Pattern => "pattern",
             Activation::Z => "z",
+            Activation::Result => "result",
             Activation::AttnOut => "attn_out",
             Activation::ResidMid => "resid_mid",
+            Activation::MlpPre => "mlp_pre",
+            Activation::MlpPost => "mlp_post",
             Activation::MlpOut => "mlp_out",
             Activation::ResidPost => "resid_post",
         }
     }
 
+    /// TransformerLens' name of the hook in a layer: `"blocks.0.attn.hook_q"`, `"blocks.0.mlp.hook_post"`, ….
+    pub fn hook_name(self, layer: usize) -> String {
+        let name = match self {
+            Activation::Q
+            | Activation::K
+            | Activation::V
+            | Activation::Z
+            | Activation::AttnScores
+            | Activation::Pattern
+            | Activation::Result => format!("attn.hook_{}", self.name()),
+            Activation::MlpPre => "mlp.hook_pre".into(),
+            Activation::MlpPost => "mlp.hook_post".into(),
+            _ => format!("hook_{}", self.name()),
+        };
+        format!("blocks.{layer}.{name}")
+    }
+
     /// Whether the activation has a vector for each head: shape `[pos, n_heads, d_head]`.
     pub(super) fn is_per_head(self) -> bool {
         matches!(self, Activation::Q | Activation::K | Activation::V | Activation::Z)
+    }
+
+    /// The activation that this one is computed from when it is first read, for those that a run does not store.
+    pub(super) fn computed_from(self) -> Option<Activation> {
+        match self {
+            Activation::Result => Some(Activation::Z),
+            Activation::MlpPre | Activation::MlpPost => Some(Activation::ResidMid),
+            _ => None,
+        }
     }
 }

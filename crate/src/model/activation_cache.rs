@@ -1,36 +1,16 @@
 //! The activations of a forward pass, by prompt, layer and name.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::Arc;
 
-use ndarray::{ArrayD, ArrayViewD, IxDyn};
+use ndarray::{ArrayD, ArrayViewD};
 
 use super::activation::Activation;
+use super::cached_activation::CachedActivation;
+use super::gpt2::Gpt2;
+use super::sizes::Sizes;
 use crate::error::{Error, Result, check_index};
-use crate::memory::{HostArray, LazyArray};
-
-/// One activation of one prompt, computed or copied to the host when it is first read.
-struct CachedActivation {
-    array: OnceLock<HostArray<IxDyn>>,
-    /// The source of `array`; `None` after the first read, so that no memory is held twice.
-    source: Mutex<Option<LazyArray<IxDyn>>>,
-}
-
-impl CachedActivation {
-    /// The values, computed or copied to the host if this is the first read. Shape: → as [`Activation`] lists.
-    fn view(&self) -> Result<ArrayViewD<'_, f32>> {
-        if let Some(array) = self.array.get() {
-            return Ok(array.view());
-        }
-        let mut source = self.source.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(lazy) = &*source {
-            let array = lazy.compute()?; // after an error, the next read tries again
-            self.array.get_or_init(|| array);
-            *source = None;
-        }
-        Ok(self.array.get().expect("the array is set before its source is dropped").view())
-    }
-}
+use crate::memory::HostArray;
 
 /// The activations of a forward pass over one or several prompts, as `ndarray` arrays.
 ///
@@ -39,6 +19,10 @@ impl CachedActivation {
 ///
 /// Prompts of different lengths have arrays of different lengths, without padding: take one prompt with
 /// [`prompt`](Self::prompt), then read its arrays with [`get`](Self::get). Cloning a cache shares the arrays.
+///
+/// [`AttnScores`](Activation::AttnScores), [`Result`](Activation::Result), [`MlpPre`](Activation::MlpPre) and
+/// [`MlpPost`](Activation::MlpPost) are computed when they are first read. Until then, a cache that has one of the last
+/// three keeps the weights of its model in memory, also when the model is dropped.
 ///
 /// Memory: the arrays of dropped caches, up to 1 GiB, are reused by the next runs until a model is dropped. If the
 /// model is on a GPU ([`Device::cuda`](crate::Device::cuda)), an activation stays there until it is first read, which
@@ -59,25 +43,56 @@ pub struct ActivationCache {
     tokens: Vec<Vec<u32>>,
     /// The activations of each prompt, by layer and name.
     activations: Vec<BTreeMap<(usize, Activation), Arc<CachedActivation>>>,
-    /// The number that each layer's products of queries and keys are multiplied with. Shape: `[n_layers]`.
-    score_scales: Vec<f32>,
+    /// The sizes of the model.
+    sizes: Arc<Sizes>,
 }
 
 impl ActivationCache {
-    /// An empty cache for prompts of these tokens. Shape: `tokens [prompt][pos]`, `score_scales [n_layers]`.
-    pub(crate) fn new(tokens: Vec<Vec<u32>>, score_scales: Vec<f32>) -> Self {
-        Self { activations: vec![BTreeMap::new(); tokens.len()], tokens, score_scales }
+    /// An empty cache for prompts of these tokens. Shape: `tokens [prompt][pos]`.
+    pub(super) fn new(tokens: Vec<Vec<u32>>, sizes: Arc<Sizes>) -> Self {
+        Self { activations: vec![BTreeMap::new(); tokens.len()], tokens, sizes }
+    }
+
+    /// The sizes of the model that ran.
+    pub(super) fn sizes(&self) -> &Sizes {
+        &self.sizes
+    }
+
+    /// [`Error::Shape`] unless the model has the sizes of the one that filled the cache. `function` reads both.
+    pub(crate) fn check_model(&self, model: &Gpt2, function: &'static str) -> Result<()> {
+        self.sizes.check(&Sizes::of(model.config()), function)
     }
 
     /// The number that a layer's products of queries and keys are multiplied with to give its scores.
     pub(crate) fn score_scale(&self, layer: usize) -> f32 {
-        self.score_scales[layer]
+        self.sizes.score_scales[layer]
     }
 
     /// Adds an activation of one prompt. Shape: as [`Activation`] lists.
-    pub(crate) fn insert(&mut self, prompt: usize, activation: Activation, layer: usize, values: LazyArray<IxDyn>) {
-        let values = CachedActivation { array: OnceLock::new(), source: Mutex::new(Some(values)) };
-        self.activations[prompt].insert((layer, activation), Arc::new(values));
+    pub(super) fn insert(
+        &mut self,
+        prompt: usize,
+        activation: Activation,
+        layer: usize,
+        values: Arc<CachedActivation>,
+    ) {
+        self.activations[prompt].insert((layer, activation), values);
+    }
+
+    /// An empty cache of a model for prompts of these tokens. Shape: `tokens [prompt][pos]`.
+    pub(crate) fn of_model(model: &Gpt2, tokens: Vec<Vec<u32>>) -> Self {
+        Self::new(tokens, Arc::new(Sizes::of(model.config())))
+    }
+
+    /// Adds an array of one prompt. Shape: as [`Activation`] lists.
+    pub(crate) fn insert_array(&mut self, prompt: usize, activation: Activation, layer: usize, array: ArrayD<f32>) {
+        let values = CachedActivation::new(HostArray::from(array).into());
+        self.insert(prompt, activation, layer, Arc::new(values));
+    }
+
+    /// The layer and the name of each activation in the cache.
+    pub(crate) fn held(&self) -> Vec<(usize, Activation)> {
+        self.activations.first().map(|activations| activations.keys().copied().collect()).unwrap_or_default()
     }
 
     /// Number of prompts.
@@ -100,13 +115,13 @@ impl ActivationCache {
         Ok(Self {
             tokens: vec![self.tokens[prompt].clone()],
             activations: vec![self.activations[prompt].clone()],
-            score_scales: self.score_scales.clone(),
+            sizes: self.sizes.clone(),
         })
     }
 
     /// Number of layers of the model, whether the cache holds their activations or not.
     pub fn n_layers(&self) -> usize {
-        self.score_scales.len()
+        self.sizes.score_scales.len()
     }
 
     /// A copy of an activation, for a cache of one prompt. Shape: → as [`Activation`] lists.
@@ -150,7 +165,11 @@ impl ActivationCache {
             None => Err(Error::NotCached {
                 activation: activation.name(),
                 layer,
-                hint: format!("the run was told to keep only {}", self.contents()),
+                hint: format!(
+                    "it holds only {}; run again with RunOptions whose activations and layers include it, or with \
+                     run_with_cache, which caches everything",
+                    self.contents()
+                ),
             }),
         }
     }

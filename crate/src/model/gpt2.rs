@@ -5,6 +5,7 @@ use std::sync::Arc;
 use ndarray::Array2;
 
 use super::activation_cache::ActivationCache;
+use super::key_value_cache::KeyValueCache;
 use super::on_device::{ModelOnDevice, OnDevice};
 use super::prompts::{Prompt, Prompts};
 use super::run_options::RunOptions;
@@ -12,7 +13,7 @@ use super::run_options::RunOptions;
 use crate::backend::Cuda;
 use crate::backend::{Device, DeviceKind, Dfdx, Fused};
 use crate::config::Gpt2Config;
-use crate::error::{Error, Result, check_count, check_index};
+use crate::error::{Error, Result, check_count};
 use crate::evcxr;
 use crate::pretrained::{self, Checkpoint, LoadOptions, ProcessedCheckpoint};
 use crate::tokenizer::{TokenLabels, Tokenizer};
@@ -40,7 +41,7 @@ struct Inner {
     processing: Processing,
     device: Device,
     tokenizer: Option<Tokenizer>,
-    on_device: Box<dyn ModelOnDevice>,
+    on_device: Arc<dyn ModelOnDevice>,
 }
 
 impl Gpt2 {
@@ -68,9 +69,7 @@ impl Gpt2 {
     fn load(name: &str, options: LoadOptions) -> Result<Self> {
         evcxr::warn_of_debug_build();
         let files = pretrained::find(name, &options)?;
-        let config = Gpt2Config::from_file(&files.config)?;
-        let tokenizer =
-            files.tokenizer.as_ref().map(|files| Tokenizer::from_files(files, config.bos_token_id)).transpose()?;
+        let (config, tokenizer) = pretrained::config_and_tokenizer(&files)?;
         let LoadOptions { processing, device, decode_cache_bytes, .. } = options;
         let checkpoint = Checkpoint::open(&files.weights, &config)?;
         let weights = ProcessedCheckpoint { checkpoint, steps: processing };
@@ -156,8 +155,21 @@ impl Gpt2 {
     /// [`run_with_cache_options`](Self::run_with_cache_options) without the generic parameter.
     /// Shape: → `[prompt] [pos, d_vocab]`.
     fn run(&self, prompts: Prompts, options: RunOptions) -> Result<(Option<Vec<Array2<f32>>>, ActivationCache)> {
-        let plan = options.plan(self.0.config.n_layers)?;
-        self.on_device().run(self.checked_prompts(prompts)?, &plan)
+        let tokens = self.checked_prompts(prompts)?;
+        let plan = options.plan(&self.0.config, &tokens)?;
+        self.0.on_device.clone().run(tokens, &plan)
+    }
+
+    /// Runs new tokens of each prompt, which follow the positions in `past`, and adds these to it. Returns the logits after
+    /// the last token of each prompt. Shape: `[prompt][pos]`, no prompt without tokens → `[prompt, d_vocab]`.
+    pub(crate) fn run_with_past(&self, tokens: Vec<Vec<u32>>, past: &mut KeyValueCache) -> Result<Array2<f32>> {
+        self.0.on_device.clone().run_with_past(tokens, past)
+    }
+
+    /// The most likely token after the last one of each prompt, where [`run_with_past`](Self::run_with_past) would return
+    /// the logits. Shape: `[prompt][pos]`, no prompt without tokens → `[prompt]`.
+    pub(crate) fn most_likely_with_past(&self, tokens: Vec<Vec<u32>>, past: &mut KeyValueCache) -> Result<Vec<u32>> {
+        self.0.on_device.clone().most_likely_with_past(tokens, past)
     }
 
     /// The token ids of each prompt, after checks of their number and of each id. Shape: → `[prompt][pos]`.
@@ -186,11 +198,7 @@ impl Gpt2 {
 
     /// [`Error::OutOfRange`] for a token id that the model's vocabulary does not have.
     pub(crate) fn check_tokens(&self, tokens: &[u32]) -> Result<()> {
-        let d_vocab = self.0.config.d_vocab;
-        for &token in tokens {
-            check_index("token id", token as usize, "the model's vocabulary", d_vocab)?;
-        }
-        Ok(())
+        self.0.config.check_tokens(tokens)
     }
 
     /// The model on its device, which does not check layers and heads.
@@ -210,17 +218,17 @@ fn put_on_device(
     config: &Gpt2Config,
     weights: &ProcessedCheckpoint,
     decode_cache_bytes: usize,
-) -> Result<Box<dyn ModelOnDevice>> {
+) -> Result<Arc<dyn ModelOnDevice>> {
     Ok(match device.kind() {
-        DeviceKind::Cpu => Box::new(OnDevice::new(Fused::new(), config, weights, decode_cache_bytes)?),
-        DeviceKind::DfdxCpu => Box::new(OnDevice::new(Dfdx::cpu(), config, weights, decode_cache_bytes)?),
+        DeviceKind::Cpu => Arc::new(OnDevice::new(Fused::new(), config, weights, decode_cache_bytes)?),
+        DeviceKind::DfdxCpu => Arc::new(OnDevice::new(Dfdx::cpu(), config, weights, decode_cache_bytes)?),
         #[cfg(feature = "cuda")]
         DeviceKind::Cuda(ordinal) => {
-            Box::new(OnDevice::new(Cuda::open(ordinal)?, config, weights, decode_cache_bytes)?)
+            Arc::new(OnDevice::new(Cuda::open(ordinal)?, config, weights, decode_cache_bytes)?)
         }
         #[cfg(feature = "cuda")]
         DeviceKind::DfdxCuda(ordinal) => {
-            Box::new(OnDevice::new(Dfdx::cuda(ordinal)?, config, weights, decode_cache_bytes)?)
+            Arc::new(OnDevice::new(Dfdx::cuda(ordinal)?, config, weights, decode_cache_bytes)?)
         }
         #[cfg(not(feature = "cuda"))]
         DeviceKind::Cuda(_) | DeviceKind::DfdxCuda(_) => {

@@ -1,11 +1,15 @@
 //! A model on a device: the transformer, its backend, and the decoder of its heads, behind one type for all devices.
 
+use std::ops::Range;
+use std::sync::Arc;
+
 use ndarray::{Array1, Array2, Array3, Axis};
 
 use super::activation_cache::ActivationCache;
 use super::key_value_cache::KeyValueCache;
 use super::recorder::Recorder;
-use super::run_options::{RunOptions, RunPlan};
+use super::run_options::RunPlan;
+use super::sizes::Sizes;
 use super::transformer::Transformer;
 use crate::backend::Backend;
 use crate::config::Gpt2Config;
@@ -18,16 +22,20 @@ use crate::weights::{BlockWeights, Weights};
 pub(crate) trait ModelOnDevice: Send + Sync {
     /// Runs a batch of token ids, and returns the logits of each prompt if the plan asks for them.
     /// Shape: `[prompt][pos]` → `[prompt] [pos, d_vocab]`.
-    fn run(&self, prompts: Vec<Vec<u32>>, plan: &RunPlan) -> Result<(Option<Vec<Array2<f32>>>, ActivationCache)>;
+    fn run(
+        self: Arc<Self>,
+        prompts: Vec<Vec<u32>>,
+        plan: &RunPlan,
+    ) -> Result<(Option<Vec<Array2<f32>>>, ActivationCache)>;
 
     /// Runs new tokens of each prompt, which follow the positions in `past`, and adds these to it. Returns the logits after
     /// the last token of each prompt. Shape: `[prompt][pos]`, no prompt without tokens → `[prompt, d_vocab]`.
-    fn run_with_past(&self, tokens: Vec<Vec<u32>>, past: &mut KeyValueCache) -> Result<Array2<f32>>;
+    fn run_with_past(self: Arc<Self>, tokens: Vec<Vec<u32>>, past: &mut KeyValueCache) -> Result<Array2<f32>>;
 
     /// The most likely token after the last one of each prompt, as [`run_with_past`](Self::run_with_past) would give it. On
     /// the CPU it takes a quarter of the time to read `W_U`: the vocabulary is screened as for the decoding of heads.
     /// Shape: `[prompt][pos]`, no prompt without tokens → `[prompt]`.
-    fn most_likely_with_past(&self, tokens: Vec<Vec<u32>>, past: &mut KeyValueCache) -> Result<Vec<u32>>;
+    fn most_likely_with_past(self: Arc<Self>, tokens: Vec<Vec<u32>>, past: &mut KeyValueCache) -> Result<Vec<u32>>;
 
     /// The `k` most likely tokens of the vectors of some heads of a layer. `vectors` yields those of each head, in the
     /// order of `heads`, and may compute them lazily. Shape: each `[n, d_head]` → each `[n, k]`.
@@ -67,6 +75,17 @@ pub(crate) trait ModelOnDevice: Send + Sync {
     /// Copies the unembedding to the host. Shape: → `[d_model, d_vocab]`.
     fn w_u(&self) -> Result<Array2<f32>>;
 
+    /// Copies `W_Q` of a layer to the host. Shape: → `[n_heads, d_model, d_head]`.
+    fn w_q(&self, layer: usize) -> Result<Array3<f32>>;
+
+    /// Copies `W_K` of a layer to the host. Shape: → `[n_heads, d_model, d_head]`.
+    fn w_k(&self, layer: usize) -> Result<Array3<f32>>;
+    /// Copies `W_out` and `b_out` of a layer to the host. Shape: → `[d_mlp, d_model]`, `[d_model]`.
+    fn mlp_output(&self, layer: usize) -> Result<(Array2<f32>, Array1<f32>)>;
+
+    /// Copies `b_O` of a layer to the host. Shape: → `[d_model]`.
+    fn b_o(&self, layer: usize) -> Result<Array1<f32>>;
+
     /// Copies `W_V` of a layer to the host. Shape: → `[n_heads, d_model, d_head]`.
     fn w_v(&self, layer: usize) -> Result<Array3<f32>>;
 
@@ -76,9 +95,10 @@ pub(crate) trait ModelOnDevice: Send + Sync {
 
 /// A model on the device of `B`.
 pub(super) struct OnDevice<B: Backend> {
-    backend: B,
-    transformer: Transformer<B>,
+    pub(super) backend: B,
+    pub(super) transformer: Transformer<B>,
     decoder: HeadDecoder<B>,
+    sizes: Arc<Sizes>,
 }
 
 impl<B: Backend> OnDevice<B> {
@@ -91,56 +111,60 @@ impl<B: Backend> OnDevice<B> {
         decode_cache_bytes: usize,
     ) -> Result<Self> {
         let transformer = Transformer::upload(&backend, config, weights)?;
-        Ok(Self { transformer, decoder: HeadDecoder::new(decode_cache_bytes), backend })
-    }
-}
-
-impl<B: Backend> OnDevice<B> {
-    /// A recorder of a run of these prompts. Shape: `[prompt][pos]`.
-    fn recorder<'a>(&'a self, prompts: Vec<Vec<u32>>, plan: &'a RunPlan) -> Recorder<'a, B> {
-        let blocks = &self.transformer.blocks;
-        // A model has at least one block: checked when `config.json` is read.
-        let n_heads = blocks[0].attn.heads.n_heads;
-        let score_scales = blocks.iter().map(|block| block.attn.heads.score_scale).collect();
-        Recorder::new(&self.backend, plan, n_heads, ActivationCache::new(prompts, score_scales))
+        let (decoder, sizes) = (HeadDecoder::new(decode_cache_bytes), Arc::new(Sizes::of(config)));
+        Ok(Self { transformer, decoder, sizes, backend })
     }
 
     /// Runs new tokens of each prompt, which follow the positions in `past`, and adds these to it. Returns the residual
     /// stream after the last block, at the last token of each prompt. Shape: `[prompt][pos]` → `[prompt, d_model]`.
-    fn last_resid(&self, tokens: Vec<Vec<u32>>, past: &mut KeyValueCache) -> Result<Array2<f32>> {
-        let Self { backend, transformer, .. } = self;
+    fn last_resid(self: &Arc<Self>, tokens: Vec<Vec<u32>>, past: &mut KeyValueCache) -> Result<Array2<f32>> {
+        let Self { backend, transformer, sizes, .. } = &**self;
         let all_tokens = tokens.concat();
         let positions = |(prompt, new): (usize, &Vec<u32>)| past.len(prompt)..past.len(prompt) + new.len();
         let positions: Vec<usize> = tokens.iter().enumerate().flat_map(positions).collect();
-        let plan = RunOptions::default().activations([]).plan(transformer.blocks.len())?;
-        let mut recorder = self.recorder(tokens, &plan).with_past(past);
-        let resid = transformer.forward(backend, &all_tokens, &positions, plan.n_blocks(), &mut recorder)?;
+        let plan = RunPlan::logits_only(transformer.blocks.len());
+        let mut recorder = Recorder::new(self, &plan, ActivationCache::new(tokens, sizes.clone())).with_past(past);
+        let resid = backend.embed(&transformer.embedding, &all_tokens, &positions)?; // [rows, d_model]
+        let resid = transformer.forward(backend, resid, plan.blocks(), &mut recorder)?;
         let last: Vec<usize> = recorder.prompts().iter().map(|rows| rows.end - 1).collect();
         Ok(backend.download(&resid)?.select(Axis(0), &last))
     }
 }
 
 impl<B: Backend> ModelOnDevice for OnDevice<B> {
-    fn run(&self, prompts: Vec<Vec<u32>>, plan: &RunPlan) -> Result<(Option<Vec<Array2<f32>>>, ActivationCache)> {
-        let Self { backend, transformer, .. } = self;
+    fn run(
+        self: Arc<Self>,
+        prompts: Vec<Vec<u32>>,
+        plan: &RunPlan,
+    ) -> Result<(Option<Vec<Array2<f32>>>, ActivationCache)> {
+        let Self { backend, transformer, sizes, .. } = &*self;
         let tokens = prompts.concat();
         let positions: Vec<usize> = prompts.iter().flat_map(|prompt| 0..prompt.len()).collect();
-        let mut recorder = self.recorder(prompts, plan);
-        let resid = transformer.forward(backend, &tokens, &positions, plan.n_blocks(), &mut recorder)?;
+        let mut recorder = Recorder::new(&self, plan, ActivationCache::new(prompts, sizes.clone()));
+        let resid = match &plan.resid {
+            Some(resid) => backend.upload(resid.clone())?,
+            None => backend.embed(&transformer.embedding, &tokens, &positions)?,
+        }; // [rows, d_model]
+        let resid = transformer.forward(backend, resid, plan.blocks(), &mut recorder)?;
         if !plan.logits {
             return Ok((None, recorder.into_cache()));
         }
+        let (resid, prompts) = match &plan.logits_at {
+            Some(positions) => select_rows(backend, &resid, recorder.prompts(), positions)?,
+            None => (resid, recorder.prompts().to_vec()),
+        };
         let normalized = transformer.ln_final.forward(backend, &resid)?; // [rows, d_model]
-        let logits = backend.logits(&transformer.unembed, &normalized, recorder.prompts())?;
+        let logits = backend.logits(&transformer.unembed, &normalized, &prompts)?;
         Ok((Some(logits), recorder.into_cache()))
     }
 
-    fn run_with_past(&self, tokens: Vec<Vec<u32>>, past: &mut KeyValueCache) -> Result<Array2<f32>> {
-        self.unembed(self.last_resid(tokens, past)?)
+    fn run_with_past(self: Arc<Self>, tokens: Vec<Vec<u32>>, past: &mut KeyValueCache) -> Result<Array2<f32>> {
+        let resid = self.last_resid(tokens, past)?;
+        self.unembed(resid)
     }
 
-    fn most_likely_with_past(&self, tokens: Vec<Vec<u32>>, past: &mut KeyValueCache) -> Result<Vec<u32>> {
-        let Self { backend, transformer, .. } = self;
+    fn most_likely_with_past(self: Arc<Self>, tokens: Vec<Vec<u32>>, past: &mut KeyValueCache) -> Result<Vec<u32>> {
+        let Self { backend, transformer, .. } = &*self;
         let resid = self.last_resid(tokens, past)?;
         let (n, d_model) = resid.dim();
         let normalized = transformer.ln_final.forward(backend, &backend.upload(resid)?)?;
@@ -205,6 +229,26 @@ impl<B: Backend> ModelOnDevice for OnDevice<B> {
         Ok(self.backend.unembed_weights(&self.transformer.unembed)?.0)
     }
 
+    fn w_q(&self, layer: usize) -> Result<Array3<f32>> {
+        let attn = &self.transformer.blocks[layer].attn;
+        let [w_q, _, _] = &attn.w_qkv;
+        Ok(attn.input_weights(&self.backend, w_q)?.0)
+    }
+
+    fn w_k(&self, layer: usize) -> Result<Array3<f32>> {
+        let attn = &self.transformer.blocks[layer].attn;
+        let [_, w_k, _] = &attn.w_qkv;
+        Ok(attn.input_weights(&self.backend, w_k)?.0)
+    }
+
+    fn mlp_output(&self, layer: usize) -> Result<(Array2<f32>, Array1<f32>)> {
+        self.backend.linear_weights(&self.transformer.blocks[layer].mlp.w_out)
+    }
+
+    fn b_o(&self, layer: usize) -> Result<Array1<f32>> {
+        Ok(self.transformer.blocks[layer].attn.output_weights(&self.backend)?.1)
+    }
+
     fn w_v(&self, layer: usize) -> Result<Array3<f32>> {
         let attn = &self.transformer.blocks[layer].attn;
         let [_, _, w_v] = &attn.w_qkv;
@@ -214,6 +258,23 @@ impl<B: Backend> ModelOnDevice for OnDevice<B> {
     fn w_o(&self, layer: usize) -> Result<Array3<f32>> {
         Ok(self.transformer.blocks[layer].attn.output_weights(&self.backend)?.0)
     }
+}
+
+/// The rows of chosen positions, and the rows of each prompt among them. Shape: `x [rows, d_model]`, `prompts [prompt]`,
+/// `positions [prompt][position]` → `[n, d_model]`, `[prompt]`.
+fn select_rows<B: Backend>(
+    backend: &B,
+    x: &B::Tensor,
+    prompts: &[Range<usize>],
+    positions: &[Vec<usize>],
+) -> Result<(B::Tensor, Vec<Range<usize>>)> {
+    let (mut rows, mut chosen) = (Vec::new(), Vec::with_capacity(prompts.len()));
+    for (prompt, positions) in prompts.iter().zip(positions) {
+        chosen.push(rows.len()..rows.len() + positions.len());
+        rows.extend(positions.iter().map(|position| prompt.start + position));
+    }
+    // Through the host: the residual stream is small beside the logits.
+    Ok((backend.upload(backend.download(x)?.select(Axis(0), &rows))?, chosen))
 }
 
 /// Token ids as indices of rows or columns. Shape: → `[n]`.

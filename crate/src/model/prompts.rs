@@ -3,8 +3,8 @@
 /// One prompt or several, as text or as token ids.
 ///
 /// Converts from a `&str`, a `Vec<u32>` of token ids, or arrays and vectors of either. Text is tokenized with the
-/// beginning-of-sequence token in front; a text that begins with it gets a second one, as in TransformerLens.
-/// Token ids are used unchanged.
+/// beginning-of-sequence token in front, if the model has one; a text that begins with it gets a second one, as in
+/// TransformerLens. Token ids are used unchanged.
 #[derive(Clone, Debug)]
 pub struct Prompts(pub(crate) Vec<Prompt>);
 

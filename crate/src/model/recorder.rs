@@ -1,12 +1,16 @@
 //! The hook points of a forward pass: each activation passes through here as it is computed.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::Arc;
 
 use ndarray::{ArcArray, ArcArray2, Ix3, IxDyn};
 
 use super::activation::Activation;
 use super::activation_cache::ActivationCache;
+use super::cached_activation::CachedActivation;
 use super::key_value_cache::KeyValueCache;
+use super::on_device::OnDevice;
 use super::run_options::RunPlan;
 use crate::backend::{AttentionOutput, Backend, Heads};
 use crate::error::Result;
@@ -16,21 +20,22 @@ use crate::memory::LazyArray;
 ///
 /// [`hook`](Self::hook) takes an activation and returns the one that the forward pass continues with.
 pub(super) struct Recorder<'a, B: Backend> {
-    backend: &'a B,
+    model: &'a Arc<OnDevice<B>>,
     plan: &'a RunPlan,
-    n_heads: usize,
     /// The rows of each prompt.
     prompts: Vec<Range<usize>>,
     /// The layer that is being computed.
     layer: usize,
+    /// The activations of the layer that others are computed from, one for each prompt.
+    sources: BTreeMap<Activation, Vec<Arc<CachedActivation>>>,
     cache: ActivationCache,
     /// The keys and values of the positions before those of this run, if it continues an earlier one.
     past: Option<&'a mut KeyValueCache>,
 }
 
 impl<'a, B: Backend> Recorder<'a, B> {
-    pub(super) fn new(backend: &'a B, plan: &'a RunPlan, n_heads: usize, cache: ActivationCache) -> Self {
-        Self { backend, plan, n_heads, prompts: rows_of(cache.tokens()), layer: 0, cache, past: None }
+    pub(super) fn new(model: &'a Arc<OnDevice<B>>, plan: &'a RunPlan, cache: ActivationCache) -> Self {
+        Self { model, plan, prompts: rows_of(cache.tokens()), layer: 0, sources: BTreeMap::new(), cache, past: None }
     }
 
     /// The same recorder, for a run that continues an earlier one.
@@ -41,6 +46,7 @@ impl<'a, B: Backend> Recorder<'a, B> {
     /// The same recorder, for the activations of a layer.
     pub(super) fn in_layer(&mut self, layer: usize) -> &mut Self {
         self.layer = layer;
+        self.sources.clear();
         self
     }
 
@@ -57,13 +63,35 @@ impl<'a, B: Backend> Recorder<'a, B> {
     /// Shape: `[rows, d_model]`, cached as `[pos, d_model]`, or `[rows, n_heads d_head]`, cached as
     /// `[pos, n_heads, d_head]` → the same.
     pub(super) fn hook(&mut self, activation: Activation, x: B::Tensor) -> Result<B::Tensor> {
-        if self.plan.caches(activation, self.layer) {
-            let n_heads = activation.is_per_head().then_some(self.n_heads);
-            for (prompt, rows) in self.backend.lazy_rows(&x, &self.prompts)?.into_iter().enumerate() {
-                self.insert(prompt, activation, rows.map(move |rows| by_head(rows, n_heads)));
+        let (caches, is_source) =
+            (self.plan.caches(activation, self.layer), self.plan.derives_from(activation, self.layer));
+        if caches || is_source {
+            let n_heads = activation.is_per_head().then_some(self.cache.sizes().n_heads);
+            let lazy = self.model.backend.lazy_rows(&x, &self.prompts)?.into_iter();
+            let by_prompt: Vec<_> = lazy
+                .map(|rows| Arc::new(CachedActivation::new(rows.map(move |rows| by_head(rows, n_heads)))))
+                .collect();
+            if caches {
+                for (prompt, values) in by_prompt.iter().enumerate() {
+                    self.cache.insert(prompt, activation, self.layer, values.clone());
+                }
+            }
+            if is_source {
+                self.sources.insert(activation, by_prompt);
             }
         }
         Ok(x)
+    }
+
+    /// The hook of an activation that is computed when it is first read, from one that passed through
+    /// [`hook`](Self::hook) before.
+    pub(super) fn hook_derived(&mut self, activation: Activation) {
+        if self.plan.caches(activation, self.layer) {
+            let source = activation.computed_from().and_then(|source| self.sources.get(&source));
+            for (prompt, source) in source.cloned().into_iter().flatten().enumerate() {
+                self.insert(prompt, activation, self.model.derived(activation, self.layer, &source));
+            }
+        }
     }
 
     /// The hook of the attention scores, which follow from `q` and `k` and may be computed when they are first read.
@@ -71,7 +99,7 @@ impl<'a, B: Backend> Recorder<'a, B> {
     pub(super) fn hook_attn_scores(&mut self, q: &B::Tensor, k: &B::Tensor, heads: Heads) -> Result<()> {
         if self.plan.caches(Activation::AttnScores, self.layer) {
             for (prompt, rows) in self.prompts.clone().into_iter().enumerate() {
-                let scores = self.backend.attn_scores(q, k, heads, rows)?;
+                let scores = self.model.backend.attn_scores(q, k, heads, rows)?;
                 self.insert(prompt, Activation::AttnScores, scores.map(ArcArray::into_dyn));
             }
         }
@@ -83,11 +111,12 @@ impl<'a, B: Backend> Recorder<'a, B> {
     pub(super) fn attention(&mut self, qkv: [&B::Tensor; 3], heads: Heads) -> Result<AttentionOutput<B::Tensor>> {
         match &mut self.past {
             None => {
-                self.backend.attention(qkv, heads, &self.prompts, self.plan.caches(Activation::Pattern, self.layer))
+                let pattern = self.plan.caches(Activation::Pattern, self.layer);
+                self.model.backend.attention(qkv, heads, &self.prompts, pattern)
             }
             Some(past) => {
                 let past = past.in_layer(self.layer);
-                let z = self.backend.attention_with_past(qkv, heads, &self.prompts, past)?;
+                let z = self.model.backend.attention_with_past(qkv, heads, &self.prompts, past)?;
                 Ok(AttentionOutput { z, pattern: Vec::new() })
             }
         }
@@ -102,7 +131,7 @@ impl<'a, B: Backend> Recorder<'a, B> {
 
     /// Adds an activation of the current layer to the cache. Shape: as [`Activation`] lists.
     fn insert(&mut self, prompt: usize, activation: Activation, values: LazyArray<IxDyn>) {
-        self.cache.insert(prompt, activation, self.layer, values);
+        self.cache.insert(prompt, activation, self.layer, Arc::new(CachedActivation::new(values)));
     }
 }
 

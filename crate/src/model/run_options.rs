@@ -1,7 +1,12 @@
 //! Options of a run: which activations to cache, and how far to run.
 
+use std::ops::Range;
+
+use ndarray::{Array2, Axis, concatenate};
+
 use super::activation::Activation;
-use crate::error::{Result, check_count, check_index};
+use crate::config::Gpt2Config;
+use crate::error::{Error, Result, check_count, check_index, check_position};
 
 /// Options of [`Gpt2::run_with_cache_options`](crate::Gpt2::run_with_cache_options): which activations to cache, and
 /// how far to run. By default a run caches every activation of every layer, and computes the logits.
@@ -9,8 +14,11 @@ use crate::error::{Result, check_count, check_index};
 pub struct RunOptions {
     activations: Option<Vec<Activation>>,
     layers: Option<Vec<usize>>,
+    /// The layer to start at, and each prompt's residual stream there. Shape: `[prompt] [pos, d_model]`.
+    start_at_layer: Option<(usize, Vec<Array2<f32>>)>,
     stop_at_layer: Option<usize>,
     no_logits: bool,
+    logits_at: Option<Vec<isize>>,
 }
 
 impl RunOptions {
@@ -33,6 +41,15 @@ impl RunOptions {
         self
     }
 
+    /// Start before this layer, from this residual stream in the place of the one that the prompts have there:
+    /// TransformerLens' `start_at_layer`. The layers below do not run. The prompts still give the lengths and the tokens
+    /// of the cache; [`Gpt2::forward_from`](crate::Gpt2::forward_from) needs none.
+    /// Shape: `resid [prompt] [pos, d_model]`.
+    pub fn start_at_layer(mut self, layer: usize, resid: impl Into<Vec<Array2<f32>>>) -> Self {
+        self.start_at_layer = Some((layer, resid.into()));
+        self
+    }
+
     /// Run only the layers below this one, without logits; at most `n_layers`.
     pub fn stop_at_layer(mut self, layer: usize) -> Self {
         self.stop_at_layer = Some(layer);
@@ -45,8 +62,16 @@ impl RunOptions {
         self
     }
 
-    /// Fills in the defaults, and checks the layers against those of the model.
-    pub(super) fn plan(&self, n_layers: usize) -> Result<RunPlan> {
+    /// Compute the logits at these positions of each prompt only, in this order; negative ones count from the prompt's
+    /// end, −1 is its last. The rest of the unembedding, which is most of a short prompt's time, is saved.
+    pub fn logits_at(mut self, positions: impl Into<Vec<isize>>) -> Self {
+        self.logits_at = Some(positions.into());
+        self
+    }
+
+    /// Fills in the defaults, and checks everything against the model and the prompts. Shape: `tokens [prompt][pos]`.
+    pub(super) fn plan(&self, config: &Gpt2Config, tokens: &[Vec<u32>]) -> Result<RunPlan> {
+        let n_layers = config.n_layers;
         let layers = self.layers.clone().unwrap_or_else(|| (0..n_layers).collect());
         for &layer in &layers {
             check_index("layer", layer, "the model", n_layers)?;
@@ -54,34 +79,92 @@ impl RunOptions {
         if let Some(layer) = self.stop_at_layer {
             check_count("RunOptions", "stop_at_layer", layer, 0, Some(n_layers))?;
         }
+        let start_at_layer = self.start_at_layer.as_ref().map_or(0, |&(layer, _)| layer);
+        let stop_at_layer = self.stop_at_layer.unwrap_or(n_layers);
+        check_count("RunOptions", "start_at_layer", start_at_layer, 0, Some(stop_at_layer))?;
+        let at = |(prompt, tokens): (usize, &Vec<u32>), positions: &[isize]| -> Result<Vec<usize>> {
+            positions.iter().map(|&position| check_position(position, prompt, tokens.len())).collect()
+        };
+        let logits_at = self.logits_at.as_ref().map(|positions| {
+            check_count("RunOptions", "logits_at", positions.len(), 1, None)?;
+            tokens.iter().enumerate().map(|prompt| at(prompt, positions)).collect::<Result<Vec<_>>>()
+        });
         Ok(RunPlan {
             activations: self.activations.clone().unwrap_or_else(|| Activation::ALL.to_vec()),
             layers,
-            stop_at_layer: self.stop_at_layer.unwrap_or(n_layers),
+            start_at_layer,
+            resid: self.start_at_layer.as_ref().map(|(_, resid)| rows_of(resid, tokens, config.d_model)).transpose()?,
+            stop_at_layer,
+            logits_at: logits_at.transpose()?,
             logits: !self.no_logits && self.stop_at_layer.is_none(),
         })
     }
 }
 
-/// [`RunOptions`] without defaults, checked against a model.
+/// The residual streams of all prompts as one matrix, if they fit the prompts.
+/// Shape: `resid [prompt] [pos, d_model]`, `tokens [prompt][pos]` → `[rows, d_model]`.
+fn rows_of(resid: &[Array2<f32>], tokens: &[Vec<u32>], d_model: usize) -> Result<Array2<f32>> {
+    let n = tokens.len();
+    check_count("RunOptions", "residual streams of start_at_layer, one for each prompt", resid.len(), n, Some(n))?;
+    for (prompt, (resid, tokens)) in resid.iter().zip(tokens).enumerate() {
+        let expected = vec![tokens.len(), d_model];
+        if resid.shape() != expected {
+            return Err(Error::Shape {
+                what: format!("start_at_layer: the residual stream of prompt {prompt}"),
+                axes: "[pos, d_model]",
+                expected,
+                found: resid.shape().to_vec(),
+                hint: "a row for each token of the prompt, the beginning-of-sequence token included",
+            });
+        }
+    }
+    let views: Vec<_> = resid.iter().map(|resid| resid.view()).collect();
+    Ok(concatenate(Axis(0), &views).expect("each has d_model columns"))
+}
+
+/// [`RunOptions`] without defaults, checked against a model and its prompts.
 #[derive(Clone, Debug)]
 pub(crate) struct RunPlan {
     activations: Vec<Activation>,
     layers: Vec<usize>,
+    start_at_layer: usize,
+    /// The residual stream before `start_at_layer`, if it is not that of the prompts. Shape: `[rows, d_model]`.
+    pub(super) resid: Option<Array2<f32>>,
     /// Only the blocks below this one run.
     stop_at_layer: usize,
+    /// The positions of each prompt whose logits are computed; all of them for `None`. Shape: `[prompt][position]`.
+    pub(super) logits_at: Option<Vec<Vec<usize>>>,
     pub(super) logits: bool,
 }
 
 impl RunPlan {
+    /// A run of all layers that caches nothing.
+    pub(super) fn logits_only(n_layers: usize) -> Self {
+        Self {
+            activations: Vec::new(),
+            layers: Vec::new(),
+            start_at_layer: 0,
+            resid: None,
+            stop_at_layer: n_layers,
+            logits_at: None,
+            logits: true,
+        }
+    }
+
     pub(super) fn caches(&self, activation: Activation, layer: usize) -> bool {
         self.activations.contains(&activation) && self.layers.contains(&layer)
     }
 
-    /// The number of blocks that have to run.
-    pub(super) fn n_blocks(&self) -> usize {
+    /// Whether an activation of this layer that is cached is computed from this one.
+    pub(super) fn derives_from(&self, source: Activation, layer: usize) -> bool {
+        let derived = |activation: &&Activation| activation.computed_from() == Some(source);
+        self.layers.contains(&layer) && self.activations.iter().any(|activation| derived(&activation))
+    }
+
+    /// The blocks that have to run.
+    pub(super) fn blocks(&self) -> Range<usize> {
         let needed =
             if self.logits { self.stop_at_layer } else { self.layers.iter().max().map_or(0, |&last| last + 1) };
-        needed.min(self.stop_at_layer)
+        self.start_at_layer..needed.min(self.stop_at_layer).max(self.start_at_layer)
     }
 }

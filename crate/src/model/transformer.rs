@@ -6,7 +6,11 @@
 //!
 //! Every activation passes through the [`Recorder`] on the line that computes it, under TransformerLens' name.
 
-use super::activation::Activation::{AttnOut, K, MlpOut, Q, ResidMid, ResidPost, ResidPre, V, Z};
+use std::ops::Range;
+
+use super::activation::Activation::{
+    self, AttnOut, K, MlpOut, MlpPost, MlpPre, Q, ResidMid, ResidPost, ResidPre, V, Z,
+};
 use super::recorder::Recorder;
 use crate::backend::{Backend, Heads};
 use crate::config::ActFn;
@@ -45,6 +49,7 @@ impl<B: Backend> Attention<B> {
         let output = recorder.attention([&q, &k, &v], self.heads)?;
         recorder.hook_pattern(output.pattern);
         let z = recorder.hook(Z, output.z)?; // [rows, n_heads d_head]
+        recorder.hook_derived(Activation::Result);
         backend.linear(&self.w_o, &z)
     }
 }
@@ -60,9 +65,22 @@ pub(super) struct Mlp<B: Backend> {
 
 impl<B: Backend> Mlp<B> {
     /// Shape: `[rows, d_model]` → the same.
-    fn forward(&self, backend: &B, x: &B::Tensor) -> Result<B::Tensor> {
-        let post = backend.linear_act(&self.w_in, self.act_fn, x)?; // [rows, d_mlp]
+    fn forward(&self, backend: &B, x: &B::Tensor, recorder: &mut Recorder<B>) -> Result<B::Tensor> {
+        recorder.hook_derived(MlpPre);
+        let post = self.post(backend, x)?;
+        recorder.hook_derived(MlpPost);
         backend.linear(&self.w_out, &post)
+    }
+
+    /// The neurons before the activation function. A run computes `post` in one step. Shape: `[rows, d_model]` →
+    /// `[rows, d_mlp]`.
+    pub(super) fn pre(&self, backend: &B, x: &B::Tensor) -> Result<B::Tensor> {
+        backend.linear(&self.w_in, x)
+    }
+
+    /// The neurons after the activation function. Shape: `[rows, d_model]` → `[rows, d_mlp]`.
+    pub(super) fn post(&self, backend: &B, x: &B::Tensor) -> Result<B::Tensor> {
+        backend.linear_act(&self.w_in, self.act_fn, x)
     }
 }
 
@@ -81,7 +99,7 @@ impl<B: Backend> Block<B> {
         let attn_out = self.attn.forward(backend, &self.ln1.forward(backend, &resid_pre)?, recorder)?;
         let attn_out = recorder.hook(AttnOut, attn_out)?;
         let resid_mid = recorder.hook(ResidMid, backend.add(&resid_pre, &attn_out)?)?;
-        let mlp_out = self.mlp.forward(backend, &self.ln2.forward(backend, &resid_mid)?)?;
+        let mlp_out = self.mlp.forward(backend, &self.ln2.forward(backend, &resid_mid)?, recorder)?;
         let mlp_out = recorder.hook(MlpOut, mlp_out)?;
         recorder.hook(ResidPost, backend.add(&resid_mid, &mlp_out)?)
     }
@@ -96,19 +114,17 @@ pub(super) struct Transformer<B: Backend> {
 }
 
 impl<B: Backend> Transformer<B> {
-    /// The residual stream after the first `n_blocks` blocks.
-    /// Shape: `tokens`, `positions` each `[rows]` → `[rows, d_model]`.
+    /// Runs blocks: the residual stream before the first of them → after the last.
+    /// Shape: `[rows, d_model]` → the same.
     pub(super) fn forward(
         &self,
         backend: &B,
-        tokens: &[u32],
-        positions: &[usize],
-        n_blocks: usize,
+        mut resid: B::Tensor,
+        blocks: Range<usize>,
         recorder: &mut Recorder<B>,
     ) -> Result<B::Tensor> {
-        let mut resid = backend.embed(&self.embedding, tokens, positions)?; // [rows, d_model]
-        for (layer, block) in self.blocks.iter().enumerate().take(n_blocks) {
-            resid = block.forward(backend, resid, recorder.in_layer(layer))?;
+        for layer in blocks {
+            resid = self.blocks[layer].forward(backend, resid, recorder.in_layer(layer))?;
         }
         Ok(resid)
     }

@@ -9,12 +9,31 @@ use crate::weights::{BlockWeights, Weights};
 
 impl Gpt2 {
     /// A copy of all weights, after the steps that [`processing`](Self::processing) returns. The model itself has them
-    /// on its device only. [`w_v`](Self::w_v) and [`w_o`](Self::w_o) copy the weights of one head.
+    /// on its device only. [`w_q`](Self::w_q), [`w_k`](Self::w_k), [`w_v`](Self::w_v) and [`w_o`](Self::w_o) copy the
+    /// weights of one head.
     ///
     /// # Errors
     /// [`Error::Device`](crate::Error::Device) if the device fails.
     pub fn weights(&self) -> Result<Weights> {
         self.on_device().weights()
+    }
+
+    /// `W_Q` of a head: `model.W_Q[layer, head]` in TransformerLens. Shape: → `[d_model, d_head]`.
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`](crate::Error::OutOfRange) for a layer or head that the model does not have,
+    /// [`Error::Device`](crate::Error::Device).
+    pub fn w_q(&self, layer: usize, head: usize) -> Result<Array2<f32>> {
+        self.head_weights(layer, head, |model| model.w_q(layer))
+    }
+
+    /// `W_K` of a head: `model.W_K[layer, head]` in TransformerLens. Shape: → `[d_model, d_head]`.
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`](crate::Error::OutOfRange) for a layer or head that the model does not have,
+    /// [`Error::Device`](crate::Error::Device).
+    pub fn w_k(&self, layer: usize, head: usize) -> Result<Array2<f32>> {
+        self.head_weights(layer, head, |model| model.w_k(layer))
     }
 
     /// `W_V` of a head: `model.W_V[layer, head]` in TransformerLens. Shape: → `[d_model, d_head]`.

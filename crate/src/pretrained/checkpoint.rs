@@ -1,29 +1,23 @@
 //! A GPT-2 checkpoint in Hugging Face's naming → [`crate::Weights`] in TransformerLens' layout, one block at a time.
 //!
-//! This is the only file with Hugging Face's tensor names and the list of weights that are stored transposed. A
-//! checkpoint is treated as hostile: every name, shape, dtype, offset and number is checked, and a tensor is read only
-//! if its shape is the one that `config.json` implies, so that a wrong header cannot cause an allocation larger than
-//! the model.
+//! This is the only file with Hugging Face's tensor names and the list of weights that are stored transposed;
+//! [`tensor_names`](super::tensor_names) takes off what other programs put in front of them. A checkpoint is treated
+//! as hostile: every name, shape, dtype, offset and number is checked, and a tensor is read only if its shape is the
+//! one that `config.json` implies, so that a wrong header cannot cause an allocation larger than the model.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use ndarray::{Array1, Array2, Array3, Axis, s};
-use safetensors::tensor::Dtype;
 
-use super::tensor_entry::{TensorEntry, read_header};
+use super::headers::Headers;
+use super::tensor_entry::TensorEntry;
+use super::tensor_names::LM_HEAD;
 use crate::config::Gpt2Config;
-use crate::error::{Error, Result};
+use crate::error::{Result, shown};
 use crate::weights::{BlockWeights, LayerNormWeights, UnembedWeights};
 
-/// The names of the token embedding, and of the unembedding where it is another matrix.
+/// The name of the token embedding.
 const W_E: &str = "wte.weight";
-const LM_HEAD: &str = "lm_head.weight";
-
-/// The prefixes of names that are taken off, as often as there are any: Hugging Face's own, and those of wrappers
-/// (`torch.compile`, `DistributedDataParallel`, training libraries).
-const HUGGING_FACE_PREFIX: &str = "transformer.";
-const WRAPPER_PREFIXES: [&str; 3] = ["_orig_mod.", "module.", "model."];
 
 /// The unprocessed weights of a GPT-2, in one safetensors file or all its shards. Names, shapes and dtypes were checked
 /// when it was opened; numbers are read on demand.
@@ -41,17 +35,18 @@ impl Checkpoint {
     /// Reads and checks the headers of the files.
     ///
     /// # Errors
-    /// [`Error::Io`], [`Error::Format`] for a broken file, [`Error::Tensor`] for a tensor that is missing, unknown,
+    /// [`Error::Io`](crate::Error::Io), [`Error::Format`](crate::Error::Format) for a broken file or one of several
+    /// models, [`Error::Tensor`](crate::Error::Tensor) for a tensor that is missing, unknown,
     /// duplicated, of the wrong shape, or of a dtype other than F64, F32, F16 and BF16.
     ///
     /// Lines on stderr report what is unusual and was accepted: prefixes of names, ignored heads.
     pub(crate) fn open(paths: &[PathBuf], config: &Gpt2Config) -> Result<Self> {
-        let mut headers = Headers::read(paths)?;
+        let mut headers = Headers::read(paths, config.n_layers)?;
         let &Gpt2Config { d_model, n_ctx, d_vocab, n_layers, .. } = config;
         let embedding_shape = [d_vocab, d_model];
         // Of the two names of a tied matrix, safetensors stores one.
-        let has = |name: &str| headers.tensors.contains_key(name);
-        let w_e = if config.tie_word_embeddings && !has(W_E) && has(LM_HEAD) { LM_HEAD } else { W_E };
+        let is_tied = config.tie_word_embeddings && !headers.has(W_E) && headers.has(LM_HEAD);
+        let w_e = if is_tied { LM_HEAD } else { W_E };
         let checkpoint = Self {
             config: config.clone(),
             w_e: headers.take(w_e, &embedding_shape)?,
@@ -61,14 +56,12 @@ impl Checkpoint {
             lm_head: if config.tie_word_embeddings { None } else { Some(headers.take(LM_HEAD, &embedding_shape)?) },
         };
         if config.tie_word_embeddings
-            && let Some(head) = headers.tensors.remove(LM_HEAD)
+            && let Some(head) = headers.take_unchecked(LM_HEAD)
             && !head.has_values_of(&checkpoint.w_e)?
         {
-            let (file, embedding) = (head.path.display(), &checkpoint.w_e.name);
-            eprintln!(
-                "{file}: {} has other numbers than {embedding}, and is ignored: config.json ties them",
-                head.name
-            );
+            let (file, names) = (head.path.display(), [&head, &checkpoint.w_e].map(|entry| shown(&entry.name)));
+            let [name, embedding] = names;
+            eprintln!("{file}: {name} has other numbers than {embedding}, and is ignored: config.json ties them");
         }
         headers.report_prefixes();
         headers.reject_or_ignore_rest()?;
@@ -78,7 +71,8 @@ impl Checkpoint {
     /// `W_E` and `W_pos`. Shape: → `[d_vocab, d_model]`, `[n_ctx, d_model]`.
     ///
     /// # Errors
-    /// Here and below: [`Error::Io`], and [`Error::Tensor`] for numbers that are not finite.
+    /// Here and below: [`Error::Io`](crate::Error::Io), and [`Error::Tensor`](crate::Error::Tensor) for numbers that are not
+    /// finite.
     pub(crate) fn embeddings(&self) -> Result<(Array2<f32>, Array2<f32>)> {
         Ok((self.w_e.matrix()?, self.w_pos.matrix()?))
     }
@@ -97,16 +91,6 @@ impl Checkpoint {
             b_u: Array1::zeros(self.config.d_vocab),
         })
     }
-}
-
-/// The tensors of all files that no part of the model has taken yet.
-struct Headers {
-    /// The file to name in the error for a tensor that no file has.
-    first_path: PathBuf,
-    /// Tensors by name without prefixes.
-    tensors: BTreeMap<String, TensorEntry>,
-    /// The prefixes of wrappers that were taken off.
-    prefixes: BTreeSet<String>,
 }
 
 /// The tensors of a layer norm.
@@ -130,45 +114,6 @@ struct BlockEntries {
 }
 
 impl Headers {
-    /// Reads the headers of all files.
-    fn read(paths: &[PathBuf]) -> Result<Self> {
-        let first_path = paths.first().cloned().unwrap_or_default();
-        let mut headers = Self { first_path, tensors: BTreeMap::new(), prefixes: BTreeSet::new() };
-        for path in paths {
-            read_header(path)?.into_iter().try_for_each(|entry| headers.add(entry))?;
-        }
-        Ok(headers)
-    }
-
-    /// Adds a tensor under its name without prefixes.
-    fn add(&mut self, entry: TensorEntry) -> Result<()> {
-        let mut key = entry.name.as_str();
-        while let Some(rest) =
-            WRAPPER_PREFIXES.iter().chain([&HUGGING_FACE_PREFIX]).find_map(|prefix| key.strip_prefix(prefix))
-        {
-            key = rest;
-        }
-        let prefix = &entry.name[..entry.name.len() - key.len()];
-        if let Some(other) = self.tensors.get(key) {
-            return Err(entry.error("each tensor once".into(), format!("it again, as {}", other.name)));
-        }
-        let of_wrappers = prefix.replace(HUGGING_FACE_PREFIX, "");
-        if !of_wrappers.is_empty() {
-            self.prefixes.insert(of_wrappers);
-        }
-        self.tensors.insert(key.to_owned(), entry);
-        Ok(())
-    }
-
-    /// Reports the prefixes of wrappers.
-    fn report_prefixes(&self) {
-        if !self.prefixes.is_empty() {
-            let prefixes: Vec<&str> = self.prefixes.iter().map(String::as_str).collect();
-            let file = self.first_path.display();
-            eprintln!("{file}: the names of its tensors were read without the prefix {}", prefixes.join(" and "));
-        }
-    }
-
     /// Takes the tensors of a block.
     fn block(&mut self, layer: usize, config: &Gpt2Config) -> Result<BlockEntries> {
         let &Gpt2Config { d_model, d_mlp, .. } = config;
@@ -195,70 +140,6 @@ impl Headers {
         let mut vector = |part: &str| self.take(&format!("{name}.{part}"), &[d_model]);
         Ok(LayerNormEntries { w: vector("weight")?, b: vector("bias")? })
     }
-
-    /// Takes a tensor, and checks its shape and dtype.
-    fn take(&mut self, key: &str, shape: &[usize]) -> Result<TensorEntry> {
-        let Some(entry) = self.tensors.remove(key) else {
-            return Err(Error::Tensor {
-                path: self.first_path.clone(),
-                tensor: key.into(),
-                expected: format!("F32, F16, BF16 or F64 of shape {shape:?}"),
-                found: "no such tensor (with or without a prefix such as transformer.)".into(),
-            });
-        };
-        if entry.shape != shape {
-            let expected = format!("shape {shape:?}, as config.json says");
-            return Err(entry.error(expected, format!("shape {:?}", entry.shape)));
-        }
-        if !matches!(entry.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16 | Dtype::F64) {
-            let found = format!("{:?}; quantized checkpoints must be converted first", entry.dtype);
-            return Err(entry.error("dtype F32, F16, BF16 or F64".into(), found));
-        }
-        Ok(entry)
-    }
-
-    /// Rejects tensors that were not taken and that a GPT-2 does not have: the files are then not the model of
-    /// `config.json`. Buffers that some checkpoints hold are ignored, and further heads too, with a line.
-    fn reject_or_ignore_rest(&self) -> Result<()> {
-        let rest = self.tensors.iter().filter(|(key, _)| !is_buffer(key));
-        let (heads, others): (Vec<_>, Vec<_>) = rest.partition(|(key, _)| is_further_head(key));
-        if let Some((key, entry)) = others.first() {
-            let of_block = key.starts_with("h.");
-            let problem = if of_block {
-                "which GPT-2's layers do not have, or more layers than config.json says"
-            } else {
-                "which GPT-2 does not have: is this another kind of model?"
-            };
-            return Err(Error::Tensor {
-                path: entry.path.clone(),
-                tensor: entry.name.clone(),
-                expected: "only tensors of a GPT-2 with the layers that config.json says".into(),
-                found: format!("this one, {:?} of shape {:?}, {problem}", entry.dtype, entry.shape),
-            });
-        }
-        if let Some((_, first)) = heads.first() {
-            let names: Vec<&str> = heads.iter().map(|(_, entry)| entry.name.as_str()).take(4).collect();
-            let more = if heads.len() > 4 { format!(" and {} more", heads.len() - 4) } else { String::new() };
-            eprintln!("{}: ignored {}{more}: no part of the language model", first.path.display(), names.join(", "));
-        }
-        Ok(())
-    }
-}
-
-/// Whether a tensor is a causal mask or a list of positions, which old versions of transformers stored.
-fn is_buffer(key: &str) -> bool {
-    let rest = key.strip_prefix("h.").and_then(|rest| rest.split_once('.'));
-    let is_mask = rest.is_some_and(|(layer, part)| {
-        layer.parse::<usize>().is_ok() && matches!(part, "attn.bias" | "attn.masked_bias")
-    });
-    is_mask || key == "position_ids"
-}
-
-/// Whether a tensor belongs to a head beside or in place of the language model's, which reads the last residual stream:
-/// a value head of reinforcement learning, a classifier, the bias of a head.
-fn is_further_head(key: &str) -> bool {
-    let module = key.split('.').next().unwrap_or_default();
-    module.ends_with("_head") || matches!(module, "score" | "classifier" | "qa_outputs" | "summary" | "head" | "heads")
 }
 
 impl BlockEntries {

@@ -7,33 +7,33 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, Result};
-use crate::file_kind::{self, CONVERT_PICKLE, Content};
-use crate::tokenizer::{FilesBeside, TokenizerFiles};
+use super::other_weights;
+use crate::error::{Error, Result, shortened};
+use crate::file_kind::{self, Content, Limit};
+use crate::tokenizer::{FilesBeside, TokenizerFiles, VocabularyFiles};
 
 pub(super) const CONFIG: &str = "config.json";
 pub(super) const WEIGHTS: &str = "model.safetensors";
 pub(super) const INDEX: &str = "model.safetensors.index.json";
-const PICKLE: &str = "pytorch_model.bin";
-/// The index of a pickle in several files.
-const PICKLE_INDEX: &str = "pytorch_model.bin.index.json";
 pub(super) const TOKENIZER: &str = "tokenizer.json";
 pub(super) const VOCAB: &str = "vocab.json";
 pub(super) const MERGES: &str = "merges.txt";
 const ADDED_TOKENS: &str = "added_tokens.json";
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 const SPECIAL_TOKENS: &str = "special_tokens_map.json";
-/// The names of everything that a tokenizer can consist of. The last three are downloaded where they exist, and are read
-/// from the folder of the others.
+/// The files that can name a beginning-of-sequence token.
+pub(super) const BOS_FILES: [&str; 2] = [SPECIAL_TOKENS, TOKENIZER_CONFIG];
+/// The names of everything that a tokenizer can consist of.
 pub(super) const TOKENIZER_FILES: [&str; 6] =
     [TOKENIZER, VOCAB, MERGES, ADDED_TOKENS, SPECIAL_TOKENS, TOKENIZER_CONFIG];
 
-/// The largest size in bytes that a file may have on the Hub: 50 GB for weights, as in Python. The largest published
-/// tokenizers have 35 MB; a configuration or an index has less than 1 MB.
+/// The largest size in bytes that a file may have on the Hub: that with which it is read, and 50 GB for weights, as in
+/// Python.
 pub(super) fn max_bytes(name: &str) -> u64 {
     match name {
-        CONFIG | INDEX => 16_000_000,
-        name if TOKENIZER_FILES.contains(&name) => 256_000_000,
+        CONFIG | INDEX => Limit::CONFIG.bytes,
+        TOKENIZER | VOCAB | MERGES => Limit::TOKENIZER.bytes,
+        ADDED_TOKENS | SPECIAL_TOKENS | TOKENIZER_CONFIG => Limit::BESIDE_TOKENIZER.bytes,
         _ => 50_000_000_000,
     }
 }
@@ -51,10 +51,8 @@ pub(crate) struct ModelFiles {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Missing {
     Config,
-    /// The weights, in any format.
+    /// The weights in safetensors.
     Weights,
-    /// The weights in safetensors; there is only a pickle, which can run any code when it is read.
-    Safetensors,
     /// A shard that the index names.
     Shard(String),
 }
@@ -82,8 +80,7 @@ impl ModelFiles {
         let require = |name: &str, missing: Missing| has(name).then_some(()).ok_or(CollectError::Missing(missing));
         require(CONFIG, Missing::Config)?;
         if !has(WEIGHTS) && !has(INDEX) {
-            let has_pickle = has(PICKLE) || has(PICKLE_INDEX);
-            return Err(CollectError::Missing(if has_pickle { Missing::Safetensors } else { Missing::Weights }));
+            return Err(CollectError::Missing(Missing::Weights));
         }
         let config = path(CONFIG)?;
         let weights = if has(WEIGHTS) { vec![WEIGHTS.to_owned()] } else { shards_of_index(&path(INDEX)?)? };
@@ -97,16 +94,19 @@ impl ModelFiles {
     /// The files of a model in a folder.
     ///
     /// # Errors
-    /// [`Error::MissingFile`]; [`Error::Format`] for a folder that has only a pickle, or an index that is not one.
+    /// [`Error::MissingFile`]; [`Error::Format`] for a folder that has weights in another form only, or an index that is
+    /// not one.
     pub(super) fn in_folder(folder: &Path) -> Result<Self> {
         let files = Self::collect(|name| folder.join(name).is_file(), |name| Ok(folder.join(name)));
         files.map_err(|error| match error {
             CollectError::Failed(error) => error,
             CollectError::Missing(Missing::Config) => no_model(folder),
-            CollectError::Missing(Missing::Safetensors) => only_pickle(folder),
-            CollectError::Missing(Missing::Weights) => Error::MissingFile {
-                path: folder.join(WEIGHTS),
-                hint: format!("a model folder holds {WEIGHTS}, or {INDEX} and its shards"),
+            CollectError::Missing(Missing::Weights) => match other_weights::find_in(folder) {
+                Some(other) => other.error(folder),
+                None => Error::MissingFile {
+                    path: folder.join(WEIGHTS),
+                    hint: format!("a model folder holds {WEIGHTS}, or {INDEX} and its shards"),
+                },
             },
             CollectError::Missing(Missing::Shard(shard)) => {
                 Error::MissingFile { path: folder.join(shard), hint: format!("{INDEX} names it") }
@@ -120,20 +120,17 @@ impl ModelFiles {
     }
 }
 
-/// The error for a folder without a model.
+/// The error for a folder without a `config.json`.
 pub(super) fn no_model(folder: &Path) -> Error {
-    Error::MissingFile { path: folder.join(CONFIG), hint: format!("a model folder holds {CONFIG} and {WEIGHTS}") }
-}
-
-/// The error for a folder or a repository whose weights are a pickle only. A pickle can run any code when it is read,
-/// so it is not read.
-pub(super) fn only_pickle(folder: &Path) -> Error {
-    Error::Format {
-        path: folder.join(PICKLE),
-        expected: format!("{WEIGHTS} beside it"),
-        found: format!("only this pickle, which can run any code when it is read; {CONVERT_PICKLE}"),
-        source: None,
-    }
+    let has_weights = [WEIGHTS, INDEX].iter().any(|name| folder.join(name).is_file());
+    let other = other_weights::find_in(folder).filter(|_| !has_weights);
+    let beside = match other.map(|other| other.beside_missing(&Missing::Config, folder)) {
+        Some(Err(error)) => return error,
+        Some(Ok(found)) => format!("; this one has {found}"),
+        None => String::new(),
+    };
+    let hint = format!("a model folder holds {CONFIG} and {WEIGHTS}{beside}");
+    Error::MissingFile { path: folder.join(CONFIG), hint }
 }
 
 /// The files of the tokenizer, if there is one. Those that add tokens are read from the same folder.
@@ -141,22 +138,20 @@ pub(super) fn tokenizer_files(
     has: &impl Fn(&str) -> bool,
     path: &impl Fn(&str) -> Result<PathBuf>,
 ) -> Result<Option<TokenizerFiles>> {
-    for name in TOKENIZER_FILES.into_iter().skip(3).filter(|name| has(name)) {
-        path(name)?;
-    }
+    let optional = |name: &str| has(name).then(|| path(name)).transpose();
+    let beside = FilesBeside {
+        added_tokens: optional(ADDED_TOKENS)?,
+        config: optional(TOKENIZER_CONFIG)?,
+        special_tokens: optional(SPECIAL_TOKENS)?,
+    };
     if has(TOKENIZER) {
-        return Ok(Some(TokenizerFiles::Json(path(TOKENIZER)?)));
+        return Ok(Some(TokenizerFiles { vocabulary: VocabularyFiles::Json(path(TOKENIZER)?), beside }));
     }
     match (has(VOCAB), has(MERGES)) {
         (false, false) => Ok(None),
         (true, true) => {
-            let optional = |name: &str| has(name).then(|| path(name)).transpose();
-            let beside = FilesBeside {
-                added_tokens: optional(ADDED_TOKENS)?,
-                config: optional(TOKENIZER_CONFIG)?,
-                special_tokens: optional(SPECIAL_TOKENS)?,
-            };
-            Ok(Some(TokenizerFiles::VocabAndMerges { vocab: path(VOCAB)?, merges: path(MERGES)?, beside }))
+            let vocabulary = VocabularyFiles::VocabAndMerges { vocab: path(VOCAB)?, merges: path(MERGES)? };
+            Ok(Some(TokenizerFiles { vocabulary, beside }))
         }
         (has_vocab, _) => {
             let (found, missing) = if has_vocab { (VOCAB, MERGES) } else { (MERGES, VOCAB) };
@@ -177,8 +172,7 @@ fn shards_of_index(index: &Path) -> Result<Vec<String>> {
     const EXPECTED: &str = "a \"weight_map\" from tensor names to files of the same folder";
     let format_error =
         |found: String| Error::Format { path: index.into(), expected: EXPECTED.into(), found, source: None };
-    file_kind::check_kind(index, Content::Json, EXPECTED)?;
-    let text = std::fs::read_to_string(index).map_err(Error::io(index))?;
+    let text = file_kind::read_text(index, Content::Json, EXPECTED, Limit::CONFIG)?;
     let map: Index = serde_json::from_str(&text).map_err(|error| Error::format(index, EXPECTED, error))?;
     let mut files: Vec<String> = map.weight_map.into_values().collect();
     files.sort();
@@ -186,15 +180,17 @@ fn shards_of_index(index: &Path) -> Result<Vec<String>> {
     if files.is_empty() {
         return Err(format_error("no file".into()));
     }
-    // A name with a folder in it could point anywhere on the machine.
-    let plain = |name: &str| {
-        let is_one_part = Path::new(name).components().count() == 1 && !name.contains(['/', '\\', ':']);
-        is_one_part && !name.starts_with('.') && !name.contains(char::is_control) && name.len() <= 255
-    };
-    if let Some(file) = files.iter().find(|file| !plain(file)) {
-        return Err(format_error(format!("{file:?}")));
+    if let Some(file) = files.iter().find(|file| !is_plain_name(file)) {
+        return Err(format_error(format!("{:?}", shortened(file))));
     }
     Ok(files)
+}
+
+/// Whether a name from a foreign file or server is that of a file in a folder: a name with a folder in it could point
+/// anywhere on the machine.
+pub(super) fn is_plain_name(name: &str) -> bool {
+    let is_one_part = Path::new(name).components().count() == 1 && !name.contains(['/', '\\', ':']);
+    is_one_part && !name.starts_with('.') && !name.contains(char::is_control) && name.len() <= 255
 }
 
 #[cfg(test)]
@@ -216,7 +212,7 @@ mod tests {
 
     #[test]
     fn only_needed_files_are_collected() {
-        let all = [PICKLE, MERGES, VOCAB, TOKENIZER, INDEX, WEIGHTS, CONFIG, "README.md"];
+        let all = ["pytorch_model.bin", MERGES, VOCAB, TOKENIZER, INDEX, WEIGHTS, CONFIG, "README.md"];
         assert_eq!(needed(&all).unwrap(), [CONFIG, TOKENIZER, WEIGHTS]);
         assert_eq!(needed(&[CONFIG, WEIGHTS, VOCAB, MERGES]).unwrap(), [CONFIG, VOCAB, MERGES, WEIGHTS]);
         assert_eq!(needed(&[CONFIG, WEIGHTS]).unwrap(), [CONFIG, WEIGHTS]);
@@ -230,7 +226,7 @@ mod tests {
         };
         assert_eq!(missing(&[WEIGHTS]), Missing::Config);
         assert_eq!(missing(&[CONFIG, TOKENIZER]), Missing::Weights);
-        assert_eq!(missing(&[CONFIG, PICKLE]), Missing::Safetensors);
+        assert_eq!(missing(&[CONFIG, "pytorch_model.bin"]), Missing::Weights);
         match needed(&[CONFIG, WEIGHTS, MERGES]) {
             Err(CollectError::Failed(Error::MissingFile { path, .. })) => assert_eq!(path, Path::new(VOCAB)),
             other => panic!("{other:?}"),

@@ -3,19 +3,25 @@
 
 mod checkpoint;
 mod files;
+mod headers;
 mod hub;
 mod load_options;
+mod other_weights;
 mod processed;
 mod tensor_entry;
+mod tensor_names;
 
 use std::path::Path;
 
+use crate::config::Gpt2Config;
 use crate::error::{Error, Result};
+use crate::tokenizer::{ConfigBos, Tokenizer};
 pub(crate) use checkpoint::Checkpoint;
 pub(crate) use files::ModelFiles;
 pub(crate) use hub::explain as explain_cached_file;
 pub use load_options::LoadOptions;
 pub(crate) use processed::ProcessedCheckpoint;
+pub(crate) use tensor_entry::{TensorEntry, read_header};
 
 const DEMO: &str = "demo";
 
@@ -40,6 +46,9 @@ pub(crate) fn find(name: &str, options: &LoadOptions) -> Result<ModelFiles> {
     if ModelFiles::is_model(folder) || (folder.is_dir() && !is_name) {
         return ModelFiles::in_folder(folder);
     }
+    if folder.is_file() && !is_name {
+        return Err(other_weights::not_a_folder(folder));
+    }
     if name == DEMO {
         return demo();
     }
@@ -55,6 +64,22 @@ pub(crate) fn find(name: &str, options: &LoadOptions) -> Result<ModelFiles> {
             known: KNOWN.iter().map(|&(known, ..)| format!("\"{known}\"")).collect(),
         }),
     }
+}
+
+/// Reads a model's configuration and its tokenizer, with the token that text begins with. A line on standard error
+/// reports a token that is not the one of `config.json`, or that there is none.
+pub(crate) fn config_and_tokenizer(files: &ModelFiles) -> Result<(Gpt2Config, Option<Tokenizer>)> {
+    let (mut config, stated) = Gpt2Config::with_stated_bos(&files.config)?;
+    let of_config = ConfigBos::new(&config, stated);
+    let (tokenizer, bos) = match &files.tokenizer {
+        Some(files) => Tokenizer::from_files(files, of_config).map(|(tokenizer, bos)| (Some(tokenizer), bos))?,
+        None => (None, of_config.without_tokenizer()),
+    };
+    if let Some(note) = bos.note {
+        eprintln!("{}: {note}", files.config.display());
+    }
+    config.bos_token_id = bos.token;
+    Ok((config, tokenizer))
 }
 
 /// Whether a text can be the owner or the name of a repository on the Hub.

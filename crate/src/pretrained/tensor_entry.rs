@@ -18,11 +18,11 @@ const MAX_HEADER_BYTES: u64 = 100_000_000;
 const CHUNK: usize = 1 << 17;
 
 /// A tensor of a file, as the file's header describes it.
-pub(super) struct TensorEntry {
-    pub(super) name: String,
-    pub(super) path: PathBuf,
-    pub(super) dtype: Dtype,
-    pub(super) shape: Vec<usize>,
+pub(crate) struct TensorEntry {
+    pub(crate) name: String,
+    pub(crate) path: PathBuf,
+    pub(crate) dtype: Dtype,
+    pub(crate) shape: Vec<usize>,
     /// Offset of its first byte in the file.
     start: u64,
 }
@@ -31,7 +31,7 @@ pub(super) struct TensorEntry {
 ///
 /// # Errors
 /// [`Error::Io`]; [`Error::Format`] if the file is not safetensors, is truncated, or is longer than its header implies.
-pub(super) fn read_header(path: &Path) -> Result<Vec<TensorEntry>> {
+pub(crate) fn read_header(path: &Path) -> Result<Vec<TensorEntry>> {
     let format_error = |expected: &str, found: String| Error::Format {
         path: path.into(),
         expected: expected.into(),
@@ -75,7 +75,7 @@ pub(super) fn read_header(path: &Path) -> Result<Vec<TensorEntry>> {
 
 impl TensorEntry {
     /// [`Error::Tensor`] for this tensor.
-    pub(super) fn error(&self, expected: String, found: String) -> Error {
+    pub(crate) fn error(&self, expected: String, found: String) -> Error {
         Error::Tensor { path: self.path.clone(), tensor: self.name.clone(), expected, found }
     }
 
@@ -107,6 +107,34 @@ impl TensorEntry {
             Err(self.error("finite numbers".into(), found))
         })?;
         Ok(values)
+    }
+
+    /// All numbers of a tensor in which every number `is_allowed`, in the order of the file. Shape: → `[n]`.
+    ///
+    /// # Errors
+    /// [`Error::Io`], and [`Error::Tensor`] for another dtype or a number that is not allowed.
+    pub(crate) fn numbers(&self, is_allowed: impl Fn(f32) -> bool) -> Result<Vec<f32>> {
+        if !matches!(self.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16 | Dtype::F64) {
+            return Err(self.error("dtype F32, F16, BF16 or F64".into(), format!("{:?}", self.dtype)));
+        }
+        let mut values = memory::zeros(self.shape.iter().product());
+        self.read(0, &mut values)?;
+        match values.iter().position(|&value| !is_allowed(value)) {
+            Some(at) => Err(self.error("finite numbers".into(), format!("{} at index {at}", values[at]))),
+            None => Ok(values),
+        }
+    }
+
+    /// All numbers of a tensor of dtype I64, which the caller checks. Shape: → `[n]`.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub(crate) fn integers(&self) -> Result<Vec<i64>> {
+        let mut bytes = vec![0; size_of::<i64>() * self.shape.iter().product::<usize>()];
+        let mut file = File::open(&self.path).map_err(Error::io(&self.path))?;
+        file.seek(SeekFrom::Start(self.start)).map_err(Error::io(&self.path))?;
+        file.read_exact(&mut bytes).map_err(Error::io(&self.path))?;
+        Ok(bytes.as_chunks().0.iter().map(|&bytes| i64::from_le_bytes(bytes)).collect())
     }
 
     /// Whether a tensor has the shape, the dtype and the numbers of another.
@@ -148,7 +176,7 @@ impl TensorEntry {
             Dtype::F16 => convert(&bytes, values, |bytes| half::f16::from_le_bytes(bytes).to_f32()),
             Dtype::BF16 => convert(&bytes, values, |bytes| half::bf16::from_le_bytes(bytes).to_f32()),
             Dtype::F64 => convert(&bytes, values, |bytes| f64::from_le_bytes(bytes) as f32),
-            _ => unreachable!("the checkpoint takes no other dtype"),
+            _ => unreachable!("the callers take no other dtype"),
         }
         Ok(())
     }

@@ -5,20 +5,27 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 
 use super::contain::contain;
-use super::limits::{Beyond, MAX_FILE};
+use super::limits::Beyond;
 use crate::error::{Error, Result, shortened};
-use crate::file_kind::{Content, check_kind};
+use crate::file_kind::{self, Content, Limit};
 
 /// The paths of a tokenizer's files.
 #[derive(Debug)]
-pub(crate) enum TokenizerFiles {
+pub(crate) struct TokenizerFiles {
+    pub(crate) vocabulary: VocabularyFiles,
+    pub(crate) beside: FilesBeside,
+}
+
+/// The files of a tokenizer that have its vocabulary.
+#[derive(Debug)]
+pub(crate) enum VocabularyFiles {
     /// `tokenizer.json`.
     Json(PathBuf),
     /// `vocab.json` and `merges.txt`.
-    VocabAndMerges { vocab: PathBuf, merges: PathBuf, beside: FilesBeside },
+    VocabAndMerges { vocab: PathBuf, merges: PathBuf },
 }
 
-/// The files beside `vocab.json` and `merges.txt` that add tokens, as far as they exist.
+/// The files beside a vocabulary that name its special tokens or add tokens, as far as they exist.
 #[derive(Debug, Default)]
 pub(crate) struct FilesBeside {
     /// `added_tokens.json`.
@@ -31,16 +38,16 @@ pub(crate) struct FilesBeside {
 
 /// The bytes of a file; `content` and `expected` describe it for an error that names a file of another kind.
 pub(super) fn read(path: &Path, content: Content, expected: &str) -> Result<Vec<u8>> {
-    check_kind(path, content, expected)?;
-    let found = std::fs::metadata(path).map_err(Error::io(path))?.len();
-    if found > MAX_FILE {
-        let expected = format!("a tokenizer's file of at most {} MB", MAX_FILE >> 20);
-        return Err(Error::Format { path: path.into(), expected, found: format!("{found} bytes"), source: None });
-    }
-    std::fs::read(path).map_err(Error::io(path))
+    file_kind::read(path, content, expected, Limit::TOKENIZER)
 }
 
-/// The content of a JSON file; `expected` describes it for an error.
+/// The content of a JSON file beside a tokenizer; `expected` describes it for an error.
+pub(super) fn read_json_beside<T: DeserializeOwned>(path: &Path, expected: &str) -> Result<T> {
+    let bytes = file_kind::read(path, Content::Json, expected, Limit::BESIDE_TOKENIZER)?;
+    serde_json::from_slice(&bytes).map_err(format_error(path, expected))
+}
+
+/// The content of a JSON file of a tokenizer; `expected` describes it for an error.
 pub(super) fn read_json<T: DeserializeOwned>(path: &Path, expected: &str) -> Result<T> {
     serde_json::from_slice(&read(path, Content::Json, expected)?).map_err(format_error(path, expected))
 }

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 use serde_json::{Value, json};
 
-use super::{Tokenizer, TokenizerFiles};
+use super::{ConfigBos, FilesBeside, Tokenizer, TokenizerFiles, VocabularyFiles};
+use crate::config::StatedBos;
 
 const FIXTURES: [&str; 5] = ["byte_level", "unigram", "byte_fallback", "word_piece", "word_level"];
 /// Texts that reach the parts of a tokenizer in different ways.
@@ -227,8 +228,10 @@ fn mutant(fixtures: &[Value], parts: &Parts, rng: &mut Rng) -> Vec<u8> {
 
 /// Uses a tokenizer in every way, and returns whether it loads and encodes.
 fn exercise(path: &Path) -> (bool, bool) {
-    let tokenizer = match Tokenizer::from_files(&TokenizerFiles::Json(path.into()), 0) {
-        Ok(tokenizer) => tokenizer,
+    let files = TokenizerFiles { vocabulary: VocabularyFiles::Json(path.into()), beside: FilesBeside::default() };
+    let config = ConfigBos { stated: StatedBos::Id(0), token: Some(0), d_vocab: 400 };
+    let tokenizer = match Tokenizer::from_files(&files, config) {
+        Ok((tokenizer, _)) => tokenizer,
         Err(error) => {
             let message = error.to_string();
             assert!(message.contains("tokenizer.json") && message.len() < 1000 && !message.contains('\n'), "{message}");

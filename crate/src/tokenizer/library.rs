@@ -60,6 +60,21 @@ impl Library {
         Ok(Self { tokenizer, file: file.into(), patterns, encode_growth, decode_growth, n_tokens })
     }
 
+    /// Adds a special token, which gets the next free id.
+    ///
+    /// # Errors
+    /// [`Error::Format`] with the name of the file.
+    pub(super) fn add_special(&mut self, content: &str) -> Result<()> {
+        limits::check_added_token(content).map_err(beyond(&self.file))?;
+        let token = AddedToken::from(content, true);
+        let add = || {
+            self.tokenizer.add_special_tokens(&[token]);
+            self.tokenizer.get_vocab_size(true)
+        };
+        self.n_tokens = contain(add).map_err(format_error(&self.file, "a tokenizer"))?;
+        Ok(())
+    }
+
     /// Number of tokens, added ones included.
     pub(super) fn n_tokens(&self) -> usize {
         self.n_tokens

@@ -8,8 +8,6 @@ use serde_json::{Map, Value};
 
 use crate::error::shortened;
 
-/// The largest file of a tokenizer, in bytes. The largest published ones have about 35 MB.
-pub(super) const MAX_FILE: u64 = 200 << 20;
 /// The longest token, in bytes. The longest of GPT-2 has 128. The library keeps a Unigram vocabulary in a tree with a
 /// level for each byte, and drops it by recursion.
 const MAX_TOKEN: usize = 1024;

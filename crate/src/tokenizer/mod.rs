@@ -1,6 +1,7 @@
 //! Text ↔ token ids, with Hugging Face's `tokenizers`; and the labels of tokens in figures and tables.
 
 mod added_tokens;
+mod bos;
 mod contain;
 mod files;
 #[cfg(test)]
@@ -10,6 +11,7 @@ mod library;
 mod limits;
 mod patterns;
 mod runs;
+mod special_tokens;
 mod spelling;
 mod tokenizer_json;
 mod vocab_and_merges;
@@ -18,16 +20,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::error::{Error, Result};
-pub(crate) use files::{FilesBeside, TokenizerFiles};
+pub(crate) use bos::{Bos, ConfigBos};
+pub(crate) use files::{FilesBeside, TokenizerFiles, VocabularyFiles};
 pub(crate) use labels::TokenLabels;
 use library::Library;
+use special_tokens::Beside;
 use spelling::Spelling;
 
 /// A model's tokenizer: text ↔ token ids. Cloning is cheap.
 #[derive(Clone)]
 pub struct Tokenizer {
     inner: Arc<Inner>,
-    bos: u32,
+    bos: Option<u32>,
 }
 
 struct Inner {
@@ -38,18 +42,28 @@ struct Inner {
 }
 
 impl Tokenizer {
-    /// Reads a model's tokenizer.
+    /// Reads a model's tokenizer, and chooses the token with which text begins. `config` is that of `config.json`.
     ///
     /// # Errors
     /// [`Error::Io`], and [`Error::Format`] for a file that is not a tokenizer.
-    pub(crate) fn from_files(files: &TokenizerFiles, bos: u32) -> Result<Self> {
-        let (library, spelling) = match files {
-            TokenizerFiles::Json(path) => tokenizer_json::read(path)?,
-            TokenizerFiles::VocabAndMerges { vocab, merges, beside } => {
-                (vocab_and_merges::read_tokenizer(vocab, merges, beside, bos)?, Spelling::Bytes)
+    pub(crate) fn from_files(files: &TokenizerFiles, config: ConfigBos) -> Result<(Self, Bos)> {
+        let beside = Beside::read(&files.beside)?;
+        let (library, spelling, bos) = match &files.vocabulary {
+            VocabularyFiles::Json(path) => {
+                let (mut library, spelling) = tokenizer_json::read(path)?;
+                let own = beside.bos()?;
+                added_tokens::add_missing(&mut library, &own.text, &beside)?;
+                let bos = config.choose(&own, |text| library.id(text), |id| library.token(id));
+                (library, spelling, bos)
+            }
+            VocabularyFiles::VocabAndMerges { vocab, merges } => {
+                let added = added_tokens::read(&beside, files.beside.added_tokens.as_deref())?;
+                let (library, bos) = vocab_and_merges::read_tokenizer(vocab, merges, &beside, added, config)?;
+                (library, Spelling::Bytes, bos)
             }
         };
-        Ok(Self { inner: Arc::new(Inner { library, spelling, noticed_second_bos: AtomicBool::new(false) }), bos })
+        let inner = Inner { library, spelling, noticed_second_bos: AtomicBool::new(false) };
+        Ok((Self { inner: Arc::new(inner), bos: bos.token }, bos))
     }
 
     /// Number of tokens, special ones included.
@@ -57,7 +71,7 @@ impl Tokenizer {
         self.inner.library.n_tokens()
     }
 
-    /// The token ids of a text, with the beginning-of-sequence token in front. Shape: → `[pos]`.
+    /// The token ids of a text, with the beginning-of-sequence token in front if the model has one. Shape: → `[pos]`.
     ///
     /// A text that itself begins with that token gets a second one, as in TransformerLens; the first time, a line on
     /// standard error says so.
@@ -65,10 +79,13 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::Tokenize`] if the tokenizer cannot encode the text.
     pub fn to_tokens(&self, text: &str) -> Result<Vec<u32>> {
-        let mut tokens = vec![self.bos];
+        let mut tokens = Vec::from_iter(self.bos);
         tokens.extend(self.to_tokens_without_bos(text)?);
-        if tokens.get(1) == Some(&self.bos) && !self.inner.noticed_second_bos.swap(true, Ordering::Relaxed) {
-            let bos = self.to_single_str_token(self.bos)?;
+        if let Some(bos) = self.bos
+            && tokens.get(1) == Some(&bos)
+            && !self.inner.noticed_second_bos.swap(true, Ordering::Relaxed)
+        {
+            let bos = self.to_single_str_token(bos)?;
             eprintln!(
                 "a text begins with {bos:?}, the beginning-of-sequence token, and gets a second one in front of it, as \
                  in TransformerLens; to have only one, leave it out of the text, or give the token ids of \
@@ -87,7 +104,13 @@ impl Tokenizer {
         self.inner.library.encode(text)
     }
 
-    /// The tokens of a text as strings, with the beginning-of-sequence token in front. Shape: → `[pos]`.
+    /// The number of tokens in front of those of a text: 1 for a beginning-of-sequence token, else 0.
+    pub(crate) fn text_start(&self) -> usize {
+        self.bos.iter().len()
+    }
+
+    /// The tokens of a text as strings, with the beginning-of-sequence token in front if the model has one. Shape: →
+    /// `[pos]`.
     ///
     /// # Errors
     /// As for [`to_tokens`](Self::to_tokens) and [`to_single_str_token`](Self::to_single_str_token).
@@ -155,6 +178,12 @@ impl Tokenizer {
 
 impl std::fmt::Debug for Tokenizer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Tokenizer").field("vocab_size", &self.vocab_size()).field("bos", &self.bos).finish()
+        let mut shown = f.debug_struct("Tokenizer");
+        shown.field("vocab_size", &self.vocab_size());
+        match self.bos {
+            Some(bos) => shown.field("bos", &bos),
+            None => shown.field("bos", &self.bos),
+        };
+        shown.finish()
     }
 }

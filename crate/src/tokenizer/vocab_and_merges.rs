@@ -8,10 +8,12 @@ use tokenizers::models::bpe::{BPE, Merges, Vocab};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{AddedToken, DecoderWrapper, PreTokenizerWrapper};
 
-use super::added_tokens;
-use super::files::{FilesBeside, contained, format_error, read, read_json};
+use super::added_tokens::AddedTokens;
+use super::bos::{Bos, ConfigBos};
+use super::files::{contained, format_error, read, read_json};
 use super::library::{Library, Parts};
 use super::patterns::Patterns;
+use super::special_tokens::Beside;
 use crate::error::{Error, Result, shortened};
 use crate::file_kind::Content;
 
@@ -19,26 +21,33 @@ use crate::file_kind::Content;
 ///
 /// # Errors
 /// [`Error::Io`], [`Error::Format`].
-pub(super) fn read_tokenizer(vocab: &Path, merges: &Path, beside: &FilesBeside, bos: u32) -> Result<Library> {
-    let path = beside.config.as_deref();
-    let config: Option<Value> = path.map(|path| read_json(path, "a JSON object of settings")).transpose()?;
-    let config = path.zip(config.as_ref());
-    let added = added_tokens::read(config, beside)?;
-
+pub(super) fn read_tokenizer(
+    vocab: &Path,
+    merges: &Path,
+    beside: &Beside,
+    added: AddedTokens,
+    config: ConfigBos,
+) -> Result<(Library, Bos)> {
     let mut tokens: Vocab = read_json(vocab, "a JSON object from tokens to ids")?;
     let merges = read_merges(merges, &tokens)?;
     let mut added = match added {
         Some((path, added)) => add_to_vocabulary(path, added, &mut tokens)?,
         None => Vec::new(),
     };
-    if let Some((bos, _)) = tokens.iter().find(|&(_, &id)| id == bos)
-        && !added.iter().any(|token| token.content == *bos)
-    {
-        added.push(AddedToken::from(bos.as_str(), true));
+    let text_of = |id: u32| tokens.iter().find(|&(_, &other)| other == id).map(|(text, _)| text.clone());
+    let own = beside.bos()?;
+    let bos = config.choose(&own, |text| tokens.get(text).copied(), text_of);
+    // In a text, the tokenizer's own is one token also where the model does not have it.
+    let own = Some(own).filter(|own| own.has_files || bos.token.is_none()).map(|own| own.text);
+    for text in bos.token.and_then(text_of).into_iter().chain(own.filter(|own| tokens.contains_key(own))) {
+        if !added.iter().any(|token| token.content == text) {
+            added.push(AddedToken::from(text, true));
+        }
     }
     let build = || BPE::builder().vocab_and_merges(tokens, merges).build();
     let bpe = contained(vocab, "a BPE vocabulary", build)?;
-    let add_prefix_space = config.is_some_and(|(_, config)| config["add_prefix_space"] == true);
+    let add_prefix_space =
+        beside.config.as_ref().is_some_and(|(_, config)| config.get("add_prefix_space") == Some(&Value::Bool(true)));
     let split = ByteLevel::default().add_prefix_space(add_prefix_space);
     let parts = Parts {
         model: bpe.into(),
@@ -49,7 +58,7 @@ pub(super) fn read_tokenizer(vocab: &Path, merges: &Path, beside: &FilesBeside, 
         encode_growth: 4.0,
         decode_growth: 4.0,
     };
-    Library::new(vocab, parts, &added)
+    Ok((Library::new(vocab, parts, &added)?, bos))
 }
 
 /// Puts added tokens into the vocabulary, so that each gets its own id: the library gives the next free one to tokens

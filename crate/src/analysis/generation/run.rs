@@ -138,14 +138,14 @@ fn generate(
         });
         let new = new.collect();
         let next = if options.do_sample {
-            let logits = model.on_device().run_with_past(new, &mut past)?; // [active, d_vocab]
+            let logits = model.run_with_past(new, &mut past)?; // [active, d_vocab]
             let draw = |(&prompt, logits): (&usize, ArrayView1<f32>)| {
                 let Continuation { rng, tokens, .. } = &mut all[prompt];
                 next_token(options, rng, logits.to_slice().expect("a row of logits is contiguous"), tokens)
             };
             active.iter().zip(logits.rows()).map(draw).collect()
         } else {
-            model.on_device().most_likely_with_past(new, &mut past)?
+            model.most_likely_with_past(new, &mut past)?
         };
         let mut ended = Vec::new();
         for ((slot, &prompt), token) in active.iter().enumerate().zip(next) {
@@ -206,7 +206,6 @@ fn new_tokens(tokens: &[u32], slot: usize, past: &mut KeyValueCache, n_ctx: usiz
 
 /// The text of a prompt and what was generated so far, without the tokens around it.
 fn text_of(model: &Gpt2, Continuation { tokens, stopped, .. }: &Continuation) -> String {
-    let begin = usize::from(tokens.first() == Some(&model.config().bos_token_id));
-    let end = tokens.len() - usize::from(*stopped);
-    model.token_labels().joined(tokens.get(begin..end).unwrap_or_default())
+    let tokens = &tokens[..tokens.len() - usize::from(*stopped)];
+    model.token_labels().joined(tokens.strip_prefix(model.config().bos_token_id.as_slice()).unwrap_or(tokens))
 }

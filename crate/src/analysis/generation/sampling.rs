@@ -3,6 +3,7 @@
 use rand::Rng;
 
 use super::options::GenerateOptions;
+use crate::decode::TopTokensBuilder;
 use crate::random::SeededRng;
 
 /// A token, and its logit after temperature and penalties.
@@ -40,11 +41,11 @@ fn draw(rng: &mut SeededRng, scored: &[Scored], d_vocab: usize) -> Option<u32> {
     finite.min_by(|one, other| one.1.total_cmp(&other.1).then(one.0.cmp(&other.0))).map(|(token, _)| token)
 }
 
-/// The token with the largest logit, the lowest id among equals. Shape: `[d_vocab]`.
+/// The top token, as attention tokens are ranked. Shape: `[d_vocab]`.
 fn most_likely(logits: &[f32]) -> u32 {
-    let better =
-        |best: usize, token: usize| if logits[token] > logits[best] || logits[best].is_nan() { token } else { best };
-    (0..logits.len()).fold(0, better) as u32
+    let mut best = TopTokensBuilder::new(1, 1, logits.len());
+    (0..).zip(logits).for_each(|(token, &logit)| best.push_token(0, token, logit));
+    best.finish().tokens[[0, 0]]
 }
 
 fn largest(scored: &[Scored]) -> f64 {

@@ -29,7 +29,7 @@ impl DeviceSlice<'_> {
 
     /// Postpones the download until the array is read, or downloads at once if caches hold their share of the memory.
     /// Shape: → `shape`.
-    pub(super) fn to_lazy<D: Dimension + Send + 'static>(
+    pub(super) fn to_lazy<D: Dimension + Send + Sync + 'static>(
         &self,
         gpu: &Arc<CudaGpu>,
         shape: D,

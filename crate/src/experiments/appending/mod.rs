@@ -12,7 +12,7 @@ pub use self::monoid::{Group, Monoid};
 pub use self::token_map::TokenMap;
 use crate::attention_tokens::{DecodeOptions, head_data};
 use crate::decode::Projection;
-use crate::error::{Result, check_count};
+use crate::error::{Error, Result, check_count};
 use crate::model::{Gpt2, RunOptions};
 use crate::plot::{Chart, ChartAxis, Color, Figure, Form, MatrixChart, Series, Table};
 use crate::tokenizer::TokenLabels;
@@ -79,8 +79,8 @@ pub struct Appending {
 /// ```
 ///
 /// # Errors
-/// [`Error::Count`](crate::Error::Count) if there are no prompts or tokens; [`Error::Prompt`](crate::Error::Prompt) if
-/// a prompt with two more tokens is longer than the context; otherwise as for [`head_data`].
+/// [`Error::Count`] if there are no prompts or tokens; [`Error::Prompt`] if
+/// a prompt has no tokens, or is longer than the context with two more; otherwise as for [`head_data`].
 pub fn appending(
     model: &Gpt2,
     layer: usize,
@@ -95,9 +95,12 @@ pub fn appending(
     let mut maps = vec![TokenMap::new(); n];
     let (mut same, mut by_chance) = (Array2::<f32>::zeros((n, n)), Array2::<f32>::zeros((n, n))); // [x, y]
     let mut positions = 0;
-    for prompt in prompts {
+    for (index, prompt) in prompts.iter().enumerate() {
         let prompt = model.to_tokens(prompt)?;
         let pos = prompt.len();
+        if pos == 0 {
+            return Err(Error::Prompt { prompt: index, len: 0, n_ctx: model.config().n_ctx });
+        }
         let appended_pairs = tokens.iter().flat_map(|&x| tokens.iter().map(move |&y| [x, y]));
         let batch: Vec<Vec<u32>> = appended_pairs.map(|pair| [prompt.as_slice(), &pair].concat()).collect();
         let options = RunOptions::for_head_data().layers([layer]);

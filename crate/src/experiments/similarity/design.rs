@@ -7,8 +7,8 @@ use super::measure::PatternMeasure;
 use crate::attention_tokens::HeadData;
 use crate::decode::Projection;
 use crate::error::{Error, Result, check_count};
-use crate::experiments::random::SeededRng;
 use crate::model::{ActivationCache, Gpt2, RunOptions};
+use crate::random::SeededRng;
 
 /// Two prompts that are similar in some respect.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,6 +84,8 @@ pub(super) struct Design {
     prompts: Vec<Vec<u32>>,
     /// For each pair, as indices of prompts: the first prompt; the second, followed by its controls.
     comparisons: Vec<(usize, Vec<usize>)>,
+    /// The position after the beginning-of-sequence token; 0 for a model without one.
+    first_word: usize,
 }
 
 impl Design {
@@ -102,8 +104,10 @@ impl Design {
         for pair in pairs {
             tokens.push([model.to_tokens(&pair.a)?, model.to_tokens(&pair.b)?]);
         }
-        let all_words: Vec<u32> = tokens.iter().flatten().flat_map(|prompt| prompt.iter().skip(1).copied()).collect();
-        let mut design = Self { prompts: Vec::new(), comparisons: Vec::new() };
+        let first_word = usize::from(model.config().bos_token_id.is_some());
+        let all_words: Vec<u32> =
+            tokens.iter().flatten().flat_map(|prompt| prompt.iter().skip(first_word).copied()).collect();
+        let mut design = Self { prompts: Vec::new(), comparisons: Vec::new(), first_word };
         for (index, pair) in pairs.iter().enumerate().filter(|(_, pair)| pair.kind == kind) {
             let [a, b] = &tokens[index];
             if options.measure == PatternMeasure::AdjustedRand && a.len() != b.len() {
@@ -128,7 +132,7 @@ impl Design {
                 Controls::Shuffled => {
                     let shuffled = || {
                         let mut tokens = b.clone();
-                        tokens.get_mut(1..).into_iter().for_each(|tokens| tokens.shuffle(rng));
+                        tokens.get_mut(first_word..).into_iter().for_each(|tokens| tokens.shuffle(rng));
                         tokens
                     };
                     std::iter::repeat_with(shuffled).take(options.n_controls).collect()
@@ -136,7 +140,7 @@ impl Design {
                 Controls::SharedWords => {
                     let mut replaced = |(position, &token): (usize, &u32)| {
                         let token_of_a = a.get(position);
-                        if position == 0 || token_of_a == Some(&token) {
+                        if position < first_word || token_of_a == Some(&token) {
                             return token;
                         }
                         // The token that the first prompt has here would be a shared one; 100 draws bound the search.
@@ -206,7 +210,7 @@ impl Design {
     /// beginning.
     pub(super) fn equal_tokens(&self) -> [f64; 2] {
         let proportion = |a: usize, b: usize| {
-            let (a, b) = (&self.prompts[a][1..], &self.prompts[b][1..]);
+            let (a, b) = (&self.prompts[a][self.first_word..], &self.prompts[b][self.first_word..]);
             a.iter().zip(b).filter(|(a, b)| a == b).count() as f64 / a.len().max(b.len()).max(1) as f64
         };
         let pair_and_controls = |(a, others): &(usize, Vec<usize>)| {

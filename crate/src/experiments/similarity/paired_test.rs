@@ -4,9 +4,9 @@ use super::design::{Controls, Design, PromptPair, SimilarityOptions};
 use super::permutation::{bootstrap_intervals, difference, permutation_p};
 use crate::attention_tokens::{DecodeOptions, layer_data};
 use crate::error::Result;
-use crate::experiments::random::seeded_rng;
 use crate::model::Gpt2;
 use crate::plot::{Chart, ChartAxis, Color, Figure, Form, Series, Table};
+use crate::random::seeded_rng;
 
 /// The result of [`similarity_test()`] for one head.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -15,7 +15,7 @@
 use ndarray::Array2;
 use rand::Rng;
 
-use crate::experiments::random::SeededRng;
+use crate::random::SeededRng;
 
 /// One of the similarities minus the mean of the others. Shape: `[1 + controls]` → a number.
 pub(super) fn difference(row: &[f64], chosen: usize) -> f64 {
@@ -85,7 +85,7 @@ pub(super) fn bootstrap_intervals(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::experiments::random::seeded_rng;
+    use crate::random::seeded_rng;
 
     /// The rows of one head. Shape: `[pair, 1 + controls]` → `[pair] [1 + controls]`.
     fn head<const N: usize>(rows: &[[f64; N]]) -> Vec<Vec<f64>> {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::attention_tokens::{DecodeOptions, PromptHeadData, layer_data};
 use crate::decode::{Projection, TopTokens};
 use crate::error::{Error, Result, check_index};
-use crate::model::{Gpt2, Prompts, RunOptions};
+use crate::model::{ActivationCache, Gpt2, Prompts, RunOptions};
 use crate::tokenizer::TokenLabels;
 
 /// The tokens that are counted: one for each cell, or one for each position.
@@ -46,20 +46,23 @@ impl Component {
     }
 }
 
-/// The model and the projection of some counts. Counts of different sources cannot be added.
+/// The model and the decoding of some counts. Counts of different sources cannot be added.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Source {
     pub(super) n_layers: usize,
     pub(super) n_heads: usize,
     pub(super) d_vocab: usize,
     pub(super) projection: Projection,
+    /// Whether the logits that decided include `b_U`.
+    pub(super) unembed_bias: bool,
     /// FNV-1a hash of `W_V` of the first head and `W_O` of the last, so that models of one shape but other weights, or
     /// other weight processing, differ.
     pub(super) fingerprint: u64,
 }
 
 impl Source {
-    pub(super) fn new(model: &Gpt2, projection: Projection) -> Result<Self> {
+    pub(super) fn new(model: &Gpt2, options: DecodeOptions) -> Result<Self> {
+        let DecodeOptions { projection, unembed_bias, .. } = options;
         let config = model.config();
         let (n_layers, n_heads, d_vocab) = (config.n_layers, config.n_heads, config.d_vocab);
         // FNV-1a, written out because a stored file needs a hash that never changes, which `std`'s hashers do not
@@ -70,7 +73,22 @@ impl Source {
                 fingerprint = (fingerprint ^ u64::from(weight.to_bits())).wrapping_mul(0x100_0000_01b3);
             }
         }
-        Ok(Self { n_layers, n_heads, d_vocab, projection, fingerprint })
+        Ok(Self { n_layers, n_heads, d_vocab, projection, unembed_bias, fingerprint })
+    }
+
+    /// The decoding of the tokens that are counted.
+    pub(super) fn decode_options(&self) -> DecodeOptions {
+        DecodeOptions::default().projection(self.projection).unembed_bias(self.unembed_bias)
+    }
+
+    /// The decoding in words: `"notebook"`, `"notebook, without b_U"`.
+    fn decoding(&self) -> String {
+        format!("{}{}", self.projection.name(), self.without_bias())
+    }
+
+    /// `", without b_U"` where that is so.
+    pub(super) fn without_bias(&self) -> &'static str {
+        if self.unembed_bias { "" } else { ", without b_U" }
     }
 }
 
@@ -118,7 +136,16 @@ impl VocabularyCounts {
     /// # Errors
     /// [`Error::Device`] if the device fails.
     pub fn new(model: &Gpt2, projection: Projection) -> Result<Self> {
-        Ok(Self::empty(Source::new(model, projection)?, model.token_labels()))
+        Self::with_options(model, DecodeOptions::default().projection(projection))
+    }
+
+    /// Counts of no prompts, for a model, a projection, and logits with or without the bias of the unembedding. The
+    /// most likely token is counted, whatever [`top_k`](DecodeOptions::top_k) is.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if the device fails.
+    pub fn with_options(model: &Gpt2, options: DecodeOptions) -> Result<Self> {
+        Ok(Self::empty(Source::new(model, options)?, model.token_labels()))
     }
 
     /// Counts of no prompts.
@@ -138,16 +165,21 @@ impl VocabularyCounts {
 
     /// [`add`](Self::add) without the generic parameter.
     fn add_prompts(&mut self, model: &Gpt2, prompts: Prompts) -> Result<()> {
-        self.check_same_source(&Source::new(model, self.source.projection)?)?;
+        self.check_same_source(&Source::new(model, self.source.decode_options())?)?;
         self.add_checked(model, prompts)
     }
 
     /// [`add`](Self::add) without the check of the model, which hashes weights.
     pub(super) fn add_checked(&mut self, model: &Gpt2, prompts: Prompts) -> Result<()> {
         let (_, cache) = model.run_with_cache_options(prompts, RunOptions::for_head_data())?;
-        let decode = DecodeOptions::default().projection(self.source.projection);
+        self.add_run(model, &cache)
+    }
+
+    /// Counts the tokens of every head in a run of the model that is counted.
+    pub(super) fn add_run(&mut self, model: &Gpt2, cache: &ActivationCache) -> Result<()> {
+        let decode = self.source.decode_options();
         for layer in 0..self.source.n_layers {
-            for head in layer_data(model, &cache, layer, decode)? {
+            for head in layer_data(model, cache, layer, decode)? {
                 for component in Component::ALL {
                     let index = self.index(layer, head.head, component);
                     for data in head.prompts() {
@@ -183,7 +215,7 @@ impl VocabularyCounts {
     /// [`Error::Shape`] or [`Error::OtherCounts`] if the sources differ.
     pub(super) fn check_same_source(&self, other: &Source) -> Result<()> {
         let shape = |source: &Source| vec![source.n_layers, source.n_heads, source.d_vocab];
-        let made_with = |source: &Source| (source.projection.name(), source.fingerprint);
+        let made_with = |source: &Source| (source.decoding(), source.fingerprint);
         let (expected, found) = (shape(&self.source), shape(other));
         if expected != found {
             let hint = "only counts of one model add up";
@@ -202,6 +234,11 @@ impl VocabularyCounts {
     /// The index in `counts`.
     fn index(&self, layer: usize, head: usize, component: Component) -> usize {
         (layer * self.source.n_heads + head) * Component::ALL.len() + component as usize
+    }
+
+    /// The prompts and the choice about `b_U`, for captions.
+    pub(super) fn description(&self) -> String {
+        format!("{} prompts{}", self.n_prompts, self.source.without_bias())
     }
 
     /// Number of prompts that were counted.
@@ -248,7 +285,7 @@ pub(super) mod tests {
     /// Two layers of one head. The counts of `Qk` are given, those of the other components are empty.
     pub(in crate::experiments::vocabulary) fn counts(heads: [&[(u32, u64)]; 2]) -> VocabularyCounts {
         let projection = Projection::Notebook;
-        let source = Source { n_layers: 2, n_heads: 1, d_vocab: 100, projection, fingerprint: 1 };
+        let source = Source { n_layers: 2, n_heads: 1, d_vocab: 100, projection, unembed_bias: true, fingerprint: 1 };
         let mut counts = VocabularyCounts::empty(source, TokenLabels::new(None));
         for (layer, own) in heads.into_iter().enumerate() {
             let index = counts.index(layer, 0, Component::Qk);
@@ -269,6 +306,8 @@ pub(super) mod tests {
         let mut other = a.clone();
         other.source.projection = Projection::Ov;
         assert!(ab.merge(&other).unwrap_err().to_string().contains("projection ov"));
+        other.source = Source { unembed_bias: false, ..a.source.clone() };
+        assert!(ab.merge(&other).unwrap_err().to_string().contains("projection notebook, without b_U"));
         assert!(ab.of(2, 0, Component::Qk).is_err());
     }
 }

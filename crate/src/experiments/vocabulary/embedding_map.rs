@@ -63,6 +63,8 @@ pub struct EmbeddingMap {
     pub variance: [f64; 2],
     labels: Vec<String>,
     n_layers: usize,
+    /// The choice about `b_U`, for the title.
+    without_bias: &'static str,
 }
 
 impl VocabularyCounts {
@@ -80,7 +82,7 @@ impl VocabularyCounts {
         max_tokens: usize,
         method: MapMethod,
     ) -> Result<EmbeddingMap> {
-        self.check_same_source(&Source::new(model, self.source.projection)?)?;
+        self.check_same_source(&Source::new(model, self.source.decode_options())?)?;
         let tokens: Vec<u32> =
             ranked(&self.totals(component)).into_iter().take(max_tokens).map(|(token, _)| token).collect();
         check_count("embedding_map", "tokens", tokens.len(), 3, None)?;
@@ -103,7 +105,8 @@ impl VocabularyCounts {
         };
         let layers = tokens.iter().map(most_frequent_layer).collect();
         let labels = tokens.iter().map(|&token| self.label(token)).collect();
-        Ok(EmbeddingMap { component, method, tokens, places, layers, variance, labels, n_layers })
+        let without_bias = self.source.without_bias();
+        Ok(EmbeddingMap { component, method, tokens, places, layers, variance, labels, n_layers, without_bias })
     }
 }
 
@@ -130,8 +133,9 @@ impl EmbeddingMap {
             MapMethod::TSne { .. } => ChartAxis::hidden(),
         };
         let (n, component, method) = (self.tokens.len(), self.component.name(), self.method.name());
+        let without_bias = self.without_bias;
         Chart {
-            title: format!("The {n} most frequent tokens ({component}) by their embeddings, {method}"),
+            title: format!("The {n} most frequent tokens ({component}{without_bias}) by their embeddings, {method}"),
             x: axis(0),
             y: axis(1),
             series: (0..self.n_layers).map(series).collect(),

@@ -109,11 +109,11 @@ impl VocabularyCounts {
     }
 
     /// Reads counts that [`save`](Self::save) has written, or [`count_file`](super::count_file) as its state. They must
-    /// be of the same model and projection as `like`, for instance `VocabularyCounts::new(&model, projection)?`.
+    /// be of the same model and decoding as `like`, for instance `VocabularyCounts::new(&model, projection)?`.
     ///
     /// # Errors
     /// [`Error::Io`] if the file cannot be read, [`Error::Format`] if it holds no counts, [`Error::Shape`] or
-    /// [`Error::OtherCounts`] if they are of another model or projection.
+    /// [`Error::OtherCounts`] if they are of another model or decoding.
     pub fn load(path: impl AsRef<Path>, like: &Self) -> Result<Self> {
         Ok(Self::read(path.as_ref(), like)?.counts)
     }
@@ -143,6 +143,7 @@ impl VocabularyCounts {
             ("n_heads", source.n_heads.to_string()),
             ("d_vocab", source.d_vocab.to_string()),
             ("projection", source.projection.name().to_owned()),
+            ("unembed_bias", source.unembed_bias.to_string()),
             ("fingerprint", source.fingerprint.to_string()),
             ("n_prompts", self.n_prompts.to_string()),
             ("key", key.to_owned()),
@@ -191,6 +192,11 @@ impl VocabularyCounts {
             n_heads: number("n_heads")? as usize,
             d_vocab: number("d_vocab")? as usize,
             projection: projection.ok_or_else(|| format_error(format!("projection {name:?}")))?,
+            unembed_bias: match metadata.get("unembed_bias").map(String::as_str) {
+                None | Some("true") => true, // counts without it are newer than the key
+                Some("false") => false,
+                Some(other) => return Err(format_error(format!("unembed_bias {other:?}"))),
+            },
             fingerprint: number("fingerprint")?,
         };
         // Checked before an allocation of these sizes: from here on they are those of `like`.

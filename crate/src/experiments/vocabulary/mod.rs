@@ -8,8 +8,10 @@ mod prompt_file;
 mod rank_frequency;
 mod shared_tokens;
 mod sweep;
+mod unembed_bias;
 
 pub use counts::{Component, VocabularyCounts};
 pub use embedding_map::{EmbeddingMap, MapMethod};
 pub use shared_tokens::SharedTokens;
 pub use sweep::{SweepEstimate, SweepOptions, SweepProgress, count_file, estimate_sweep};
+pub use unembed_bias::{SharedVocabulary, UnembedBiasShare};

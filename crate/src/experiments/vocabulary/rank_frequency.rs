@@ -17,7 +17,7 @@ impl VocabularyCounts {
             let most: Vec<String> = most.collect();
             vec![format!("{layer}.{head}"), all.to_string(), counts.len().to_string(), most.join(" ¦ ")]
         };
-        let caption = format!("Tokens of each head ({}), {} prompts", component.name(), self.n_prompts);
+        let caption = format!("Tokens of each head ({}), {}", component.name(), self.description());
         Table::new(caption, &["head", "count", "distinct", "most frequent"], self.heads(component).map(row).collect())
     }
 
@@ -40,7 +40,7 @@ impl VocabularyCounts {
             }
         };
         Chart {
-            title: format!("How often heads use their words ({}), {} prompts", component.name(), self.n_prompts),
+            title: format!("How often heads use their words ({}), {}", component.name(), self.description()),
             x: ChartAxis::log("rank of the token"),
             y: ChartAxis::log("count"),
             series: self.heads(component).map(line).collect(),

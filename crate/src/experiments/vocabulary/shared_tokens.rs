@@ -22,7 +22,8 @@ pub struct SharedTokens {
     pub shared: Array2<u32>,
     /// Jaccard overlap, from 0 to 1: 1 on the diagonal, 0 between heads without tokens. Shape: `[head, head]`.
     pub jaccard: Array2<f32>,
-    n_prompts: u64,
+    /// The prompts and the choice about `b_U`, for the title.
+    description: String,
 }
 
 impl VocabularyCounts {
@@ -66,8 +67,8 @@ impl VocabularyCounts {
         let row = |(token, heads): (u32, usize)| {
             vec![self.label(token), format!("{heads} of {n_heads}"), totals[&token].to_string()]
         };
-        let caption =
-            format!("Tokens by the number of heads that use them ({}), {} prompts", component.name(), self.n_prompts);
+        let description = self.description();
+        let caption = format!("Tokens by the number of heads that use them ({}), {description}", component.name());
         let rows = self.heads_per_token(component).into_iter().take(rows).map(row).collect();
         Table::new(caption, &["token", "heads", "count"], rows)
     }
@@ -87,7 +88,7 @@ impl VocabularyCounts {
                 jaccard[cell] = overlap;
             }
         }
-        SharedTokens { component, heads, shared, jaccard, n_prompts: self.n_prompts }
+        SharedTokens { component, heads, shared, jaccard, description: self.description() }
     }
 }
 
@@ -116,7 +117,8 @@ impl SharedTokens {
             heads: order.iter().map(|&head| self.heads[head]).collect(),
             shared: Array2::from_shape_fn((n, n), |(row, column)| self.shared[permuted(row, column)]),
             jaccard: Array2::from_shape_fn((n, n), |(row, column)| self.jaccard[permuted(row, column)]),
-            ..*self
+            component: self.component,
+            description: self.description.clone(),
         }
     }
 
@@ -134,9 +136,8 @@ impl SharedTokens {
             let (name_a, name_b) = (&name[a], &name[b]);
             format!("{name_a} and {name_b}: {shared} shared, of {of_a} and {of_b}\nJaccard {:.3}", self.jaccard[[a, b]])
         };
-        let n_prompts = self.n_prompts;
         MatrixChart {
-            title: format!("Words that heads share ({}), {n_prompts} prompts", self.component.name()),
+            title: format!("Words that heads share ({}), {}", self.component.name(), self.description),
             rows: ChartAxis::names("head", names()),
             columns: ChartAxis::names("head", names()),
             values,
@@ -157,7 +158,13 @@ mod tests {
     fn shared(jaccard: Array2<f32>) -> SharedTokens {
         let n = jaccard.nrows();
         let heads = (0..n).map(|head| (0, head)).collect();
-        SharedTokens { component: Component::Qk, heads, shared: Array2::zeros((n, n)), jaccard, n_prompts: 1 }
+        SharedTokens {
+            component: Component::Qk,
+            heads,
+            shared: Array2::zeros((n, n)),
+            jaccard,
+            description: String::new(),
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::counts::VocabularyCounts;
 use super::prompt_file::PromptFile;
+use crate::attention_tokens::DecodeOptions;
 use crate::decode::Projection;
 use crate::error::{Result, check_count, check_index};
 use crate::model::Gpt2;
@@ -15,6 +16,8 @@ use crate::model::Gpt2;
 pub struct SweepOptions {
     /// The projection that tokens are decoded with.
     pub projection: Projection,
+    /// Whether the logits that decide include `b_U`, the bias of the unembedding.
+    pub unembed_bias: bool,
     /// Maximum tokens of a prompt, including the beginning-of-sequence token. Longer prompts are truncated.
     pub max_tokens: usize,
     /// Tokens in a batch: prompts are added until there are this many. It bounds the memory of the activations.
@@ -32,11 +35,12 @@ pub struct SweepOptions {
 }
 
 impl Default for SweepOptions {
-    /// The `Notebook` projection, 30 tokens a prompt as in the original, batches of 1024 tokens, one shard, no state,
-    /// progress every 10 seconds.
+    /// The `Notebook` projection with `b_U`, 30 tokens a prompt as in the original, batches of 1024 tokens, one shard,
+    /// no state, progress every 10 seconds.
     fn default() -> Self {
         Self {
             projection: Projection::default(),
+            unembed_bias: true,
             max_tokens: 30,
             batch_tokens: 1024,
             shard: (0, 1),
@@ -44,6 +48,12 @@ impl Default for SweepOptions {
             save_every: Duration::from_secs(10),
             stop_after: None,
         }
+    }
+}
+
+impl SweepOptions {
+    fn decode_options(&self) -> DecodeOptions {
+        DecodeOptions::default().projection(self.projection).unembed_bias(self.unembed_bias)
     }
 }
 
@@ -81,8 +91,9 @@ fn duration(duration: Duration) -> String {
     }
 }
 
-/// Counts the tokens of every head over the prompts of a text file, one prompt per line; empty lines are skipped. Calls
-/// `progress` every [`save_every`](SweepOptions::save_every), and at the end.
+/// Counts the tokens of every head over the prompts of a text file, one prompt per line; empty lines are skipped, and
+/// for a model without a beginning-of-sequence token those that its tokenizer makes no token of. Calls `progress` every
+/// [`save_every`](SweepOptions::save_every), and at the end.
 ///
 /// The file is streamed, so memory grows only with the number of distinct tokens. With a
 /// [`state`](SweepOptions::state), a sweep that was interrupted in any way resumes from the last save when it is called
@@ -92,7 +103,7 @@ fn duration(duration: Duration) -> String {
 /// [`Error::Io`](crate::Error::Io) or [`Error::Write`](crate::Error::Write) naming the file;
 /// [`Error::Format`](crate::Error::Format) for a line that is not UTF-8 or longer than a megabyte, naming the line, and
 /// for a state that does not fit the file or the options; [`Error::Shape`](crate::Error::Shape) or
-/// [`Error::OtherCounts`](crate::Error::OtherCounts) for a state of another model or projection;
+/// [`Error::OtherCounts`](crate::Error::OtherCounts) for a state of another model or decoding;
 /// [`Error::Count`](crate::Error::Count) or [`Error::OutOfRange`](crate::Error::OutOfRange) for options outside their
 /// range; and as for [`Gpt2::run_with_cache`].
 pub fn count_file(
@@ -114,7 +125,7 @@ fn sweep(
     check(model, options)?;
     let started = Instant::now();
     let mut prompts = PromptFile::open(path)?;
-    let mut counts = VocabularyCounts::new(model, options.projection)?;
+    let mut counts = VocabularyCounts::with_options(model, options.decode_options())?;
     let key = state_key(&prompts, options);
     if let Some(state) = options.state.as_deref().filter(|state| state.exists()) {
         let offset;
@@ -148,8 +159,9 @@ fn sweep(
                 break;
             };
             if index % options.shard.1 == options.shard.0 {
-                batch.push(truncated_tokens(model, &line, options)?);
-                tokens += batch.last().map_or(0, Vec::len);
+                let prompt = truncated_tokens(model, &line, options)?;
+                tokens += prompt.len();
+                batch.extend(Some(prompt).filter(|prompt| !prompt.is_empty()));
             }
         }
         if !batch.is_empty() {
@@ -249,12 +261,12 @@ fn estimate(model: &Gpt2, path: &Path, options: &SweepOptions, sample: u64) -> R
     }
     check_count("estimate_sweep", "sample", usize::try_from(sample).unwrap_or(usize::MAX), 2, None)?;
     check_count("estimate_sweep", format!("prompts in {}", path.display()), texts.len(), 2, None)?;
-    let mut counts = VocabularyCounts::new(model, options.projection)?;
+    let mut counts = VocabularyCounts::with_options(model, options.decode_options())?;
     let mut run = |texts: &[String]| -> Result<f64> {
         let started = Instant::now();
         let mut batch: Vec<Vec<u32>> = Vec::new();
         for text in texts {
-            batch.push(truncated_tokens(model, text, options)?);
+            batch.extend(Some(truncated_tokens(model, text, options)?).filter(|prompt| !prompt.is_empty()));
             if batch.iter().map(Vec::len).sum::<usize>() >= options.batch_tokens {
                 counts.add_checked(model, std::mem::take(&mut batch).into())?;
             }

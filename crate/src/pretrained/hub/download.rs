@@ -14,6 +14,7 @@ use super::transfer::Transfer;
 use super::url::{Url, encode, without_password};
 use crate::error::{Error, Result};
 use crate::pretrained::files::{self, CONFIG, CollectError, INDEX, Missing, ModelFiles, WEIGHTS};
+use crate::pretrained::other_weights;
 use crate::tokenizer::TokenizerFiles;
 
 /// The largest list of files, in bytes; a repository of 100,000 files has about 6 MB.
@@ -47,7 +48,11 @@ struct Sibling {
 
 impl Listing {
     fn has(&self, name: &str) -> bool {
-        self.siblings.iter().any(|file| file.rfilename == name)
+        self.names().any(|other| other == name)
+    }
+
+    fn names(&self) -> impl Iterator<Item = &str> {
+        self.siblings.iter().map(|file| file.rfilename.as_str())
     }
 }
 
@@ -84,9 +89,16 @@ impl<'a> Download<'a> {
         let get = |name: &str| self.file(&listing, name);
         let files = ModelFiles::collect(|name| listing.has(name), get).map_err(|error| match error {
             CollectError::Failed(error) => error,
-            CollectError::Missing(Missing::Safetensors) => files::only_pickle(Path::new(self.repo)),
-            CollectError::Missing(Missing::Config) => self.missing(CONFIG, NO_MODEL),
-            CollectError::Missing(Missing::Weights) => self.missing(WEIGHTS, NO_MODEL),
+            CollectError::Missing(missing @ (Missing::Config | Missing::Weights)) => {
+                let has_weights = listing.has(WEIGHTS) || listing.has(INDEX);
+                let other = other_weights::find(listing.names()).filter(|_| !has_weights);
+                match other.map(|other| other.beside_missing(&missing, Path::new(self.repo))) {
+                    Some(Err(error)) => error,
+                    Some(Ok(found)) => self.missing(CONFIG, &format!("it has {found}")),
+                    None if missing == Missing::Config => self.missing(CONFIG, NO_MODEL),
+                    None => self.missing(WEIGHTS, NO_MODEL),
+                }
+            }
             CollectError::Missing(Missing::Shard(shard)) => self.missing(&shard, &format!("{INDEX} names it")),
         })?;
         self.remember_absences(&listing);

@@ -20,8 +20,8 @@ mod settings;
 mod transfer;
 mod url;
 
-use super::LoadOptions;
-use super::files::{self, CollectError, MERGES, Missing, ModelFiles, TOKENIZER, VOCAB};
+use super::files::{BOS_FILES, CollectError, MERGES, Missing, ModelFiles, TOKENIZER, VOCAB};
+use super::{LoadOptions, other_weights};
 use crate::error::{Error, Result};
 use cache::RepoCache;
 pub(crate) use damage::explain;
@@ -37,32 +37,35 @@ pub(crate) fn find(repo: &str, aliases: &[&str], options: &LoadOptions) -> Resul
     let cache = options.cache_dir.clone().unwrap_or_else(|| settings.cache.clone());
     let revision = options.revision.as_deref().unwrap_or("main");
     check_revision(revision)?;
-    let mut only_pickle = None;
+    let mut found_instead = None;
     for name in std::iter::once(repo).chain(aliases.iter().copied()) {
         let cache = RepoCache::new(&cache, name, settings.symlinks);
         let Some(commit) = cache.commit(revision) else { continue };
         match in_cache(&cache, &commit) {
-            Ok(files) if files.tokenizer.is_some() || settings.offline || is_without_tokenizer(&cache, &commit) => {
-                return Ok(files);
+            Ok(files) if settings.offline => return Ok(files),
+            Ok(files) => {
+                return Ok(match lacking(&cache, &commit, &files) {
+                    Some(lacking) => completed(files, lacking, name, &commit, &cache, &settings, &environment),
+                    None => files,
+                });
             }
-            Ok(files) => return Ok(with_tokenizer(files, name, &commit, &cache, &settings, &environment)),
-            Err(CollectError::Missing(Missing::Safetensors)) => only_pickle = Some(cache.pointer(&commit, "")),
-            Err(CollectError::Missing(_)) => {}
+            Err(CollectError::Missing(Missing::Config | Missing::Weights)) => {
+                let snapshot = cache.pointer(&commit, "");
+                found_instead = found_instead.or(other_weights::find_in(&snapshot).map(|other| other.error(&snapshot)));
+            }
+            Err(CollectError::Missing(Missing::Shard(_))) => {}
             Err(CollectError::Failed(error)) => return Err(error),
         }
     }
     if settings.offline {
-        return Err(only_pickle.map_or_else(
-            || Error::Hub {
-                repo: repo.into(),
-                endpoint: url::without_password(&settings.endpoint),
-                problem: format!("not asked: HF_HUB_OFFLINE is set, and {} does not have the model", cache.display()),
-                status: None,
-                hint: "download it first (hf download), or unset HF_HUB_OFFLINE".into(),
-                source: None,
-            },
-            |snapshot| files::only_pickle(&snapshot),
-        ));
+        return Err(found_instead.unwrap_or_else(|| Error::Hub {
+            repo: repo.into(),
+            endpoint: url::without_password(&settings.endpoint),
+            problem: format!("not asked: HF_HUB_OFFLINE is set, and {} does not have the model", cache.display()),
+            status: None,
+            hint: "download it first (hf download), or unset HF_HUB_OFFLINE".into(),
+            source: None,
+        }));
     }
     let cache = RepoCache::new(&cache, repo, settings.symlinks);
     Download::new(repo, revision, &cache, &settings, &environment)?.model()
@@ -87,16 +90,21 @@ fn in_cache(cache: &RepoCache, commit: &str) -> Result<ModelFiles, CollectError>
     ModelFiles::collect(has, |name| Ok(cache.pointer(commit, name)))
 }
 
-/// Whether the Hub was asked for the tokenizer before, and the repository has none.
-fn is_without_tokenizer(cache: &RepoCache, commit: &str) -> bool {
+/// What the cache lacks of a model's tokenizer, unless the Hub was asked for it before and the repository has none: the
+/// tokenizer, or a file beside it that can name the beginning-of-sequence token.
+fn lacking(cache: &RepoCache, commit: &str, files: &ModelFiles) -> Option<&'static str> {
     let absent = |name| cache.is_known_absent(commit, name);
-    absent(TOKENIZER) && (absent(VOCAB) || absent(MERGES))
+    if files.tokenizer.is_none() {
+        let is_known = absent(TOKENIZER) && (absent(VOCAB) || absent(MERGES));
+        return (!is_known).then_some("tokenizer");
+    }
+    BOS_FILES.into_iter().find(|&name| !absent(name) && !cache.pointer(commit, name).is_file())
 }
 
-/// Fetches the tokenizer of a model of which only the weights are cached. If that fails, the model works with token ids,
-/// and a line says so.
-fn with_tokenizer(
+/// Fetches what the cache lacks of a tokenizer. If that fails, the model is used without it, and a line says so.
+fn completed(
     mut files: ModelFiles,
+    lacking: &str,
     repo: &str,
     commit: &str,
     cache: &RepoCache,
@@ -105,8 +113,8 @@ fn with_tokenizer(
 ) -> ModelFiles {
     let download = Download::new(repo, commit, cache, settings, environment);
     match download.and_then(|download| download.once().tokenizer()) {
-        Ok(tokenizer) => files.tokenizer = tokenizer,
-        Err(error) => println!("{repo}: the cache has no tokenizer, and it cannot be downloaded: {error}"),
+        Ok(tokenizer) => files.tokenizer = tokenizer.or(files.tokenizer),
+        Err(error) => println!("{repo}: the cache has no {lacking}, and it cannot be downloaded: {error}"),
     }
     files
 }

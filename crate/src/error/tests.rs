@@ -1,0 +1,17 @@
+//! Tests of messages whose causes a test cannot provoke.
+
+use super::*;
+
+/// The variants that only a failing device or broken weights cause. `tests/errors.rs` tests the others.
+#[test]
+fn device_svd_and_decoder_failures_name_their_origin() {
+    let source = || "out of memory: 5 MB were asked for";
+    let device = Error::device("CUDA device 0", "an upload", source());
+    assert_eq!(device.to_string(), "CUDA device 0: an upload failed: out of memory: 5 MB were asked for");
+    assert_eq!(std::error::Error::source(&device).unwrap().to_string(), source());
+    let svd = Error::Svd { function: "singular_vectors", layer: 3, head: 1, hint: "are its weights finite?" };
+    let expected = "singular_vectors: the singular value decomposition of head 3.1 does not converge; ";
+    assert!(svd.to_string().starts_with(expected));
+    let detokenize = Error::Detokenize { tokens: vec![1, 2], source: "no decoder".into() };
+    assert_eq!(detokenize.to_string(), "turning tokens [1, 2] into text failed: no decoder");
+}
