@@ -152,6 +152,43 @@ fn the_demo_model_has_no_induction_head() {
     assert!(induction.top(1)[0].score < induction.chance.unwrap() + 0.1, "{induction:?}");
 }
 
+/// The letters model repeats what it has read, by two previous-token heads and four induction heads.
+#[test]
+fn the_letters_model_has_induction_heads() {
+    let model = Gpt2::from_pretrained("letters", LoadOptions::default()).unwrap();
+    let twice = RepeatedTokens { len: 30, batch: 10, seed: 4, tokens: None };
+    let prompts = twice.prompts(model.config()).unwrap();
+    let losses = model.loss_per_token(prompts.clone()).unwrap();
+    let mean = |of: std::ops::Range<usize>| {
+        losses.iter().map(|losses| losses.slice(ndarray::s![of.clone()]).sum()).sum::<f32>() / (10 * of.len()) as f32
+    };
+    assert!(mean(0..30) > 4.0 && mean(31..60) < 0.1, "{} {}", mean(0..30), mean(31..60));
+    let scores = model.repeated_token_scores(twice).unwrap();
+    let above = |scores: &HeadScores, limit: f32| {
+        let mut heads: Vec<_> = scores.top(8).into_iter().filter(|head| head.score > limit).collect();
+        heads.sort_by_key(|head| (head.layer, head.head));
+        heads.iter().map(|head| (head.layer, head.head)).collect::<Vec<_>>()
+    };
+    assert_eq!(above(&scores.previous_token, 0.5), [(0, 1), (0, 2)]);
+    assert_eq!(above(&scores.induction, 0.6), [(1, 0), (1, 1), (1, 2), (1, 3)]);
+    assert_eq!(above(&scores.duplicate_token, 0.1), []);
+    // What they attend to, they copy; and their keys read what the previous-token heads write.
+    assert!(model.copying_scores().unwrap().values.row(1).iter().all(|&score| score > 0.7));
+    let composition = model.all_composition_scores(Composition::K).unwrap();
+    let excess = composition.scores.mapv(|score| score - composition.baseline.mean);
+    for later in 0..4 {
+        assert!(excess[[0, 1, 1, later]].min(excess[[0, 2, 1, later]]) > 0.08, "{excess}");
+        assert!(excess[[0, 0, 1, later]].max(excess[[0, 3, 1, later]]) < 0.08, "{excess}");
+    }
+    // Nothing to find: the second half is that of another prompt.
+    let mut control = prompts[0].clone();
+    control[31..].copy_from_slice(&prompts[1][31..]);
+    let (_, cache) = model.run_with_cache(control).unwrap();
+    assert!(cache.diagonal_scores(29).unwrap().top(1)[0].score < 0.15);
+    let continued = model.generate("kXbq7ZkXb", GenerateOptions::default().max_new_tokens(3).do_sample(false)).unwrap();
+    assert_eq!(continued.texts, ["kXbq7ZkXbq7Z"]);
+}
+
 /// Sentences of the indirect-object task, with their answers.
 fn sentences(model: &Gpt2) -> (Vec<String>, Vec<u32>, Vec<u32>) {
     let names = [" Mary", " John", " Tom", " Anna", " James", " Sarah", " David", " Kate"];
@@ -168,12 +205,20 @@ fn sentences(model: &Gpt2) -> (Vec<String>, Vec<u32>, Vec<u32>) {
 }
 
 #[test]
-fn the_demo_model_has_a_name_mover() {
+fn the_demo_models_head_3_5_attends_to_the_first_name() {
     let model = demo();
     let (prompts, names, answers) = sentences(&model);
     let scores = model.name_mover_scores(&prompts, &names, &answers, 5).unwrap();
     assert_eq!(scores.n_names, 48);
-    // Head 3.5 attends to the answer, and writes for a name the more, the more it attends to it.
+    // The answer is the first name in half of the sentences. Head 3.5 attends to it in that half only.
+    let attention = |first: usize| {
+        let half = |of: &[u32]| of.iter().skip(first).step_by(2).copied().collect::<Vec<_>>();
+        let prompts: Vec<&String> = prompts.iter().skip(first).step_by(2).collect();
+        let scores = model.name_mover_scores(&prompts[..], &names, &half(&answers), 5).unwrap();
+        scores.answer_attention.values[[3, 5]]
+    };
+    assert!(attention(0) > 0.6 && attention(1) < 0.1, "{} {}", attention(0), attention(1));
+    // So it seems to look for the answer. It writes for a name the more, the more it attends to it.
     let HeadScore { layer, head, score } = scores.answer_attention.top(1)[0];
     assert!((layer, head) == (3, 5) && score > 0.35, "{layer}.{head} {score}");
     assert!(scores.correlation.values[[3, 5]] > 0.5, "{}", scores.correlation.values);

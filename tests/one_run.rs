@@ -159,6 +159,41 @@ fn the_lens_and_attributions_are_figures() {
     assert!(heads.to_svg().is_some_and(|svg| svg.contains("<svg")));
 }
 
+/// A cell is labelled with what its pair says, and coloured by what it writes.
+#[test]
+fn cells_that_say_and_write_are_a_figure() {
+    let model = demo();
+    let (_, cache) = model.run_with_cache(PROMPT).unwrap();
+    let [mary, john] = answers(&model);
+    let written = cache.cell_logit_attrs(&model, 3, 5, mary, Some(john)).unwrap();
+    let said = head_data(&model, &cache, 3, 5, DecodeOptions::default()).unwrap().prompt(0).unwrap();
+    let figure = cache.plot_cell_logit_attrs(&model, &said, mary, Some(john)).unwrap();
+    assert!(figure.describe().contains("Head 3.5: labels are said (projection notebook)"), "{}", figure.describe());
+    let json: serde_json::Value = serde_json::from_str(&figure.to_json()).unwrap();
+    let labels = json["layout"]["annotations"].as_array().unwrap();
+    let cells = json["data"][0]["z"].as_array().unwrap();
+    for (query, row) in cells.iter().enumerate() {
+        for (key, value) in row.as_array().unwrap().iter().enumerate() {
+            let Some(value) = value.as_f64() else {
+                assert!(key > query, "only above the diagonal");
+                continue;
+            };
+            let want = written[[query, key]];
+            assert!(key <= query && (value as f32 - want).abs() <= 1e-3 * want.abs() + 1e-6, "{query} {key}");
+            let token = said.attention_tokens()[[query, key]].unwrap();
+            let label = labels[query * (query + 1) / 2 + key]["text"].as_str().unwrap();
+            let label = label.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&");
+            assert_eq!(label, said.token_label(token));
+        }
+    }
+    let hover = json["data"][0]["hovertext"][14][2].as_str().unwrap();
+    assert!(hover.starts_with("query 14 | to|, key 2 | Mary|") && hover.contains("says |**|"), "{hover}");
+
+    let (_, other) = model.run_with_cache("Monday, Tuesday,").unwrap();
+    let error = other.plot_cell_logit_attrs(&model, &said, mary, None).unwrap_err().to_string();
+    assert!(error.contains("data: expected the head's data on the prompt of the cache"), "{error}");
+}
+
 #[test]
 fn positions_of_tokens() {
     let model = demo();

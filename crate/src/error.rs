@@ -25,7 +25,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub enum Error {
     /// A model name that is neither a known name, nor `owner/name`, nor an existing folder.
     #[error(
-        "unknown model \"{name}\": expected a folder, \"demo\", one of {}, or \"owner/name\" on the Hugging Face Hub",
+        "unknown model \"{name}\": expected a folder, \"demo\", \"letters\", one of {}, or \"owner/name\" on the Hugging Face Hub",
         known.join(", ")
     )]
     UnknownModel {

@@ -82,8 +82,8 @@ pub mod prelude {
     pub use crate::datasets::RepeatedTokens;
     pub use crate::{
         Activation, ActivationCache, ColorScale, Composition, DecodeOptions, DetectOptions, DetectionPattern, Device,
-        Error, FactoredMatrix, Feature, Figure, GenerateOptions, Gpt2, HeadData, LensColor, LoadOptions, Processing,
-        Projection, PromptHeadData, RunOptions, Table, Theme, all_heads_data, head_data, layer_data, test_prompt,
-        unique_index_pattern,
+        Error, FactoredMatrix, Feature, Figure, GenerateOptions, Gpt2, HeadData, HeadScores, LensColor, LoadOptions,
+        NameHeadsOptions, Processing, Projection, PromptHeadData, RunOptions, Table, Theme, all_heads_data, head_data,
+        layer_data, test_prompt, unique_index_pattern,
     };
 }

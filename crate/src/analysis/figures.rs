@@ -4,9 +4,10 @@ use ndarray::{Array1, Array2, Axis, concatenate, s};
 
 use super::logit_lens::LogitLens;
 use super::residual_stream::ResidualStack;
-use crate::error::{Result, check_index, check_position};
+use crate::attention_tokens::PromptHeadData;
+use crate::error::{Result, check_index, check_position, check_setting};
 use crate::model::{ActivationCache, Gpt2};
-use crate::plot::{ChartAxis, ColorScale, Figure, MatrixChart};
+use crate::plot::{ChartAxis, Figure, MatrixChart};
 use crate::tokenizer::TokenLabels;
 
 /// Maximum number of components in a figure; of more, those with the largest logits are drawn.
@@ -51,22 +52,29 @@ impl LogitLens {
             Ok((index, quoted(&labels, self.answers[index])))
         };
         let of_answer = |values: &ndarray::Array3<f32>, index: usize| values.index_axis(Axis(2), index).to_owned();
-        let (values, name, ends) = match color {
-            LensColor::TopProbability => (self.top_probabilities.clone(), "probability".into(), Some([0.0, 1.0])),
+        let (values, name, bar, ends) = match color {
+            LensColor::TopProbability => {
+                (self.top_probabilities.clone(), "probability".into(), "probability", Some([0.0, 1.0]))
+            }
             LensColor::Probability(index) => {
                 let (index, text) = answer(index)?;
-                (of_answer(&self.probabilities, index), format!("probability of {text}"), Some([0.0, 1.0]))
+                (
+                    of_answer(&self.probabilities, index),
+                    format!("probability of {text}"),
+                    "probability",
+                    Some([0.0, 1.0]),
+                )
             }
             LensColor::Logit(index) => {
                 let (index, text) = answer(index)?;
-                (of_answer(&self.logits, index), format!("logit of {text}"), None)
+                (of_answer(&self.logits, index), format!("logit of {text}"), "logit", None)
             }
             LensColor::Rank(index) => {
                 let (index, text) = answer(index)?;
                 let ranks = self.ranks.index_axis(Axis(2), index);
                 let d_vocab = model.config().d_vocab as f32;
                 let values = ranks.mapv(|rank| (rank as f32 + 1.0).log10());
-                (values, format!("log10(1 + rank of {text})"), Some([0.0, d_vocab.log10()]))
+                (values, format!("log10(1 + rank of {text})"), "log10(1 + rank)", Some([0.0, d_vocab.log10()]))
             }
         };
         let (components, pos) = values.dim();
@@ -98,7 +106,7 @@ impl LogitLens {
             columns: position_axis(&labels, self.input.iter().copied().enumerate()),
             labels: cells().map(|at| labels.label(self.tokens[[at.0, at.1]])).collect(),
             texts: cells().map(hover).collect(),
-            scale: (name, ends.unwrap_or_else(|| range(&values))),
+            scale: (bar.into(), ends.unwrap_or_else(|| range(&values))),
             values: values.slice(s![..;-1, ..]).to_owned(),
         };
         Ok(chart.figure())
@@ -166,7 +174,7 @@ impl ActivationCache {
             scale: ("logit".into(), symmetric_range(&values)),
             values,
         };
-        chart.figure().with_color_scale(ColorScale::RdBu)
+        Ok(chart.diverging_figure())
     }
 
     /// The largest difference, over the positions of a stack, between the sum of what its components write with the bias
@@ -229,7 +237,80 @@ impl ActivationCache {
         let logit = logit_name(&labels, token, incorrect_token);
         let title = format!("{logit} by head, at position {pos} {}", quoted(&labels, tokens[pos]));
         let scale = ("logit".into(), symmetric_range(&values));
-        MatrixChart::of_heads(title, values, scale).figure().with_color_scale(ColorScale::RdBu)
+        Ok(MatrixChart::of_heads(title, values, scale).diverging_figure())
+    }
+
+    /// What each pair of a head says beside what it writes: a triangle of queries and keys, where a cell is labelled with
+    /// the pair's attention token and coloured by the logit that the pair writes,
+    /// [`cell_logit_attrs`](Self::cell_logit_attrs); red raises the logit, blue lowers it. `data` is the head's, from
+    /// [`head_data`](crate::head_data) on this cache; a run of one prompt.
+    ///
+    /// ```
+    /// use attention_tokens::prelude::*;
+    ///
+    /// let model = Gpt2::from_pretrained("demo", LoadOptions::default())?;
+    /// let (_, cache) = model.run_with_cache("When Mary and John went to the store, John gave a drink to")?;
+    /// let (mary, john) = (model.to_single_token(" Mary")?, model.to_single_token(" John")?);
+    /// let said = head_data(&model, &cache, 3, 5, DecodeOptions::default())?.prompt(0)?;
+    /// let figure = cache.plot_cell_logit_attrs(&model, &said, mary, Some(john))?;
+    /// assert!(figure.describe().contains("Head 3.5"));
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As for [`cell_logit_attrs`](Self::cell_logit_attrs), and [`Error::Setting`](crate::Error::Setting) for the data of
+    /// another prompt.
+    pub fn plot_cell_logit_attrs(
+        &self,
+        model: &Gpt2,
+        data: &PromptHeadData,
+        token: u32,
+        incorrect_token: Option<u32>,
+    ) -> Result<Figure> {
+        let tokens = self.one_prompt()?;
+        check_setting(
+            "plot_cell_logit_attrs",
+            "data",
+            data.input == tokens,
+            "the head's data on the prompt of the cache",
+            "data of another prompt",
+        )?;
+        let mut values = self.cell_logit_attrs(model, data.layer, data.head, token, incorrect_token)?;
+        values.indexed_iter_mut().filter(|((query, key), _)| key > query).for_each(|(_, value)| *value = f32::NAN);
+        let (said, labels) = (data.attention_tokens(), model.token_labels());
+        let label = |at: (usize, usize)| said[at].map_or_else(String::new, |token| labels.label(token));
+        let text = |((query, key), value): ((usize, usize), &f32)| {
+            if value.is_nan() {
+                return String::new();
+            }
+            format!(
+                "query {query} {}, key {key} {}\nattention {:.4}\nsays {}\nwrites {value:.4}",
+                quoted(&labels, tokens[query]),
+                quoted(&labels, tokens[key]),
+                data.attn[[query, key]],
+                said[[query, key]].map_or_else(String::new, |token| quoted(&labels, token))
+            )
+        };
+        let positions = |title: &str| {
+            let names = tokens.iter().enumerate().map(|(pos, &token)| format!("{pos} {}", labels.label(token)));
+            ChartAxis::names(title, names)
+        };
+        let chart = MatrixChart {
+            title: format!(
+                "Head {}.{}: labels are said (projection {}), colours are written ({})",
+                data.layer,
+                data.head,
+                data.projection.name(),
+                logit_name(&labels, token, incorrect_token)
+            ),
+            rows: positions("query"),
+            columns: positions("key"),
+            labels: values.indexed_iter().map(|(at, _)| label(at)).collect(),
+            texts: values.indexed_iter().map(text).collect(),
+            scale: ("logit".into(), symmetric_range(&values)),
+            values,
+        };
+        Ok(chart.diverging_figure())
     }
 }
 

@@ -49,6 +49,7 @@ impl Gpt2 {
     ///
     /// `name` is
     /// - `"demo"`: a small trained model that comes with the crate (its model card is in the folder `demo-model`),
+    /// - `"letters"`: a smaller one that repeats letters, and has induction heads (folder `letters-model`),
     /// - a folder in Hugging Face's format (`config.json`, `model.safetensors` or an index with its shards, and
     ///   `tokenizer.json` or `vocab.json` with `merges.txt`; without a tokenizer, calls that take token ids work),
     /// - `"gpt2-small"` (or `"gpt2"`), `"gpt2-medium"`, `"gpt2-large"`, `"gpt2-xl"`, `"distilgpt2"` or any

@@ -110,6 +110,12 @@ impl MatrixChart {
     pub(crate) fn figure(self) -> Figure {
         Figure::new(self)
     }
+
+    /// For values around 0, with ends that are as far from it: red is above, blue below, white is 0.
+    pub(crate) fn diverging_figure(self) -> Figure {
+        let figure = Figure::new(self);
+        Figure { style: FigureStyle { color_scale: ColorScale::RdBu, ..figure.style }, ..figure }
+    }
 }
 
 impl Figure {

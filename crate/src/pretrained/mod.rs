@@ -1,4 +1,4 @@
-//! Finds the files of a model by its name (the demo model, a folder, the Hugging Face cache or the Hub), and reads and
+//! Finds the files of a model by its name (a model that comes with the crate, a folder, the Hugging Face cache or the Hub), and reads and
 //! processes its weights.
 
 mod checkpoint;
@@ -23,7 +23,8 @@ pub use load_options::LoadOptions;
 pub(crate) use processed::ProcessedCheckpoint;
 pub(crate) use tensor_entry::{TensorEntry, read_header};
 
-const DEMO: &str = "demo";
+/// The models that come with the crate: the name, its folder, and the size of its files.
+const SHIPPED: [(&str, &str, &str); 2] = [("demo", "demo-model", "16 MB"), ("letters", "letters-model", "0.3 MB")];
 
 /// Names without an owner, which are TransformerLens' names or old names on the Hub: the name, its repository, and the
 /// repository's old name, under which the cache may have it.
@@ -40,7 +41,8 @@ const KNOWN: [(&str, &str, &str); 6] = [
 pub(crate) fn find(name: &str, options: &LoadOptions) -> Result<ModelFiles> {
     let folder = Path::new(name);
     let known = KNOWN.iter().find(|&&(known, repo, _)| name == known || name == repo);
-    let is_name = name == DEMO || known.is_some_and(|&(known, ..)| name == known);
+    let shipped = SHIPPED.iter().find(|&&(shipped, ..)| name == shipped);
+    let is_name = shipped.is_some() || known.is_some_and(|&(known, ..)| name == known);
     // As in Python, a folder of that name is preferred to the Hub; a folder with a known name, only if it holds a
     // model.
     if ModelFiles::is_model(folder) || (folder.is_dir() && !is_name) {
@@ -49,8 +51,8 @@ pub(crate) fn find(name: &str, options: &LoadOptions) -> Result<ModelFiles> {
     if folder.is_file() && !is_name {
         return Err(other_weights::not_a_folder(folder));
     }
-    if name == DEMO {
-        return demo();
+    if let Some(&(_, folder, size)) = shipped {
+        return in_crate(folder, size);
     }
     if let Some(&(_, repo, alias)) = known {
         return hub::find(repo, &[alias], options);
@@ -88,15 +90,16 @@ fn is_repo_part(text: &str) -> bool {
     !text.is_empty() && text.chars().all(allowed) && !text.starts_with('.')
 }
 
-fn demo() -> Result<ModelFiles> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("demo-model");
+/// The files of a model that comes with the crate.
+fn in_crate(folder: &str, size: &str) -> Result<ModelFiles> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
     if folder.is_dir() {
         return ModelFiles::in_folder(&folder);
     }
     Err(Error::MissingFile {
         path: folder,
-        hint: "the demo model comes with the crate as a path or git dependency; a package registry's copy leaves out \
-               its 16 MB"
-            .into(),
+        hint: format!(
+            "this model comes with the crate as a path or git dependency; a package registry's copy leaves out its {size}"
+        ),
     })
 }

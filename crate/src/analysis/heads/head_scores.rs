@@ -43,12 +43,14 @@ impl HeadScores {
         Table::new(self.title(), &["head", "score"], self.top(n).into_iter().map(row).collect())
     }
 
-    /// The scores as a heat map, layers by heads.
+    /// The scores as a heat map, layers by heads. If some are negative, 0 is in the middle of the scale: red is above it,
+    /// blue below.
     pub fn plot(&self) -> Figure {
         let finite = self.values.iter().filter(|score| score.is_finite());
-        // The scores of most kinds are shares, and those that are not determine their own ends.
         let (low, high) = finite.fold((0.0_f32, 0.0_f32), |(low, high), &score| (low.min(score), high.max(score)));
-        MatrixChart::of_heads(self.title(), self.values.clone(), (self.name.clone(), [low, high])).figure()
+        let largest = high.max(-low);
+        let chart = |ends| MatrixChart::of_heads(self.title(), self.values.clone(), ("score".into(), ends));
+        if low < 0.0 { chart([-largest, largest]).diverging_figure() } else { chart([low, high]).figure() }
     }
 
     fn title(&self) -> String {
