@@ -73,6 +73,21 @@ fn figure_reports_errors() {
     }
 }
 
+/// On another model than GPT-2 small the published numbers say nothing, and the exit status says so.
+#[test]
+fn published_runs_nothing_on_the_demo_model() {
+    let output = example("published").arg("demo").output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let printed = String::from_utf8(output.stdout).unwrap();
+    let expected = "published: the numbers are GPT-2 small's, and demo is another model: \
+                    layers: 4 in place of 12. Nothing was run.\n";
+    assert_eq!(printed, expected);
+    for (args, expected) in [(&[][..], "usage: published MODEL"), (&["no-such-model"], "unknown model")] {
+        let (passed, printed, error) = run("published", args);
+        assert!(!passed && printed.is_empty() && error.contains(expected), "{error}");
+    }
+}
+
 /// A build with debug assertions warns that it is slow, in one line even if several models are loaded.
 #[test]
 fn a_slow_build_warns_once() {

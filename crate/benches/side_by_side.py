@@ -1,6 +1,8 @@
 """Compares the speed of TransformerLens and this crate on the same weights, in alternating rounds (A B A B).
 
-    python side_by_side.py REFERENCE_PYTHON FOLDER [--rounds 2] [--lengths 13,64,128,512,1024]
+    python side_by_side.py REFERENCE_PYTHON FOLDER [--rounds 2] [--lengths 13,64,128,512,1024] [--no-composition]
+
+With `--lengths ""` only generation, the analysis of a run and that of the weights are compared, and loading.
 
 REFERENCE_PYTHON is a Python with the packages of `reference/requirements.txt`. FOLDER is a GPT-2 in Hugging Face's
 format; if it does not exist, random weights of GPT-2 small's shape are written there. Prints two Markdown tables: the
@@ -16,6 +18,7 @@ import platform
 import shutil
 import statistics
 import subprocess
+import sys
 import tempfile
 
 import needs
@@ -31,10 +34,10 @@ def ours(folder, lengths):
     return json.loads(printed.stdout)
 
 
-def theirs(python, folder, lengths):
+def theirs(python, folder, lengths, *flags):
     with tempfile.TemporaryDirectory() as temporary:
         out = os.path.join(temporary, "out.json")
-        command = [python, REFERENCE, "bench", folder, "--lengths", lengths, "--out", out]
+        command = [python, REFERENCE, "bench", folder, "--lengths", lengths, "--out", out, *flags]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         return json.loads(pathlib.Path(out).read_text())
 
@@ -90,8 +93,18 @@ def side_by_side(ours, theirs, lengths):
         ]:
             path = ["lengths", str(length), name]
             table.row(f"{what}, S = {length}", path, path, target)
-    generate = ["lengths", "13", "generate_50_s"]
-    table.row("generate 50 tokens, S = 13", generate, generate, 3)
+    generate = ["analysis", "generate_50", "s"]
+    table.row("generate 50 tokens after 13", generate, generate, 3)
+    for what, name in [
+        ("logit lens: the most likely token, an answer's logit, probability and rank; all layers and positions", "logit_lens"),
+        ("direct logit attribution: all heads and positions, one answer", "head_logit_attrs"),
+        ("`stack_head_results`: all heads and positions", "stack_head_results"),
+        ("`all_composition_scores`, Q (here with the random baseline)", "composition_Q"),
+        ("`all_composition_scores`, K (here with the random baseline)", "composition_K"),
+        ("`all_composition_scores`, V (here with the random baseline)", "composition_V"),
+    ]:
+        length = "" if name.startswith("composition") else ", S = 15"
+        table.row(what + length, ["analysis", name, "s"], ["analysis", name, "s"], 5)
     one_head = ["lengths", "13", "attention_tokens_one_head_s"]
     table.row("one head, first time, S = 13", one_head, ["all_heads", "one_head_first_s"], 15)
     times = [("first time", "first_s", 5), ("filling the cache", "caching_s", 5), ("cached", "cached_s", 1)]
@@ -106,6 +119,28 @@ def side_by_side(ours, theirs, lengths):
     peak = median(ours, "all_heads", "peak_bytes")
     if peak:
         table.alone("peak memory with all heads cached", peak, f"{peak / 1e9:.2f} GB", 3e9, "3 GB")
+
+
+def agreement(ours, theirs):
+    """Prints the largest difference of the results of both sides, as a share of the largest magnitude."""
+    differences = []
+    for name, row in ours["analysis"].items():
+        if "values" not in row or name not in theirs["analysis"]:
+            continue
+        own, reference = row["values"], theirs["analysis"][name]["values"]
+        if len(own) != len(reference):
+            sys.exit(f"{name}: {len(own)} numbers here, {len(reference)} in TransformerLens")
+        largest = max(abs(value) for value in reference)
+        difference = max(abs(a - b) for a, b in zip(own, reference)) / largest
+        differences.append(f"{name} {difference:.0e}")
+        if difference > 1e-4:
+            sys.exit(f"{name} differs from TransformerLens by {difference:.0e} of the largest number")
+    print(f"\nResults, largest difference / largest magnitude: {', '.join(differences)}.", end="")
+    for name in ["logit_lens", "generate_50"]:
+        own, reference = (side["analysis"][name]["tokens"] for side in (ours, theirs))
+        same = sum(a == b for a, b in zip(own, reference))
+        print(f" {name}: {same} of {len(reference)} tokens are the same.", end="")
+    print()
 
 
 def roofline(ours, folder, lengths):
@@ -132,6 +167,12 @@ def roofline(ours, folder, lengths):
     # The file is read once, and the parameters are written twice: as in the file, and in the layout of the GEMM.
     row("load", median(ours, "load_s"), 0, 3 * parameters)
     blocks, unembed = 12 * d_model**2 * n_layers, d_model * d_vocab
+    of_analysis = lambda name: median(ours, "analysis", name, "s")
+    # Every token reads every weight of the blocks once, and those of the unembedding as 8-bit integers.
+    memory, integers = 50 * (4 * blocks + unembed), 100 * unembed
+    row("generate 50 tokens after 13", of_analysis("generate_50"), 100 * blocks, memory, integers)
+    rows = 15 * (2 * n_layers + 1)
+    row("logit lens, S = 15", of_analysis("logit_lens"), 2 * rows * unembed, 4 * (unembed + rows * d_vocab))
     shares = []
     for s in lengths:
         cells = s * (s + 1) / 2
@@ -151,9 +192,6 @@ def roofline(ours, folder, lengths):
         if seconds:
             shares.append(f"{100 * decode / gemm / seconds:.0f} % (S = {s})")
         if s == 13:
-            # Every token reads every weight of the blocks once, and those of the unembedding as 8-bit integers.
-            memory, integers = 50 * (4 * blocks + unembed), 100 * unembed
-            row("generate 50 tokens, S = 13", at("generate_50_s"), 100 * blocks, memory, integers)
             head, heads = median(ours, "all_heads", "one_head_first_s"), n_layers * n_heads
             row("one head, first time, S = 13", head, 0, unembed, whole)
             row("all heads, first time, S = 13", median(ours, "all_heads", "first_s"), 0, heads * unembed, heads * whole)
@@ -162,7 +200,8 @@ def roofline(ours, folder, lengths):
             row("all heads, filling the cache, S = 13", seconds, heads * tables, memory, heads * decode)
             seconds = median(ours, "all_heads", "cached_s")
             row("all heads, cached, S = 13", seconds, 0, heads * d_head * d_vocab, heads * decode)
-    print(f"\nOperations of decoding one cached head, relative to the rate of `gemm`: {', '.join(shares)}.")
+    if shares:
+        print(f"\nOperations of decoding one cached head, relative to the rate of `gemm`: {', '.join(shares)}.")
 
 
 def machine():
@@ -181,6 +220,8 @@ def main():
     parser.add_argument("folder", help="a model folder")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--lengths", default="13,64,128,512,1024")
+    help = "skip TransformerLens' composition scores, which take minutes; else they are computed in the first round only"
+    parser.add_argument("--no-composition", action="store_true", help=help)
     arguments = parser.parse_args()
     needs.program("cargo")
     needs.packages(arguments.python, ["torch", "transformers", "transformer_lens", "safetensors"])
@@ -189,19 +230,21 @@ def main():
         # For opening.py, which runs a text.
         shutil.copy(needs.TOKENIZER, arguments.folder)
     needs.model(arguments.folder, tokenizer=False)
-    lengths = needs.lengths(arguments.lengths, arguments.folder)
+    lengths = needs.lengths(arguments.lengths, arguments.folder) if arguments.lengths else []
     build = ["cargo", "build", "--release", "--quiet", "--package", "attention-tokens", "--example", "timings"]
     subprocess.run(build, cwd=ROOT, check=True)
 
     folder = os.path.abspath(arguments.folder)
-    rounds = [
-        (ours(folder, arguments.lengths), theirs(arguments.python, folder, arguments.lengths))
-        for _ in range(arguments.rounds)
-    ]
+    rounds = []
+    for number in range(arguments.rounds):
+        flags = ["--no-composition"] if arguments.no_composition or number > 0 else []
+        own = ours(folder, arguments.lengths)
+        rounds.append((own, theirs(arguments.python, folder, arguments.lengths, *flags)))
     own, reference = [pair[0] for pair in rounds], [pair[1] for pair in rounds]
     threads = f"{own[0]['threads']} threads here, {reference[0]['threads']} there"
     print(f"{machine()}; {threads}; torch {reference[0]['torch']}; medians over {arguments.rounds} rounds A B A B\n")
     side_by_side(own, reference, lengths)
+    agreement(own[0], reference[0])
     roofline(own, folder, lengths)
 
 

@@ -2,6 +2,7 @@
 //!
 //!     cargo run --release --example timings -- FOLDER [13,64,128,512,1024 [--lines]]
 //!
+//! An empty list of lengths leaves generation, the analysis of a run and that of the weights, which are always timed.
 //! With `--lines` it prints only the timings that depend on the prompt's length, as lines `length name seconds`. A
 //! timing is the median of 5 runs after 2 warm-ups, with rayon's default number of threads (`RAYON_NUM_THREADS`). The
 //! folder needs no tokenizer: prompts are random token ids, which cost the same as any others.
@@ -10,7 +11,7 @@ use std::error::Error;
 use std::hint::black_box;
 use std::time::Instant;
 
-use attention_tokens::prelude::*;
+use attention_tokens::{ndarray, prelude::*};
 use rten_gemm::{GemmExecutor, GemmInT, GemmInputA, GemmInputB, GemmOptions, GemmOutT};
 use rten_tensor::NdTensorView;
 use serde_json::{Map, Value, json};
@@ -29,7 +30,7 @@ fn main() -> Result<()> {
     let load_peak_bytes = peak_bytes();
 
     let mut rows = Map::new();
-    for length in lengths.split(',') {
+    for length in lengths.split(',').filter(|length| !length.is_empty()) {
         rows.insert(length.into(), at_length(&model, length.parse()?)?);
     }
     if lines {
@@ -39,6 +40,7 @@ fn main() -> Result<()> {
         return Ok(());
     }
     let (parameter_bytes, peak) = (parameter_bytes(&model)?, peak_bytes());
+    let analysis = analysis(&model)?;
     drop(model);
     let heads = if rows.contains_key("13") { all_heads(&folder)? } else { Value::Null };
     let report = json!({
@@ -48,6 +50,7 @@ fn main() -> Result<()> {
         "parameter_bytes": parameter_bytes,
         "lengths": rows,
         "all_heads": heads,
+        "analysis": analysis,
         "gemm_gflops": gemm_rate(GemmExecutor::<f32>::new(), (1.0, 2.0))?,
         "integer_gops": gemm_rate(GemmExecutor::<u8, i8, i32>::new(), (1, 2))?,
         "read_gbs": read_gbs(),
@@ -66,10 +69,6 @@ fn at_length(model: &Gpt2, length: usize) -> Result<Value> {
         })?,
         "forward_s": timed(|| model.forward(prompt.clone()))?,
     });
-    if length == 13 {
-        let options = GenerateOptions::default().max_new_tokens(50).do_sample(false).stop_at_eos(false);
-        row["generate_50_s"] = json!(timed(|| model.generate(prompt.clone(), options.clone()))?);
-    }
     if length <= 128 {
         let (_, cache) = model.run_with_cache(prompt)?;
         let mut seconds = 0.0;
@@ -113,10 +112,48 @@ fn all_heads(folder: &str) -> Result<Value> {
     }))
 }
 
+/// Times the generation of 50 tokens after 13, the analysis of a run of 15 tokens, and that of the weights. The numbers
+/// that come out are in the report too, so that
+/// `side_by_side.py` can hold them against those of `reference.py`, which runs the same tokens.
+fn analysis(model: &Gpt2) -> Result<Value> {
+    let d_vocab = model.config().d_vocab;
+    let prompt: Vec<u32> = (0..15).map(|pos| ((7919 * pos + 15) % d_vocab) as u32).collect();
+    let answer = prompt[0];
+    let (_, cache) = model.run_with_cache(prompt.clone())?;
+    let (lens_s, lens) = timed_with_result(|| cache.logit_lens(model, &[answer]))?;
+    let (attrs_s, attrs) = timed_with_result(|| cache.head_logit_attrs(model, answer, None))?;
+    let (stack_s, stack) = timed_with_result(|| cache.stack_head_results(model, None, false))?;
+    // A result of this size is compared by its squared norms.
+    let norms = stack.values.map_axis(ndarray::Axis(2), |row| row.dot(&row)); // [component, pos]
+    let options = GenerateOptions::default().max_new_tokens(50).do_sample(false).stop_at_eos(false);
+    let (generate_s, generated) = timed_with_result(|| model.generate(prompt[..13].to_vec(), options.clone()))?;
+    let mut rows = json!({
+        "generate_50": {"s": generate_s, "tokens": generated.tokens[0]},
+        "logit_lens": {"s": lens_s, "values": numbers(&lens.logits), "tokens": numbers(&lens.tokens)},
+        "head_logit_attrs": {"s": attrs_s, "values": numbers(&attrs)},
+        "stack_head_results": {"s": stack_s, "values": numbers(&norms)},
+    });
+    for (name, mode) in [("Q", Composition::Q), ("K", Composition::K), ("V", Composition::V)] {
+        let (s, composition) = timed_with_result(|| model.all_composition_scores(mode))?;
+        rows[format!("composition_{name}")] = json!({"s": s, "values": numbers(&composition.scores)});
+    }
+    Ok(rows)
+}
+
+/// The numbers of an array, in row-major order.
+fn numbers<T: serde::Serialize, D: ndarray::Dimension>(array: &ndarray::Array<T, D>) -> Value {
+    json!(array.iter().collect::<Vec<_>>())
+}
+
 /// The three heads that `reference.py` times, as (layer, head), with indices wrapped for a smaller model.
 fn some_heads(model: &Gpt2) -> Vec<(usize, usize)> {
     let (n_layers, n_heads) = (model.config().n_layers, model.config().n_heads);
     [(0, 1), (4, 5), (10, 7)].map(|(layer, head)| (layer % n_layers, head % n_heads)).to_vec()
+}
+
+/// [`timed`], and the result of one more run.
+fn timed_with_result<T>(mut run: impl FnMut() -> attention_tokens::Result<T>) -> Result<(f64, T)> {
+    Ok((timed(&mut run)?, run()?))
 }
 
 /// The median seconds of 5 runs, after 2 warm-ups.

@@ -1,8 +1,9 @@
 //! The logit lens: what the model would predict if its remaining layers were skipped.
 
 use ndarray::{Array2, Array3, ArrayView1};
+use rten_simd::{SimdOp, SimdUnaryOp};
+use rten_vecmath::{Exp, MaxNum, Sum};
 
-use super::loss::log_sum_exp;
 use super::unembedding::{map_logits, rank};
 use crate::error::Result;
 use crate::model::{ActivationCache, Gpt2};
@@ -66,7 +67,10 @@ impl ActivationCache {
             ranks: Array3::zeros(shape),
         };
         let rows = stack.values.into_shape_with_order((n, d_model)).expect("the stack has this many rows");
-        let predictions = map_logits(model, rows.view(), |_, logits| Prediction::new(logits, answers))?;
+        let predict = |_, logits: ArrayView1<f32>| {
+            Prediction::new(logits.as_slice().expect("a row of logits is contiguous"), answers)
+        };
+        let predictions = map_logits(model, rows.view(), predict)?;
         for (index, prediction) in predictions.into_iter().enumerate() {
             let at = (index / pos, index % pos);
             lens.tokens[at] = prediction.token;
@@ -91,19 +95,60 @@ struct Prediction {
 
 impl Prediction {
     /// Shape: `logits [d_vocab]`.
-    fn new(logits: ArrayView1<f32>, answers: &[u32]) -> Self {
-        let log_sum = log_sum_exp(logits);
-        let probability = |logit: f32| (f64::from(logit) - log_sum).exp() as f32;
-        let mut best = (0, f32::NEG_INFINITY);
-        for (token, &logit) in logits.iter().enumerate() {
-            if logit > best.1 {
-                best = (token, logit);
-            }
-        }
+    fn new(logits: &[f32], answers: &[u32]) -> Self {
+        let largest = MaxNum::new(logits).dispatch();
+        let sum = sum_exp(logits, largest);
+        let probability = |logit: f32| (f64::from(logit - largest).exp() / sum) as f32;
+        let token = logits.iter().position(|&logit| logit == largest).unwrap_or_default() as u32;
         let answer = |&token: &u32| {
             let logit = logits[token as usize];
-            (logit, probability(logit), rank(logits, token))
+            (logit, probability(logit), rank(logits.into(), token))
         };
-        Self { token: best.0 as u32, probability: probability(best.1), answers: answers.iter().map(answer).collect() }
+        Self { token, probability: probability(largest), answers: answers.iter().map(answer).collect() }
+    }
+}
+
+/// `Σ exp(x − largest)`, relatively exact to 2e-6: the terms are in `f32`, for which there are vector instructions, and
+/// so are the sums of pieces, which are then added in `f64`. Shape: `[n]`.
+fn sum_exp(x: &[f32], largest: f32) -> f64 {
+    const PIECE: usize = 512;
+    let mut terms = [0.0; PIECE];
+    let mut sum_of_piece = |x: &[f32]| {
+        let terms = &mut terms[..x.len()];
+        terms.iter_mut().zip(x).for_each(|(term, x)| *term = x - largest);
+        Exp::default().map_mut(terms);
+        f64::from(Sum::new(terms).dispatch())
+    };
+    x.chunks(PIECE).map(&mut sum_of_piece).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::analysis::loss::log_sum_exp;
+
+    #[test]
+    fn predictions_are_those_of_the_softmax_in_f64() {
+        let mut random = fastrand::Rng::with_seed(1);
+        for (n, scale) in [(1, 1.0), (7, 3.0), (513, 1.0), (50_257, 12.0), (50_257, 0.01)] {
+            let logits: Vec<f32> = (0..n).map(|_| scale * (random.f32() - 0.5)).collect();
+            let answer = random.usize(..n);
+            let Prediction { token, probability, answers } = Prediction::new(&logits, &[answer as u32]);
+            let order = |a: &usize, b: &usize| logits[*a].total_cmp(&logits[*b]).then(b.cmp(a));
+            let best = (0..n).max_by(order).unwrap();
+            let log_sum = log_sum_exp(logits.as_slice().into());
+            let near = |got: f32, logit: f32| (f64::from(got).ln() - (f64::from(logit) - log_sum)).abs() < 2e-6;
+            assert!(token as usize == best && near(probability, logits[best]), "{n} {scale}");
+            let (logit, probability, rank) = answers[0];
+            assert!(logit == logits[answer] && near(probability, logit), "{n} {scale}");
+            assert_eq!(rank, logits.iter().filter(|&&other| other > logit).count());
+        }
+    }
+
+    #[test]
+    fn the_lowest_id_wins_a_tie_and_impossible_tokens_count_nothing() {
+        let logits = [f32::NEG_INFINITY, 2.0, 2.0, f32::NEG_INFINITY];
+        let Prediction { token, probability, answers } = Prediction::new(&logits, &[3, 2]);
+        assert_eq!((token, probability, answers), (1, 0.5, vec![(f32::NEG_INFINITY, 0.0, 2), (2.0, 0.5, 0)]));
     }
 }
