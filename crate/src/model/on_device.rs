@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use ndarray::{Array1, Array2, Array3, Axis};
+use ndarray::{Array1, Array2, Array3, Axis, s};
 
 use super::activation_cache::ActivationCache;
 use super::key_value_cache::KeyValueCache;
@@ -11,6 +11,7 @@ use super::recorder::Recorder;
 use super::run_options::RunPlan;
 use super::sizes::Sizes;
 use super::transformer::Transformer;
+use super::variants::VariantInput;
 use crate::backend::Backend;
 use crate::config::Gpt2Config;
 use crate::decode::{HeadDecoder, HeadId, Projection, Ranking, TopTokens, Vectors};
@@ -30,12 +31,31 @@ pub(crate) trait ModelOnDevice: Send + Sync {
 
     /// Runs new tokens of each prompt, which follow the positions in `past`, and adds these to it. Returns the logits after
     /// the last token of each prompt. Shape: `[prompt][pos]`, no prompt without tokens → `[prompt, d_vocab]`.
-    fn run_with_past(self: Arc<Self>, tokens: Vec<Vec<u32>>, past: &mut KeyValueCache) -> Result<Array2<f32>>;
+    fn run_with_past(
+        self: Arc<Self>,
+        tokens: Vec<Vec<u32>>,
+        past: &mut KeyValueCache,
+        plan: &RunPlan,
+    ) -> Result<Array2<f32>>;
 
     /// The most likely token after the last one of each prompt, as [`run_with_past`](Self::run_with_past) would give it. On
     /// the CPU it takes a quarter of the time to read `W_U`: the vocabulary is screened as for the decoding of heads.
     /// Shape: `[prompt][pos]`, no prompt without tokens → `[prompt]`.
-    fn most_likely_with_past(self: Arc<Self>, tokens: Vec<Vec<u32>>, past: &mut KeyValueCache) -> Result<Vec<u32>>;
+    fn most_likely_with_past(
+        self: Arc<Self>,
+        tokens: Vec<Vec<u32>>,
+        past: &mut KeyValueCache,
+        plan: &RunPlan,
+    ) -> Result<Vec<u32>>;
+
+    /// Runs variants of a run. Returns the rows after the final layer norm. Shape: → `[prompt] [1 or pos, d_model]`.
+    fn run_variants(self: Arc<Self>, input: VariantInput, plan: &RunPlan) -> Result<Vec<Array2<f32>>>;
+
+    /// The logits of rows after the final layer norm. Shape: `[rows, d_model]` → `[rows, d_vocab]`.
+    fn logits_of_normalized(&self, normalized: Array2<f32>) -> Result<Array2<f32>>;
+
+    /// The columns of `W_U` of some tokens, and their entries of `b_U`. Shape: `[n]` → `[n, d_model]`, `[n]`.
+    fn unembed_columns(&self, tokens: &[u32]) -> Result<(Array2<f32>, Array1<f32>)>;
 
     /// The `k` most likely tokens of the vectors of some heads of a layer. `vectors` yields those of each head, in the
     /// order of `heads`, and may compute them lazily. Shape: each `[n, d_head]` → each `[n, k]`.
@@ -117,13 +137,17 @@ impl<B: Backend> OnDevice<B> {
 
     /// Runs new tokens of each prompt, which follow the positions in `past`, and adds these to it. Returns the residual
     /// stream after the last block, at the last token of each prompt. Shape: `[prompt][pos]` → `[prompt, d_model]`.
-    fn last_resid(self: &Arc<Self>, tokens: Vec<Vec<u32>>, past: &mut KeyValueCache) -> Result<Array2<f32>> {
+    fn last_resid(
+        self: &Arc<Self>,
+        tokens: Vec<Vec<u32>>,
+        past: &mut KeyValueCache,
+        plan: &RunPlan,
+    ) -> Result<Array2<f32>> {
         let Self { backend, transformer, sizes, .. } = &**self;
         let all_tokens = tokens.concat();
         let positions = |(prompt, new): (usize, &Vec<u32>)| past.len(prompt)..past.len(prompt) + new.len();
         let positions: Vec<usize> = tokens.iter().enumerate().flat_map(positions).collect();
-        let plan = RunPlan::logits_only(transformer.blocks.len());
-        let mut recorder = Recorder::new(self, &plan, ActivationCache::new(tokens, sizes.clone())).with_past(past);
+        let mut recorder = Recorder::new(self, plan, ActivationCache::new(tokens, sizes.clone())).with_past(past);
         let resid = backend.embed(&transformer.embedding, &all_tokens, &positions)?; // [rows, d_model]
         let resid = transformer.forward(backend, resid, plan.blocks(), &mut recorder)?;
         let last: Vec<usize> = recorder.prompts().iter().map(|rows| rows.end - 1).collect();
@@ -140,7 +164,8 @@ impl<B: Backend> ModelOnDevice for OnDevice<B> {
         let Self { backend, transformer, sizes, .. } = &*self;
         let tokens = prompts.concat();
         let positions: Vec<usize> = prompts.iter().flat_map(|prompt| 0..prompt.len()).collect();
-        let mut recorder = Recorder::new(&self, plan, ActivationCache::new(prompts, sizes.clone()));
+        let cache = ActivationCache::new(prompts, sizes.clone()).with_interventions(plan.edits.descriptions());
+        let mut recorder = Recorder::new(&self, plan, cache);
         let resid = match &plan.resid {
             Some(resid) => backend.upload(resid.clone())?,
             None => backend.embed(&transformer.embedding, &tokens, &positions)?,
@@ -158,14 +183,66 @@ impl<B: Backend> ModelOnDevice for OnDevice<B> {
         Ok((Some(logits), recorder.into_cache()))
     }
 
-    fn run_with_past(self: Arc<Self>, tokens: Vec<Vec<u32>>, past: &mut KeyValueCache) -> Result<Array2<f32>> {
-        let resid = self.last_resid(tokens, past)?;
+    fn run_variants(self: Arc<Self>, input: VariantInput, plan: &RunPlan) -> Result<Vec<Array2<f32>>> {
+        let Self { backend, transformer, sizes, .. } = &*self;
+        let VariantInput { tokens, first, resid, mut past, last_only } = input;
+        let resid = match resid {
+            Some(resid) => backend.upload(resid)?,
+            None => {
+                let positions = tokens.iter().zip(&first).flat_map(|(tokens, &first)| first..first + tokens.len());
+                backend.embed(&transformer.embedding, &tokens.concat(), &positions.collect::<Vec<_>>())?
+            }
+        };
+        let mut recorder = Recorder::new(&self, plan, ActivationCache::new(tokens, sizes.clone()));
+        if last_only {
+            recorder = recorder.narrowed_in_last_layer(transformer.blocks.len());
+        }
+        if let Some(past) = &mut past {
+            recorder = recorder.with_past(past);
+        }
+        let resid = transformer.forward(backend, resid, plan.blocks(), &mut recorder)?; // [rows, d_model]
+        let normalized = transformer.ln_final.forward(backend, &resid)?;
+        let normalized = backend.download(&normalized)?;
+        let rows = recorder.prompts().iter();
+        Ok(rows
+            .map(|rows| {
+                let start = if last_only { rows.end - 1 } else { rows.start };
+                normalized.slice(s![start..rows.end, ..]).to_owned()
+            })
+            .collect())
+    }
+
+    fn logits_of_normalized(&self, normalized: Array2<f32>) -> Result<Array2<f32>> {
+        let rows = 0..normalized.nrows();
+        let x = self.backend.upload(normalized)?;
+        Ok(self.backend.logits(&self.transformer.unembed, &x, &[rows])?.remove(0))
+    }
+
+    fn unembed_columns(&self, tokens: &[u32]) -> Result<(Array2<f32>, Array1<f32>)> {
+        let columns = self.backend.unembed_columns(&self.transformer.unembed, &indices(tokens))?;
+        // The logits of a vector of zeros are `b_U`.
+        let b_u = self.logits_of_normalized(Array2::zeros((1, self.sizes.d_model)))?;
+        Ok((columns, b_u.select(Axis(1), &indices(tokens)).remove_axis(Axis(0))))
+    }
+
+    fn run_with_past(
+        self: Arc<Self>,
+        tokens: Vec<Vec<u32>>,
+        past: &mut KeyValueCache,
+        plan: &RunPlan,
+    ) -> Result<Array2<f32>> {
+        let resid = self.last_resid(tokens, past, plan)?;
         self.unembed(resid)
     }
 
-    fn most_likely_with_past(self: Arc<Self>, tokens: Vec<Vec<u32>>, past: &mut KeyValueCache) -> Result<Vec<u32>> {
+    fn most_likely_with_past(
+        self: Arc<Self>,
+        tokens: Vec<Vec<u32>>,
+        past: &mut KeyValueCache,
+        plan: &RunPlan,
+    ) -> Result<Vec<u32>> {
         let Self { backend, transformer, .. } = &*self;
-        let resid = self.last_resid(tokens, past)?;
+        let resid = self.last_resid(tokens, past, plan)?;
         let (n, d_model) = resid.dim();
         let normalized = transformer.ln_final.forward(backend, &backend.upload(resid)?)?;
         // Each vector is the product of a row and of ones, and goes to the residual stream unchanged.
@@ -274,7 +351,12 @@ fn select_rows<B: Backend>(
         rows.extend(positions.iter().map(|position| prompt.start + position));
     }
     // Through the host: the residual stream is small beside the logits.
-    Ok((backend.upload(backend.download(x)?.select(Axis(0), &rows))?, chosen))
+    Ok((take_rows(backend, x, &rows)?, chosen))
+}
+
+/// Some rows of a matrix. Shape: `[rows, columns]` → `[n, columns]`.
+pub(super) fn take_rows<B: Backend>(backend: &B, x: &B::Tensor, rows: &[usize]) -> Result<B::Tensor> {
+    backend.upload(backend.download(x)?.select(Axis(0), rows))
 }
 
 /// Token ids as indices of rows or columns. Shape: → `[n]`.
