@@ -167,6 +167,62 @@ fn edits_of_results_and_neurons_flow_into_what_follows() {
     }
 }
 
+/// With held scales, the logits are linear in the last residual stream, and a run with its own scales is unchanged.
+#[test]
+fn frozen_layer_norms_keep_their_scales() {
+    for (device, processing) in [
+        (Device::cpu(), Processing::default()),
+        (Device::cpu(), Processing::none()),
+        (Device::dfdx_cpu(), Processing::none()),
+    ] {
+        let options = LoadOptions::default().device(device).processing(processing);
+        let model = Gpt2::from_pretrained(fixture("odd").to_str().unwrap(), options).unwrap();
+        let prompts = vec![vec![5, 7, 1, 9], vec![2, 3]];
+        let (logits, cache) = model.run_with_cache(prompts.clone()).unwrap();
+        let frozen = Intervention::freeze_layer_norms(&cache);
+        let run = |hooks: &[Intervention]| {
+            model.hooked(&[hooks, &frozen].concat()).unwrap().run_with_cache(prompts.clone()).unwrap()
+        };
+        let (own, own_cache) = run(&[]);
+        for prompt in 0..2 {
+            assert_close(&own[prompt], &logits[prompt], 1e-5);
+            let [got, want] =
+                [&own_cache, &cache].map(|cache| cache.prompt(prompt).unwrap().get(Activation::MlpPost, 1).unwrap());
+            assert_close(&got, &want, 1e-5);
+        }
+        // The logits at scales of 1, 2 and 3 are on a line.
+        let last = Activation::ResidPost.at(2);
+        let [two, three] = [2.0, 3.0].map(|factor| run(&[Intervention::scale(last, factor)]).0);
+        for prompt in 0..2 {
+            assert_close(&(&three[prompt] - &two[prompt]), &(&two[prompt] - &logits[prompt]), 1e-4);
+        }
+        // The neurons that the cache holds are those of the run.
+        let scaled = run(&[Intervention::scale(Activation::ResidMid.at(1), 2.0)]).1.prompt(0).unwrap();
+        let block = model.block_weights(1).unwrap();
+        let post = scaled.get(Activation::MlpPost, 1).unwrap().into_dimensionality::<Ix2>().unwrap();
+        assert_close(&(post.dot(&block.w_out) + &block.b_out), &scaled.get(Activation::MlpOut, 1).unwrap(), 1e-5);
+        // Also at chosen positions, and in a measured run.
+        let frozen_model = model.hooked(&[&[Intervention::scale(last, 2.0)], &frozen[..]].concat()).unwrap();
+        let at_end = frozen_model.logits_at(prompts.clone(), &[-1]).unwrap();
+        assert_close(at_end[0].row(0), two[0].row(3), 1e-5);
+        let measured = Metric::logit(&[7, 8]).measure(&frozen_model, prompts.clone()).unwrap();
+        assert!((measured - (two[0][[3, 7]] + two[1][[1, 8]]) / 2.0).abs() < 1e-4);
+    }
+}
+
+#[test]
+fn sums_over_heads_have_edited_results() {
+    let model = demo();
+    let hook = Intervention::scale(Activation::Result.at(2), 3.0).head(1);
+    let (_, cache) = model.hooked(&[hook]).unwrap().run_with_cache(PROMPTS[0]).unwrap();
+    let stack = cache.stack_head_results(&model, None, true).unwrap();
+    let result = cube(&cache, Activation::Result, 2);
+    assert_close(&stack.component("L2H1").unwrap(), result.index_axis(Axis(1), 1), 1e-5);
+    let attrs = cache.head_logit_attrs(&model, 5, None).unwrap();
+    let of_stack = cache.logit_attrs(&model, &stack, 5, None).unwrap();
+    assert_close(attrs.slice(s![2, 1, ..]), of_stack.row(2 * 8 + 1), 1e-4);
+}
+
 #[test]
 fn patching_everything_gives_the_other_run() {
     let model = demo();

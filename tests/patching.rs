@@ -50,7 +50,19 @@ fn sweeps_equal_one_run_after_the_other() {
         Intervention::zero(Activation::Z.at(0)).head(0).pos(1),
         Intervention::scale(Activation::MlpOut.at(2), 0.5).pos(-1),
     ];
-    for (device, hooks) in [(Device::cpu(), &hooks[..0]), (Device::cpu(), &hooks), (Device::dfdx_cpu(), &hooks)] {
+    let frozen = Intervention::freeze_layer_norms(&odd(Device::cpu()).run_with_cache(clean.clone()).unwrap().1);
+    // A closure that reads every position.
+    let closure = [Intervention::hook(Activation::MlpOut.at(1), |values, _| {
+        let mean = values.mean_axis(Axis(0)).unwrap();
+        values + mean
+    })];
+    for (device, hooks) in [
+        (Device::cpu(), &closure[..]),
+        (Device::cpu(), &hooks[..0]),
+        (Device::cpu(), &hooks[..]),
+        (Device::cpu(), &frozen[..]),
+        (Device::dfdx_cpu(), &hooks[..]),
+    ] {
         let model = odd(device).hooked(hooks).unwrap();
         let (n_layers, n_heads) = (model.config().n_layers, model.config().n_heads);
         let (_, cache) = model.run_with_cache(clean.clone()).unwrap();

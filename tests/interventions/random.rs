@@ -41,7 +41,8 @@ fn random(rng: &mut fastrand::Rng, model: &Gpt2, cache: &ActivationCache) -> Int
     };
     let cells = matches!(activation, Activation::AttnScores | Activation::Pattern);
     let of_heads = cells || columns == config.d_head || activation == Activation::Result;
-    let mut intervention = match rng.u32(..8) {
+    let kind = rng.u32(..8);
+    let mut intervention = match kind {
         0 => Intervention::zero(point),
         1 => Intervention::scale(point, rng.f32() * 3.0 - 1.0),
         2 => Intervention::set(point, Array1::from(noise(rng, columns))),
@@ -54,7 +55,8 @@ fn random(rng: &mut fastrand::Rng, model: &Gpt2, cache: &ActivationCache) -> Int
     if of_heads && rng.bool() {
         intervention = intervention.head(rng.usize(..config.n_heads));
     }
-    if rng.bool() {
+    // A knock-out has cells of its own, which another position would leave out.
+    if rng.bool() && !(kind == 6 && cells) {
         intervention = intervention.pos(rng.i32(-2..2) as isize);
     }
     if rng.u8(..3) == 0 {
@@ -105,7 +107,7 @@ fn random_edits_of_ragged_batches_agree_with_dfdx_on_any_number_of_threads() {
     let mut rng = rng();
     for name in ["tiny", "odd"] {
         let (cpu, dfdx) = (on(name, Device::cpu()), on(name, Device::dfdx_cpu()));
-        for _ in 0..12 {
+        for _ in 0..8 {
             let n = rng.usize(1..4);
             let prompts = prompts(&mut rng, &cpu, n, 17);
             // Patches take the activations of other prompts of the same lengths.

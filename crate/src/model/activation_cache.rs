@@ -104,6 +104,13 @@ impl ActivationCache {
         self.insert(prompt, activation, layer, Arc::new(values));
     }
 
+    /// Whether an intervention of the run changed an activation of some layer.
+    pub(crate) fn is_edited(&self, activation: Activation) -> bool {
+        (0..self.n_layers())
+            .map(|layer| activation.hook_name(layer))
+            .any(|name| self.interventions.iter().any(|text| text.split([' ', ',']).any(|word| word == name)))
+    }
+
     /// The layer and the name of each activation in the cache.
     pub(crate) fn held(&self) -> Vec<(usize, Activation)> {
         self.activations.first().map(|activations| activations.keys().copied().collect()).unwrap_or_default()

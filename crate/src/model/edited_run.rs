@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use super::activation::Activation;
 use super::interventions::PlannedEdit;
 use super::recorder::Recorder;
-use super::transformer::Attention;
+use super::transformer::{Attention, LayerNorm};
 use crate::backend::{AttentionOutput, Backend, Heads};
 use crate::error::Result;
 use crate::memory::{HostArray, LazyArray};
@@ -35,6 +35,29 @@ impl<B: Backend> Recorder<'_, B> {
                 let rows = x.slice_mut(s![self.prompts[edit.prompt].clone(), ..]);
                 let shape = (rows.nrows(), n_heads, rows.ncols() / n_heads);
                 edit.apply(rows.into_shape_with_order(shape).expect("whole rows are contiguous"), &[])?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Whether the scale of the layer norm that reads this activation is held.
+    pub(super) fn freezes(&self, reads: Activation) -> bool {
+        !self.plan.edits.layer_norm(reads, self.layer).is_empty()
+    }
+
+    /// The layer norm that reads an activation of the current layer. Shape: `[rows, d_model]` → the same.
+    pub(super) fn layer_norm(&self, norm: &LayerNorm<B>, reads: Activation, x: &B::Tensor) -> Result<B::Tensor> {
+        let backend = &self.model.backend;
+        let y = norm.forward(backend, x)?;
+        let frozen = self.plan.edits.layer_norm(reads, self.layer);
+        if frozen.is_empty() {
+            return Ok(y);
+        }
+        let (x, b) = (backend.download(x)?, norm.weights.as_ref().map(|weights| &weights.b));
+        backend.edit(y, &mut |mut y| {
+            for scale in frozen {
+                let rows = s![self.prompts[scale.prompt].clone(), ..];
+                scale.rescale(x.slice(rows), y.slice_mut(rows), b, self.model.eps());
             }
             Ok(())
         })

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use ndarray::{Array1, Array2, Array3, Axis, s};
 
+use super::activation::Activation;
 use super::activation_cache::ActivationCache;
 use super::key_value_cache::KeyValueCache;
 use super::recorder::Recorder;
@@ -119,6 +120,8 @@ pub(super) struct OnDevice<B: Backend> {
     pub(super) transformer: Transformer<B>,
     decoder: HeadDecoder<B>,
     sizes: Arc<Sizes>,
+    /// The epsilon of the layer norms.
+    eps: f64,
 }
 
 impl<B: Backend> OnDevice<B> {
@@ -132,12 +135,22 @@ impl<B: Backend> OnDevice<B> {
     ) -> Result<Self> {
         let transformer = Transformer::upload(&backend, config, weights)?;
         let (decoder, sizes) = (HeadDecoder::new(decode_cache_bytes), Arc::new(Sizes::of(config)));
-        Ok(Self { transformer, decoder, sizes, backend })
+        Ok(Self { transformer, decoder, sizes, backend, eps: config.eps })
     }
 
-    /// Runs new tokens of each prompt, which follow the positions in `past`, and adds these to it. Returns the residual
-    /// stream after the last block, at the last token of each prompt. Shape: `[prompt][pos]` → `[prompt, d_model]`.
-    fn last_resid(
+    /// The epsilon of the layer norms.
+    pub(super) fn eps(&self) -> f64 {
+        self.eps
+    }
+
+    /// The rows after the final layer norm. Shape: `[rows, d_model]` → the same.
+    fn normalized(&self, resid: &B::Tensor, recorder: &Recorder<B>) -> Result<B::Tensor> {
+        recorder.layer_norm(&self.transformer.ln_final, Activation::ResidPost, resid)
+    }
+
+    /// Runs new tokens of each prompt, which follow the positions in `past`, and adds these to it. Returns the rows after
+    /// the final layer norm, at the last token of each prompt. Shape: `[prompt][pos]` → `[prompt, d_model]`.
+    fn last_normalized(
         self: &Arc<Self>,
         tokens: Vec<Vec<u32>>,
         past: &mut KeyValueCache,
@@ -150,8 +163,13 @@ impl<B: Backend> OnDevice<B> {
         let mut recorder = Recorder::new(self, plan, ActivationCache::new(tokens, sizes.clone())).with_past(past);
         let resid = backend.embed(&transformer.embedding, &all_tokens, &positions)?; // [rows, d_model]
         let resid = transformer.forward(backend, resid, plan.blocks(), &mut recorder)?;
+        recorder.in_layer(transformer.blocks.len().saturating_sub(1)); // also where no block ran
         let last: Vec<usize> = recorder.prompts().iter().map(|rows| rows.end - 1).collect();
-        Ok(backend.download(&resid)?.select(Axis(0), &last))
+        if recorder.freezes(Activation::ResidPost) {
+            return Ok(backend.download(&self.normalized(&resid, &recorder)?)?.select(Axis(0), &last));
+        }
+        let last = take_rows(backend, &resid, &last)?;
+        Ok(backend.download(&transformer.ln_final.forward(backend, &last)?)?.into_owned())
     }
 }
 
@@ -171,14 +189,21 @@ impl<B: Backend> ModelOnDevice for OnDevice<B> {
             None => backend.embed(&transformer.embedding, &tokens, &positions)?,
         }; // [rows, d_model]
         let resid = transformer.forward(backend, resid, plan.blocks(), &mut recorder)?;
+        recorder.in_layer(transformer.blocks.len().saturating_sub(1)); // also where no block ran
         if !plan.logits {
             return Ok((None, recorder.into_cache()));
         }
-        let (resid, prompts) = match &plan.logits_at {
-            Some(positions) => select_rows(backend, &resid, recorder.prompts(), positions)?,
-            None => (resid, recorder.prompts().to_vec()),
-        };
-        let normalized = transformer.ln_final.forward(backend, &resid)?; // [rows, d_model]
+        let all = recorder.prompts().to_vec();
+        let (normalized, prompts) = match &plan.logits_at {
+            Some(positions) if recorder.freezes(Activation::ResidPost) => {
+                select_rows(backend, &self.normalized(&resid, &recorder)?, &all, positions)?
+            }
+            Some(positions) => {
+                let (resid, prompts) = select_rows(backend, &resid, &all, positions)?;
+                (transformer.ln_final.forward(backend, &resid)?, prompts)
+            }
+            None => (self.normalized(&resid, &recorder)?, all),
+        }; // [rows, d_model]
         let logits = backend.logits(&transformer.unembed, &normalized, &prompts)?;
         Ok((Some(logits), recorder.into_cache()))
     }
@@ -200,9 +225,9 @@ impl<B: Backend> ModelOnDevice for OnDevice<B> {
         if let Some(past) = &mut past {
             recorder = recorder.with_past(past);
         }
-        let resid = transformer.forward(backend, resid, plan.blocks(), &mut recorder)?; // [rows, d_model]
-        let normalized = transformer.ln_final.forward(backend, &resid)?;
-        let normalized = backend.download(&normalized)?;
+        let resid = transformer.forward(backend, resid, plan.blocks(), &mut recorder)?;
+        recorder.in_layer(transformer.blocks.len().saturating_sub(1)); // also where no block ran // [rows, d_model]
+        let normalized = backend.download(&self.normalized(&resid, &recorder)?)?;
         let rows = recorder.prompts().iter();
         Ok(rows
             .map(|rows| {
@@ -231,8 +256,8 @@ impl<B: Backend> ModelOnDevice for OnDevice<B> {
         past: &mut KeyValueCache,
         plan: &RunPlan,
     ) -> Result<Array2<f32>> {
-        let resid = self.last_resid(tokens, past, plan)?;
-        self.unembed(resid)
+        let normalized = self.last_normalized(tokens, past, plan)?;
+        self.logits_of_normalized(normalized)
     }
 
     fn most_likely_with_past(
@@ -241,12 +266,9 @@ impl<B: Backend> ModelOnDevice for OnDevice<B> {
         past: &mut KeyValueCache,
         plan: &RunPlan,
     ) -> Result<Vec<u32>> {
-        let Self { backend, transformer, .. } = &*self;
-        let resid = self.last_resid(tokens, past, plan)?;
-        let (n, d_model) = resid.dim();
-        let normalized = transformer.ln_final.forward(backend, &backend.upload(resid)?)?;
+        let mut rows = self.last_normalized(tokens, past, plan)?;
+        let (n, d_model) = rows.dim();
         // Each vector is the product of a row and of ones, and goes to the residual stream unchanged.
-        let mut rows = backend.download(&normalized)?.into_owned();
         rows.push_row(Array1::ones(d_model).view()).expect("a row of the same length");
         let vectors = Vectors::new(rows, (0..n as u32).map(|row| [row, n as u32]).collect());
         let top = self.decode_through(Array2::eye(d_model), &vectors, Ranking { k: 1, unembed_bias: true })?;

@@ -63,7 +63,8 @@ impl<'a, B: Backend> Recorder<'a, B> {
         use Activation::{AttnOut, MlpOut, MlpPost, MlpPre, ResidMid, ResidPost, Result};
         let last = n_layers.saturating_sub(1);
         let edited = [Result, AttnOut, ResidMid, MlpPre, MlpPost, MlpOut, ResidPost];
-        let edited = edited.iter().any(|&activation| !self.plan.edits.at(activation, last).is_empty());
+        let edited = edited.iter().any(|&activation| !self.plan.edits.at(activation, last).is_empty())
+            || [ResidMid, ResidPost].iter().any(|&reads| !self.plan.edits.layer_norm(reads, last).is_empty());
         Self { narrowed_layer: (!edited).then_some(last), ..self }
     }
 

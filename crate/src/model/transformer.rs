@@ -72,7 +72,8 @@ pub(super) struct Mlp<B: Backend> {
 impl<B: Backend> Mlp<B> {
     /// Shape: `[rows, d_model]` → the same.
     fn forward(&self, backend: &B, x: &B::Tensor, recorder: &mut Recorder<B>) -> Result<B::Tensor> {
-        if recorder.edits(MlpPre) || recorder.edits(MlpPost) {
+        // With a held scale, neurons do not follow from the residual stream alone.
+        if recorder.edits(MlpPre) || recorder.edits(MlpPost) || recorder.freezes(ResidMid) {
             let pre = recorder.hook(MlpPre, self.pre(backend, x)?)?;
             let post = recorder.hook(MlpPost, backend.activate(self.act_fn, pre)?)?;
             return backend.linear(&self.w_out, &post);
@@ -107,14 +108,14 @@ impl<B: Backend> Block<B> {
     /// The residual stream before the block → after it. Shape: `[rows, d_model]` → the same.
     fn forward(&self, backend: &B, resid_pre: B::Tensor, recorder: &mut Recorder<B>) -> Result<B::Tensor> {
         let mut resid_pre = recorder.hook(ResidPre, resid_pre)?;
-        let mut z = self.attn.z(backend, &self.ln1.forward(backend, &resid_pre)?, recorder)?;
+        let mut z = self.attn.z(backend, &recorder.layer_norm(&self.ln1, ResidPre, &resid_pre)?, recorder)?;
         if let Some(rows) = recorder.narrow() {
             (resid_pre, z) = (take_rows(backend, &resid_pre, &rows)?, take_rows(backend, &z, &rows)?);
         }
         let attn_out = self.attn.output(backend, &z, recorder)?;
         let attn_out = recorder.hook(AttnOut, attn_out)?;
         let resid_mid = recorder.hook(ResidMid, backend.add(&resid_pre, &attn_out)?)?;
-        let mlp_out = self.mlp.forward(backend, &self.ln2.forward(backend, &resid_mid)?, recorder)?;
+        let mlp_out = self.mlp.forward(backend, &recorder.layer_norm(&self.ln2, ResidMid, &resid_mid)?, recorder)?;
         let mlp_out = recorder.hook(MlpOut, mlp_out)?;
         recorder.hook(ResidPost, backend.add(&resid_mid, &mlp_out)?)
     }

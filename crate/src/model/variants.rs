@@ -92,6 +92,9 @@ impl Gpt2 {
         let edits = PlannedEdits::new(&[], interventions, &self.target(tokens))?;
         let layer = edits.iter().map(|(layer, _)| layer).min().unwrap_or(self.config().n_layers);
         let mut first: Vec<usize> = tokens.iter().map(|tokens| tokens.len() - 1).collect();
+        if base.of_model.has_closure() {
+            first.fill(0);
+        }
         for (_, edit) in edits.iter() {
             first[edit.prompt] = first[edit.prompt].min(edit.first_position());
         }

@@ -59,6 +59,7 @@ impl PlannedEdit {
                 let values = values.into_dimensionality::<Ix3>().expect("three axes");
                 each(&mut |x, index| *x = if set { values[index] } else { *x + values[index] });
             }
+            How::LayerNormScale(_) => {} // `rescale` applies it
             How::Hook(..) => {
                 let values = values_of_closure.expect("computed above");
                 each(&mut |x, index| *x = values[index]);

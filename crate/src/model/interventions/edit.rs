@@ -59,6 +59,8 @@ pub(super) enum Edit {
     /// The values of another prompt of a cache, drawn at random.
     Resample(Arc<ActivationCache>, u64),
     Hook(Closure),
+    /// The scale that the layer norm after the residual stream had in a cache.
+    FreezeLayerNorm(Arc<ActivationCache>),
 }
 
 /// The index of the first NaN of an array, or infinite number unless it is −∞ and the array has scores.

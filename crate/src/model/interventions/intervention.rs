@@ -120,6 +120,37 @@ impl Intervention {
         Self::new(point.into(), Edit::Hook(Arc::new(closure)), "hook")
     }
 
+    /// Holds the scale of every layer norm as it was in the run of a cache, of one prompt for all, or of as many prompts as
+    /// the run has, with as many tokens: the layer norms become linear, so that what components write to the logits adds
+    /// up. The cache holds the residual stream (`ResidPre`, `ResidMid`, and `ResidPost` of the last layer) of the layers
+    /// whose layer norms are held.
+    ///
+    /// ```
+    /// use attention_tokens::prelude::*;
+    ///
+    /// let model = Gpt2::from_pretrained("demo", LoadOptions::default())?;
+    /// let (logits, cache) = model.run_with_cache("Monday, Tuesday,")?;
+    /// let mut hooks = Intervention::freeze_layer_norms(&cache);
+    /// assert_eq!(hooks.len(), 9); // two of each layer, and the final one
+    /// hooks.insert(0, Intervention::scale(Activation::ResidPost.at(3), 2.0));
+    /// let doubled = model.hooked(&hooks)?.forward("Monday, Tuesday,")?; // a layer norm would undo the factor
+    /// assert!((doubled[0][[4, 7]] - logits[0][[4, 7]]).abs() > 0.1);
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn freeze_layer_norms(cache: &ActivationCache) -> Vec<Self> {
+        let cache = Arc::new(cache.clone());
+        let last = cache.n_layers().saturating_sub(1);
+        let before_layer_norm = |&(layer, activation): &(usize, Activation)| match activation {
+            Activation::ResidPre | Activation::ResidMid => true,
+            _ => activation == Activation::ResidPost && layer == last,
+        };
+        let freeze = |(layer, activation): (usize, Activation)| {
+            let edit = Edit::FreezeLayerNorm(cache.clone());
+            Self::new(activation.at(layer), edit, "freeze the layer norm after")
+        };
+        cache.held().into_iter().filter(before_layer_norm).map(freeze).collect()
+    }
+
     /// Changes this head only.
     pub fn head(self, head: usize) -> Self {
         self.heads([head])

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use ndarray::{ArrayD, ArrayViewD, Axis, IxDyn};
+use ndarray::{Array1, ArrayD, ArrayView1, ArrayView2, ArrayViewD, ArrayViewMut2, Axis, IxDyn};
 
 use super::edit::{Closure, Edit, HookContext, not_finite};
 use super::hook_point::HookPoint;
@@ -50,9 +50,30 @@ pub(super) enum How {
     Set(ArrayD<f32>),
     Add(ArrayD<f32>),
     Hook(Closure, HookContext),
+    /// The scale of a layer norm at each selected position. Shape: `[pos, 1, 1]`.
+    LayerNormScale(ArrayD<f32>),
 }
 
 impl PlannedEdit {
+    /// Gives rows after a layer norm another scale. `b` is the layer norm's shift, if it has weights.
+    /// Shape: `x` (before the layer norm), `y` (after it) each `[pos, d_model]`, `b [d_model]`.
+    pub(in crate::model) fn rescale(
+        &self,
+        x: ArrayView2<f32>,
+        mut y: ArrayViewMut2<f32>,
+        b: Option<&Array1<f32>>,
+        eps: f64,
+    ) {
+        let How::LayerNormScale(scales) = &self.how else { return };
+        for (&row, &frozen) in self.indices[0].iter().zip(scales) {
+            let ratio = scale(x.row(row), eps) / frozen;
+            for (column, y) in y.row_mut(row).iter_mut().enumerate() {
+                let b = b.map_or(0.0, |b| b[column]);
+                *y = (*y - b) * ratio + b;
+            }
+        }
+    }
+
     /// The first position that the edit changes.
     pub(in crate::model) fn first_position(&self) -> usize {
         self.indices[self.axis_of_positions()].iter().min().map_or(0, |&position| self.first + position)
@@ -70,7 +91,7 @@ impl PlannedEdit {
             (0..self.indices[axis].len()).filter(|&index| self.indices[axis][index] >= first).collect();
         if new.len() < self.indices[axis].len() {
             let shape = self.indices.each_ref().map(Vec::len);
-            if let How::Set(values) | How::Add(values) = &mut self.how
+            if let How::Set(values) | How::Add(values) | How::LayerNormScale(values) = &mut self.how
                 && values.ndim() > 0
             {
                 let whole = values.broadcast(IxDyn(&shape)).expect("the values fit");
@@ -96,6 +117,8 @@ impl PlannedEdit {
 #[derive(Clone, Default)]
 pub(in crate::model) struct PlannedEdits {
     edits: BTreeMap<(usize, Activation), Vec<PlannedEdit>>,
+    /// The scales of layer norms, by the activation that they read.
+    layer_norms: BTreeMap<(usize, Activation), Vec<PlannedEdit>>,
     /// Every intervention in words, in order.
     descriptions: Vec<Arc<str>>,
 }
@@ -104,6 +127,16 @@ impl PlannedEdits {
     /// The edits of an activation.
     pub(in crate::model) fn at(&self, activation: Activation, layer: usize) -> &[PlannedEdit] {
         self.edits.get(&(layer, activation)).map_or(&[], Vec::as_slice)
+    }
+
+    /// The scales of the layer norm that reads an activation.
+    pub(in crate::model) fn layer_norm(&self, reads: Activation, layer: usize) -> &[PlannedEdit] {
+        self.layer_norms.get(&(layer, reads)).map_or(&[], Vec::as_slice)
+    }
+
+    /// The map that an edit belongs to.
+    fn map_of(&mut self, edit: &PlannedEdit) -> &mut BTreeMap<(usize, Activation), Vec<PlannedEdit>> {
+        if matches!(edit.how, How::LayerNormScale(_)) { &mut self.layer_norms } else { &mut self.edits }
     }
 
     /// Checks the interventions of a model and of a run. Those of layers that the run does not compute are left out if they
@@ -117,19 +150,32 @@ impl PlannedEdits {
 
     /// The edits, in no particular order of points.
     pub(in crate::model) fn iter(&self) -> impl Iterator<Item = (usize, &PlannedEdit)> {
-        self.edits.iter().flat_map(|(&(layer, _), edits)| edits.iter().map(move |edit| (layer, edit)))
+        self.edits
+            .iter()
+            .chain(&self.layer_norms)
+            .flat_map(|(&(layer, _), edits)| edits.iter().map(move |edit| (layer, edit)))
     }
 
     /// Adds the edits of another run, in which each prompt is the one of this run that `prompt` returns, with the number of
     /// earlier positions that this run does not compute.
     pub(in crate::model) fn merge(&mut self, other: &Self, prompt: impl Fn(usize) -> (usize, usize)) {
-        for (point, edits) in &other.edits {
-            let moved = edits.iter().filter_map(|edit| {
-                let (index, first) = prompt(edit.prompt);
-                Some(PlannedEdit { prompt: index, ..edit.clone().after(first)? })
-            });
-            self.edits.entry(*point).or_default().extend(moved);
+        for (point, edits) in other.edits.iter().chain(&other.layer_norms) {
+            let moved: Vec<PlannedEdit> = edits
+                .iter()
+                .filter_map(|edit| {
+                    let (index, first) = prompt(edit.prompt);
+                    Some(PlannedEdit { prompt: index, ..edit.clone().after(first)? })
+                })
+                .collect();
+            if let Some(first) = moved.first() {
+                self.map_of(first).entry(*point).or_default().extend(moved);
+            }
         }
+    }
+
+    /// Whether an edit calls a closure, which may read every selected position.
+    pub(in crate::model) fn has_closure(&self) -> bool {
+        self.edits.values().flatten().any(|edit| matches!(edit.how, How::Hook(..)))
     }
 
     /// Every intervention in words, in order.
@@ -143,7 +189,7 @@ impl PlannedEdits {
             if !edits.is_empty() {
                 let point = intervention.point;
                 self.descriptions.push(edits[0].description.clone());
-                self.edits.entry((point.layer, point.activation)).or_default().extend(edits);
+                self.map_of(&edits[0]).entry((point.layer, point.activation)).or_default().extend(edits);
             }
         }
         Ok(())
@@ -168,7 +214,7 @@ impl Intervention {
             check_index("layer", self.point.layer, "the model", config.n_layers)?;
             self.selection.check(self.point, config)?;
             match &self.edit {
-                Edit::Patch(cache) | Edit::Mean(cache, _) | Edit::Resample(cache, _) => {
+                Edit::Patch(cache) | Edit::Mean(cache, _) | Edit::Resample(cache, _) | Edit::FreezeLayerNorm(cache) => {
                     cache.sizes().check(&Sizes::of(config), "the cache of an intervention")
                 }
                 Edit::Scale(factor) => self.check_finite(ArrayD::from_elem(IxDyn(&[]), *factor).view(), false),
@@ -225,7 +271,7 @@ impl Intervention {
         let (point, activation, config) = (self.point, self.point.activation, target.config);
         let first = target.past[prompt];
         let pos = first + target.tokens[prompt].len();
-        let indices = self.selection.indices(activation, config, prompt, pos)?;
+        let mut indices = self.selection.indices(activation, config, prompt, pos)?;
         let cells = self.selection.cells(prompt, pos)?;
         let of_cells = activation.is_of_cells();
         if of_cells && !reaches_a_cell(&indices, cells.as_deref()) {
@@ -261,6 +307,14 @@ impl Intervention {
                 };
                 How::Set(self.values_of(cache, from, pos, &indices)?.into_dyn())
             }
+            Edit::FreezeLayerNorm(cache) => {
+                let from = if cache.n_prompts() == 1 { 0 } else { self.same_prompt(cache, target, prompt)? };
+                let rows = self.values_of(cache, from, pos, &indices)?; // [pos, 1, d_model]
+                indices[2].truncate(1);
+                How::LayerNormScale(
+                    rows.map_axis(Axis(2), |row| scale(row, config.eps)).insert_axis(Axis(2)).into_dyn(),
+                )
+            }
             Edit::Hook(closure) => {
                 How::Hook(closure.clone(), HookContext { point, prompt, tokens: target.tokens[prompt].clone() })
             }
@@ -268,6 +322,14 @@ impl Intervention {
         let edit = PlannedEdit { prompt, point, indices, cells, first: 0, how, description: description.clone() };
         Ok(edit.after(first))
     }
+}
+
+/// The scale of a layer norm, `√(variance + eps)`. Shape: `[d_model]`.
+fn scale(row: ArrayView1<f32>, eps: f64) -> f32 {
+    let n = row.len() as f64;
+    let mean = row.iter().map(|&x| f64::from(x)).sum::<f64>() / n;
+    let variance = row.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / n;
+    (variance + eps).sqrt() as f32
 }
 
 /// Whether an edit of cells selects one that is not masked.
