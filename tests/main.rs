@@ -36,6 +36,8 @@ mod heads;
 mod hostile_files;
 /// Downloads from a local server with the Hugging Face Hub's protocol, and the cache that Python shares.
 mod hub;
+/// Interventions: random edits against dfdx, batches, the rules of attention, errors.
+mod interventions;
 /// Invariants for any input: batches, filters, thread counts, the identities of attention.
 mod invariants;
 /// Many heads at once, long prompts, figure styles, tables and files.
@@ -44,6 +46,8 @@ mod many_heads;
 mod notebooks;
 /// One run: predictions, neurons, figures, positions, and caches of other models.
 mod one_run;
+/// Sweeps of interventions: against one run after the other, metrics, paths, figures, errors.
+mod patching;
 /// Perplexity of texts of any length.
 mod perplexity;
 /// The example programs: their output and their error messages.

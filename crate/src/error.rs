@@ -270,6 +270,14 @@ pub enum Error {
         /// The number of prompts in the cache.
         n_prompts: usize,
     },
+    /// An intervention that does not fit the model, the prompts or the run, or whose closure failed.
+    #[error("{intervention}: {source}")]
+    Intervention {
+        /// The intervention in words.
+        intervention: String,
+        /// What is wrong with it.
+        source: Box<Error>,
+    },
     /// Heads of different prompts, where all must be of the same ones.
     #[error(
         "{function}: expected heads that saw the same prompts, found different tokens in prompt {prompt} of heads \

@@ -19,6 +19,8 @@
 //! |---|---|
 //! | load a model | [`Gpt2::from_pretrained`], [`LoadOptions`], [`Processing`], [`Device`] |
 //! | run it | [`Gpt2::forward`], [`Gpt2::run_with_cache`], [`RunOptions`], [`Activation`] |
+//! | change a run | [`Intervention`], [`HookPoint`], [`Gpt2::run_with_hooks`], [`RunOptions::hooks`], [`Gpt2::hooked`] |
+//! | ask what a run depends on | [`mod@patching`]: activation patching, ablation, knock-outs, paths; [`Metric`] |
 //! | read its weights | [`Gpt2::weights`], [`Gpt2::w_v`], [`Gpt2::w_o`], [`Weights`], [`Gpt2Config`] |
 //! | decode a head | [`head_data`], [`layer_data`], [`all_heads_data`], [`Projection`], [`unique_index_pattern`] |
 //! | test a prompt | [`test_prompt`], [`Gpt2::loss`], [`Gpt2::logits_at`], [`token_ranks`], [`kl_divergence`], [`Gpt2::get_token_position`] |
@@ -44,6 +46,7 @@ mod file_kind;
 mod memory;
 mod model;
 pub mod notebook;
+pub mod patching;
 mod plot;
 mod pretrained;
 mod random;
@@ -58,7 +61,11 @@ pub use backend::Device;
 pub use config::{ActFn, Gpt2Config};
 pub use decode::{Projection, TopTokens};
 pub use error::{Error, Result};
-pub use model::{Activation, ActivationCache, Gpt2, Occurrence, Prompts, RunOptions};
+pub use model::{
+    Activation, ActivationCache, EditValues, Gpt2, HookContext, HookPoint, Intervention, Occurrence, Prompts,
+    RunOptions,
+};
+pub use patching::{Metric, Sweep};
 pub use plot::{ColorScale, Figure, Figures, Table, Theme};
 pub use pretrained::LoadOptions;
 pub use tokenizer::Tokenizer;
@@ -82,8 +89,8 @@ pub mod prelude {
     pub use crate::datasets::RepeatedTokens;
     pub use crate::{
         Activation, ActivationCache, ColorScale, Composition, DecodeOptions, DetectOptions, DetectionPattern, Device,
-        Error, FactoredMatrix, Feature, Figure, GenerateOptions, Gpt2, HeadData, HeadScores, LensColor, LoadOptions,
-        NameHeadsOptions, Processing, Projection, PromptHeadData, RunOptions, Table, Theme, all_heads_data, head_data,
-        layer_data, test_prompt, unique_index_pattern,
+        Error, FactoredMatrix, Feature, Figure, GenerateOptions, Gpt2, HeadData, HeadScores, HookPoint, Intervention,
+        LensColor, LoadOptions, Metric, NameHeadsOptions, Processing, Projection, PromptHeadData, RunOptions, Table,
+        Theme, all_heads_data, head_data, layer_data, test_prompt, unique_index_pattern,
     };
 }

@@ -4,13 +4,14 @@ use attention_tokens::ResidualStack;
 use attention_tokens::prelude::*;
 use ndarray::{Array0, Array1, Array2, Array3, ArrayD, Axis, s};
 
+use super::edits;
 use super::expected::Expected;
 use super::heads;
 use super::report::Report;
 use super::{LIMIT, Result};
 
 /// The beginnings of names whose tools the library does not have.
-const NOT_YET: [&str; 5] = ["edit.", "edited.", "grad.", "patch.", "path."];
+const NOT_YET: [&str; 1] = ["grad."];
 
 /// The beginning of the names of attention tokens without the bias of the unembedding.
 pub(super) const WITHOUT_B_U: &str = "without_b_u.";
@@ -122,6 +123,7 @@ impl Clean<'_> {
                 }
                 attrs.into_dyn()
             }
+            _ if edits::knows(name) => return edits::compute(name, model, self.expected, *answers),
             _ if heads::knows(name) => return heads::compute(name, model, self.expected),
             "clean.logit_lens_logits" => cache.logit_lens(model, answers)?.logits.into_dyn(),
             _ => return Ok(None),

@@ -1,6 +1,7 @@
 //! Compares a model with golden data. `parity.rs` documents the file and the limits.
 
 mod analysis;
+mod edits;
 mod expected;
 mod heads;
 mod named_weight;

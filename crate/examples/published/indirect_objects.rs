@@ -22,7 +22,7 @@ const PROMPTS: [(&str, [&str; 2]); 4] = [
 ];
 
 /// The eight prompts, each with its right and its wrong answer.
-fn eight() -> impl Iterator<Item = (String, &'static str, &'static str)> {
+pub(crate) fn eight() -> impl Iterator<Item = (String, &'static str, &'static str)> {
     PROMPTS.into_iter().flat_map(|(template, [one, other])| {
         [(one, other), (other, one)].map(|(right, wrong)| (template.replace("{}", wrong), right, wrong))
     })

@@ -13,6 +13,10 @@ const MAIN_78: &str = "TransformerLens Main_Demo, cell 78";
 const MAIN_92: &str = "TransformerLens Main_Demo, cell 92";
 const EXPLORATORY_18: &str = "TransformerLens Exploratory_Analysis_Demo, cell 18";
 
+/// The sentence that TransformerLens' main demo runs.
+pub(crate) const PAPER: &str = "Natural language processing tasks, such as question answering, machine translation, reading comprehension, \
+     and summarization, are typically approached with supervised learning on taskspecific datasets.";
+
 /// The logits after the last token of a prompt. Shape: → `[d_vocab]`.
 pub(crate) fn last_logits(model: &Gpt2, tokens: Vec<u32>) -> Result<Array1<f32>> {
     Ok(model.logits_at(tokens, &[-1])?.remove(0).row(0).to_owned())
@@ -27,11 +31,9 @@ pub(crate) fn logit_diff(model: &Gpt2, tokens: Vec<u32>, right: &str, wrong: &st
 
 pub(crate) fn losses(model: &Gpt2) -> Result<Vec<Row>> {
     let test = "TransformerLens tests/acceptance/test_hooked_transformer.py";
-    let paper = "Natural language processing tasks, such as question answering, machine translation, reading comprehension, \
-                 and summarization, are typically approached with supervised learning on taskspecific datasets.";
     Ok(vec![
         Row::number("loss of \"Hello world!\"", 5.331855774, 4e-5, model.loss("Hello world!")?[0], test),
-        Row::rounded("loss of \"Natural language processing tasks, …\"", 3.999, 3, model.loss(paper)?[0], MAIN_28),
+        Row::rounded("loss of \"Natural language processing tasks, …\"", 3.999, 3, model.loss(PAPER)?[0], MAIN_28),
     ])
 }
 

@@ -74,6 +74,13 @@ impl ActivationCache {
         let (n_layers, n_heads) = (self.n_layers(), model.config().n_heads);
         let mut attrs = Array3::zeros((n_layers, n_heads, scale.len()));
         for (layer, mut attrs) in attrs.outer_iter_mut().enumerate() {
+            if self.is_edited(Activation::Result) {
+                let results = self.cube(Activation::Result, layer)?; // [pos, n_heads, d_model]
+                for (head, mut attrs) in attrs.outer_iter_mut().enumerate() {
+                    attrs.assign(&(results.slice(s![.., head, ..]).dot(&direction) / &scale));
+                }
+                continue;
+            }
             let (z, w_o) = (self.cube(Activation::Z, layer)?, model.on_device().w_o(layer)?);
             for (head, mut attrs) in attrs.outer_iter_mut().enumerate() {
                 let through_w_o = w_o.index_axis(Axis(0), head).dot(&direction); // [d_head]

@@ -1,7 +1,7 @@
 //! Caches as safetensors files with TransformerLens' names, and arrays as `.npz`.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::path::Path;
 
@@ -28,6 +28,8 @@ impl ActivationCache {
     /// | `blocks.0.attn.hook_q`, … | float32 `[batch, …]` | every activation that the cache holds, by its [`hook_name`](Activation::hook_name), in the shape that [`Activation`] lists behind the batch; 0 behind shorter prompts |
     /// | `hook_embed`, `hook_pos_embed` | float32 `[batch, pos, d_model]` | the embeddings |
     /// | `blocks.0.ln1.hook_scale`, `blocks.0.ln2.hook_scale`, `ln_final.hook_scale` | float32 `[batch, pos, 1]` | the scales of the layer norms, where the cache holds the residual stream before them |
+    ///
+    /// The metadata has the interventions of the run, in words, if there were any.
     ///
     /// In Python: `ActivationCache(safetensors.torch.load_file(path), model)`. The scores, the heads' results and the
     /// neurons of a full cache, which a run does not store, are most of the file: choose activations with
@@ -82,7 +84,10 @@ impl ActivationCache {
             let arrays = prompts.iter().map(|cache| cache.view(activation, layer)).collect::<Result<_>>()?;
             tensors.push((activation.hook_name(layer), Tensor::padded(arrays)));
         }
-        serialize_to_file(tensors, None, path).map_err(|error| Error::write(path, error))
+        // `None` leaves the metadata out of the header.
+        let metadata = (!self.interventions().is_empty())
+            .then(|| HashMap::from([("interventions".to_owned(), self.interventions().join("; "))]));
+        serialize_to_file(tensors, metadata, path).map_err(|error| Error::write(path, error))
     }
 
     /// Shape: → `[batch, pos]`.

@@ -82,7 +82,8 @@ impl ActivationCache {
 
     /// The output of every head of the layers below `layer`, without the bias `b_O`: TransformerLens'
     /// `stack_head_results`. `None` means of all layers. With `incl_remainder`, the component `remainder` is the rest of
-    /// the residual stream before `layer`. Reads [`Z`](Activation::Z), and for the remainder the residual stream.
+    /// the residual stream before `layer`. Reads [`Z`](Activation::Z), or [`Result`](Activation::Result) if an intervention changed it, and for the
+    /// remainder the residual stream.
     /// Shape: → `[component, pos, d_model]`.
     ///
     /// # Errors
@@ -117,6 +118,14 @@ impl ActivationCache {
         mut stack: ArrayViewMut3<f32>,
     ) -> Result<()> {
         let mut by_layer: Vec<_> = stack.axis_chunks_iter_mut(Axis(0), model.config().n_heads).collect();
+        // Where an intervention changed the results, they do not follow from z.
+        if self.is_edited(Activation::Result) {
+            return by_layer.iter_mut().enumerate().try_for_each(|(layer, results)| {
+                let edited = self.cube(Activation::Result, layer)?.select(Axis(0), positions); // [pos, n_heads, d_model]
+                results.assign(&edited.permuted_axes([1, 0, 2]));
+                Ok(())
+            });
+        }
         by_layer.par_iter_mut().enumerate().try_for_each(|(layer, results)| {
             let z = self.cube(Activation::Z, layer)?.select(Axis(0), positions);
             let w_o = model.on_device().w_o(layer)?;

@@ -147,6 +147,7 @@ fn heads_data(
                 k: take(input.len()),
                 v: take(input.len()),
                 input,
+                interventions: cache.interventions(),
                 labels: model.token_labels(),
             })
         });

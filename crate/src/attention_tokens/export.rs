@@ -3,18 +3,19 @@
 use std::fs::File;
 use std::path::Path;
 
-use ndarray::{Array4, s};
+use ndarray::{Array1, Array4, s};
 use ndarray_npy::{NpzWriter, WriteNpzError};
 
 use super::HeadData;
 use crate::error::{Error, Result};
 
 /// The columns of a CSV file.
-const COLUMNS: [&str; 19] = [
+const COLUMNS: [&str; 20] = [
     "layer",
     "head",
     "projection",
     "unembed_bias",
+    "interventions",
     "prompt",
     "query",
     "key",
@@ -38,6 +39,7 @@ impl HeadData {
     /// | columns | |
     /// |---|---|
     /// | `layer`, `head`, `projection`, `unembed_bias`, `prompt` | the source of the cell |
+    /// | `interventions` | what changed the run, in words, separated by `; `; empty for a run as the model is |
     /// | `query`, `key`, `query_token`, `key_token` | its positions, and the input there |
     /// | `attn` | the attention |
     /// | `token`, `token_id`, `logit`, `margin` | the attention token, its logit, and how far that is above the runner-up's |
@@ -58,12 +60,13 @@ impl HeadData {
         csv.write_record(COLUMNS)?;
         for (prompt, data) in self.prompts().iter().enumerate() {
             let text = |token: u32| data.token_text(token);
+            let interventions = data.interventions.join("; ");
             for (query, key) in data.cells() {
                 let cell = data.cell(query, key).expect("key ≤ query");
                 let (tokens, logits) = (data.qk.tokens.row(cell), data.qk.logits.row(cell));
                 let runner_up = tokens.get(1).copied();
                 csv.serialize((
-                    (self.layer, self.head, self.projection.name(), self.unembed_bias, prompt),
+                    (self.layer, self.head, self.projection.name(), self.unembed_bias, &interventions, prompt),
                     (query, key, text(data.input[query]), text(data.input[key])),
                     data.attn[[query, key]],
                     (text(tokens[0]), tokens[0], logits[0], data.qk.margin[cell]),
@@ -82,6 +85,7 @@ impl HeadData {
     /// | `data` | float32 `[batch, query, key, feature]` | [`to_array`](Self::to_array): −1 where key > query, and behind shorter prompts |
     /// | `tokens` | int64 `[batch, query, key, top_k]` | the attention tokens, best first; −1 as above |
     /// | `logits` | float32 `[batch, query, key, top_k]` | their logits; NaN as above |
+    /// | `interventions` | uint8 `[n]` | what changed the run, in words, as UTF-8; missing for a run as the model is |
     ///
     /// In numpy: `numpy.load(path)["data"]`.
     ///
@@ -109,6 +113,9 @@ impl HeadData {
         npz.add_array("data", &array)?;
         npz.add_array("tokens", &tokens)?;
         npz.add_array("logits", &logits)?;
+        if let Some(first) = self.prompts().first().filter(|data| !data.interventions.is_empty()) {
+            npz.add_array("interventions", &Array1::from(first.interventions.join("; ").into_bytes()))?;
+        }
         npz.finish().map(drop)
     }
 }

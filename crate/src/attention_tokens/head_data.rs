@@ -81,8 +81,13 @@ pub struct PromptHeadData {
     pub k: TopTokens,
     /// The tokens of the value vectors, a row for each position.
     pub v: TopTokens,
+    /// The interventions that changed the run, in words; none for a run as the model is.
+    pub interventions: Vec<String>,
     pub(super) labels: TokenLabels,
 }
+
+/// More interventions than these are counted in a caption instead of listed.
+const MAX_IN_CAPTION: usize = 3;
 
 impl HeadData {
     /// Number of prompts in the batch.
@@ -140,10 +145,17 @@ impl PromptHeadData {
         format!("{}.{}", self.layer, self.head)
     }
 
-    /// The head's name and how it was decoded, for captions.
+    /// The head's name, how it was decoded, and what changed the run, for captions.
     pub(crate) fn caption(&self) -> String {
         let bias = if self.unembed_bias { "" } else { ", without b_U" };
-        format!("head {}, projection {}{bias}", self.name(), self.projection.name())
+        let mut caption = format!("head {}, projection {}{bias}", self.name(), self.projection.name());
+        for intervention in self.interventions.iter().take(MAX_IN_CAPTION) {
+            caption.push_str(&format!("; {intervention}"));
+        }
+        if let Some(more @ 1..) = self.interventions.len().checked_sub(MAX_IN_CAPTION) {
+            caption.push_str(&format!("; {more} more interventions"));
+        }
+        caption
     }
 
     /// A feature of every cell, −1 where key > query. Shape: → `[query_pos, key_pos]`.

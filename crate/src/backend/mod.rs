@@ -22,7 +22,7 @@ mod tests;
 
 use std::ops::Range;
 
-use ndarray::{Array1, Array2, Axis, Ix2, Ix3, s};
+use ndarray::{Array1, Array2, Array3, ArrayViewMut2, Axis, Ix2, Ix3, s};
 
 #[cfg(feature = "cuda")]
 pub(crate) use self::cuda::Cuda;
@@ -53,6 +53,9 @@ pub(crate) struct AttentionOutput<T> {
     /// The pattern of each prompt; empty if `keep_pattern` is false. Shape: each `[n_heads, query_pos, key_pos]`.
     pub(crate) pattern: Vec<LazyArray<Ix3>>,
 }
+
+/// An edit of a matrix in place, as [`Backend::edit`] takes it. Shape: `[rows, columns]`.
+pub(crate) type Edit<'a> = &'a mut dyn FnMut(ArrayViewMut2<f32>) -> Result<()>;
 
 /// The heads of a layer, side by side in the columns of `q`, `k`, `v` and `z`.
 #[derive(Clone, Copy, Debug)]
@@ -124,6 +127,20 @@ pub(crate) trait Backend: DecodeBackend + 'static {
     }
     /// `act_fn(x W + b)`. Shape: `[rows, in]` → `[rows, out]`.
     fn linear_act(&self, linear: &Self::Linear, act_fn: ActFn, x: &Self::Tensor) -> Result<Self::Tensor>;
+    /// `act_fn(x)`, of a linear layer's output that was edited. By default on the host. Shape: any → the same.
+    fn activate(&self, act_fn: ActFn, x: Self::Tensor) -> Result<Self::Tensor> {
+        self.edit(x, &mut |x| {
+            fused::activate(act_fn, x);
+            Ok(())
+        })
+    }
+    /// `x` after an edit of some of its numbers. By default a copy on the host is edited. Shape: `[rows, columns]` → the
+    /// same.
+    fn edit(&self, x: Self::Tensor, edit: Edit) -> Result<Self::Tensor> {
+        let mut x = self.download(&x)?.into_owned();
+        edit(x.view_mut())?;
+        self.upload(x)
+    }
     /// `a + b`. Shape: all the same.
     fn add(&self, a: &Self::Tensor, b: &Self::Tensor) -> Result<Self::Tensor>;
     /// Causal attention within each prompt: `pattern = softmax(score_scale q kᵀ)` over keys ≤ query, `z = pattern v`.
@@ -182,6 +199,18 @@ pub(crate) trait Backend: DecodeBackend + 'static {
         heads: Heads,
         rows: Range<usize>,
     ) -> Result<LazyArray<Ix3>>;
+    /// [`attn_scores`](Self::attn_scores) of some heads, computed at once.
+    /// Shape: `q`, `k` each `[rows, n_heads d_head]` → `[which, query_pos, key_pos]`.
+    fn attn_scores_of(
+        &self,
+        q: &Self::Tensor,
+        k: &Self::Tensor,
+        heads: Heads,
+        rows: Range<usize>,
+        which: &[usize],
+    ) -> Result<Array3<f32>> {
+        Ok(self.attn_scores(q, k, heads, rows)?.compute()?.select(Axis(0), which))
+    }
     /// `x W_U + b_U` on the host, for each prompt. Shape: `[rows, d_model]` → each `[pos, d_vocab]`.
     fn logits(&self, unembed: &Self::Unembed, x: &Self::Tensor, prompts: &[Range<usize>]) -> Result<Vec<Array2<f32>>>;
 

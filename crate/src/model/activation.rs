@@ -1,5 +1,7 @@
 //! The activations of a transformer block, by TransformerLens' names.
 
+use super::interventions::HookPoint;
+
 /// An activation of a transformer block, named as in TransformerLens.
 ///
 /// | activation | shape | shows |
@@ -104,6 +106,16 @@ impl Activation {
             _ => format!("hook_{}", self.name()),
         };
         format!("blocks.{layer}.{name}")
+    }
+
+    /// The point of a layer where an [`Intervention`](crate::Intervention) changes this activation.
+    pub fn at(self, layer: usize) -> HookPoint {
+        HookPoint { activation: self, layer }
+    }
+
+    /// Whether the activation has a number for each pair of a query and a key: shape `[n_heads, query_pos, key_pos]`.
+    pub(crate) fn is_of_cells(self) -> bool {
+        matches!(self, Activation::AttnScores | Activation::Pattern)
     }
 
     /// Whether the activation has a vector for each head: shape `[pos, n_heads, d_head]`.

@@ -45,12 +45,26 @@ pub struct ActivationCache {
     activations: Vec<BTreeMap<(usize, Activation), Arc<CachedActivation>>>,
     /// The sizes of the model.
     sizes: Arc<Sizes>,
+    /// The interventions of the run, in words.
+    interventions: Vec<Arc<str>>,
 }
 
 impl ActivationCache {
     /// An empty cache for prompts of these tokens. Shape: `tokens [prompt][pos]`.
     pub(super) fn new(tokens: Vec<Vec<u32>>, sizes: Arc<Sizes>) -> Self {
-        Self { activations: vec![BTreeMap::new(); tokens.len()], tokens, sizes }
+        Self { activations: vec![BTreeMap::new(); tokens.len()], tokens, sizes, interventions: Vec::new() }
+    }
+
+    /// The same cache, of a run with these interventions.
+    pub(crate) fn with_interventions(mut self, interventions: &[Arc<str>]) -> Self {
+        self.interventions = interventions.to_vec();
+        self
+    }
+
+    /// The interventions that changed the run, in words and in order; those of prompts that a
+    /// [`prompt`](Self::prompt) left out too.
+    pub fn interventions(&self) -> Vec<String> {
+        self.interventions.iter().map(ToString::to_string).collect()
     }
 
     /// The sizes of the model that ran.
@@ -90,6 +104,13 @@ impl ActivationCache {
         self.insert(prompt, activation, layer, Arc::new(values));
     }
 
+    /// Whether an intervention of the run changed an activation of some layer.
+    pub(crate) fn is_edited(&self, activation: Activation) -> bool {
+        (0..self.n_layers())
+            .map(|layer| activation.hook_name(layer))
+            .any(|name| self.interventions.iter().any(|text| text.split([' ', ',']).any(|word| word == name)))
+    }
+
     /// The layer and the name of each activation in the cache.
     pub(crate) fn held(&self) -> Vec<(usize, Activation)> {
         self.activations.first().map(|activations| activations.keys().copied().collect()).unwrap_or_default()
@@ -116,6 +137,7 @@ impl ActivationCache {
             tokens: vec![self.tokens[prompt].clone()],
             activations: vec![self.activations[prompt].clone()],
             sizes: self.sizes.clone(),
+            interventions: self.interventions.clone(),
         })
     }
 
@@ -191,11 +213,15 @@ impl ActivationCache {
 impl std::fmt::Debug for ActivationCache {
     /// Sizes without the numbers: a cache can hold gigabytes.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ActivationCache")
+        let mut shown = f.debug_struct("ActivationCache");
+        shown
             .field("prompts", &self.n_prompts())
             .field("tokens", &self.tokens.iter().map(Vec::len).collect::<Vec<_>>())
             .field("layers", &self.n_layers())
-            .field("kept", &self.contents())
-            .finish()
+            .field("kept", &self.contents());
+        if !self.interventions.is_empty() {
+            shown.field("interventions", &self.interventions);
+        }
+        shown.finish()
     }
 }

@@ -34,7 +34,7 @@ impl<B: Backend> OnDevice<B> {
 
 impl<B: Backend> Attention<B> {
     /// The output of each head, without `b_O`. Shape: `z [pos, n_heads, d_head]` → `[pos, n_heads, d_model]`.
-    fn results(&self, backend: &B, z: ArrayViewD<f32>) -> Result<ArrayD<f32>> {
+    pub(super) fn results(&self, backend: &B, z: ArrayViewD<f32>) -> Result<ArrayD<f32>> {
         let z = z.into_dimensionality::<Ix3>().expect("a vector for each head");
         let (w_o, _) = self.output_weights(backend)?; // [n_heads, d_head, d_model]
         let mut results = ArrayD::zeros(IxDyn(&[z.dim().0, z.dim().1, w_o.dim().2]));

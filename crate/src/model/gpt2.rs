@@ -5,10 +5,11 @@ use std::sync::Arc;
 use ndarray::Array2;
 
 use super::activation_cache::ActivationCache;
+use super::interventions::Intervention;
 use super::key_value_cache::KeyValueCache;
 use super::on_device::{ModelOnDevice, OnDevice};
 use super::prompts::{Prompt, Prompts};
-use super::run_options::RunOptions;
+use super::run_options::{RunOptions, RunPlan};
 #[cfg(feature = "cuda")]
 use crate::backend::Cuda;
 use crate::backend::{Device, DeviceKind, Dfdx, Fused};
@@ -35,6 +36,7 @@ use crate::weights::Processing;
 #[derive(Clone)]
 pub struct Gpt2(Arc<Inner>);
 
+#[derive(Clone)]
 struct Inner {
     name: String,
     config: Gpt2Config,
@@ -42,6 +44,8 @@ struct Inner {
     device: Device,
     tokenizer: Option<Tokenizer>,
     on_device: Arc<dyn ModelOnDevice>,
+    /// The changes of each run, after checks of layers, heads and sizes.
+    interventions: Vec<Intervention>,
 }
 
 impl Gpt2 {
@@ -75,7 +79,8 @@ impl Gpt2 {
         let checkpoint = Checkpoint::open(&files.weights, &config)?;
         let weights = ProcessedCheckpoint { checkpoint, steps: processing };
         let on_device = put_on_device(device, &config, &weights, decode_cache_bytes)?;
-        Ok(Self(Arc::new(Inner { name: name.into(), config, processing, device, tokenizer, on_device })))
+        let (name, interventions) = (name.into(), Vec::new());
+        Ok(Self(Arc::new(Inner { name, config, processing, device, tokenizer, on_device, interventions })))
     }
 
     /// Shows the model's `Debug` text in a notebook; evcxr calls this for a cell's last expression. (For a type with
@@ -157,20 +162,37 @@ impl Gpt2 {
     /// Shape: → `[prompt] [pos, d_vocab]`.
     fn run(&self, prompts: Prompts, options: RunOptions) -> Result<(Option<Vec<Array2<f32>>>, ActivationCache)> {
         let tokens = self.checked_prompts(prompts)?;
-        let plan = options.plan(&self.0.config, &tokens)?;
+        let plan = options.plan(&self.0.config, &self.0.interventions, &tokens)?;
         self.0.on_device.clone().run(tokens, &plan)
     }
 
     /// Runs new tokens of each prompt, which follow the positions in `past`, and adds these to it. Returns the logits after
     /// the last token of each prompt. Shape: `[prompt][pos]`, no prompt without tokens → `[prompt, d_vocab]`.
     pub(crate) fn run_with_past(&self, tokens: Vec<Vec<u32>>, past: &mut KeyValueCache) -> Result<Array2<f32>> {
-        self.0.on_device.clone().run_with_past(tokens, past)
+        let plan = self.plan_with_past(&tokens, past)?;
+        self.0.on_device.clone().run_with_past(tokens, past, &plan)
     }
 
     /// The most likely token after the last one of each prompt, where [`run_with_past`](Self::run_with_past) would return
     /// the logits. Shape: `[prompt][pos]`, no prompt without tokens → `[prompt]`.
     pub(crate) fn most_likely_with_past(&self, tokens: Vec<Vec<u32>>, past: &mut KeyValueCache) -> Result<Vec<u32>> {
-        self.0.on_device.clone().most_likely_with_past(tokens, past)
+        let plan = self.plan_with_past(&tokens, past)?;
+        self.0.on_device.clone().most_likely_with_past(tokens, past, &plan)
+    }
+
+    fn plan_with_past(&self, tokens: &[Vec<u32>], past: &KeyValueCache) -> Result<RunPlan> {
+        let lengths = (0..tokens.len()).map(|prompt| past.len(prompt)).collect();
+        RunPlan::with_past(&self.0.config, &self.0.interventions, tokens, lengths)
+    }
+
+    /// The interventions that [`hooked`](Self::hooked) added, in the order in which they apply.
+    pub fn interventions(&self) -> &[Intervention] {
+        &self.0.interventions
+    }
+
+    /// The same model with other interventions.
+    pub(super) fn with_interventions(&self, interventions: Vec<Intervention>) -> Self {
+        Self(Arc::new(Inner { interventions, ..(*self.0).clone() }))
     }
 
     /// The token ids of each prompt, after checks of their number and of each id. Shape: → `[prompt][pos]`.
@@ -205,6 +227,11 @@ impl Gpt2 {
     /// The model on its device, which does not check layers and heads.
     pub(crate) fn on_device(&self) -> &dyn ModelOnDevice {
         &*self.0.on_device
+    }
+
+    /// The same, shared.
+    pub(super) fn on_device_arc(&self) -> Arc<dyn ModelOnDevice> {
+        self.0.on_device.clone()
     }
 
     /// The labels of the model's tokens.
@@ -247,7 +274,8 @@ impl std::fmt::Debug for Gpt2 {
     /// Sizes, not tensors.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let config = &self.0.config;
-        f.debug_struct("Gpt2")
+        let mut shown = f.debug_struct("Gpt2");
+        shown
             .field("name", &self.0.name)
             .field("n_layers", &config.n_layers)
             .field("n_heads", &config.n_heads)
@@ -256,7 +284,10 @@ impl std::fmt::Debug for Gpt2 {
             .field("d_vocab", &config.d_vocab)
             .field("n_ctx", &config.n_ctx)
             .field("device", &self.0.device)
-            .field("processing", &self.0.processing)
-            .finish()
+            .field("processing", &self.0.processing);
+        if !self.0.interventions.is_empty() {
+            shown.field("interventions", &self.0.interventions);
+        }
+        shown.finish()
     }
 }

@@ -3,14 +3,16 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use ndarray::{Array1, Array2, Array3, Axis};
+use ndarray::{Array1, Array2, Array3, Axis, s};
 
+use super::activation::Activation;
 use super::activation_cache::ActivationCache;
 use super::key_value_cache::KeyValueCache;
 use super::recorder::Recorder;
 use super::run_options::RunPlan;
 use super::sizes::Sizes;
 use super::transformer::Transformer;
+use super::variants::VariantInput;
 use crate::backend::Backend;
 use crate::config::Gpt2Config;
 use crate::decode::{HeadDecoder, HeadId, Projection, Ranking, TopTokens, Vectors};
@@ -30,12 +32,31 @@ pub(crate) trait ModelOnDevice: Send + Sync {
 
     /// Runs new tokens of each prompt, which follow the positions in `past`, and adds these to it. Returns the logits after
     /// the last token of each prompt. Shape: `[prompt][pos]`, no prompt without tokens → `[prompt, d_vocab]`.
-    fn run_with_past(self: Arc<Self>, tokens: Vec<Vec<u32>>, past: &mut KeyValueCache) -> Result<Array2<f32>>;
+    fn run_with_past(
+        self: Arc<Self>,
+        tokens: Vec<Vec<u32>>,
+        past: &mut KeyValueCache,
+        plan: &RunPlan,
+    ) -> Result<Array2<f32>>;
 
     /// The most likely token after the last one of each prompt, as [`run_with_past`](Self::run_with_past) would give it. On
     /// the CPU it takes a quarter of the time to read `W_U`: the vocabulary is screened as for the decoding of heads.
     /// Shape: `[prompt][pos]`, no prompt without tokens → `[prompt]`.
-    fn most_likely_with_past(self: Arc<Self>, tokens: Vec<Vec<u32>>, past: &mut KeyValueCache) -> Result<Vec<u32>>;
+    fn most_likely_with_past(
+        self: Arc<Self>,
+        tokens: Vec<Vec<u32>>,
+        past: &mut KeyValueCache,
+        plan: &RunPlan,
+    ) -> Result<Vec<u32>>;
+
+    /// Runs variants of a run. Returns the rows after the final layer norm. Shape: → `[prompt] [1 or pos, d_model]`.
+    fn run_variants(self: Arc<Self>, input: VariantInput, plan: &RunPlan) -> Result<Vec<Array2<f32>>>;
+
+    /// The logits of rows after the final layer norm. Shape: `[rows, d_model]` → `[rows, d_vocab]`.
+    fn logits_of_normalized(&self, normalized: Array2<f32>) -> Result<Array2<f32>>;
+
+    /// The columns of `W_U` of some tokens, and their entries of `b_U`. Shape: `[n]` → `[n, d_model]`, `[n]`.
+    fn unembed_columns(&self, tokens: &[u32]) -> Result<(Array2<f32>, Array1<f32>)>;
 
     /// The `k` most likely tokens of the vectors of some heads of a layer. `vectors` yields those of each head, in the
     /// order of `heads`, and may compute them lazily. Shape: each `[n, d_head]` → each `[n, k]`.
@@ -99,6 +120,8 @@ pub(super) struct OnDevice<B: Backend> {
     pub(super) transformer: Transformer<B>,
     decoder: HeadDecoder<B>,
     sizes: Arc<Sizes>,
+    /// The epsilon of the layer norms.
+    eps: f64,
 }
 
 impl<B: Backend> OnDevice<B> {
@@ -112,22 +135,41 @@ impl<B: Backend> OnDevice<B> {
     ) -> Result<Self> {
         let transformer = Transformer::upload(&backend, config, weights)?;
         let (decoder, sizes) = (HeadDecoder::new(decode_cache_bytes), Arc::new(Sizes::of(config)));
-        Ok(Self { transformer, decoder, sizes, backend })
+        Ok(Self { transformer, decoder, sizes, backend, eps: config.eps })
     }
 
-    /// Runs new tokens of each prompt, which follow the positions in `past`, and adds these to it. Returns the residual
-    /// stream after the last block, at the last token of each prompt. Shape: `[prompt][pos]` → `[prompt, d_model]`.
-    fn last_resid(self: &Arc<Self>, tokens: Vec<Vec<u32>>, past: &mut KeyValueCache) -> Result<Array2<f32>> {
+    /// The epsilon of the layer norms.
+    pub(super) fn eps(&self) -> f64 {
+        self.eps
+    }
+
+    /// The rows after the final layer norm. Shape: `[rows, d_model]` → the same.
+    fn normalized(&self, resid: &B::Tensor, recorder: &Recorder<B>) -> Result<B::Tensor> {
+        recorder.layer_norm(&self.transformer.ln_final, Activation::ResidPost, resid)
+    }
+
+    /// Runs new tokens of each prompt, which follow the positions in `past`, and adds these to it. Returns the rows after
+    /// the final layer norm, at the last token of each prompt. Shape: `[prompt][pos]` → `[prompt, d_model]`.
+    fn last_normalized(
+        self: &Arc<Self>,
+        tokens: Vec<Vec<u32>>,
+        past: &mut KeyValueCache,
+        plan: &RunPlan,
+    ) -> Result<Array2<f32>> {
         let Self { backend, transformer, sizes, .. } = &**self;
         let all_tokens = tokens.concat();
         let positions = |(prompt, new): (usize, &Vec<u32>)| past.len(prompt)..past.len(prompt) + new.len();
         let positions: Vec<usize> = tokens.iter().enumerate().flat_map(positions).collect();
-        let plan = RunPlan::logits_only(transformer.blocks.len());
-        let mut recorder = Recorder::new(self, &plan, ActivationCache::new(tokens, sizes.clone())).with_past(past);
+        let mut recorder = Recorder::new(self, plan, ActivationCache::new(tokens, sizes.clone())).with_past(past);
         let resid = backend.embed(&transformer.embedding, &all_tokens, &positions)?; // [rows, d_model]
         let resid = transformer.forward(backend, resid, plan.blocks(), &mut recorder)?;
+        recorder.in_layer(transformer.blocks.len().saturating_sub(1)); // also where no block ran
         let last: Vec<usize> = recorder.prompts().iter().map(|rows| rows.end - 1).collect();
-        Ok(backend.download(&resid)?.select(Axis(0), &last))
+        if recorder.freezes(Activation::ResidPost) {
+            return Ok(backend.download(&self.normalized(&resid, &recorder)?)?.select(Axis(0), &last));
+        }
+        let last = take_rows(backend, &resid, &last)?;
+        Ok(backend.download(&transformer.ln_final.forward(backend, &last)?)?.into_owned())
     }
 }
 
@@ -140,36 +182,93 @@ impl<B: Backend> ModelOnDevice for OnDevice<B> {
         let Self { backend, transformer, sizes, .. } = &*self;
         let tokens = prompts.concat();
         let positions: Vec<usize> = prompts.iter().flat_map(|prompt| 0..prompt.len()).collect();
-        let mut recorder = Recorder::new(&self, plan, ActivationCache::new(prompts, sizes.clone()));
+        let cache = ActivationCache::new(prompts, sizes.clone()).with_interventions(plan.edits.descriptions());
+        let mut recorder = Recorder::new(&self, plan, cache);
         let resid = match &plan.resid {
             Some(resid) => backend.upload(resid.clone())?,
             None => backend.embed(&transformer.embedding, &tokens, &positions)?,
         }; // [rows, d_model]
         let resid = transformer.forward(backend, resid, plan.blocks(), &mut recorder)?;
+        recorder.in_layer(transformer.blocks.len().saturating_sub(1)); // also where no block ran
         if !plan.logits {
             return Ok((None, recorder.into_cache()));
         }
-        let (resid, prompts) = match &plan.logits_at {
-            Some(positions) => select_rows(backend, &resid, recorder.prompts(), positions)?,
-            None => (resid, recorder.prompts().to_vec()),
-        };
-        let normalized = transformer.ln_final.forward(backend, &resid)?; // [rows, d_model]
+        let all = recorder.prompts().to_vec();
+        let (normalized, prompts) = match &plan.logits_at {
+            Some(positions) if recorder.freezes(Activation::ResidPost) => {
+                select_rows(backend, &self.normalized(&resid, &recorder)?, &all, positions)?
+            }
+            Some(positions) => {
+                let (resid, prompts) = select_rows(backend, &resid, &all, positions)?;
+                (transformer.ln_final.forward(backend, &resid)?, prompts)
+            }
+            None => (self.normalized(&resid, &recorder)?, all),
+        }; // [rows, d_model]
         let logits = backend.logits(&transformer.unembed, &normalized, &prompts)?;
         Ok((Some(logits), recorder.into_cache()))
     }
 
-    fn run_with_past(self: Arc<Self>, tokens: Vec<Vec<u32>>, past: &mut KeyValueCache) -> Result<Array2<f32>> {
-        let resid = self.last_resid(tokens, past)?;
-        self.unembed(resid)
+    fn run_variants(self: Arc<Self>, input: VariantInput, plan: &RunPlan) -> Result<Vec<Array2<f32>>> {
+        let Self { backend, transformer, sizes, .. } = &*self;
+        let VariantInput { tokens, first, resid, mut past, last_only } = input;
+        let resid = match resid {
+            Some(resid) => backend.upload(resid)?,
+            None => {
+                let positions = tokens.iter().zip(&first).flat_map(|(tokens, &first)| first..first + tokens.len());
+                backend.embed(&transformer.embedding, &tokens.concat(), &positions.collect::<Vec<_>>())?
+            }
+        };
+        let mut recorder = Recorder::new(&self, plan, ActivationCache::new(tokens, sizes.clone()));
+        if last_only {
+            recorder = recorder.narrowed_in_last_layer(transformer.blocks.len());
+        }
+        if let Some(past) = &mut past {
+            recorder = recorder.with_past(past);
+        }
+        let resid = transformer.forward(backend, resid, plan.blocks(), &mut recorder)?;
+        recorder.in_layer(transformer.blocks.len().saturating_sub(1)); // also where no block ran // [rows, d_model]
+        let normalized = backend.download(&self.normalized(&resid, &recorder)?)?;
+        let rows = recorder.prompts().iter();
+        Ok(rows
+            .map(|rows| {
+                let start = if last_only { rows.end - 1 } else { rows.start };
+                normalized.slice(s![start..rows.end, ..]).to_owned()
+            })
+            .collect())
     }
 
-    fn most_likely_with_past(self: Arc<Self>, tokens: Vec<Vec<u32>>, past: &mut KeyValueCache) -> Result<Vec<u32>> {
-        let Self { backend, transformer, .. } = &*self;
-        let resid = self.last_resid(tokens, past)?;
-        let (n, d_model) = resid.dim();
-        let normalized = transformer.ln_final.forward(backend, &backend.upload(resid)?)?;
+    fn logits_of_normalized(&self, normalized: Array2<f32>) -> Result<Array2<f32>> {
+        let rows = 0..normalized.nrows();
+        let x = self.backend.upload(normalized)?;
+        Ok(self.backend.logits(&self.transformer.unembed, &x, &[rows])?.remove(0))
+    }
+
+    fn unembed_columns(&self, tokens: &[u32]) -> Result<(Array2<f32>, Array1<f32>)> {
+        let columns = self.backend.unembed_columns(&self.transformer.unembed, &indices(tokens))?;
+        // The logits of a vector of zeros are `b_U`.
+        let b_u = self.logits_of_normalized(Array2::zeros((1, self.sizes.d_model)))?;
+        Ok((columns, b_u.select(Axis(1), &indices(tokens)).remove_axis(Axis(0))))
+    }
+
+    fn run_with_past(
+        self: Arc<Self>,
+        tokens: Vec<Vec<u32>>,
+        past: &mut KeyValueCache,
+        plan: &RunPlan,
+    ) -> Result<Array2<f32>> {
+        let normalized = self.last_normalized(tokens, past, plan)?;
+        self.logits_of_normalized(normalized)
+    }
+
+    fn most_likely_with_past(
+        self: Arc<Self>,
+        tokens: Vec<Vec<u32>>,
+        past: &mut KeyValueCache,
+        plan: &RunPlan,
+    ) -> Result<Vec<u32>> {
+        let mut rows = self.last_normalized(tokens, past, plan)?;
+        let (n, d_model) = rows.dim();
         // Each vector is the product of a row and of ones, and goes to the residual stream unchanged.
-        let mut rows = backend.download(&normalized)?.into_owned();
         rows.push_row(Array1::ones(d_model).view()).expect("a row of the same length");
         let vectors = Vectors::new(rows, (0..n as u32).map(|row| [row, n as u32]).collect());
         let top = self.decode_through(Array2::eye(d_model), &vectors, Ranking { k: 1, unembed_bias: true })?;
@@ -274,7 +373,12 @@ fn select_rows<B: Backend>(
         rows.extend(positions.iter().map(|position| prompt.start + position));
     }
     // Through the host: the residual stream is small beside the logits.
-    Ok((backend.upload(backend.download(x)?.select(Axis(0), &rows))?, chosen))
+    Ok((take_rows(backend, x, &rows)?, chosen))
+}
+
+/// Some rows of a matrix. Shape: `[rows, columns]` → `[n, columns]`.
+pub(super) fn take_rows<B: Backend>(backend: &B, x: &B::Tensor, rows: &[usize]) -> Result<B::Tensor> {
+    backend.upload(backend.download(x)?.select(Axis(0), rows))
 }
 
 /// Token ids as indices of rows or columns. Shape: → `[n]`.

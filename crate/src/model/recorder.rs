@@ -12,35 +12,71 @@ use super::cached_activation::CachedActivation;
 use super::key_value_cache::KeyValueCache;
 use super::on_device::OnDevice;
 use super::run_options::RunPlan;
+use super::variants::VariantInput;
 use crate::backend::{AttentionOutput, Backend, Heads};
 use crate::error::Result;
 use crate::memory::LazyArray;
 
-/// Caches the activations that the options of a run select, an array for each prompt.
+/// Edits the activations that interventions change, then caches those that the options of a run select, an array for
+/// each prompt.
 ///
-/// [`hook`](Self::hook) takes an activation and returns the one that the forward pass continues with.
+/// [`hook`](Self::hook) takes an activation, edits it as the plan says, and returns the one that the forward pass
+/// continues with. The cache holds the edited activations.
 pub(super) struct Recorder<'a, B: Backend> {
-    model: &'a Arc<OnDevice<B>>,
-    plan: &'a RunPlan,
+    pub(super) model: &'a Arc<OnDevice<B>>,
+    pub(super) plan: &'a RunPlan,
     /// The rows of each prompt.
-    prompts: Vec<Range<usize>>,
+    pub(super) prompts: Vec<Range<usize>>,
     /// The layer that is being computed.
-    layer: usize,
+    pub(super) layer: usize,
     /// The activations of the layer that others are computed from, one for each prompt.
     sources: BTreeMap<Activation, Vec<Arc<CachedActivation>>>,
-    cache: ActivationCache,
+    pub(super) cache: ActivationCache,
     /// The keys and values of the positions before those of this run, if it continues an earlier one.
-    past: Option<&'a mut KeyValueCache>,
+    pub(super) past: Option<&'a mut KeyValueCache>,
+    /// The layer after whose attention only the last row of each prompt is computed.
+    narrowed_layer: Option<usize>,
 }
 
 impl<'a, B: Backend> Recorder<'a, B> {
     pub(super) fn new(model: &'a Arc<OnDevice<B>>, plan: &'a RunPlan, cache: ActivationCache) -> Self {
-        Self { model, plan, prompts: rows_of(cache.tokens()), layer: 0, sources: BTreeMap::new(), cache, past: None }
+        Self {
+            model,
+            plan,
+            prompts: rows_of(cache.tokens()),
+            layer: 0,
+            sources: BTreeMap::new(),
+            cache,
+            past: None,
+            narrowed_layer: None,
+        }
     }
 
     /// The same recorder, for a run that continues an earlier one.
     pub(super) fn with_past(self, past: &'a mut KeyValueCache) -> Self {
         Self { past: Some(past), ..self }
+    }
+
+    /// The same recorder, for a run of which only the residual stream at the last row of each prompt is read: the last layer
+    /// leaves out the other rows after its attention, unless interventions change something there.
+    pub(super) fn narrowed_in_last_layer(self, n_layers: usize) -> Self {
+        use Activation::{AttnOut, MlpOut, MlpPost, MlpPre, ResidMid, ResidPost, Result};
+        let last = n_layers.saturating_sub(1);
+        let edited = [Result, AttnOut, ResidMid, MlpPre, MlpPost, MlpOut, ResidPost];
+        let edited = edited.iter().any(|&activation| !self.plan.edits.at(activation, last).is_empty())
+            || [ResidMid, ResidPost].iter().any(|&reads| !self.plan.edits.layer_norm(reads, last).is_empty());
+        Self { narrowed_layer: (!edited).then_some(last), ..self }
+    }
+
+    /// The last row of each prompt, if only these are computed after the attention of the current layer. From then on they
+    /// are the rows of the prompts.
+    pub(super) fn narrow(&mut self) -> Option<Vec<usize>> {
+        if self.narrowed_layer != Some(self.layer) {
+            return None;
+        }
+        let rows = VariantInput::last_rows(&self.prompts);
+        self.prompts = (0..rows.len()).map(|row| row..row + 1).collect();
+        Some(rows)
     }
 
     /// The same recorder, for the activations of a layer.
@@ -59,10 +95,11 @@ impl<'a, B: Backend> Recorder<'a, B> {
         self.cache
     }
 
-    /// The hook of every activation that has a row for each token. Returns it unchanged.
+    /// The hook of every activation that has a row for each token. Returns it as interventions leave it.
     /// Shape: `[rows, d_model]`, cached as `[pos, d_model]`, or `[rows, n_heads d_head]`, cached as
     /// `[pos, n_heads, d_head]` → the same.
     pub(super) fn hook(&mut self, activation: Activation, x: B::Tensor) -> Result<B::Tensor> {
+        let x = if self.edits(activation) { self.edit(activation, x)? } else { x };
         let (caches, is_source) =
             (self.plan.caches(activation, self.layer), self.plan.derives_from(activation, self.layer));
         if caches || is_source {
@@ -109,17 +146,19 @@ impl<'a, B: Backend> Recorder<'a, B> {
     /// Attention of the rows of this run, over their prompts' earlier positions too if it continues an earlier run. Such
     /// a run has no patterns. Shape: `q`, `k`, `v` each `[rows, n_heads d_head]` → `z` the same.
     pub(super) fn attention(&mut self, qkv: [&B::Tensor; 3], heads: Heads) -> Result<AttentionOutput<B::Tensor>> {
-        match &mut self.past {
+        let output = match &mut self.past {
             None => {
                 let pattern = self.plan.caches(Activation::Pattern, self.layer);
-                self.model.backend.attention(qkv, heads, &self.prompts, pattern)
+                self.model.backend.attention(qkv, heads, &self.prompts, pattern)?
             }
             Some(past) => {
                 let past = past.in_layer(self.layer);
                 let z = self.model.backend.attention_with_past(qkv, heads, &self.prompts, past)?;
-                Ok(AttentionOutput { z, pattern: Vec::new() })
+                AttentionOutput { z, pattern: Vec::new() }
             }
-        }
+        };
+        let edits = self.edits(Activation::AttnScores) || self.edits(Activation::Pattern);
+        if edits { self.edit_attention(output, qkv, heads) } else { Ok(output) }
     }
 
     /// The hook of the patterns. Shape: each `[n_heads, query_pos, key_pos]`, one for each prompt, or none.
@@ -130,7 +169,7 @@ impl<'a, B: Backend> Recorder<'a, B> {
     }
 
     /// Adds an activation of the current layer to the cache. Shape: as [`Activation`] lists.
-    fn insert(&mut self, prompt: usize, activation: Activation, values: LazyArray<IxDyn>) {
+    pub(super) fn insert(&mut self, prompt: usize, activation: Activation, values: LazyArray<IxDyn>) {
         self.cache.insert(prompt, activation, self.layer, Arc::new(CachedActivation::new(values)));
     }
 }

@@ -1,15 +1,16 @@
-//! Options of a run: which activations to cache, and how far to run.
+//! Options of a run: which activations to cache, how far to run, and what to change.
 
 use std::ops::Range;
 
 use ndarray::{Array2, Axis, concatenate};
 
 use super::activation::Activation;
+use super::interventions::{Intervention, PlannedEdits, Target};
 use crate::config::Gpt2Config;
 use crate::error::{Error, Result, check_count, check_index, check_position};
 
-/// Options of [`Gpt2::run_with_cache_options`](crate::Gpt2::run_with_cache_options): which activations to cache, and
-/// how far to run. By default a run caches every activation of every layer, and computes the logits.
+/// Options of [`Gpt2::run_with_cache_options`](crate::Gpt2::run_with_cache_options): which activations to cache, how far
+/// to run, and what to change. By default a run caches every activation of every layer, and computes the logits.
 #[derive(Clone, Debug, Default)]
 pub struct RunOptions {
     activations: Option<Vec<Activation>>,
@@ -19,6 +20,7 @@ pub struct RunOptions {
     stop_at_layer: Option<usize>,
     no_logits: bool,
     logits_at: Option<Vec<isize>>,
+    hooks: Vec<Intervention>,
 }
 
 impl RunOptions {
@@ -69,8 +71,26 @@ impl RunOptions {
         self
     }
 
-    /// Fills in the defaults, and checks everything against the model and the prompts. Shape: `tokens [prompt][pos]`.
-    pub(super) fn plan(&self, config: &Gpt2Config, tokens: &[Vec<u32>]) -> Result<RunPlan> {
+    /// Change the run by these interventions, after those of a [`hooked`](crate::Gpt2::hooked) model. A cache holds the
+    /// changed activations. Each must be of a layer that the run computes.
+    ///
+    /// ```
+    /// use attention_tokens::prelude::*;
+    ///
+    /// let model = Gpt2::from_pretrained("demo", LoadOptions::default())?;
+    /// let hooks = [Intervention::knock_out(2, [(-1, 1)]).head(0)]; // the last position does not attend to position 1
+    /// let (_, cache) = model.run_with_cache_options("Monday, Tuesday,", RunOptions::default().hooks(&hooks))?;
+    /// assert_eq!(cache.get(Activation::Pattern, 2)?[[0, 4, 1]], 0.0);
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn hooks(mut self, interventions: &[Intervention]) -> Self {
+        self.hooks.extend_from_slice(interventions);
+        self
+    }
+
+    /// Fills in the defaults, and checks everything against the model, its own interventions and the prompts.
+    /// Shape: `tokens [prompt][pos]`.
+    pub(super) fn plan(&self, config: &Gpt2Config, of_model: &[Intervention], tokens: &[Vec<u32>]) -> Result<RunPlan> {
         let n_layers = config.n_layers;
         let layers = self.layers.clone().unwrap_or_else(|| (0..n_layers).collect());
         for &layer in &layers {
@@ -89,7 +109,9 @@ impl RunOptions {
             check_count("RunOptions", "logits_at", positions.len(), 1, None)?;
             tokens.iter().enumerate().map(|prompt| at(prompt, positions)).collect::<Result<Vec<_>>>()
         });
+        let target = Target { config, tokens, past: vec![0; tokens.len()], layers: start_at_layer..stop_at_layer };
         Ok(RunPlan {
+            edits: PlannedEdits::new(of_model, &self.hooks, &target)?,
             activations: self.activations.clone().unwrap_or_else(|| Activation::ALL.to_vec()),
             layers,
             start_at_layer,
@@ -125,6 +147,8 @@ fn rows_of(resid: &[Array2<f32>], tokens: &[Vec<u32>], d_model: usize) -> Result
 /// [`RunOptions`] without defaults, checked against a model and its prompts.
 #[derive(Clone, Debug)]
 pub(crate) struct RunPlan {
+    /// What interventions change.
+    pub(super) edits: PlannedEdits,
     activations: Vec<Activation>,
     layers: Vec<usize>,
     start_at_layer: usize,
@@ -138,14 +162,37 @@ pub(crate) struct RunPlan {
 }
 
 impl RunPlan {
-    /// A run of all layers that caches nothing.
-    pub(super) fn logits_only(n_layers: usize) -> Self {
-        Self {
+    /// A run of all layers that caches nothing, and continues an earlier one with new tokens of each prompt.
+    /// Shape: `tokens [prompt][pos]`, `past [prompt]`.
+    pub(super) fn with_past(
+        config: &Gpt2Config,
+        of_model: &[Intervention],
+        tokens: &[Vec<u32>],
+        past: Vec<usize>,
+    ) -> Result<Self> {
+        let n_layers = config.n_layers;
+        let target = Target { config, tokens, past, layers: 0..n_layers };
+        Ok(Self {
+            edits: PlannedEdits::new(of_model, &[], &target)?,
             activations: Vec::new(),
             layers: Vec::new(),
             start_at_layer: 0,
             resid: None,
             stop_at_layer: n_layers,
+            logits_at: None,
+            logits: true,
+        })
+    }
+
+    /// A run of some layers that caches nothing, with these edits.
+    pub(super) fn of_variants(edits: PlannedEdits, layers: Range<usize>) -> Self {
+        Self {
+            edits,
+            activations: Vec::new(),
+            layers: Vec::new(),
+            start_at_layer: layers.start,
+            resid: None,
+            stop_at_layer: layers.end,
             logits_at: None,
             logits: true,
         }

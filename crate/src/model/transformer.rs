@@ -11,6 +11,7 @@ use std::ops::Range;
 use super::activation::Activation::{
     self, AttnOut, K, MlpOut, MlpPost, MlpPre, Q, ResidMid, ResidPost, ResidPre, V, Z,
 };
+use super::on_device::take_rows;
 use super::recorder::Recorder;
 use crate::backend::{Backend, Heads};
 use crate::config::ActFn;
@@ -41,16 +42,21 @@ pub(super) struct Attention<B: Backend> {
 }
 
 impl<B: Backend> Attention<B> {
-    /// Shape: `[rows, d_model]` → the same.
-    fn forward(&self, backend: &B, x: &B::Tensor, recorder: &mut Recorder<B>) -> Result<B::Tensor> {
+    /// `z`, the heads side by side. Shape: `[rows, d_model]` → `[rows, n_heads d_head]`.
+    fn z(&self, backend: &B, x: &B::Tensor, recorder: &mut Recorder<B>) -> Result<B::Tensor> {
         let [q, k, v] = backend.linear_qkv(&self.w_qkv, x)?; // [rows, n_heads d_head]
         let (q, k, v) = (recorder.hook(Q, q)?, recorder.hook(K, k)?, recorder.hook(V, v)?);
         recorder.hook_attn_scores(&q, &k, self.heads)?;
         let output = recorder.attention([&q, &k, &v], self.heads)?;
         recorder.hook_pattern(output.pattern);
-        let z = recorder.hook(Z, output.z)?; // [rows, n_heads d_head]
+        recorder.hook(Z, output.z)
+    }
+
+    /// Shape: `z [rows, n_heads d_head]` → `[rows, d_model]`.
+    fn output(&self, backend: &B, z: &B::Tensor, recorder: &mut Recorder<B>) -> Result<B::Tensor> {
         recorder.hook_derived(Activation::Result);
-        backend.linear(&self.w_o, &z)
+        let attn_out = backend.linear(&self.w_o, z)?;
+        if recorder.edits(Activation::Result) { recorder.edit_results(self, z, attn_out) } else { Ok(attn_out) }
     }
 }
 
@@ -66,13 +72,19 @@ pub(super) struct Mlp<B: Backend> {
 impl<B: Backend> Mlp<B> {
     /// Shape: `[rows, d_model]` → the same.
     fn forward(&self, backend: &B, x: &B::Tensor, recorder: &mut Recorder<B>) -> Result<B::Tensor> {
+        // With a held scale, neurons do not follow from the residual stream alone.
+        if recorder.edits(MlpPre) || recorder.edits(MlpPost) || recorder.freezes(ResidMid) {
+            let pre = recorder.hook(MlpPre, self.pre(backend, x)?)?;
+            let post = recorder.hook(MlpPost, backend.activate(self.act_fn, pre)?)?;
+            return backend.linear(&self.w_out, &post);
+        }
         recorder.hook_derived(MlpPre);
         let post = self.post(backend, x)?;
         recorder.hook_derived(MlpPost);
         backend.linear(&self.w_out, &post)
     }
 
-    /// The neurons before the activation function. A run computes `post` in one step. Shape: `[rows, d_model]` →
+    /// The neurons before the activation function. A run without edits of neurons computes `post` in one step. Shape: `[rows, d_model]` →
     /// `[rows, d_mlp]`.
     pub(super) fn pre(&self, backend: &B, x: &B::Tensor) -> Result<B::Tensor> {
         backend.linear(&self.w_in, x)
@@ -95,11 +107,15 @@ pub(super) struct Block<B: Backend> {
 impl<B: Backend> Block<B> {
     /// The residual stream before the block → after it. Shape: `[rows, d_model]` → the same.
     fn forward(&self, backend: &B, resid_pre: B::Tensor, recorder: &mut Recorder<B>) -> Result<B::Tensor> {
-        let resid_pre = recorder.hook(ResidPre, resid_pre)?;
-        let attn_out = self.attn.forward(backend, &self.ln1.forward(backend, &resid_pre)?, recorder)?;
+        let mut resid_pre = recorder.hook(ResidPre, resid_pre)?;
+        let mut z = self.attn.z(backend, &recorder.layer_norm(&self.ln1, ResidPre, &resid_pre)?, recorder)?;
+        if let Some(rows) = recorder.narrow() {
+            (resid_pre, z) = (take_rows(backend, &resid_pre, &rows)?, take_rows(backend, &z, &rows)?);
+        }
+        let attn_out = self.attn.output(backend, &z, recorder)?;
         let attn_out = recorder.hook(AttnOut, attn_out)?;
         let resid_mid = recorder.hook(ResidMid, backend.add(&resid_pre, &attn_out)?)?;
-        let mlp_out = self.mlp.forward(backend, &self.ln2.forward(backend, &resid_mid)?, recorder)?;
+        let mlp_out = self.mlp.forward(backend, &recorder.layer_norm(&self.ln2, ResidMid, &resid_mid)?, recorder)?;
         let mlp_out = recorder.hook(MlpOut, mlp_out)?;
         recorder.hook(ResidPost, backend.add(&resid_mid, &mlp_out)?)
     }

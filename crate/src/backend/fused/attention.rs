@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use ndarray::{ArrayView2, ArrayViewMut2, Axis, Dim, Ix2, Ix3};
+use ndarray::{Array3, ArrayView2, ArrayViewMut2, Axis, Dim, Ix2, Ix3};
 use rayon::prelude::*;
 use rten_gemm::{GemmInputB, PackedBMatrix};
 use rten_simd::SimdOp;
@@ -58,18 +58,40 @@ pub(crate) fn attn_scores(
     let mut scores = HostArray::from_pool(Dim((n_heads, rows.len(), rows.len())));
     // On one thread: a cache computes scores while holding a lock, and a thread that waits inside rayon may steal a
     // task that wants the same lock.
-    for (head, mut scores) in scores.outer_iter_mut().enumerate() {
-        let [q, k] = [q, k].map(|x| head_block(x, n_heads, head, &rows));
-        let keys = pack_strips(k, |strip| strip.transposed());
-        for (index, mut scores) in scores.axis_chunks_iter_mut(Axis(0), QUERIES_PER_TASK).enumerate() {
-            let first = index * QUERIES_PER_TASK;
-            compute_scores(score_scale, q, &keys, first, scores.view_mut());
-            for (query, mut row) in (first..).zip(scores.rows_mut()) {
-                row.as_slice_mut().expect("a row is contiguous")[query + 1..].fill(f32::NEG_INFINITY);
-            }
-        }
+    for (head, scores) in scores.outer_iter_mut().enumerate() {
+        masked_scores(score_scale, [q, k].map(|x| head_block(x, n_heads, head, &rows)), scores);
     }
     scores
+}
+
+/// [`attn_scores`] of some heads, on all processors.
+/// Shape: `q`, `k` each `[rows, n_heads d_head]` → `[which, query_pos, key_pos]`.
+pub(super) fn attn_scores_of(
+    q: ArrayView2<f32>,
+    k: ArrayView2<f32>,
+    Heads { n_heads, score_scale }: Heads,
+    rows: Range<usize>,
+    which: &[usize],
+) -> Array3<f32> {
+    let mut scores = Array3::zeros((which.len(), rows.len(), rows.len()));
+    let tasks: Vec<_> = which.iter().zip(scores.outer_iter_mut()).collect();
+    tasks.into_par_iter().for_each(|(&head, scores)| {
+        masked_scores(score_scale, [q, k].map(|x| head_block(x, n_heads, head, &rows)), scores);
+    });
+    scores
+}
+
+/// The scores of one head in one prompt, −∞ where key > query.
+/// Shape: `q`, `k` each `[pos, d_head]`, `scores [query_pos, key_pos]`.
+fn masked_scores(score_scale: f32, [q, k]: [Matrix; 2], mut scores: ArrayViewMut2<f32>) {
+    let keys = pack_strips(k, |strip| strip.transposed());
+    for (index, mut scores) in scores.axis_chunks_iter_mut(Axis(0), QUERIES_PER_TASK).enumerate() {
+        let first = index * QUERIES_PER_TASK;
+        compute_scores(score_scale, q, &keys, first, scores.view_mut());
+        for (query, mut row) in (first..).zip(scores.rows_mut()) {
+            row.as_slice_mut().expect("a row is contiguous")[query + 1..].fill(f32::NEG_INFINITY);
+        }
+    }
 }
 
 /// One prompt's rows and one head's columns. Shape: `[rows, n_heads d_head]` → `[pos, d_head]`.

@@ -15,7 +15,7 @@ mod packed;
 
 use std::ops::Range;
 
-use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut2, Axis, Dim, Ix2, Ix3, s};
+use ndarray::{Array1, Array2, Array3, ArrayView2, ArrayViewMut2, Axis, Dim, Ix2, Ix3, s};
 use rayon::prelude::*;
 use rten_simd::{SimdOp, SimdUnaryOp};
 use rten_vecmath::{ApproxGelu, Gelu, Normalize, NormalizeOptions, Silu, Sum, SumSquareSub, Tanh};
@@ -24,7 +24,7 @@ use rten_vecmath::{ApproxGelu, Gelu, Normalize, NormalizeOptions, Silu, Sum, Sum
 pub(super) use self::attention::attn_scores;
 use self::decode::{DecodeTable, FusedUnembed};
 use self::packed::PackedMatrix;
-use super::{AttentionOutput, Backend, Heads, KeyValues, split_by_prompt};
+use super::{AttentionOutput, Backend, Edit, Heads, KeyValues, split_by_prompt};
 use crate::config::ActFn;
 use crate::decode::{DecodeBackend, Ranking, TopTokens, Vectors};
 use crate::error::Result;
@@ -88,6 +88,26 @@ impl FusedLinear {
         };
         self.w.matmul(x.view(), epilogue)
     }
+}
+
+/// `act_fn` of each number of a piece of a row, in place.
+#[inline(always)]
+fn activate_row(act_fn: ActFn, y: &mut [f32]) {
+    match act_fn {
+        ActFn::GeluNew => ApproxGelu {}.map_mut(y),
+        ActFn::Gelu => Gelu {}.map_mut(y),
+        ActFn::Relu => y.iter_mut().for_each(|y| *y = y.max(0.0)),
+        ActFn::Silu => Silu {}.map_mut(y),
+        ActFn::Tanh => Tanh {}.map_mut(y),
+    }
+}
+
+/// `act_fn` of each number, in place. Shape: `[rows, columns]`, contiguous.
+pub(super) fn activate(act_fn: ActFn, mut x: ArrayViewMut2<f32>) {
+    let columns = x.ncols().max(1);
+    let x = x.as_slice_mut().expect("activations are contiguous");
+    let rows = x.par_chunks_exact_mut(columns).with_min_len(MIN_ROWS_PER_TASK);
+    rows.for_each(|row| activate_row(act_fn, row));
 }
 
 /// Splits a view into pieces of the given sizes along an axis. Shape: `[rows, columns]` → each `[size, columns]` or
@@ -191,12 +211,23 @@ impl Backend for Fused {
 
     fn linear_act(&self, linear: &FusedLinear, act_fn: ActFn, x: &HostArray<Ix2>) -> Result<HostArray<Ix2>> {
         Ok(match act_fn {
-            ActFn::GeluNew => linear.forward(x, |y| ApproxGelu {}.map_mut(y)),
-            ActFn::Gelu => linear.forward(x, |y| Gelu {}.map_mut(y)),
-            ActFn::Relu => linear.forward(x, |y| y.iter_mut().for_each(|y| *y = y.max(0.0))),
-            ActFn::Silu => linear.forward(x, |y| Silu {}.map_mut(y)),
-            ActFn::Tanh => linear.forward(x, |y| Tanh {}.map_mut(y)),
+            ActFn::GeluNew => linear.forward(x, |y| activate_row(ActFn::GeluNew, y)),
+            ActFn::Gelu => linear.forward(x, |y| activate_row(ActFn::Gelu, y)),
+            ActFn::Relu => linear.forward(x, |y| activate_row(ActFn::Relu, y)),
+            ActFn::Silu => linear.forward(x, |y| activate_row(ActFn::Silu, y)),
+            ActFn::Tanh => linear.forward(x, |y| activate_row(ActFn::Tanh, y)),
         })
+    }
+
+    fn activate(&self, act_fn: ActFn, mut x: HostArray<Ix2>) -> Result<HostArray<Ix2>> {
+        activate(act_fn, x.view_mut());
+        Ok(x)
+    }
+
+    /// In place, unless a cache shares the memory.
+    fn edit(&self, mut x: HostArray<Ix2>, edit: Edit) -> Result<HostArray<Ix2>> {
+        edit(x.view_mut())?;
+        Ok(x)
     }
 
     fn add(&self, a: &HostArray<Ix2>, b: &HostArray<Ix2>) -> Result<HostArray<Ix2>> {
@@ -244,6 +275,17 @@ impl Backend for Fused {
     ) -> Result<LazyArray<Ix3>> {
         let (q, k) = (q.clone(), k.clone());
         Ok(LazyArray::new(move || Ok(attention::attn_scores(q.view(), k.view(), heads, rows.clone()))))
+    }
+
+    fn attn_scores_of(
+        &self,
+        q: &HostArray<Ix2>,
+        k: &HostArray<Ix2>,
+        heads: Heads,
+        rows: Range<usize>,
+        which: &[usize],
+    ) -> Result<Array3<f32>> {
+        Ok(attention::attn_scores_of(q.view(), k.view(), heads, rows, which))
     }
 
     fn download(&self, x: &HostArray<Ix2>) -> Result<HostArray<Ix2>> {

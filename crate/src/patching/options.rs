@@ -1,0 +1,30 @@
+//! Options of a sweep.
+
+/// Options of a sweep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SweepOptions {
+    pub(super) max_bytes: usize,
+    pub(super) progress: bool,
+}
+
+impl Default for SweepOptions {
+    /// 512 MiB, with progress lines.
+    fn default() -> Self {
+        Self { max_bytes: 512 << 20, progress: true }
+    }
+}
+
+impl SweepOptions {
+    /// Memory limit in bytes for the activations, the keys and values and the logits of the runs that are computed
+    /// together, besides the model and the caches. At least one run is computed at a time.
+    pub fn max_bytes(mut self, max_bytes: usize) -> Self {
+        self.max_bytes = max_bytes;
+        self
+    }
+
+    /// Whether a sweep of more than 5 seconds prints a line to stderr every 5 seconds.
+    pub fn progress(mut self, progress: bool) -> Self {
+        self.progress = progress;
+        self
+    }
+}
