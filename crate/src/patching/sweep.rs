@@ -88,7 +88,9 @@ impl Sweep {
         };
         let largest = values.iter().map(|x| (x - self.unchanged).abs()).filter(|x| x.is_finite()).fold(1e-6, f32::max);
         let title = format!("{} by {}; unchanged: {:.3}", self.metric, self.title, self.unchanged);
-        let scale = (self.metric.clone(), [self.unchanged - largest, self.unchanged + largest]);
+        // The title names the metric; above the bar, a long name would be cut.
+        let name = if self.metric.chars().count() > 16 { "metric" } else { self.metric.as_str() };
+        let scale = (name.to_owned(), [self.unchanged - largest, self.unchanged + largest]);
         let chart = MatrixChart { title, rows, columns, values, scale, labels: Vec::new(), texts: Vec::new() };
         chart.figure().with_color_scale(ColorScale::RdBu)
     }
