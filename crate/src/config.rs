@@ -109,6 +109,12 @@ impl Gpt2Config {
         Ok(())
     }
 
+    /// [`Error::OutOfRange`] for a layer, or a head of it, that the model does not have.
+    pub(crate) fn check_head(&self, layer: usize, head: usize) -> Result<()> {
+        check_index("layer", layer, "the model", self.n_layers)?;
+        check_index("head", head, "each layer", self.n_heads).map(drop)
+    }
+
     /// The number that the attention scores `q · k` of a layer are multiplied with: `1 / attn_scale` in TransformerLens.
     pub(crate) fn score_scale(&self, layer: usize) -> f32 {
         let by_d_head = if self.use_attn_scale { (self.d_head as f32).sqrt() } else { 1.0 };

@@ -1,10 +1,10 @@
 //! The layer norms of a run: their scales, and components of the residual stream as the layer norm passes them on.
 
-use ndarray::{Array1, ArrayView1, ArrayView2, ArrayViewMut2, Axis};
+use ndarray::{Array1, ArrayView2, ArrayViewMut2, Axis};
 
 use super::residual_stream::ResidualStack;
 use crate::error::{Result, check_index};
-use crate::model::{Activation, ActivationCache, Gpt2};
+use crate::model::{Activation, ActivationCache, Gpt2, layer_norm_scale};
 
 impl ActivationCache {
     /// The scale of the layer norm before the attention of a layer, `√(variance + eps)` of the residual stream:
@@ -71,13 +71,7 @@ impl ActivationCache {
 
 /// `√(variance + eps)` of each row, computed in `f64`. Shape: `x [pos, d_model]` → `[pos]`.
 pub(super) fn scale(x: ArrayView2<f32>, model: &Gpt2) -> Array1<f32> {
-    let scale = |row: ArrayView1<f32>| {
-        let n = row.len() as f64;
-        let mean = row.iter().map(|&x| f64::from(x)).sum::<f64>() / n;
-        let variance = row.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / n;
-        (variance + model.config().eps).sqrt() as f32
-    };
-    x.map_axis(Axis(1), scale)
+    x.map_axis(Axis(1), |row| layer_norm_scale(row, model.config().eps))
 }
 
 /// Shape: `x [pos, d_model]`, `scale [pos]`.

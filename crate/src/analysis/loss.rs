@@ -21,6 +21,11 @@ pub(super) fn log_sum_exp(x: ArrayView1<f32>) -> f64 {
     largest + x.iter().map(|&x| (f64::from(x) - largest).exp()).sum::<f64>().ln()
 }
 
+/// The negative log-probability of the next token, computed in `f64`. Shape: `logits [d_vocab]`.
+pub(crate) fn token_loss(logits: ArrayView1<f32>, next: u32) -> f32 {
+    (log_sum_exp(logits) - f64::from(logits[next as usize])) as f32
+}
+
 impl Gpt2 {
     /// The loss of each prompt, in nats: the mean over its tokens of the negative log-probability that the model gives
     /// the next one. `model(prompt, return_type="loss")` in TransformerLens, which averages over a batch too.
@@ -49,8 +54,7 @@ impl Gpt2 {
         let logits = logits.expect("these options compute logits");
         let losses = |(logits, tokens): (&Array2<f32>, &Vec<u32>)| {
             check_count("a loss", "tokens of a prompt", tokens.len(), 2, None)?;
-            let loss =
-                |(row, &next): (ArrayView1<f32>, &u32)| (log_sum_exp(row) - f64::from(row[next as usize])) as f32;
+            let loss = |(row, &next): (ArrayView1<f32>, &u32)| token_loss(row, next);
             Ok(logits.rows().into_iter().zip(&tokens[1..]).map(loss).collect())
         };
         logits.iter().zip(cache.tokens()).map(losses).collect()

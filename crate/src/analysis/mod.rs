@@ -32,6 +32,7 @@ pub use heads::{
 };
 pub use logit_lens::LogitLens;
 pub use loss::log_probs;
+pub(crate) use loss::token_loss;
 pub use perplexity::{Perplexity, PerplexityOptions};
 pub use residual_stream::ResidualStack;
 pub use test_prompt::{AnswerToken, PromptTest, RankedToken, test_prompt, test_prompt_options};

@@ -4,7 +4,7 @@ use std::fmt;
 
 use ndarray::{Array1, Ix2, s};
 
-use super::loss::log_sum_exp;
+use super::loss::token_loss;
 use super::unembedding::map_logits;
 use crate::error::{Result, check_count};
 use crate::evcxr;
@@ -135,7 +135,7 @@ impl Gpt2 {
         let resid = cache.view(Activation::ResidPost, last_layer)?.into_dimensionality::<Ix2>();
         let resid = resid.expect("a row of the residual stream for each token");
         map_logits(self, resid.slice(s![first - 1..tokens.len() - 1, ..]), |row, logits| {
-            (log_sum_exp(logits) - f64::from(logits[tokens[first + row] as usize])) as f32
+            token_loss(logits, tokens[first + row])
         })
     }
 }

@@ -3,7 +3,7 @@
 use ndarray::ArrayView1;
 
 use crate::error::Result;
-use crate::model::{Gpt2, KeyValueCache};
+use crate::model::Gpt2;
 
 /// Prompts that are run together.
 const PROMPTS_AT_A_TIME: usize = 32;
@@ -17,9 +17,8 @@ pub(super) fn for_each_last_logits(
 ) -> Result<()> {
     let tokens = model.checked_prompts(tokens.into())?;
     for (batch, prompts) in tokens.chunks(PROMPTS_AT_A_TIME).enumerate() {
-        let mut past = KeyValueCache::new(model.config(), prompts.len());
-        let logits = model.run_with_past(prompts.to_vec(), &mut past)?; // [prompts, d_vocab]
-        logits.rows().into_iter().enumerate().for_each(|(row, logits)| each(batch * PROMPTS_AT_A_TIME + row, logits));
+        let logits = model.logits_at(prompts.to_vec(), &[-1])?; // [prompt] [1, d_vocab]
+        (batch * PROMPTS_AT_A_TIME..).zip(&logits).for_each(|(prompt, logits)| each(prompt, logits.row(0)));
     }
     Ok(())
 }

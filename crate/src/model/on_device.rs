@@ -101,6 +101,7 @@ pub(crate) trait ModelOnDevice: Send + Sync {
 
     /// Copies `W_K` of a layer to the host. Shape: → `[n_heads, d_model, d_head]`.
     fn w_k(&self, layer: usize) -> Result<Array3<f32>>;
+
     /// Copies `W_out` and `b_out` of a layer to the host. Shape: → `[d_mlp, d_model]`, `[d_model]`.
     fn mlp_output(&self, layer: usize) -> Result<(Array2<f32>, Array1<f32>)>;
 
@@ -226,7 +227,7 @@ impl<B: Backend> ModelOnDevice for OnDevice<B> {
             recorder = recorder.with_past(past);
         }
         let resid = transformer.forward(backend, resid, plan.blocks(), &mut recorder)?;
-        recorder.in_layer(transformer.blocks.len().saturating_sub(1)); // also where no block ran // [rows, d_model]
+        recorder.in_layer(transformer.blocks.len().saturating_sub(1)); // also where no block ran
         let normalized = backend.download(&self.normalized(&resid, &recorder)?)?;
         let rows = recorder.prompts().iter();
         Ok(rows

@@ -87,8 +87,7 @@ impl Gpt2 {
         head: usize,
         layer_weights: impl Fn(&dyn ModelOnDevice) -> Result<Array3<f32>>,
     ) -> Result<Array2<f32>> {
-        check_index("layer", layer, "the model", self.config().n_layers)?;
-        check_index("head", head, "each layer", self.config().n_heads)?;
+        self.config().check_head(layer, head)?;
         Ok(layer_weights(self.on_device())?.index_axis_move(Axis(0), head).as_standard_layout().into_owned())
     }
 }

@@ -51,26 +51,22 @@ pub fn generic_activation_patch(
     axes: &[PatchAxis],
     options: SweepOptions,
 ) -> Result<Sweep> {
-    patch(model, corrupted.into(), clean_cache, metric, activation, axes, options)
+    patch(&Engine::new(model, corrupted.into(), metric, options)?, clean_cache, activation, axes)
 }
 
-/// [`generic_activation_patch`] without the generic parameter.
+/// [`generic_activation_patch`] of prompts that were run.
 pub(super) fn patch(
-    model: &Gpt2,
-    corrupted: Prompts,
+    engine: &Engine,
     clean_cache: &ActivationCache,
-    metric: &Metric,
     activation: Activation,
     axes: &[PatchAxis],
-    options: SweepOptions,
 ) -> Result<Sweep> {
-    let engine = Engine::new(model, corrupted, metric, options)?;
-    let config = model.config();
+    let config = engine.model.config();
     let mut named = vec![SweepAxis::numbered("layer", config.n_layers)];
     for axis in axes {
         named.push(match axis {
             PatchAxis::Head => SweepAxis::numbered("head", config.n_heads),
-            _ => SweepAxis { name: axis.name().into(), ..positions(&engine, model)? },
+            _ => SweepAxis { name: axis.name().into(), ..positions(engine)? },
         });
     }
     let shape: Vec<usize> = named.iter().map(|axis| axis.labels.len()).collect();
@@ -105,11 +101,11 @@ pub(super) fn patch(
         None => unchanged,
     });
     let values = ArrayD::from_shape_vec(IxDyn(&shape), values.collect()).expect("a value for each place");
-    Ok(Sweep { values, axes: named, unchanged, metric: metric.name().into(), title })
+    Ok(Sweep { values, axes: named, unchanged, metric: engine.metric.name().into(), title })
 }
 
 /// The axis of positions, labelled by the tokens of the first prompt.
-pub(super) fn positions(engine: &Engine, model: &Gpt2) -> Result<SweepAxis> {
+pub(super) fn positions(engine: &Engine) -> Result<SweepAxis> {
     let tokens = engine.tokens();
     if let Some((index, other)) = tokens.iter().enumerate().find(|(_, other)| other.len() != tokens[0].len()) {
         return Err(Error::Shape {
@@ -120,7 +116,7 @@ pub(super) fn positions(engine: &Engine, model: &Gpt2) -> Result<SweepAxis> {
             hint: "positions can be compared between prompts of one length only",
         });
     }
-    let labels = model.token_labels();
+    let labels = engine.model.token_labels();
     let label = |(pos, &token): (usize, &u32)| format!("{pos} {}", labels.label(token));
     Ok(SweepAxis { name: "pos".into(), labels: tokens[0].iter().enumerate().map(label).collect() })
 }
@@ -137,7 +133,8 @@ macro_rules! act_patch {
             clean_cache: &ActivationCache,
             metric: &Metric,
         ) -> Result<Sweep> {
-            patch(model, corrupted.into(), clean_cache, metric, Activation::$activation, &$axes, SweepOptions::default())
+            let engine = Engine::new(model, corrupted.into(), metric, SweepOptions::default())?;
+            patch(&engine, clean_cache, Activation::$activation, &$axes)
         }
     )*};
 }

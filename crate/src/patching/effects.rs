@@ -7,7 +7,7 @@ use super::engine::Engine;
 use super::metric::Metric;
 use super::options::SweepOptions;
 use super::sweep::{Sweep, SweepAxis};
-use crate::error::{Result, check_index};
+use crate::error::Result;
 use crate::model::{Activation, ActivationCache, Gpt2, Intervention, Prompts};
 
 /// What replaces the output of a head, its `z` at every position.
@@ -93,14 +93,13 @@ pub fn cell_effects(
     metric: &Metric,
     options: SweepOptions,
 ) -> Result<Sweep> {
-    check_index("layer", layer, "the model", model.config().n_layers)?;
-    check_index("head", head, "each layer", model.config().n_heads)?;
+    model.config().check_head(layer, head)?;
     effects_of_cells(Engine::new(model, prompts.into(), metric, options)?, layer, head)
 }
 
 /// [`cell_effects`] without the generic parameter.
 fn effects_of_cells(engine: Engine, layer: usize, head: usize) -> Result<Sweep> {
-    let axis = positions(&engine, engine.model)?;
+    let axis = positions(&engine)?;
     let pos = axis.labels.len();
     let cells: Vec<(usize, usize)> = (0..pos).flat_map(|query| (0..=query).map(move |key| (query, key))).collect();
     let title = format!("cells of head {layer}.{head} knocked out");

@@ -3,6 +3,7 @@
 use ndarray::{ArrayViewD, Axis};
 
 use super::act_patch::{PatchAxis, patch};
+use super::engine::Engine;
 use super::metric::Metric;
 use super::options::SweepOptions;
 use super::sweep::{Sweep, SweepAxis};
@@ -66,9 +67,8 @@ fn every(
     metric: &Metric,
     kinds: &[(Activation, &[PatchAxis])],
 ) -> Result<Sweep> {
-    let sweep = |&(activation, axes): &(Activation, &[PatchAxis])| {
-        patch(model, corrupted.clone(), clean_cache, metric, activation, axes, SweepOptions::default())
-    };
+    let engine = Engine::new(model, corrupted, metric, SweepOptions::default())?;
+    let sweep = |&(activation, axes): &(Activation, &[PatchAxis])| patch(&engine, clean_cache, activation, axes);
     let sweeps = kinds.iter().map(sweep).collect::<Result<Vec<Sweep>>>()?;
     let views: Vec<ArrayViewD<f32>> = sweeps.iter().map(|sweep| sweep.values.view()).collect();
     let values = ndarray::stack(Axis(0), &views).expect("sweeps of one shape");

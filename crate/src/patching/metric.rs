@@ -3,9 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
-use ndarray::{Array1, Array2, ArrayView1, Axis, s};
+use ndarray::{Array1, Array2, ArrayView1, s};
 
-use crate::analysis::{kl_divergence, log_probs};
+use crate::analysis::{kl_divergence, token_loss};
 use crate::error::{Error, Result, check_count};
 use crate::model::{FinalRows, Gpt2, Prompts};
 
@@ -137,11 +137,13 @@ impl<'a> Reader<'a> {
         match &metric.kind {
             Kind::LogitDiff(answers) => {
                 check("pairs of answers", answers.len())?;
-                for &[right, wrong] in answers {
-                    model.check_tokens(&[right, wrong])?;
-                    let (columns, b_u) = model.on_device().unembed_columns(&[right, wrong])?;
-                    directions.push((&columns.row(0) - &columns.row(1), f64::from(b_u[0]) - f64::from(b_u[1])));
-                }
+                let tokens = answers.concat();
+                model.check_tokens(&tokens)?;
+                let (columns, b_u) = model.on_device().unembed_columns(&tokens)?;
+                directions.extend((0..tokens.len()).step_by(2).map(|right| {
+                    let b = f64::from(b_u[right]) - f64::from(b_u[right + 1]);
+                    (&columns.row(right) - &columns.row(right + 1), b)
+                }));
             }
             Kind::Logit(answers) => {
                 check("tokens", answers.len())?;
@@ -219,9 +221,11 @@ impl<'a> Reader<'a> {
     /// Shape: `logits [prompt] [1 or pos, d_vocab]`.
     fn of_logits(&self, logits: &[Array2<f32>]) -> Result<f32> {
         Ok(match &self.metric.kind {
-            Kind::LogProb(answers) => mean(logits.iter().enumerate().map(|(prompt, logits)| {
-                f64::from(log_probs(logits)[[logits.nrows() - 1, *of(answers, prompt) as usize]])
-            })),
+            Kind::LogProb(answers) => {
+                mean(logits.iter().enumerate().map(|(prompt, logits)| {
+                    -f64::from(token_loss(logits.row(logits.nrows() - 1), *of(answers, prompt)))
+                }))
+            }
             Kind::Kl(p_logits) => {
                 let divergence =
                     |(prompt, logits): (usize, &Array2<f32>)| Ok(kl_divergence(of(p_logits, prompt), logits)?[0]);
@@ -229,9 +233,8 @@ impl<'a> Reader<'a> {
             }
             Kind::Loss => {
                 let losses = logits.iter().zip(self.tokens).flat_map(|(logits, tokens)| {
-                    let log_probs = log_probs(logits);
-                    let loss = |(row, &next): (ArrayView1<f32>, &u32)| -f64::from(row[next as usize]);
-                    log_probs.axis_iter(Axis(0)).zip(&tokens[1..]).map(loss).collect::<Vec<_>>()
+                    let loss = |(row, &next): (ArrayView1<f32>, &u32)| f64::from(token_loss(row, next));
+                    logits.rows().into_iter().zip(&tokens[1..]).map(loss).collect::<Vec<_>>()
                 });
                 mean(losses)
             }

@@ -6,7 +6,7 @@ use super::engine::Engine;
 use super::metric::Metric;
 use super::options::SweepOptions;
 use super::sweep::{Sweep, SweepAxis};
-use crate::error::{Result, check_count, check_index};
+use crate::error::{Result, check_count};
 use crate::model::{Activation, ActivationCache, Gpt2, Intervention, Prompts, RunOptions};
 
 /// The end of the paths of [`path_patch`].
@@ -113,7 +113,8 @@ fn paths(engine: Engine, corrupted_cache: &ActivationCache, receiver: &Receiver)
     let (unchanged, values) = match receiver.heads() {
         None => engine.run(n_layers * n_heads, senders.map(|(layer, head)| from_sender(layer, head)), &title)?,
         Some((activation, heads)) => {
-            check_receivers(heads, n_layers, n_heads)?;
+            check_count("path_patch", "receivers", heads.len(), 1, None)?;
+            heads.iter().try_for_each(|&(layer, head)| model.config().check_head(layer, head))?;
             let last = heads.iter().map(|&(layer, _)| layer).max().unwrap_or(0);
             let layers: Vec<usize> = heads.iter().map(|&(layer, _)| layer).collect();
             let second_run = |(layer, head): (usize, usize)| -> Result<Vec<Intervention>> {
@@ -135,12 +136,4 @@ fn paths(engine: Engine, corrupted_cache: &ActivationCache, receiver: &Receiver)
     let values = ArrayD::from_shape_vec(IxDyn(&[n_layers, n_heads]), values).expect("a value for each sender");
     let axes = vec![SweepAxis::numbered("layer", n_layers), SweepAxis::numbered("head", n_heads)];
     Ok(Sweep { values, axes, unchanged, metric: engine.metric.name().into(), title })
-}
-
-fn check_receivers(heads: &[(usize, usize)], n_layers: usize, n_heads: usize) -> Result<()> {
-    check_count("path_patch", "receivers", heads.len(), 1, None)?;
-    heads.iter().try_for_each(|&(layer, head)| {
-        check_index("layer", layer, "the model", n_layers)?;
-        check_index("head", head, "each layer", n_heads).map(drop)
-    })
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use ndarray::{Array1, ArrayD, ArrayView1, ArrayView2, ArrayViewD, ArrayViewMut2, Axis, IxDyn};
+use ndarray::{Array1, ArrayD, ArrayView2, ArrayViewD, ArrayViewMut2, Axis, IxDyn};
 
 use super::edit::{Closure, Edit, HookContext, not_finite};
 use super::hook_point::HookPoint;
@@ -14,6 +14,7 @@ use super::values::draws;
 use crate::config::Gpt2Config;
 use crate::error::{Error, Result, check_index};
 use crate::model::Activation;
+use crate::model::layer_norm_scale;
 use crate::model::sizes::Sizes;
 
 /// The run that interventions are planned for.
@@ -66,7 +67,7 @@ impl PlannedEdit {
     ) {
         let How::LayerNormScale(scales) = &self.how else { return };
         for (&row, &frozen) in self.indices[0].iter().zip(scales) {
-            let ratio = scale(x.row(row), eps) / frozen;
+            let ratio = layer_norm_scale(x.row(row), eps) / frozen;
             for (column, y) in y.row_mut(row).iter_mut().enumerate() {
                 let b = b.map_or(0.0, |b| b[column]);
                 *y = (*y - b) * ratio + b;
@@ -312,7 +313,7 @@ impl Intervention {
                 let rows = self.values_of(cache, from, pos, &indices)?; // [pos, 1, d_model]
                 indices[2].truncate(1);
                 How::LayerNormScale(
-                    rows.map_axis(Axis(2), |row| scale(row, config.eps)).insert_axis(Axis(2)).into_dyn(),
+                    rows.map_axis(Axis(2), |row| layer_norm_scale(row, config.eps)).insert_axis(Axis(2)).into_dyn(),
                 )
             }
             Edit::Hook(closure) => {
@@ -322,14 +323,6 @@ impl Intervention {
         let edit = PlannedEdit { prompt, point, indices, cells, first: 0, how, description: description.clone() };
         Ok(edit.after(first))
     }
-}
-
-/// The scale of a layer norm, `√(variance + eps)`. Shape: `[d_model]`.
-fn scale(row: ArrayView1<f32>, eps: f64) -> f32 {
-    let n = row.len() as f64;
-    let mean = row.iter().map(|&x| f64::from(x)).sum::<f64>() / n;
-    let variance = row.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / n;
-    (variance + eps).sqrt() as f32
 }
 
 /// Whether an edit of cells selects one that is not masked.
