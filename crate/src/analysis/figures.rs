@@ -117,7 +117,7 @@ impl LogitLens {
 /// that token's.
 impl ActivationCache {
     /// The logit that each component of a stack writes at each position, [`logit_attrs`](Self::logit_attrs), as a heat map
-    /// of components and positions; red raises the logit, blue lowers it. The title has the largest difference between
+    /// of components and positions; red raises the logit, blue lowers it. The title has a bound of the difference between
     /// the sum of all components with the bias and the logit of the model
     /// ([`logit_attrs_deviation`](Self::logit_attrs_deviation)). Of more than 40 components those with the largest
     /// logits are drawn.
@@ -164,8 +164,9 @@ impl ActivationCache {
         };
         let chart = MatrixChart {
             title: format!(
-                "{} by component{part}; sum with the bias within {deviation:.1e} of the model's",
-                logit_name(&labels, token, incorrect_token)
+                "{} by component{part}; sum with the bias within {} of the model's",
+                logit_name(&labels, token, incorrect_token),
+                bound_of(deviation)
             ),
             rows: ChartAxis::names("component", shown.iter().map(name)),
             columns: position_axis(&labels, columns.iter().map(|&(pos, token)| (pos, token))),
@@ -312,6 +313,16 @@ impl ActivationCache {
         };
         Ok(chart.diverging_figure())
     }
+}
+
+/// The first of 5e-7, 5e-6, … that a deviation does not exceed. A rounding error differs from one processor to another, such
+/// a bound hardly ever does.
+fn bound_of(deviation: f32) -> String {
+    if !deviation.is_finite() {
+        return deviation.to_string();
+    }
+    let exponent = (f64::from(deviation.max(5e-7)) / 5.0).log10().ceil();
+    format!("5e{exponent}")
 }
 
 /// The label of a token between bars, as TransformerLens prints it.

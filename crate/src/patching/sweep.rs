@@ -106,7 +106,7 @@ impl Sweep {
         places.sort_by(|(_, a), (_, b)| (b - self.unchanged).abs().total_cmp(&(a - self.unchanged).abs()));
         let row = |(index, x): &(Vec<usize>, f32)| {
             let labels = index.iter().zip(&self.axes).map(|(&index, axis)| axis.labels[index].clone());
-            labels.chain([format!("{x:.4}"), format!("{:+.4}", x - self.unchanged)]).collect()
+            labels.chain([format!("{x:.3}"), format!("{:+.3}", x - self.unchanged)]).collect()
         };
         let header: Vec<&str> =
             self.axes.iter().map(|axis| axis.name.as_str()).chain([self.metric.as_str(), "difference"]).collect();
