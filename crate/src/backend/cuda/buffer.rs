@@ -93,7 +93,7 @@ impl DeviceBuffer {
 
     /// Whether a cache may read the memory later.
     pub(super) fn in_cache(&self) -> bool {
-        // Another thread only changes it by dropping a cache, which does not set it.
+        // Only the run that computes the memory adds it to a cache.
         self.allocation.in_cache.load(Ordering::Relaxed)
     }
 
