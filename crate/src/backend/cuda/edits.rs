@@ -18,8 +18,7 @@ const CHANGE_WORDS: usize = 5;
 
 /// Changes a matrix. Shape: `x [rows, columns]`.
 pub(super) fn edit(gpu: &Arc<CudaGpu>, x: DeviceMatrix, edits: &RowEdits) -> Result<DeviceMatrix, CudaError> {
-    let buffer = if x.buffer.in_cache() { x.buffer.copy(gpu)? } else { x.buffer };
-    let x = DeviceMatrix { buffer, ..x };
+    let x = x.unshared(gpu)?;
     edit_rows(gpu, &x.buffer, &[(0, edits)], x.columns, 0)?;
     Ok(x)
 }

@@ -253,11 +253,12 @@ impl Backend for Cuda {
     /// The last step of [`linear_act`](Self::linear_act), with a bias of zeros.
     fn activate(&self, act_fn: ActFn, x: DeviceMatrix) -> Result<DeviceMatrix> {
         let run = || {
+            let x = x.unshared(&self.gpu)?;
             let zeros = DeviceBuffer::upload(&self.gpu, &vec![0.0_f32; x.columns])?;
-            self.add_bias(&x.buffer, &zeros, [x.rows, x.columns], 1, act_fn.into())
+            self.add_bias(&x.buffer, &zeros, [x.rows, x.columns], 1, act_fn.into())?;
+            Ok(x)
         };
-        run().map_err(self.failed("an activation function"))?;
-        Ok(x)
+        run().map_err(self.failed("an activation function"))
     }
 
     fn edit(&self, x: DeviceMatrix, edit: Edit) -> Result<DeviceMatrix> {
