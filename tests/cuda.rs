@@ -94,6 +94,12 @@ fn edits_leave_cached_activations_as_they_are() {
     let hooks = [hooks[0].clone()];
     let (_, cache) = model.hooked(&hooks).unwrap().run_with_cache(vec![1, 2, 3, 4, 5]).unwrap();
     assert_eq!(cache.get(Activation::ResidPost, 0).unwrap(), plain.get(Activation::ResidPost, 0).unwrap());
+
+    // The activation function of edited neurons.
+    let hooks = [Intervention::scale(Activation::MlpPre.at(0), 0.5)];
+    let (_, cache) = model.hooked(&hooks).unwrap().run_with_cache(vec![1, 2, 3, 4, 5]).unwrap();
+    let half = plain.get(Activation::MlpPre, 0).unwrap() * 0.5;
+    assert_close(&cache.get(Activation::MlpPre, 0).unwrap(), &half, 1e-5);
 }
 
 #[test]
