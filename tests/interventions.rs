@@ -8,7 +8,7 @@ use self::random::{prompts, rng};
 use crate::support::{assert_close, demo, fixture};
 
 mod errors;
-mod random;
+pub(crate) mod random;
 
 const PROMPTS: [&str; 2] = ["When Mary and John went to the store, John gave a drink to", "Monday, Tuesday,"];
 

@@ -12,6 +12,7 @@
 //! | `apply` | one planned edit of one array |
 
 mod apply;
+mod by_row;
 mod description;
 mod edit;
 mod hook_point;
