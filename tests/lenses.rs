@@ -86,8 +86,9 @@ fn differences_by_layer_are_means_of_the_lens() {
         // One pair of answers stands for all prompts.
         let one = cache.lens_differences(&model, &answers[..1], &scales).unwrap();
         assert_eq!(one, cache.lens_differences(&model, &[answers[0]; 2], &scales).unwrap());
-        let figure = by_layer.plot().describe();
-        assert!(figure.contains("Mean logit difference") && figure.contains("scale before the block"), "{figure}");
+        let figure = by_layer.plot();
+        assert!(figure.describe().contains("Mean logit difference through the lens"), "{}", figure.describe());
+        assert!(["own scale", "scale before the block"].iter().all(|name| figure.to_json().contains(name)));
 
         let heads = cache.mean_head_logit_attrs(&model, &answers, -1).unwrap();
         let mut want = Array2::<f32>::zeros(heads.values.dim());
