@@ -90,7 +90,7 @@ pub mod prelude {
     pub use crate::{
         Activation, ActivationCache, ColorScale, Composition, DecodeOptions, DetectOptions, DetectionPattern, Device,
         Error, FactoredMatrix, Feature, Figure, GenerateOptions, Gpt2, HeadData, HeadScores, HookPoint, Intervention,
-        LensColor, LoadOptions, Metric, NameHeadsOptions, Processing, Projection, PromptHeadData, RunOptions, Table,
-        Theme, all_heads_data, head_data, layer_data, test_prompt, unique_index_pattern,
+        LensColor, LensScale, LoadOptions, Metric, NameHeadsOptions, Processing, Projection, PromptHeadData,
+        RunOptions, Table, Theme, all_heads_data, head_data, layer_data, test_prompt, unique_index_pattern,
     };
 }

@@ -5,24 +5,7 @@ use attention_tokens::prelude::*;
 use ndarray::{Array1, Array2, ArrayD};
 
 use super::on;
-use crate::support::assert_close;
-
-/// A generator whose seed a failing test prints.
-pub(super) fn rng() -> fastrand::Rng {
-    let seed =
-        std::env::var("ATTENTION_TOKENS_TEST_SEED").map_or_else(|_| fastrand::u64(..), |seed| seed.parse().unwrap());
-    println!("ATTENTION_TOKENS_TEST_SEED={seed}");
-    fastrand::Rng::with_seed(seed)
-}
-
-/// Prompts of 2 to `longest` tokens.
-pub(super) fn prompts(rng: &mut fastrand::Rng, model: &Gpt2, n: usize, longest: usize) -> Vec<Vec<u32>> {
-    let mut prompt = || {
-        let len = rng.usize(2..=longest);
-        (0..len).map(|_| rng.u32(..model.config().d_vocab as u32)).collect()
-    };
-    (0..n).map(|_| prompt()).collect()
-}
+use crate::support::{assert_close, prompts, rng};
 
 /// Numbers around 0.
 fn noise(rng: &mut fastrand::Rng, n: usize) -> Vec<f32> {

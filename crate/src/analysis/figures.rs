@@ -2,7 +2,7 @@
 
 use ndarray::{Array1, Array2, Axis, concatenate, s};
 
-use super::logit_lens::LogitLens;
+use super::logit_lens::{LensScale, LogitLens};
 use super::residual_stream::ResidualStack;
 use crate::attention_tokens::PromptHeadData;
 use crate::error::{Result, check_index, check_position, check_setting};
@@ -101,7 +101,10 @@ impl LogitLens {
             text
         };
         let chart = MatrixChart {
-            title: format!("Logit lens: the most likely next token; colour: {name}"),
+            title: match self.scale {
+                LensScale::Own => format!("Logit lens: the most likely next token; colour: {name}"),
+                scale => format!("Logit lens, {}: the most likely next token; colour: {name}", scale.name()),
+            },
             rows: ChartAxis::names("residual stream", from_top().map(|component| self.labels[component].clone())),
             columns: position_axis(&labels, self.input.iter().copied().enumerate()),
             labels: cells().map(|at| labels.label(self.tokens[[at.0, at.1]])).collect(),

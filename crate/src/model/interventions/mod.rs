@@ -23,5 +23,6 @@ mod values;
 
 pub use edit::{EditValues, HookContext};
 pub use hook_point::HookPoint;
+pub(crate) use intervention::FREEZE_LAYER_NORM;
 pub use intervention::Intervention;
 pub(super) use plan::{PlannedEdit, PlannedEdits, Target};
