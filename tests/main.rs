@@ -9,6 +9,9 @@ mod bos;
 /// Notebook 01 in JupyterLab, and its HTML page, in Chromium. Needs Jupyter, Chromium and chromedriver.
 #[cfg(unix)]
 mod browser;
+/// Every kind of figure in Chromium: overlaps, contrast, colours, sizes. Needs Chromium and chromedriver.
+#[cfg(unix)]
+mod browser_figures;
 /// Caches in files, and files that are broken or meant to do harm.
 mod cache_files;
 /// Checkpoints in the forms that people have.

@@ -234,6 +234,11 @@ impl Gpt2 {
         self.0.on_device.clone()
     }
 
+    /// The name that the model was loaded by.
+    pub(crate) fn name(&self) -> &str {
+        &self.0.name
+    }
+
     /// The labels of the model's tokens.
     pub(crate) fn token_labels(&self) -> TokenLabels {
         TokenLabels::new(self.0.tokenizer.clone())
