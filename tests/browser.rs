@@ -61,7 +61,7 @@ fn start(command: &mut Command, find_address: impl Fn(&str) -> Option<String>) -
 }
 
 /// Runs a test in a headless browser.
-fn in_browser<F: Future<Output = Result<(), CmdError>>>(test: impl FnOnce(Client) -> F) {
+pub(crate) fn in_browser<F: Future<Output = Result<(), CmdError>>>(test: impl FnOnce(Client) -> F) {
     let (_driver, port) = start(Command::new("chromedriver").arg("--port=0"), |line| {
         let port = line.split("started successfully on port ").nth(1)?;
         Some(port.trim_end_matches('.').to_owned())
@@ -85,7 +85,7 @@ fn in_browser<F: Future<Output = Result<(), CmdError>>>(test: impl FnOnce(Client
 }
 
 /// Waits until a script returns true in the page.
-async fn wait_for(client: &Client, what: &str, script: &str) -> Result<(), CmdError> {
+pub(crate) async fn wait_for(client: &Client, what: &str, script: &str) -> Result<(), CmdError> {
     let deadline = Instant::now() + TIMEOUT;
     while client.execute(script, vec![]).await? != json!(true) {
         if Instant::now() > deadline {
@@ -97,7 +97,7 @@ async fn wait_for(client: &Client, what: &str, script: &str) -> Result<(), CmdEr
     Ok(())
 }
 
-async fn save(client: &Client, name: &str) -> Result<(), CmdError> {
+pub(crate) async fn save(client: &Client, name: &str) -> Result<(), CmdError> {
     let folder = target().join("screenshots");
     std::fs::create_dir_all(&folder).unwrap();
     std::fs::write(folder.join(format!("{name}.png")), client.screenshot().await?).unwrap();
@@ -123,6 +123,7 @@ return [...document.querySelectorAll(".js-plotly-plot")].map((figure) => ({
   maps: figure._fullData.map((trace) => [trace.z.length, trace.z[0].length]),
   drawn: [...figure.querySelectorAll(".hm image")].filter((image) => image.getAttribute("href")?.startsWith("data:")).length,
   texts: [...figure.querySelectorAll(".annotation-text")].map((text) => text.textContent),
+  inCells: [...figure.querySelectorAll(".heatmap-label text")].map((text) => text.textContent.replaceAll("\u200b", "")),
   frames: figure.querySelectorAll(".shapelayer path").length,
   controls: figure.querySelectorAll(".updatemenu-header").length,
   width: Math.round(figure.querySelector(".main-svg").getBoundingClientRect().width),
@@ -162,6 +163,16 @@ async fn figures_are_drawn(client: &Client) -> Result<(), CmdError> {
         want.retain(|text| !text.is_empty());
         got.retain(|text| !text.is_empty());
         assert_eq!(got, want, "figure {index}: its texts");
+        let in_cells = list(&stored["data"]).into_iter().flat_map(|trace| list(&trace["text"]));
+        let in_cells = in_cells.flat_map(|row| list(&row)).filter_map(|text| text.as_str().map(str::to_owned));
+        let mut want: Vec<String> =
+            in_cells.map(|text| visible_text(&text.replace("<br>", "").replace('\u{200b}', ""))).collect();
+        let mut got = texts(&shown["inCells"], "");
+        for texts in [&mut want, &mut got] {
+            texts.retain(|text| !text.is_empty());
+            texts.sort_unstable();
+        }
+        assert_eq!(got, want, "figure {index}: the texts in its cells");
     }
     Ok(())
 }
@@ -228,7 +239,7 @@ async fn menu_shows_another_head(client: &Client, name: &str) -> Result<(), CmdE
     let stored = stored_figures().into_iter().find(|figure| figure["layout"]["updatemenus"].is_array()).unwrap();
     let button = stored["layout"]["updatemenus"][0]["buttons"][2].clone();
     assert_eq!(button["label"], "0.2");
-    let caption = "head 0.2, projection notebook";
+    let caption = "head 0.2 of demo";
     let shows = format!("return {figure}.textContent.includes('{caption}')");
     wait_for(client, "the chosen head", &shows).await?;
     let texts = client
@@ -239,8 +250,11 @@ async fn menu_shows_another_head(client: &Client, name: &str) -> Result<(), CmdE
         .await?;
     let got: Vec<String> = texts.as_array().unwrap().iter().map(|text| visible_text(text.as_str().unwrap())).collect();
     let labels = button["args"][1].as_object().unwrap();
-    let want =
-        (0..got.len()).map(|index| visible_text(labels[&format!("annotations[{index}].text")].as_str().unwrap()));
+    let want = (0..)
+        .map_while(|index| labels.get(&format!("annotations[{index}].text")))
+        .map(|text| visible_text(text.as_str().unwrap()))
+        .filter(|text| !text.is_empty());
+    let got: Vec<String> = got.into_iter().filter(|text| !text.is_empty()).collect();
     assert_eq!(got, want.collect::<Vec<_>>());
     let z = client.execute(&format!("return {figure}._fullData[0].z.map((row) => [...row])"), vec![]).await?;
     assert!(alike(&z, &button["args"][0]["z"][0]), "the cells are that head's");
@@ -366,7 +380,7 @@ fn the_html_of_a_figure_is_a_picture_until_plotly_is_loaded() {
     in_browser(async |client| {
         client.goto(&format!("file://{}", without_plotly.display())).await?;
         let pictures = "return [...document.querySelectorAll('.attention-tokens-figure > img')] \
-            .filter((image) => image.complete && image.naturalWidth === 1200).length";
+            .filter((image) => image.complete && image.naturalWidth === 940).length";
         wait_for(&client, "pictures", &format!("{pictures} === {}", html.len())).await?;
         save(&client, "pictures").await?;
         client.goto(&format!("file://{}", with_plotly.display())).await?;

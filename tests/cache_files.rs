@@ -171,3 +171,99 @@ fn arrays_are_written_as_npz() {
     assert_eq!(back, pattern);
     assert!(matches!(write_npz(folder.path(), &[]), Err(Error::Write { .. })));
 }
+
+/// Every activation, and what the analysis makes of them.
+fn everything(model: &Gpt2, cache: &ActivationCache) -> Vec<ArrayD<f32>> {
+    let mut all = Vec::new();
+    for prompt in 0..cache.n_prompts() {
+        let cache = cache.prompt(prompt).unwrap();
+        for layer in 0..model.config().n_layers {
+            all.extend(Activation::ALL.map(|activation| cache.get(activation, layer).unwrap()));
+        }
+        all.push(cache.head_logit_attrs(model, 3, Some(5)).unwrap().into_dyn());
+        all.push(cache.stack_head_results(model, None, true).unwrap().values.into_dyn());
+        all.push(cache.stack_neuron_results(model, None, None, true).unwrap().values.into_dyn());
+        all.push(cache.neuron_logit_attrs(model, 3, Some(5)).unwrap().into_dyn());
+    }
+    all
+}
+
+/// A file has the interventions, so that the analysis of a cache that is read back takes the results of heads, which no
+/// longer follow from `z`; and the neurons, scores and everything else that a run computes later are as they were changed.
+#[test]
+fn a_cache_that_is_read_back_knows_what_was_edited() {
+    let (model, plain, folder, plain_path) = written();
+    let prompts = || PROMPTS.map(<[u32]>::to_vec).to_vec();
+    let edits = [
+        Intervention::scale(Activation::Result.at(1), 3.0).head(0),
+        Intervention::set(Activation::Result.at(0), 0.5).head(1).pos(-1),
+        Intervention::scale(Activation::MlpPre.at(0), -2.0).neurons([0, 3]),
+        Intervention::zero(Activation::MlpPost.at(1)).neuron(1),
+        Intervention::knock_out(1, [(-1, 0)]).head(0),
+        Intervention::scale(Activation::Pattern.at(0), 0.5).key(0),
+        Intervention::patch(Activation::ResidPre.at(1), &plain).pos(0),
+        Intervention::hook(Activation::Z.at(0), |values, _| values * 2.0).prompt(0),
+        Intervention::mean_by(Activation::AttnOut.at(0), &plain, [0, 1]),
+    ];
+    let path = folder.path().join("edited.safetensors");
+    let compare = |cache: &ActivationCache, words: &[String]| {
+        cache.write_safetensors(&model, &path).unwrap();
+        let back = ActivationCache::read_safetensors(&model, &path).unwrap();
+        assert_eq!((back.interventions(), cache.interventions()), (words.to_vec(), words.to_vec()));
+        for (got, want) in everything(&model, &back).iter().zip(everything(&model, cache)) {
+            assert_eq!(got.mapv(f32::to_bits), want.mapv(f32::to_bits), "{words:?}");
+        }
+        back
+    };
+    for edit in &edits {
+        let (_, cache) = model.hooked(std::slice::from_ref(edit)).unwrap().run_with_cache(prompts()).unwrap();
+        compare(&cache, &[edit.to_string()]);
+    }
+    // Interventions of the model, then those of the run.
+    let options = RunOptions::default().hooks(&edits[4..]);
+    let (_, cache) = model.hooked(&edits[..4]).unwrap().run_with_cache_options(prompts(), options).unwrap();
+    let back = compare(&cache, &edits.each_ref().map(ToString::to_string));
+    // It serves as the source of interventions like the cache that was written.
+    let patched = |cache: &ActivationCache| {
+        model.run_with_hooks(prompts(), &[Intervention::patch(Activation::Result.at(1), cache)]).unwrap()
+    };
+    assert_eq!(patched(&back), patched(&cache));
+
+    // Without interventions there is nothing about them in the file, as in files of other programs.
+    assert!(ActivationCache::read_safetensors(&model, &plain_path).unwrap().interventions().is_empty());
+    let older = folder.path().join("older.safetensors");
+    write(&older, &read(&path));
+    let older = ActivationCache::read_safetensors(&model, &older).unwrap();
+    assert!(older.interventions().is_empty());
+    let result = |cache: &ActivationCache| cache.prompt(0).unwrap().get(Activation::Result, 1).unwrap();
+    assert_eq!(result(&older), result(&cache));
+    // The metadata decides: results that are not known to be edited are computed from z.
+    let heads = |cache: &ActivationCache| cache.prompt(0).unwrap().head_logit_attrs(&model, 3, None).unwrap();
+    assert_ne!(heads(&older), heads(&back));
+    assert_eq!(heads(&back), heads(&cache));
+}
+
+#[test]
+fn interventions_of_a_file_are_plain_text() {
+    let (model, _, folder, path) = written();
+    let changed = folder.path().join("changed.safetensors");
+    let tensors = read(&path);
+    let views = || {
+        tensors.iter().map(|(name, (dtype, shape, data))| {
+            (name, safetensors::tensor::TensorView::new(*dtype, shape.clone(), data).unwrap())
+        })
+    };
+    for (text, read) in [("", Some(vec![])), ("zero something", Some(vec!["zero something"])), ("a\u{1b}[2J", None)] {
+        let metadata = [("interventions".to_owned(), text.to_owned()), ("format".to_owned(), "pt".to_owned())];
+        let bytes = safetensors::serialize(views(), Some(metadata.into_iter().collect())).unwrap();
+        std::fs::write(&changed, bytes).unwrap();
+        match (ActivationCache::read_safetensors(&model, &changed), read) {
+            (Ok(cache), Some(expected)) => assert_eq!(cache.interventions(), expected),
+            (Err(error @ Error::Format { .. }), None) => {
+                let message = error.to_string();
+                assert!(message.contains("interventions") && !message.contains('\u{1b}'), "{message}");
+            }
+            (other, _) => panic!("{text:?}: {:?}", other.map(|cache| cache.interventions())),
+        }
+    }
+}

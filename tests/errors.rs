@@ -113,7 +113,7 @@ fn no_tokenizer_and_no_token() {
     let model = expect!(load(&fixture("tiny")).unwrap().to_tokens("x"), Error::NoTokenizer { model } => model);
     assert!(model.ends_with("tiny"), "{model}");
     let found = expect!(demo().to_single_token("two words"), Error::NotOneToken { found, .. } => found);
-    assert_eq!(found, ["two", " words"]);
+    assert_eq!(found, ["two", "␣words"]);
 }
 
 /// A word-level vocabulary without an unknown token cannot encode other words.
@@ -166,7 +166,7 @@ fn position_and_token_not_in_prompt() {
     assert_eq!(position, (-4, 0, 3));
     let found = model.get_token_position(" c", "a b", Occurrence::First);
     let missing = expect!(found, Error::TokenNotInPrompt { token, prompt } => (token, prompt));
-    assert_eq!(missing, (" c".to_owned(), ["<|endoftext|>", "a", " b"].map(String::from).to_vec()));
+    assert_eq!(missing, ("␣c".to_owned(), ["EOS", "a", "␣b"].map(String::from).to_vec()));
 }
 
 #[test]

@@ -21,14 +21,14 @@ fn a_heat_map_has_the_style_of_the_original() {
     let figure = json_of(&plot_attns(&arr2(&[[0.0, 1.0], [2.0, 0.0]])));
     let trace = &figure["data"][0];
     assert_eq!(trace["type"], "heatmap");
-    assert_eq!(trace["z"], json!([[0.0, 1.0], [2.0, 0.0]]));
+    assert_eq!(trace["z"], json!([[0.0, null], [2.0, 0.0]]), "the value above the diagonal is no token");
     assert_eq!(
         (&trace["colorscale"], &trace["zmid"], &trace["showscale"]),
         (&json!("Viridis"), &json!(0.5), &json!(false))
     );
     let layout = &figure["layout"];
-    assert_eq!((&layout["width"], &layout["height"]), (&json!(1200), &json!(800)));
-    assert_eq!((&layout["plot_bgcolor"], &layout["paper_bgcolor"]), (&json!("white"), &json!("white")));
+    assert_eq!(layout["width"], 940);
+    assert_eq!((&layout["plot_bgcolor"], &layout["paper_bgcolor"]), (&json!("#f2f2f2"), &json!("white")));
     assert_eq!(layout["yaxis"]["range"], json!([1.5, -0.5]), "row 0 on top");
     assert_eq!(layout["yaxis"]["scaleanchor"], "x", "square cells");
     assert_eq!(
@@ -63,28 +63,39 @@ fn every_label_is_the_token_of_its_cell_or_position() {
     let pattern = unique_index_pattern(&data.feature(Feature::Qk));
     let figure = add_axis_labels(&plot_attns(&pattern), &data).unwrap();
     let figure = add_token_labels(&figure, &data, Feature::Qk).unwrap();
-    let annotations = json_of(&figure)["layout"]["annotations"].as_array().unwrap().clone();
-    assert_eq!(annotations.len(), 4 * 13 + 13 * 14 / 2 + 1, "four sides, the cells, and which head it is");
+    let json = json_of(&figure);
+    let annotations = json["layout"]["annotations"].as_array().unwrap().clone();
+    assert_eq!(annotations.len(), 4 * 13 + 4, "four sides and their names");
     let left: Vec<&Value> = annotations.iter().filter(|label| label["xanchor"] == "right").collect();
     let texts: Vec<&str> = left.iter().map(|label| label["text"].as_str().unwrap()).collect();
-    assert_eq!(texts[..4], ["EOS", "The", " next", " sentence"]);
+    assert_eq!(texts[..4], ["EOS", "The", "␣next", "␣sentence"]);
     assert_eq!((&left[0]["xshift"], &left[0]["font"]), (&json!(-20.0), &json!({"size": 12, "color": "black"})));
-    let cells: Vec<&Value> = annotations.iter().filter(|label| label["textangle"] == json!(-45.0)).collect();
-    assert_eq!(cells.len(), 91);
-    assert_eq!(cells[0]["font"], json!({"size": 10, "color": "white", "shadow": "auto"}));
+    for (query, key) in (0..13).flat_map(|query| (0..13).map(move |key| (query, key))) {
+        let text = cell_text(&json, query, key);
+        match data.attention_tokens()[[query, key]] {
+            Some(token) => assert_eq!(text, data.token_label(token)),
+            None => assert_eq!(text, ""),
+        }
+    }
     let escaped =
         |text: String| text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('$', "&#36;");
-    for label in cells {
-        let (key, query) = (label["x"].as_f64().unwrap() as usize, label["y"].as_f64().unwrap() as usize);
-        let token = data.attention_tokens()[[query, key]].expect("key ≤ query");
-        assert_eq!(label["text"].as_str().unwrap(), escaped(data.token_label(token)));
-    }
-    let top: Vec<&Value> = annotations.iter().filter(|label| label["textangle"] == json!(-90.0)).collect();
-    assert_eq!(top.len(), 26);
+    let top: Vec<&Value> =
+        annotations.iter().filter(|label| label["textangle"] == json!(-90.0) && label["yref"] == "y domain").collect();
+    assert_eq!(top.len(), 26 + 2, "and the names of the left and the right side");
     assert_eq!(top[0]["text"].as_str().unwrap(), escaped(data.token_label(data.q.tokens[[0, 0]])));
     assert_eq!(top[13]["text"].as_str().unwrap(), escaped(data.token_label(data.k.tokens[[0, 0]])));
-    assert!(annotations.iter().any(|label| label["text"] == "head 0.1, projection notebook"));
-    assert!(figure.describe().starts_with("heat map of head 0.1, projection notebook: 13 × 13 cells"));
+    let title = "Attention tokens of head 0.1 of demo, through the original notebook's projection";
+    assert_eq!(json["layout"]["title"]["text"], title);
+    let words = figure.describe();
+    assert!(words.starts_with("heat map of the attention tokens of head 0.1 of demo, through"), "{words}");
+    assert!(words.contains("13 × 13 cells, 10 distinct tokens"), "{words}");
+}
+
+/// The text in a cell, which is in one of two traces, without line breaks.
+fn cell_text(figure: &Value, query: usize, key: usize) -> String {
+    let of = |trace: usize| figure["data"][trace]["text"][query][key].as_str().unwrap().replace("<br>", "");
+    let text = (of(0) + &of(1)).replace('\u{200b}', "");
+    text.replace("&lt;", "<").replace("&amp;", "&")
 }
 
 #[test]
@@ -98,7 +109,7 @@ fn compare_plots_puts_two_heat_maps_side_by_side() {
     let layout = &value["layout"];
     assert_eq!(layout["title"]["text"], "left &amp; right");
     assert_eq!(layout["yaxis2"]["scaleanchor"], "x2");
-    assert_eq!((&layout["width"], &layout["xaxis2"]["range"]), (&json!(1200), &json!([-0.5, 2.5])));
+    assert_eq!((&layout["width"], &layout["xaxis2"]["range"]), (&json!(940), &json!([-0.5, 2.5])));
     assert!(layout["annotations"].as_array().unwrap().iter().any(|label| label["text"] == "below"));
     let message = compare_plots(&figure, &one(), "", "").unwrap_err().to_string();
     assert!(message.starts_with("compare_plots: expected a figure with one heat map"), "{message}");
@@ -138,10 +149,18 @@ fn the_svg_has_the_cells_texts_and_frames_of_the_figure() {
     let svg = figure.to_svg().unwrap();
     let picture = roxmltree::Document::parse(&svg).unwrap();
     let elements = |name: &'static str| picture.descendants().filter(move |node| node.has_tag_name(name));
-    let texts: Vec<&str> = elements("text").filter_map(|text| text.text()).collect();
-    assert_eq!(texts.len(), 4 * 13 + 91 + 1);
-    let labels = data.attention_tokens().iter().flatten().map(|&token| data.token_label(token)).collect::<Vec<_>>();
-    assert_eq!(texts[4 * 13..4 * 13 + 91], labels);
+    let lines = |text: roxmltree::Node| text.children().filter_map(|line| line.text()).collect::<String>();
+    let texts: Vec<String> = elements("text").map(lines).collect();
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    // The title, the cells' texts, the sides with their names.
+    assert_eq!(texts.len(), 1 + 91 + 4 * 13 + 4);
+    let mut in_cells = texts[1..92].to_vec();
+    let tokens = data.attention_tokens();
+    let labels: Vec<String> = tokens.iter().flatten().map(|&token| data.token_label(token)).collect();
+    let mut want: Vec<&str> = labels.iter().map(String::as_str).collect();
+    in_cells.sort_unstable();
+    want.sort_unstable();
+    assert_eq!(in_cells, want);
     let frames = elements("rect").filter(|rect| rect.attribute("stroke") == Some("#fff")).count();
     assert_eq!(frames, json_of(&figure)["layout"]["shapes"].as_array().unwrap().len());
     // Each colour is one path. The widths of its rectangles add up to the number of cells with that value.
@@ -153,7 +172,8 @@ fn the_svg_has_the_cells_texts_and_frames_of_the_figure() {
         .collect();
     let mut counts = std::collections::BTreeMap::new();
     let pattern = unique_index_pattern(&data.feature(Feature::Qk));
-    pattern.iter().for_each(|value| *counts.entry(value.to_bits()).or_insert(0) += 1);
+    let cells = pattern.indexed_iter().filter(|((query, key), _)| key <= query);
+    cells.for_each(|(_, value)| *counts.entry(value.to_bits()).or_insert(0) += 1);
     let mut want: Vec<usize> = counts.into_values().collect();
     covered.sort_unstable();
     want.sort_unstable();
@@ -170,8 +190,8 @@ fn panels_of_equal_size_zoom_together() {
     let picture = roxmltree::Document::parse(&svg).unwrap();
     let texts: Vec<&str> =
         picture.descendants().filter(|node| node.has_tag_name("text")).filter_map(|t| t.text()).collect();
-    assert_eq!(texts.len(), 2 * (4 * 13 + 91 + 1) + 2);
     assert_eq!((texts[0], texts[texts.len() - 1]), ("<title>", "a & b"));
+    assert!(texts.len() > 2 * (4 * 13 + 4 + 91), "{}", texts.len());
     let other = plot_attns(&arr2(&[[0.0, 1.0], [2.0, 0.0]]));
     let unlike = compare_plots(&other, &plot_attns(&arr2(&[[0.0]])), "", "").unwrap();
     assert!(json_of(&unlike)["layout"]["xaxis2"].get("matches").is_none());
@@ -186,15 +206,61 @@ fn hover_texts_match_the_data_of_the_cell() {
     assert_eq!(text(2, 3), "", "no text where the key comes after the query");
     let lines: Vec<String> = text(4, 3).split("<br>").map(str::to_owned).collect();
     let cell = data.cell(4, 3).unwrap();
-    assert_eq!(lines[0], "query 4 “ is”");
-    assert_eq!(lines[1], "key 3 “ sentence”");
-    let after = |line: &str, words: &str| line.split(words).nth(1).unwrap().parse::<f32>().unwrap();
-    assert!((after(&lines[2], "attention ") - data.attn[[4, 3]]).abs() < 1e-4);
     let token = |rank: usize| data.token_label(data.qk.tokens[[cell, rank]]);
-    assert!(lines[3].starts_with(&format!("attention token “{}”", token(0))), "{}", lines[3]);
+    let after = |line: &str, words: &str| {
+        let number = line.split(words).nth(1).unwrap().split(',').next().unwrap();
+        number.parse::<f32>().unwrap()
+    };
+    // The value that is plotted comes first.
+    assert!((after(&lines[0], "attention ") - data.attn[[4, 3]]).abs() < 1e-4);
+    assert_eq!(lines[1], "query 4 ␣is, key 3 ␣sentence");
+    assert_eq!(lines[2], format!("attention token {}", token(0)));
     assert!((after(&lines[3], "logit ") - data.qk.logits[[cell, 0]]).abs() < 1e-2);
-    assert!(lines[4].starts_with(&format!("then “{}”", token(1))), "{}", lines[4]);
-    assert!((after(&lines[4], "less by ") - data.qk.margin[cell]).abs() < 1e-2);
+    assert!(lines[4].starts_with(&format!("then {} −", token(1))), "{}", lines[4]);
+    assert!((after(&lines[4], "−") - data.qk.margin[cell]).abs() < 1e-2);
+    let tokens = json_of(&plot_head(&data))["data"][0]["hovertext"][4][3].as_str().unwrap().to_owned();
+    assert!(tokens.starts_with(&format!("attention token {}<br>query 4 ␣is, key 3 ␣sentence<br>logit ", token(0))));
+}
+
+#[test]
+fn every_further_token_is_in_hover_texts_and_in_the_table() {
+    let model = demo();
+    let (_, cache) = model.run_with_cache("The next sentence is false.").unwrap();
+    let options = DecodeOptions { top_k: 5, ..DecodeOptions::default() };
+    let data = head_data(&model, &cache, 0, 1, options).unwrap().prompt(0).unwrap();
+    let labels: Vec<String> =
+        data.qk.tokens.row(data.cell(4, 2).unwrap()).iter().map(|&token| data.token_label(token)).collect();
+    let hover = json_of(&plot_head(&data))["data"][0]["hovertext"][4][2].as_str().unwrap().to_owned();
+    let escaped = |text: &str| text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+    assert!(labels.iter().all(|label| hover.contains(&escaped(label))), "{hover}, {labels:?}");
+    assert_eq!(attention_table(&data).rows()[4][3], labels.join(" ¦ "));
+}
+
+#[test]
+fn a_token_has_one_color_in_all_panels_and_a_row_in_the_legend() {
+    let model = demo();
+    let prompts = ["The next sentence is false.", "The next bus is late."].map(String::from).to_vec();
+    let run = run_prompts(&model, prompts).unwrap();
+    let [first, second] = [0, 1].map(|prompt| calculate_attns(&run, 0, 1).unwrap().prompt(prompt).unwrap());
+    let figure = json_of(&compare_plots(&plot_head(&first), &plot_head(&second), "", "").unwrap());
+    let mut color_of = std::collections::HashMap::new();
+    for (trace, data) in [(0, &first), (2, &second)] {
+        for ((query, key), token) in data.attention_tokens().indexed_iter() {
+            let color = figure["data"][trace]["z"][query][key].as_u64().unwrap();
+            match token {
+                None => assert_eq!(color, 0),
+                Some(token) => assert_eq!(*color_of.entry(*token).or_insert(color), color),
+            }
+        }
+    }
+    let mut colors: Vec<u64> = color_of.values().copied().collect();
+    colors.sort_unstable();
+    assert!(colors.iter().copied().eq(1..=colors.len() as u64), "{colors:?}");
+    let annotations = figure["layout"]["annotations"].as_array().unwrap();
+    let squares: Vec<&Value> = annotations.iter().filter(|text| text["text"] == "■").collect();
+    assert_eq!(squares.len(), color_of.len());
+    let scale = figure["data"][0]["colorscale"].as_array().unwrap();
+    assert_eq!(squares[0]["font"]["color"], scale[2][1], "the most frequent token has the first colour");
 }
 
 #[test]

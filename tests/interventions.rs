@@ -4,11 +4,10 @@ use attention_tokens::prelude::*;
 use attention_tokens::{EditValues, HookContext};
 use ndarray::{Array1, Array2, Array3, Axis, Ix2, Ix3, s};
 
-use self::random::{prompts, rng};
-use crate::support::{assert_close, demo, fixture};
+use crate::support::{assert_close, demo, fixture, prompts, rng};
 
 mod errors;
-mod random;
+pub(crate) mod random;
 
 const PROMPTS: [&str; 2] = ["When Mary and John went to the store, John gave a drink to", "Monday, Tuesday,"];
 

@@ -9,6 +9,9 @@ mod bos;
 /// Notebook 01 in JupyterLab, and its HTML page, in Chromium. Needs Jupyter, Chromium and chromedriver.
 #[cfg(unix)]
 mod browser;
+/// Every kind of figure in Chromium: overlaps, contrast, colours, sizes. Needs Chromium and chromedriver.
+#[cfg(unix)]
+mod browser_figures;
 /// Caches in files, and files that are broken or meant to do harm.
 mod cache_files;
 /// Checkpoints in the forms that people have.
@@ -40,14 +43,18 @@ mod hub;
 mod interventions;
 /// Invariants for any input: batches, filters, thread counts, the identities of attention.
 mod invariants;
+/// The lens with each scale of the layer norm, and means over the prompts of a batch.
+mod lenses;
 /// Many heads at once, long prompts, figure styles, tables and files.
 mod many_heads;
 /// The outputs of the executed notebooks. Needs Jupyter.
 mod notebooks;
 /// One run: predictions, neurons, figures, positions, and caches of other models.
 mod one_run;
-/// Sweeps of interventions: against one run after the other, metrics, paths, figures, errors.
+/// Sweeps of interventions: against one run after the other, metrics, figures, errors.
 mod patching;
+/// Path patching: against two runs for each sender, whatever the memory option.
+mod paths;
 /// Perplexity of texts of any length.
 mod perplexity;
 /// The example programs: their output and their error messages.

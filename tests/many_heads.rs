@@ -49,19 +49,32 @@ fn the_head_menu_shows_the_figure_of_each_head() {
     let figure = plotly_json(&browse_heads(&heads, 0).unwrap());
     let buttons = figure["layout"]["updatemenus"][0]["buttons"].as_array().unwrap();
     assert_eq!(buttons.len(), 8);
+    let n_annotations = figure["layout"]["annotations"].as_array().unwrap().len();
+    let mut color_of = std::collections::HashMap::new();
     for (head, button) in heads.iter().zip(buttons) {
         let data = head.prompt(0).unwrap();
-        let alone = plotly_json(&labelled_figure(&data));
+        let alone = plotly_json(&plot_head(&data));
         assert_eq!(button["label"], format!("0.{}", head.head));
         assert_eq!(button["method"], "update");
         let (cells, labels) = (&button["args"][0], &button["args"][1]);
-        assert_eq!(cells["z"][0], alone["data"][0]["z"]);
         assert_eq!(cells["hovertext"][0], alone["data"][0]["hovertext"]);
-        let annotations = alone["layout"]["annotations"].as_array().unwrap();
-        assert_eq!(labels.as_object().unwrap().len(), annotations.len() + 1);
-        for (index, annotation) in annotations.iter().enumerate() {
-            assert_eq!(labels[&format!("annotations[{index}].text")], annotation["text"], "label {index}");
+        // A token has the same colour in every head.
+        for ((query, key), token) in data.attention_tokens().indexed_iter() {
+            let color = cells["z"][0][query][key].as_u64().unwrap();
+            assert_eq!(*color_of.entry(*token).or_insert(color), color);
         }
+        assert_eq!(labels["title.text"], alone["layout"]["title"]["text"]);
+        let text = |index: usize| labels[&format!("annotations[{index}].text")].as_str().unwrap();
+        assert!((0..n_annotations).all(|index| !text(index).contains('\u{0}')));
+        // The labels of the sides, in the order in which the head alone has them.
+        let annotations = alone["layout"]["annotations"].as_array().unwrap();
+        for (index, annotation) in annotations[..4 * 13 + 4].iter().enumerate() {
+            assert_eq!(text(index), annotation["text"].as_str().unwrap(), "label {index}");
+        }
+        // As many rows of the legend in every head; those that are not needed are empty.
+        let rows = (4 * 13 + 4..n_annotations).step_by(2).filter(|&index| text(index) == "■").count();
+        let distinct = data.attention_tokens().iter().flatten().collect::<std::collections::HashSet<_>>().len();
+        assert!(rows == distinct || rows > 20, "{rows} rows for {distinct} tokens");
         let frames = alone["layout"]["shapes"].as_array().map_or(0, Vec::len);
         let path = labels["shapes[0].path"].as_str().unwrap();
         assert_eq!(path.matches('Z').count(), frames);
@@ -70,10 +83,9 @@ fn the_head_menu_shows_the_figure_of_each_head() {
             assert!(path.starts_with(&format!("M{},{}L", first["x0"], first["y0"])), "{path}, {first}");
         }
     }
+    assert_eq!(color_of[&None], 0);
     // The menu opens on the first head.
-    let first = plotly_json(&labelled_figure(&heads[0].prompt(0).unwrap()));
-    assert_eq!(figure["data"], first["data"]);
-    assert_eq!(figure["layout"]["annotations"], first["layout"]["annotations"]);
+    assert_eq!(figure["data"][0]["z"], buttons[0]["args"][0]["z"][0]);
     assert_eq!(figure["layout"]["shapes"].as_array().unwrap().len(), 1);
 }
 
@@ -85,27 +97,29 @@ fn the_layer_grid_has_the_cells_of_each_head() {
     assert_eq!(json["data"].as_array().unwrap().len(), 1);
     let z = |row: usize, column: usize| json["data"][0]["z"][row][column].as_f64();
     let (gap, pitch) = (2, 15); // 13 positions
+    let mut color_of = std::collections::HashMap::new();
     for (index, head) in heads.iter().enumerate() {
         let data = head.prompt(0).unwrap();
-        let pattern = unique_index_pattern(&data.feature(Feature::Qk));
-        let widest = pattern.iter().fold(0.0_f64, |widest, &value| widest.max((f64::from(value) - 0.5).abs()));
         let (top, left) = (index / 4 * pitch + gap, index % 4 * pitch);
-        for ((query, key), &value) in pattern.indexed_iter() {
-            let share = 0.5 + (f64::from(value) - 0.5) / (2.0 * widest);
-            assert!((z(top + query, left + key).unwrap() - share).abs() < 6e-4, "head {index}, {query}, {key}");
+        for ((query, key), token) in data.attention_tokens().indexed_iter() {
+            let color = z(top + query, left + key).unwrap();
+            assert_eq!(*color_of.entry(*token).or_insert(color), color, "head {index}, {query}, {key}");
         }
         assert_eq!(z(top - 1, left), None, "room for a title");
         let title = &json["layout"]["annotations"][index];
-        assert_eq!(title["text"], format!("0.{index}"));
+        let distinct = data.attention_tokens().iter().flatten().collect::<std::collections::HashSet<_>>().len();
+        assert_eq!(title["text"], format!("0.{index}: {distinct} token{}", if distinct == 1 { "" } else { "s" }));
         assert_eq!((title["x"].as_f64(), title["y"].as_f64()), (Some(left as f64 + 6.0), Some(top as f64 - 0.5)));
         let text = json["data"][0]["hovertext"][top + 4][left + 3].as_str().unwrap();
-        assert!(text.starts_with(&format!("head 0.{index}<br>query 4 “ is”, key 3 “ sentence”<br>“")), "{text}");
+        assert!(text.starts_with("attention token ") && text.ends_with(&format!("<br>head 0.{index}")), "{text}");
+        assert!(text.contains("<br>query 4 ␣is, key 3 ␣sentence<br>logit "), "{text}");
     }
-    assert_eq!(json["layout"]["width"], 1200);
+    assert_eq!((&color_of[&None], json["layout"]["width"].as_u64()), (&0.0, Some(940)));
     let svg = figure.to_svg().unwrap();
     let picture = roxmltree::Document::parse(&svg).unwrap();
     let texts = picture.descendants().filter(|node| node.has_tag_name("text")).filter_map(|node| node.text());
-    assert_eq!(texts.collect::<Vec<_>>(), ["0.0", "0.1", "0.2", "0.3", "0.4", "0.5", "0.6", "0.7"]);
+    let names: Vec<String> = texts.filter_map(|text| Some(text.split_once(": ")?.0.to_owned())).collect();
+    assert_eq!(names, ["0.0", "0.1", "0.2", "0.3", "0.4", "0.5", "0.6", "0.7"]);
 }
 
 #[test]
@@ -131,22 +145,30 @@ fn heads_of_different_prompts_are_an_error() {
 fn a_long_prompt_has_a_smaller_figure() {
     let (full, light) = (data_of_length(32), data_of_length(33));
     let n_annotations = |figure: &Value| figure["layout"]["annotations"].as_array().unwrap().len();
-    assert_eq!(n_annotations(&plotly_json(&labelled_figure(&full))), 4 * 32 + 32 * 33 / 2 + 1); // axes, cells, caption
+    assert_eq!(n_annotations(&plotly_json(&labelled_figure(&full))), 4 * 32 + 4); // the sides and their names
     let figure = plotly_json(&labelled_figure(&light));
-    assert_eq!(n_annotations(&figure), 1, "the caption");
+    assert!(figure["layout"].get("annotations").is_none());
     let frames = light.attn.iter().filter(|&&attn| attn > MIN_ATTN).count();
     let shapes = figure["layout"]["shapes"].as_array().unwrap();
     assert_eq!((shapes.len(), shapes[0]["path"].as_str().unwrap().matches('Z').count()), (1, frames));
     let trace = &figure["data"][0];
     assert_eq!((&trace["x"], &figure["layout"]["xaxis"]["type"]), (&trace["y"], &json!("category")));
-    let name = |position: usize| format!("{position} “{}”", light.token_label(light.input[position]));
+    let name = |position: usize| format!("{position} {}", light.token_label(light.input[position]));
     let escaped = name(7).replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('$', "&#36;");
     assert_eq!(trace["x"][7], escaped);
     let text = trace["hovertext"][8][7].as_str().unwrap();
-    assert!(text.starts_with('“') && text.contains(", then “") && text.contains("; attention "), "{text}");
-    // Beyond 192 positions the hover texts, most of the figure's size, are left out.
+    assert!(
+        text.starts_with("attention token ") && text.contains("<br>then ") && text.contains(", attention "),
+        "{text}"
+    );
+    // Beyond 192 positions there are only tokens in the hover texts, and the figure says so.
     let longest = plotly_json(&labelled_figure(&data_of_length(193)));
-    assert!(longest["data"][0].get("hovertext").is_none());
+    let text = longest["data"][0]["hovertext"][8][7].as_str().unwrap();
+    assert!(text.starts_with("attention token ") && !text.contains("<br>"), "{text}");
+    assert_eq!(
+        longest["layout"]["annotations"][0]["text"],
+        "193 positions, more than 192: the pointer shows no logits"
+    );
     assert!(labelled_figure(&data_of_length(128)).to_json().len() < 1_000_000);
 }
 
@@ -185,9 +207,9 @@ fn a_table_has_a_row_for_each_query() {
     let text = table.to_string();
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!(lines.len(), 2 + 13);
-    assert_eq!(lines[0], "head 0.1, projection notebook");
+    assert_eq!(lines[0], "Attention tokens of head 0.1 of demo, through the original notebook's projection");
     let cells = |line: &str| -> Vec<String> { line.split('│').map(|cell| cell.trim().to_owned()).collect() };
-    assert_eq!(cells(lines[1])[..4], ["query \\ key", "EOS", "The", "next"]);
+    assert_eq!(cells(lines[1])[..4], ["query \\ key", "EOS", "The", "␣next"]);
     let tokens = data.attention_tokens();
     for (query, line) in lines[2..].iter().enumerate() {
         let expected = tokens

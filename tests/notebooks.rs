@@ -98,7 +98,9 @@ fn assert_stored_outputs_equal(name: &str) {
         assert_eq!(stored["data"]["text/plain"], fresh["data"]["text/plain"]);
         let tokens = |output: &Value| -> Vec<Value> {
             let labels = output["data"][PLOTLY]["layout"]["annotations"].as_array().cloned().unwrap_or_default();
-            labels.into_iter().map(|label| label["text"].clone()).collect()
+            let in_cells = output["data"][PLOTLY]["data"].as_array().cloned().unwrap_or_default();
+            let in_cells = in_cells.into_iter().map(|trace| trace["text"].clone());
+            labels.into_iter().map(|label| label["text"].clone()).chain(in_cells).collect()
         };
         assert_eq!(tokens(stored), tokens(fresh));
         let data = |output: &Value| output["data"][PLOTLY]["data"].clone();

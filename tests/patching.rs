@@ -7,22 +7,22 @@ use ndarray::{Array2, ArrayD, Axis, IxDyn};
 
 use crate::support::{assert_close, demo, fixture};
 
-fn odd(device: Device) -> Gpt2 {
+pub(crate) fn odd(device: Device) -> Gpt2 {
     Gpt2::from_pretrained(fixture("odd").to_str().unwrap(), LoadOptions::default().device(device)).unwrap()
 }
 
 const LEN: usize = 7;
-const ANSWERS: [[u32; 2]; 2] = [[17, 5], [3, 101]];
+pub(crate) const ANSWERS: [[u32; 2]; 2] = [[17, 5], [3, 101]];
 
 /// Two pairs of prompts, clean and corrupted.
-fn pairs() -> [Vec<Vec<u32>>; 2] {
+pub(crate) fn pairs() -> [Vec<Vec<u32>>; 2] {
     let prompt = |step: usize, changed: bool| -> Vec<u32> {
         (0..LEN).map(|pos| ((pos * step + if changed && pos == 2 { 50 } else { 1 }) % 211) as u32).collect()
     };
     [false, true].map(|changed| vec![prompt(13, changed), prompt(29, changed)])
 }
 
-fn mean_logit_diff(logits: &[Array2<f32>]) -> f32 {
+pub(crate) fn mean_logit_diff(logits: &[Array2<f32>]) -> f32 {
     logit_diff(logits, &ANSWERS).unwrap().mean().unwrap()
 }
 
@@ -241,49 +241,6 @@ fn metrics_read_the_logits_of_each_run() {
 }
 
 #[test]
-fn paths_to_heads_are_two_runs() {
-    let model = odd(Device::cpu());
-    let [clean, corrupted] = pairs();
-    let (_, clean_cache) = model.run_with_cache(clean.clone()).unwrap();
-    let (_, corrupted_cache) = model.run_with_cache(corrupted).unwrap();
-    let metric = Metric::logit_diff(&ANSWERS);
-    for (receiver, activation) in [
-        (Receiver::Queries(vec![(2, 1), (1, 0)]), Activation::Q),
-        (Receiver::Keys(vec![(2, 1), (1, 0)]), Activation::K),
-        (Receiver::Values(vec![(2, 1), (1, 0)]), Activation::V),
-    ] {
-        let sweep =
-            path_patch(&model, clean.clone(), &corrupted_cache, &receiver, &metric, SweepOptions::default()).unwrap();
-        for head in 0..2 {
-            // Every z frozen, then the sender's, the last intervention, is the corrupted one.
-            let mut hooks = freeze(Activation::Z, &clean_cache);
-            hooks.push(Intervention::patch(Activation::Z.at(0), &corrupted_cache).head(head));
-            let (_, read) = model.hooked(&hooks).unwrap().run_with_cache(clean.clone()).unwrap();
-            let second = [
-                Intervention::patch(activation.at(2), &read).head(1),
-                Intervention::patch(activation.at(1), &read).head(0),
-            ];
-            let want = mean_logit_diff(&model.run_with_hooks(clean.clone(), &second).unwrap());
-            assert!((sweep.values[[0, head]] - want).abs() < 1e-4, "{receiver:?}, head {head}");
-            assert_eq!(sweep.values[[2, head]], sweep.unchanged);
-        }
-    }
-}
-
-#[test]
-fn frozen_patterns_are_those_of_the_cache() {
-    let model = odd(Device::cpu());
-    let [clean, corrupted] = pairs();
-    let (_, cache) = model.run_with_cache(clean).unwrap();
-    let (_, frozen) = model.hooked(&freeze(Activation::Pattern, &cache)).unwrap().run_with_cache(corrupted).unwrap();
-    for layer in 0..3 {
-        let [got, want] =
-            [&frozen, &cache].map(|cache| cache.prompt(1).unwrap().get(Activation::Pattern, layer).unwrap());
-        assert_eq!(got, want);
-    }
-}
-
-#[test]
 fn sweeps_have_figures_and_tables() {
     let model = demo();
     let (clean, corrupted) = (
@@ -364,4 +321,13 @@ fn what_does_not_fit_a_sweep_is_an_error() {
     let axes = [PatchAxis::Head];
     let wrong_axis = generic_activation_patch(&model, corrupted, &cache, &metric, Activation::AttnOut, &axes, options);
     assert!(wrong_axis.unwrap_err().to_string().contains("head: expected an activation with such an axis"));
+    let twice = |axes: &[PatchAxis], activation| {
+        let sweep = generic_activation_patch(&model, clean.clone(), &cache, &metric, activation, axes, options);
+        sweep.unwrap_err().to_string()
+    };
+    use PatchAxis::{DestPos, Head, Pos};
+    assert!(twice(&[Head, Head], Activation::Z).contains("axes: expected each once, found [Head, Head]"));
+    assert!(twice(&[Pos, DestPos], Activation::Pattern).contains("found [Pos, DestPos]"));
+    let nan = Metric::new("mine", |_| f32::NAN);
+    assert!(of(clean.clone(), &nan).ends_with("value: expected a number from the closure, found NaN of mine"));
 }

@@ -29,7 +29,7 @@ fn heads_prints_the_attention_tokens_of_every_head() {
     let distinct: std::collections::BTreeSet<u32> = tokens.iter().copied().collect();
     let line = lines[1 + 2 * 8 + 3];
     let count_of_first = tokens.iter().filter(|&&token| token == tokens[0]).count();
-    let want = format!("  2.3 {:>4} distinct  {:?} {count_of_first}", distinct.len(), data.token_label(tokens[0]));
+    let want = format!("  2.3 {:>4} distinct  {} {count_of_first}", distinct.len(), data.token_label(tokens[0]));
     assert!(line.starts_with(&want), "{line:?} does not start with {want:?}");
 }
 

@@ -123,3 +123,20 @@ pub(crate) fn bytes(values: &[f32]) -> Vec<u8> {
 pub(crate) fn floats(bytes: &[u8]) -> Vec<f32> {
     bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
 }
+
+/// A generator whose seed a failing test prints.
+pub(crate) fn rng() -> fastrand::Rng {
+    let seed =
+        std::env::var("ATTENTION_TOKENS_TEST_SEED").map_or_else(|_| fastrand::u64(..), |seed| seed.parse().unwrap());
+    println!("ATTENTION_TOKENS_TEST_SEED={seed}");
+    fastrand::Rng::with_seed(seed)
+}
+
+/// Prompts of 2 to `longest` tokens.
+pub(crate) fn prompts(rng: &mut fastrand::Rng, model: &Gpt2, n: usize, longest: usize) -> Vec<Vec<u32>> {
+    let mut prompt = || {
+        let len = rng.usize(2..=longest);
+        (0..len).map(|_| rng.u32(..model.config().d_vocab as u32)).collect()
+    };
+    (0..n).map(|_| prompt()).collect()
+}

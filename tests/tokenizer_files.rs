@@ -174,7 +174,7 @@ fn spaces_in_front_of_tokens_stay() {
     // Labels of figures are made in the same way.
     let (_, cache) = model.run_with_cache(vec![1_u32, 2]).unwrap();
     let data = head_data(&model, &cache, 0, 0, DecodeOptions::default()).unwrap().prompt(0).unwrap();
-    assert_eq!(data.token_label(model.to_single_token(" the").unwrap()), " the");
+    assert_eq!(data.token_label(model.to_single_token(" the").unwrap()), "␣the");
 }
 
 fn split(regex: &str) -> Value {

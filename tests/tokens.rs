@@ -117,7 +117,30 @@ fn labels_make_white_space_visible() {
     let data = head_data(&model, &cache, 0, 0, DecodeOptions::default()).unwrap().prompt(0).unwrap();
     let label = |text: &str| data.token_label(model.to_single_token(text).unwrap());
     assert_eq!([label("\n"), label(" "), label("\t"), label("<|endoftext|>")], ["<nl>", "<sp>", "<tab>", "EOS"]);
-    assert_eq!(label(" the"), " the");
+    assert_eq!(label(" the"), "␣the");
+    assert_eq!(
+        model.to_tokens_without_bos(" 👩").unwrap().iter().map(|&token| data.token_label(token)).collect::<String>(),
+        "␣<0xF0><0x9F><0x91><0xA9>"
+    );
+}
+
+/// All 50,257 tokens of GPT-2, and ids beyond them.
+#[test]
+fn no_two_tokens_have_the_same_label() {
+    let model = demo();
+    let (_, cache) = model.run_with_cache("a").unwrap();
+    let data = head_data(&model, &cache, 0, 0, DecodeOptions::default()).unwrap().prompt(0).unwrap();
+    let mut tokens = std::collections::HashMap::new();
+    for token in 0..50_300 {
+        let label = data.token_label(token);
+        assert!(!label.is_empty() && label.chars().count() <= 45, "{token}: {label:?}");
+        assert!(!label.chars().any(|c| c.is_whitespace() || c.is_control() || c == '\u{fffd}'), "{token}: {label:?}");
+        if let Some(other) = tokens.insert(label.clone(), token) {
+            panic!("{token} and {other} are both {label:?}");
+        }
+    }
+    // Both `b` and ` b`, and the pieces of an emoji.
+    assert_ne!(data.token_label(65), data.token_label(275));
 }
 
 /// Hash of token ids as in `tests/fixtures/tokenizers/golden.py`.

@@ -55,7 +55,7 @@ fn heads(name: &str, prompt: &str, projection: &str) -> Result<(), Box<dyn Error
             }
         }
         let tokens: Vec<_> =
-            counts.iter().map(|(token, count)| format!("{:?} {count}", data.token_label(*token))).collect();
+            counts.iter().map(|(token, count)| format!("{} {count}", data.token_label(*token))).collect();
         println!("{:>5} {:>4} distinct  {}", format!("{}.{}", head.layer, head.head), counts.len(), tokens.join("  "));
     }
     println!("seconds: load {load:.3?}, run {run:.3?}, decode {first:.3?}, again {second:.3?}, again {third:.3?}");

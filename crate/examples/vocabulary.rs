@@ -88,7 +88,7 @@ fn write(counts: &VocabularyCounts, path: &str) -> Result<(), Box<dyn Error>> {
     counts.write_parquet(with_suffix("parquet"))?;
     for component in Component::ALL {
         let common = counts.common_tokens(&[component]);
-        let shown: Vec<String> = common.iter().take(12).map(|&token| format!("{:?}", counts.label(token))).collect();
+        let shown: Vec<String> = common.iter().take(12).map(|&token| counts.label(token)).collect();
         let (name, n) = (component.name(), common.len());
         println!("{name}: {n} tokens common to every head: {}", shown.join(" "));
     }

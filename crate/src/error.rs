@@ -13,14 +13,14 @@ mod tests;
 use std::path::PathBuf;
 
 pub(crate) use checks::{check_count, check_index, check_position, check_setting};
-use parts::{count_range, first, heads_found, index_range, position_range, prefixed, tokens_found};
+use parts::{bounded, count_range, first, heads_found, index_range, position_range, prefixed, tokens_found};
 pub(crate) use parts::{shortened, shown};
 
 /// A result whose error is [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Everything that can go wrong. Marked non-exhaustive: later versions may add variants.
-#[derive(Debug, thiserror::Error)]
+/// Everything that can go wrong. `Debug` is the message too, so that no field fills a notebook. Marked non-exhaustive: later versions may add variants.
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A model name that is neither a known name, nor `owner/name`, nor an existing folder.
@@ -146,7 +146,7 @@ pub enum Error {
         model: String,
     },
     /// A text that the tokenizer cannot encode.
-    #[error("tokenizing {:?} failed: {source}", shortened(text))]
+    #[error("tokenizing {:?} failed: {}", shortened(text), bounded(source))]
     Tokenize {
         /// The text.
         text: String,
@@ -154,7 +154,7 @@ pub enum Error {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// Token ids that the tokenizer's decoder cannot turn into text.
-    #[error("turning tokens {} into text failed: {source}", first(tokens))]
+    #[error("turning tokens {} into text failed: {}", first(tokens), bounded(source))]
     Detokenize {
         /// The token ids, all within the vocabulary.
         tokens: Vec<u32>,
@@ -166,13 +166,13 @@ pub enum Error {
     NotOneToken {
         /// The text.
         text: String,
-        /// The tokens it consists of.
+        /// The tokens it consists of, as figures label them.
         found: Vec<String>,
     },
     /// A token that a prompt does not have.
-    #[error("the prompt has no token {token:?}: its tokens are {}", first(prompt))]
+    #[error("the prompt has no token {:?}: its tokens are {}", shortened(token), first(prompt))]
     TokenNotInPrompt {
-        /// The token.
+        /// The token, as figures label it.
         token: String,
         /// The tokens of the prompt.
         prompt: Vec<String>,
@@ -216,7 +216,7 @@ pub enum Error {
         hint: Option<&'static str>,
     },
     /// An option with a value that cannot be used.
-    #[error("{function}: {option}: expected {expected}, found {found}")]
+    #[error("{function}: {option}: expected {expected}, found {}", bounded(found))]
     Setting {
         /// The function or data set that has the option.
         function: &'static str,

@@ -23,7 +23,7 @@ use ndarray::Array2;
 use crate::attention_tokens::{DecodeOptions, Feature, HeadData, PromptHeadData, head_data, layer_data};
 use crate::error::Result;
 use crate::model::{ActivationCache, Gpt2, Prompts};
-use crate::plot::{Figure, FigureStyle, Figures, HeadPanel, Table};
+use crate::plot::{Figure, FigureStyle, Figures, HeadPanel, Look, Table};
 
 /// The attention above which [`add_attn_overlay`] frames a cell in the original.
 pub const MIN_ATTN: f32 = 0.3;
@@ -68,10 +68,15 @@ fn with_runner_up() -> DecodeOptions {
     DecodeOptions { top_k: 2, ..Default::default() }
 }
 
-/// A heat map of a pattern: viridis with its midpoint at 0.5, no colour bar, row 0 on top, square cells, no tick
-/// labels, white background, 1200 × 800 pixels. Shape: `[query_pos, key_pos]`.
+/// A heat map of a pattern in the look of the original notebook, [`Look::Original`]: viridis with its midpoint at 0.5, no
+/// colour bar, row 0 on top, square cells, no tick labels, white background. Shape: `[query_pos, key_pos]`.
+///
+/// One thing differs from the original: a value that fills the triangle above the diagonal, and that no other cell has, is
+/// "no token" (−1 in a feature, 1 in its [`unique_index_pattern`](crate::unique_index_pattern)), and has a light grey of
+/// its own instead of a colour of the scale. For a colour for each token, see [`Figure::with_look`] and [`plot_head`].
 pub fn plot_attns(pattern: &Array2<f32>) -> Figure {
-    Figure::of_panel(HeadPanel::new(pattern.clone()), FigureStyle::default())
+    let style = FigureStyle { look: Look::Original, ..FigureStyle::default() };
+    Figure::of_panel(HeadPanel::new(pattern.clone()), style)
 }
 
 /// Adds a white frame, 2 pixels wide and without a fill, around each cell whose attention exceeds `min_attn`
@@ -86,7 +91,8 @@ pub fn add_attn_overlay(plot: &Figure, data: &PromptHeadData, min_attn: f32) -> 
 }
 
 /// Adds tokens along the sides: the input tokens on the left (rows), the q tokens at the top, the v tokens on the
-/// right, the k tokens at the bottom; top and bottom turned by −90°, size 12, black, 20 pixels away.
+/// right, the k tokens at the bottom, each side with its name; top and bottom turned by −90°, size 12, black, 20 pixels
+/// away. Labels of more than 14 characters are cut.
 ///
 /// # Errors
 /// [`Error::FigureKind`](crate::Error::FigureKind) if the figure is not one heat map,
@@ -96,8 +102,12 @@ pub fn add_axis_labels(plot: &Figure, data: &PromptHeadData) -> Result<Figure> {
     Ok(Figure::of_panel(panel, plot.style()))
 }
 
-/// Adds to each cell with key ≤ query its token, white, size 10, turned by −45°; for [`Feature::Attn`], which has no
-/// tokens, the attention with two decimals.
+/// Adds to each cell with key ≤ query its token; for [`Feature::Attn`], which has no tokens, the attention with two
+/// decimals. Unlike the original's, the texts are horizontal and as large as the cells allow (10 to 20 pixels), black or
+/// white, whichever has more contrast. What does not fit into its cell is left out; the pointer shows it.
+///
+/// plotly makes the texts larger when one zooms in, up to 20 pixels, and clips them at the edges of the figure. It does not
+/// turn them, breaks no lines anew, and does not bring back texts that were left out.
 ///
 /// # Errors
 /// [`Error::FigureKind`](crate::Error::FigureKind) if the figure is not one heat map,
@@ -107,13 +117,16 @@ pub fn add_token_labels(plot: &Figure, data: &PromptHeadData, feature: Feature) 
     Ok(Figure::of_panel(panel, plot.style()))
 }
 
-/// Two figures side by side as one, 600 × 400 pixels each, with a title above and a description below.
+/// Two figures as one, with a title above and a description below: side by side where their cells are large enough so,
+/// else one below the other. The look is [`Look::Tokens`]: a token has the same colour in both panels, and a legend lists
+/// the tokens of both. (Two patterns without data have a colour for each number.)
 ///
 /// # Errors
 /// [`Error::FigureKind`](crate::Error::FigureKind) if one of them is not a single heat map.
 pub fn compare_plots(a: &Figure, b: &Figure, title: &str, description: &str) -> Result<Figure> {
     let (left, right) = (a.panel("compare_plots")?, b.panel("compare_plots")?);
-    Ok(Figure::of_panels(left.clone(), right.clone(), title, description, a.style()))
+    let style = FigureStyle { look: Look::Tokens, ..a.style() };
+    Ok(Figure::of_panels(left.clone(), right.clone(), title, description, style))
 }
 
 /// The data of every head of a layer, as [`calculate_attns`] returns it for one.
@@ -125,7 +138,11 @@ pub fn calculate_layer(run: &PromptRun, layer: usize) -> Result<Vec<HeadData>> {
 }
 
 /// The heads of a layer, or any others, at a glance: a small heat map of each head's attention tokens, without labels,
-/// in rows and columns as close to 3:4 as the number of heads allows. `prompt` is the index of the prompt in its batch.
+/// in rows and columns as close to 3:4 as the number of heads allows. Above each head is its number of distinct tokens. A
+/// token has the same colour in all heads. `prompt` is the index of the prompt in its batch.
+///
+/// All heads are one heat map with one pair of axes, because plotly.rs has at most eight pairs: zooming shows a part of the
+/// grid, not the same part of each head.
 ///
 /// Eight heads take 170 kB of a notebook on 13 tokens, and 2.7 MB on 128 tokens, without hover texts (there are none
 /// beyond 10,000 cells, gaps included). The limit is 300,000 cells, about 5 MB.
@@ -163,8 +180,12 @@ pub fn browse_heads(heads: &[HeadData], prompt: usize) -> Result<Figure> {
     Figure::menu(heads, prompt, MIN_ATTN)
 }
 
-/// A head on a prompt as the original draws it: the pattern of its attention tokens, frames above [`MIN_ATTN`], labels
-/// along the sides, and tokens in the cells.
+/// A head on a prompt: the attention tokens, a colour for each ([`Look::Tokens`]) and a legend, frames above [`MIN_ATTN`],
+/// labels along the sides, and tokens in the cells. [`Figure::with_look`] gives the colours of the original.
+///
+/// Beyond 32 positions there are names of positions on the axes instead of labels. Beyond 192, the pointer shows a cell's
+/// token without its logit; beyond 512, positions alone: 1,024 positions take about 3 MB of a notebook. The figure says
+/// what it leaves out.
 ///
 /// ```
 /// use attention_tokens::notebook::*;

@@ -40,6 +40,22 @@ fn run_with_cache_makes_the_same_calls_as_forward() {
     }
 }
 
+/// Edits that are no closures: only lists of changes are copied to the GPU, one for each edited activation.
+#[test]
+#[ignore = "needs the fake driver"]
+fn edits_copy_nothing_to_the_host() {
+    let calls = calls_of_a_forward_pass("with_edits");
+    let plain = calls_of_a_forward_pass("of_our_kernels");
+    let count = |name: &str| calls.get(name).copied().unwrap_or(0);
+    let edited = HOOKS.len() as u64;
+    assert_eq!((count("kernel edit_rows"), count("kernel edited_causal_softmax")), (edited, 1));
+    assert_eq!(count("kernel causal_softmax"), plain["kernel causal_softmax"] - 1);
+    assert_eq!(count("cuLaunchKernel"), plain["cuLaunchKernel"] + edited);
+    assert_eq!(count("cuMemcpyHtoD_v2"), plain["cuMemcpyHtoD_v2"] + edited);
+    assert_eq!(count("cuMemcpyDtoH_v2"), plain["cuMemcpyDtoH_v2"]);
+    assert_eq!(count("cuMemcpyDtoDAsync_v2"), 0); // no cache holds what is edited
+}
+
 /// All prompts of one length take one product and one softmax.
 #[test]
 #[ignore = "needs the fake driver"]
@@ -70,15 +86,26 @@ fn dfdx_makes_several_times_as_many_calls() {
     assert!(dfdx[0] > 2 * ours[0] && dfdx[1] > 20 * ours[1] && dfdx[2] > 2 * ours[2], "{ours:?}, with dfdx {dfdx:?}");
 }
 
+/// TransformerLens' names of the edited activations.
+const HOOKS: [&str; 4] =
+    ["blocks.0.attn.hook_z", "blocks.0.hook_resid_mid", "blocks.1.attn.hook_attn_scores", "blocks.1.attn.hook_pattern"];
+
+/// The model with edits of one position, in several activations.
+fn edited(model: &Gpt2) -> Gpt2 {
+    let hooks = HOOKS.map(|name| Intervention::scale(name.parse::<HookPoint>().unwrap(), 0.5).pos(-1));
+    model.hooked(&hooks).unwrap()
+}
+
 /// Defines the tests that [`calls_of_a_forward_pass`] runs in processes of their own.
 macro_rules! forward_passes {
-    ($($name:ident: $times:literal times $run:ident on $device:ident of $prompts:expr,)*) => {
+    ($($name:ident: $times:literal times $run:ident on $device:ident of $prompts:expr $(, with $hooks:ident)?;)*) => {
         $(
             #[test]
             #[ignore = "needs the fake driver, and is run by another test"]
             fn $name() {
                 let options = LoadOptions::default().device(Device::$device(0));
                 let model = Gpt2::from_pretrained(fixture("tiny").to_str().unwrap(), options).unwrap();
+                $(let model = $hooks(&model);)?
                 (0..$times).for_each(|_| drop(model.$run($prompts).unwrap()));
             }
         )*
@@ -86,12 +113,14 @@ macro_rules! forward_passes {
 }
 
 forward_passes! {
-    two_forward_passes_with_a_cache: 2 times run_with_cache on cuda of vec![1, 2, 3],
-    three_forward_passes_with_a_cache: 3 times run_with_cache on cuda of vec![1, 2, 3],
-    two_forward_passes_of_our_kernels: 2 times forward on cuda of vec![1, 2, 3],
-    three_forward_passes_of_our_kernels: 3 times forward on cuda of vec![1, 2, 3],
-    two_forward_passes_of_a_batch: 2 times forward on cuda of vec![vec![1, 2, 3], vec![4, 5], vec![6, 7, 8], vec![9, 10, 11]],
-    three_forward_passes_of_a_batch: 3 times forward on cuda of vec![vec![1, 2, 3], vec![4, 5], vec![6, 7, 8], vec![9, 10, 11]],
-    two_forward_passes_of_dfdx: 2 times forward on dfdx_cuda of vec![1, 2, 3],
-    three_forward_passes_of_dfdx: 3 times forward on dfdx_cuda of vec![1, 2, 3],
+    two_forward_passes_with_a_cache: 2 times run_with_cache on cuda of vec![1, 2, 3];
+    three_forward_passes_with_a_cache: 3 times run_with_cache on cuda of vec![1, 2, 3];
+    two_forward_passes_of_our_kernels: 2 times forward on cuda of vec![1, 2, 3];
+    three_forward_passes_of_our_kernels: 3 times forward on cuda of vec![1, 2, 3];
+    two_forward_passes_with_edits: 2 times forward on cuda of vec![1, 2, 3], with edited;
+    three_forward_passes_with_edits: 3 times forward on cuda of vec![1, 2, 3], with edited;
+    two_forward_passes_of_a_batch: 2 times forward on cuda of vec![vec![1, 2, 3], vec![4, 5], vec![6, 7, 8], vec![9, 10, 11]];
+    three_forward_passes_of_a_batch: 3 times forward on cuda of vec![vec![1, 2, 3], vec![4, 5], vec![6, 7, 8], vec![9, 10, 11]];
+    two_forward_passes_of_dfdx: 2 times forward on dfdx_cuda of vec![1, 2, 3];
+    three_forward_passes_of_dfdx: 3 times forward on dfdx_cuda of vec![1, 2, 3];
 }

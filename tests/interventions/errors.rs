@@ -1,5 +1,6 @@
 //! Interventions that do not fit, in their own words.
 
+use attention_tokens::patching::freeze;
 use attention_tokens::prelude::*;
 use ndarray::{Array1, Axis};
 
@@ -52,6 +53,14 @@ fn what_does_not_fit_is_an_error_in_the_interventions_words() {
         ),
         (Intervention::knock_out(0, []), "cells: expected at least one; leave the option out for all, found none"),
         (Intervention::zero(z).heads([]), "head: expected at least one"),
+        (Intervention::add(z, 1.0).heads([1, 3, 1]), "head: expected each once, found 1 twice"),
+        (Intervention::add(z, 1.0).positions([-1, 14]).prompt(0), "pos: expected each once, found 14 twice"),
+        (Intervention::add(z, 1.0).prompts([0, 0]), "prompt: expected each once, found 0 twice"),
+        (
+            Intervention::scale(Activation::MlpPost.at(0), 2.0).neurons([7, 7]),
+            "neuron: expected each once, found 7 twice",
+        ),
+        (Intervention::zero(Activation::Pattern.at(0)).keys([0, 1, 0]), "key: expected each once, found 0 twice"),
         (Intervention::set(z, Array1::zeros(14)), "values: expected [pos, n_heads, d_head] = [15, 8, 16], found [14]"),
         (
             Intervention::set(z, f32::NAN),
@@ -99,4 +108,17 @@ fn what_does_not_fit_is_an_error_in_the_interventions_words() {
     let unreached = model.run_with_cache_options(PROMPTS, options).unwrap_err().to_string();
     assert!(unreached.ends_with("layer: expected a layer that the run computes: 0, found 1"), "{unreached}");
     assert!(matches!(model.hooked(&[Intervention::zero(z).head(8)]), Err(Error::Intervention { .. })));
+}
+
+/// What holds an activation of a cache that lacks it is an error of the run, and not a list of nothing.
+#[test]
+fn what_a_cache_lacks_cannot_be_held() {
+    let model = demo();
+    let (_, only_q) =
+        model.run_with_cache_options(PROMPTS, RunOptions::default().activations([Activation::Q])).unwrap();
+    for hooks in [freeze(Activation::Pattern, &only_q), Intervention::freeze_layer_norms(&only_q)] {
+        let message = model.run_with_hooks(PROMPTS, &hooks).unwrap_err().to_string();
+        assert!(message.contains("is not in the cache: it holds only q of layers 0, 1, 2, 3"), "{message}");
+    }
+    assert_eq!(freeze(Activation::Q, &only_q).len(), 4);
 }

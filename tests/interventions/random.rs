@@ -1,35 +1,19 @@
-//! Random interventions on random prompts: the CPU's backend against dfdx, on any number of threads.
+//! Random interventions on random prompts: the CPU's backend against dfdx, on any number of threads, and edits that a
+//! device makes against those that the host makes.
 
 use attention_tokens::prelude::*;
 use ndarray::{Array1, Array2, ArrayD};
 
 use super::on;
-use crate::support::assert_close;
-
-/// A generator whose seed a failing test prints.
-pub(super) fn rng() -> fastrand::Rng {
-    let seed =
-        std::env::var("ATTENTION_TOKENS_TEST_SEED").map_or_else(|_| fastrand::u64(..), |seed| seed.parse().unwrap());
-    println!("ATTENTION_TOKENS_TEST_SEED={seed}");
-    fastrand::Rng::with_seed(seed)
-}
-
-/// Prompts of 2 to `longest` tokens.
-pub(super) fn prompts(rng: &mut fastrand::Rng, model: &Gpt2, n: usize, longest: usize) -> Vec<Vec<u32>> {
-    let mut prompt = || {
-        let len = rng.usize(2..=longest);
-        (0..len).map(|_| rng.u32(..model.config().d_vocab as u32)).collect()
-    };
-    (0..n).map(|_| prompt()).collect()
-}
+use crate::support::{assert_close, prompts, rng};
 
 /// Numbers around 0.
 fn noise(rng: &mut fastrand::Rng, n: usize) -> Vec<f32> {
     (0..n).map(|_| rng.f32() * 2.0 - 1.0).collect()
 }
 
-/// An intervention of any kind at any point, that fits prompts of any length from 2 on.
-fn random(rng: &mut fastrand::Rng, model: &Gpt2, cache: &ActivationCache) -> Intervention {
+/// An intervention of any kind at any point, that fits prompts of any length from 2 on. Only a closure needs the host.
+fn random(rng: &mut fastrand::Rng, model: &Gpt2, cache: &ActivationCache, closures: bool) -> Intervention {
     let config = model.config();
     let activation = Activation::ALL[rng.usize(..Activation::ALL.len())];
     let point = activation.at(rng.usize(..config.n_layers));
@@ -50,7 +34,10 @@ fn random(rng: &mut fastrand::Rng, model: &Gpt2, cache: &ActivationCache) -> Int
         4 => Intervention::patch(point, cache),
         5 => Intervention::mean(point, cache),
         6 if cells => Intervention::knock_out(point.layer, [(-1, 0), (1, 1)]),
-        _ => Intervention::hook(point, |values, _| values.mapv(|x| if x.is_finite() { x.sin() } else { x })),
+        _ if closures => {
+            Intervention::hook(point, |values, _| values.mapv(|x| if x.is_finite() { x.sin() } else { x }))
+        }
+        _ => Intervention::add(point, -0.5),
     };
     if of_heads && rng.bool() {
         intervention = intervention.head(rng.usize(..config.n_heads));
@@ -102,19 +89,55 @@ fn assert_all_close(got: &[ArrayD<f32>], want: &[ArrayD<f32>], hooks: &[Interven
     }
 }
 
+/// Random prompts and interventions.
+fn random_run(rng: &mut fastrand::Rng, model: &Gpt2, closures: bool) -> (Vec<Vec<u32>>, Vec<Intervention>) {
+    let n = rng.usize(1..4);
+    let prompts = prompts(rng, model, n, 17);
+    // Patches take the activations of other prompts of the same lengths.
+    let other = |prompt: &Vec<u32>| prompt.iter().rev().copied().collect::<Vec<u32>>();
+    let (_, cache) = model.run_with_cache(prompts.iter().map(other).collect::<Vec<_>>()).unwrap();
+    let n_hooks = rng.usize(1..5);
+    let hooks = (0..n_hooks).map(|_| random(rng, model, &cache, closures)).collect();
+    (prompts, hooks)
+}
+
+/// Asserts that random interventions give the same numbers on two devices.
+pub(crate) fn assert_edits_agree(got: &Gpt2, want: &Gpt2) {
+    let mut rng = rng();
+    for _ in 0..8 {
+        let (prompts, hooks) = random_run(&mut rng, want, true);
+        assert_all_close(&run(got, &prompts, &hooks), &run(want, &prompts, &hooks), &hooks);
+    }
+}
+
+/// Asserts that edits by the device equal those by the host: a closure makes all edits at its hook point on the host, even
+/// one that changes nothing.
+pub(crate) fn assert_edits_equal_those_on_the_host(model: &Gpt2) {
+    let mut rng = rng();
+    for _ in 0..12 {
+        let (prompts, hooks) = random_run(&mut rng, model, false);
+        let unchanged = |hook: &Intervention| Intervention::hook(hook.point(), |values, _| values);
+        let on_host: Vec<Intervention> = hooks.iter().cloned().chain(hooks.iter().map(unchanged)).collect();
+        assert_all_close(&run(model, &prompts, &hooks), &run(model, &prompts, &on_host), &hooks);
+    }
+}
+
+#[test]
+fn edits_on_a_device_equal_those_on_the_host() {
+    for name in ["tiny", "odd"] {
+        for device in [Device::cpu(), Device::dfdx_cpu()] {
+            assert_edits_equal_those_on_the_host(&on(name, device));
+        }
+    }
+}
+
 #[test]
 fn random_edits_of_ragged_batches_agree_with_dfdx_on_any_number_of_threads() {
     let mut rng = rng();
     for name in ["tiny", "odd"] {
         let (cpu, dfdx) = (on(name, Device::cpu()), on(name, Device::dfdx_cpu()));
         for _ in 0..8 {
-            let n = rng.usize(1..4);
-            let prompts = prompts(&mut rng, &cpu, n, 17);
-            // Patches take the activations of other prompts of the same lengths.
-            let other = |prompt: &Vec<u32>| prompt.iter().rev().copied().collect::<Vec<u32>>();
-            let (_, cache) = cpu.run_with_cache(prompts.iter().map(other).collect::<Vec<_>>()).unwrap();
-            let n_hooks = rng.usize(1..5);
-            let hooks: Vec<Intervention> = (0..n_hooks).map(|_| random(&mut rng, &cpu, &cache)).collect();
+            let (prompts, hooks) = random_run(&mut rng, &cpu, true);
             let got = run(&cpu, &prompts, &hooks);
             assert_all_close(&got, &run(&dfdx, &prompts, &hooks), &hooks);
 

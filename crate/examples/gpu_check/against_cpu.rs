@@ -1,9 +1,10 @@
-//! Compares a model on the GPU with the CPU: every activation, and the attention tokens of every projection.
+//! Compares a model on the GPU with the CPU: every activation, with and without interventions, and the attention tokens of
+//! every projection.
 
 use std::path::Path;
 
 use attention_tokens::prelude::*;
-use ndarray::ArrayViewD;
+use ndarray::{Array1, Array2, ArrayViewD};
 
 use super::random_weights::{Sizes, prompts};
 use super::{Options, Result};
@@ -40,44 +41,77 @@ pub(crate) fn check(folder: &Path, sizes: Sizes, gpu: Device, options: &Options)
     let prompt = |(index, &length): (usize, &usize)| prompts(index + 1, length, sizes.d_vocab).pop();
     let batch: Vec<Vec<u32>> = lengths.iter().enumerate().filter_map(prompt).collect();
     let (want_logits, want) = cpu.run_with_cache(batch.clone())?;
+    let hooks = interventions(sizes, &want)?;
+    let edited = cpu.hooked(&hooks)?.run_with_cache(batch.clone())?;
     for (model, device_name) in [(Some(&on_gpu), "cuda"), (dfdx.as_ref(), "dfdx_cuda")] {
         let Some(model) = model else { continue };
-        let (logits, cache) = model.run_with_cache(batch.clone())?;
-        let mut worst = (0.0, "logits", 0);
-        let mut record = |error: f32, activation, layer| {
-            if is_worse(error, worst.0) {
-                worst = (error, activation, layer);
-            }
-        };
-        for (got, want) in logits.iter().zip(&want_logits) {
-            record(relative_error(got.view().into_dyn(), want.view().into_dyn()), "logits", 0);
-        }
-        for prompt in 0..batch.len() {
-            let (got, want) = (cache.prompt(prompt)?, want.prompt(prompt)?);
-            for (activation, layer) in Activation::ALL
-                .into_iter()
-                .flat_map(|activation| (0..sizes.n_layers).map(move |layer| (activation, layer)))
-            {
-                record(
-                    relative_error(got.view(activation, layer)?, want.view(activation, layer)?),
-                    activation.name(),
-                    layer,
-                );
-            }
-        }
-        let (error, activation, layer) = worst;
-        let right = error <= MAX_ERROR;
-        all_right &= right;
-        println!(
-            "- {device_name}: logits and all activations of prompts of {lengths:?} tokens: largest error {error:.1e} of the \
-             largest magnitude ({activation}, layer {layer}); limit {MAX_ERROR:.0e}: {}",
-            verdict(right)
-        );
+        let got = model.run_with_cache(batch.clone())?;
+        let what = format!("{device_name}: logits and all activations of prompts of {lengths:?} tokens");
+        all_right &= compare(&what, &got, (&want_logits, &want), sizes)?;
+        let got = model.hooked(&hooks)?.run_with_cache(batch.clone())?;
+        let what = format!("{device_name}: the same with {} interventions", hooks.len());
+        all_right &= compare(&what, &got, (&edited.0, &edited.1), sizes)?;
         if device_name == "cuda" {
             all_right &= check_tokens(&cpu, model, &want, sizes)?;
         }
     }
     Ok(all_right)
+}
+
+/// Interventions of each kind that a GPU makes itself, in several layers. `cache` has values to patch in.
+fn interventions(sizes: Sizes, cache: &ActivationCache) -> Result<Vec<Intervention>> {
+    use Activation::{AttnScores, MlpPost, MlpPre, Pattern, Q, ResidPre, Result as HeadResult, Z};
+    let (last, head) = (sizes.n_layers - 1, sizes.n_heads - 1);
+    let steering: Vec<f32> = (0..sizes.d_model).map(|column| (column as f32 / 10.0).sin()).collect();
+    Ok(vec![
+        Intervention::zero(Z.at(0)).head(0),
+        Intervention::scale(Q.at(last), -1.0).heads([0, head]),
+        Intervention::add(ResidPre.at(last), Array1::from(steering)).pos(-1),
+        Intervention::scale(MlpPre.at(0), 0.5).neurons((0..sizes.d_model).step_by(3).collect::<Vec<_>>()),
+        Intervention::patch(MlpPost.at(last), cache).prompt(2),
+        Intervention::scale(HeadResult.at(last), 2.0).head(head),
+        Intervention::knock_out(0, [(-1, 0), (-1, -1)]).head(head),
+        Intervention::set(AttnScores.at(last), f32::NEG_INFINITY).head(0).pos(-1), // a pattern of zeros
+        Intervention::patch(Pattern.at(0), cache).head(0).prompt(4),
+        Intervention::scale(Pattern.at(last), 0.5).pos(0),
+    ])
+}
+
+/// Prints the largest error, and returns whether it is within the limit.
+fn compare(
+    what: &str,
+    (logits, cache): &(Vec<Array2<f32>>, ActivationCache),
+    (want_logits, want): (&[Array2<f32>], &ActivationCache),
+    sizes: Sizes,
+) -> Result<bool> {
+    let mut worst = (0.0, "logits", 0);
+    let mut record = |error: f32, activation, layer| {
+        if is_worse(error, worst.0) {
+            worst = (error, activation, layer);
+        }
+    };
+    for (got, want) in logits.iter().zip(want_logits) {
+        record(relative_error(got.view().into_dyn(), want.view().into_dyn()), "logits", 0);
+    }
+    for prompt in 0..cache.n_prompts() {
+        let (got, want) = (cache.prompt(prompt)?, want.prompt(prompt)?);
+        for (activation, layer) in
+            Activation::ALL.into_iter().flat_map(|activation| (0..sizes.n_layers).map(move |layer| (activation, layer)))
+        {
+            record(
+                relative_error(got.view(activation, layer)?, want.view(activation, layer)?),
+                activation.name(),
+                layer,
+            );
+        }
+    }
+    let (error, activation, layer) = worst;
+    let right = error <= MAX_ERROR;
+    println!(
+        "- {what}: largest error {error:.1e} of the largest magnitude ({activation}, layer {layer}); limit {MAX_ERROR:.0e}: {}",
+        verdict(right)
+    );
+    Ok(right)
 }
 
 /// The number of prompts to decode: the CPU is slow.

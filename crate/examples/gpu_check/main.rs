@@ -140,6 +140,7 @@ fn golden_folders(temporary: &Path) -> Result<Vec<(&'static str, PathBuf)>> {
                     files!($name, "config.json"),
                     files!($name, "model.safetensors"),
                     files!($name, "expected.safetensors"),
+                    files!($name, "analysis.safetensors"),
                 ],
             )
         };

@@ -4,32 +4,58 @@ use attention_tokens::Result;
 use attention_tokens::ndarray::{Array1, Axis};
 use attention_tokens::prelude::*;
 
-use crate::predictions::logit_diff;
 use crate::row::Row;
 
 const CELLS_14_29: &str = "layterz/experiments notebooks/ioi.ipynb, cells 14, 29";
+const CELL_33: &str = "layterz/experiments notebooks/ioi.ipynb, cell 33";
 const CELL_7: &str = "layterz/experiments notebooks/ioi.ipynb, cell 7";
 
-pub(crate) fn logit_differences(model: &Gpt2) -> Result<Vec<Row>> {
-    let (names, mut n) = ([" Mary", " John", " Alice"], 0.0);
-    let (mut clean, mut corrupted) = (0.0, 0.0);
+/// The notebook's prompts.
+struct Prompts54 {
+    /// The subject gives.
+    clean: Vec<String>,
+    /// The indirect object gives; the answers stay.
+    corrupted: Vec<String>,
+    /// The logit of the indirect object minus that of the subject, the mean over the prompts.
+    metric: Metric,
+}
+
+fn prompts(model: &Gpt2) -> Result<Prompts54> {
+    let names = [" Mary", " John", " Alice"];
+    let (mut clean, mut corrupted, mut answers) = (Vec::new(), Vec::new(), Vec::new());
     for place in [" shops", " park", " beach"] {
         for thing in [" bag", " ball", " book"] {
             for s in names {
                 for io in names.into_iter().filter(|&io| io != s) {
-                    let diff = |giver: &str| {
-                        let prompt = format!("When{s} and{io} went to the{place}.{giver} gave the{thing} to");
-                        logit_diff(model, model.to_tokens(&prompt)?, io, s)
-                    };
-                    (clean, corrupted, n) = (clean + diff(s)?, corrupted + diff(io)?, n + 1.0);
+                    let prompt = |giver: &str| format!("When{s} and{io} went to the{place}.{giver} gave the{thing} to");
+                    clean.push(prompt(s));
+                    corrupted.push(prompt(io));
+                    answers.push([model.to_single_token(io)?, model.to_single_token(s)?]);
                 }
             }
         }
     }
+    Ok(Prompts54 { clean, corrupted, metric: Metric::logit_diff(&answers) })
+}
+
+pub(crate) fn logit_differences(model: &Gpt2) -> Result<Vec<Row>> {
+    let Prompts54 { clean, corrupted, metric } = prompts(model)?;
+    let (clean, corrupted) = (metric.measure(model, clean)?, metric.measure(model, corrupted)?);
     Ok(vec![
-        Row::rounded("mean logit difference of 54 prompts", 3.258918524, 9, clean / n, CELLS_14_29),
-        Row::rounded("the same where the indirect object gives", -3.436338425, 9, corrupted / n, CELLS_14_29),
+        Row::rounded("mean logit difference of 54 prompts", 3.258918524, 9, clean, CELLS_14_29),
+        Row::rounded("the same where the indirect object gives", -3.436338425, 9, corrupted, CELLS_14_29),
     ])
+}
+
+/// The corrupted prompts, with the output of three heads as for the clean ones, at every position.
+pub(crate) fn patched_heads(model: &Gpt2) -> Result<Vec<Row>> {
+    let Prompts54 { clean, corrupted, metric } = prompts(model)?;
+    let only_z = RunOptions::default().activations([Activation::Z]).no_logits();
+    let (_, cache) = model.run_with_cache_options(clean, only_z)?;
+    let hooks =
+        [[9, 9], [9, 6], [10, 0]].map(|[layer, head]| Intervention::patch(Activation::Z.at(layer), &cache).head(head));
+    let patched = metric.measure(&model.hooked(&hooks)?, corrupted)?;
+    Ok(vec![Row::rounded("the same with z of 9.9, 9.6 and 10.0 patched", -1.686828017, 9, patched, CELL_33)])
 }
 
 /// The lens after each layer. Unlike the logit lens, it divides by the scale of the layer norm before that layer's

@@ -35,15 +35,28 @@ const PLACES: [&str; 8] = ["store", "garden", "restaurant", "school", "hospital"
 const OBJECTS: [&str; 8] = ["ring", "kiss", "bone", "basketball", "computer", "necklace", "drink", "snack"];
 
 /// Heads as (layer, head).
-type Heads = &'static [[usize; 2]];
-const NAME_MOVERS: Heads = &[[9, 6], [9, 9], [10, 0]];
-const NEGATIVE_NAME_MOVERS: Heads = &[[10, 7], [11, 10]];
-const S_INHIBITION: Heads = &[[7, 3], [7, 9], [8, 6], [8, 10]];
+pub(crate) type Heads = &'static [[usize; 2]];
+pub(crate) const NAME_MOVERS: Heads = &[[9, 6], [9, 9], [10, 0]];
+pub(crate) const NEGATIVE_NAME_MOVERS: Heads = &[[10, 7], [11, 10]];
+pub(crate) const S_INHIBITION: Heads = &[[7, 3], [7, 9], [8, 6], [8, 10]];
+
+/// The templates in both orders.
+pub(crate) fn templates() -> impl Iterator<Item = String> {
+    let abba = TEMPLATES.map(|text| text.replacen("[B] and [A]", "[A] and [B]", 1));
+    TEMPLATES.map(String::from).into_iter().chain(abba)
+}
 
 /// Prompts of the task.
 fn dataset(model: &Gpt2, num_samples: usize) -> Result<IoiDataset> {
-    let abba = TEMPLATES.map(|text| text.replacen("[B] and [A]", "[A] and [B]", 1));
-    let templates = TEMPLATES.map(String::from).into_iter().chain(abba);
+    dataset_of(model, templates(), num_samples)
+}
+
+/// Prompts of some templates.
+pub(crate) fn dataset_of(
+    model: &Gpt2,
+    templates: impl IntoIterator<Item = String>,
+    num_samples: usize,
+) -> Result<IoiDataset> {
     let options = IoiOptions::default().templates(templates).nouns("PLACE", PLACES).nouns("OBJECT", OBJECTS);
     let mut dataset = IoiDataset::new(model.tokenizer()?, options.num_samples(num_samples))?;
     for prompt in &mut dataset.prompts {

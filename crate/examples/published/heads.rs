@@ -1,6 +1,5 @@
-//! Previous-token and induction heads, and the greater-than task.
+//! Previous-token and induction heads.
 
-use attention_tokens::datasets::{GreaterThanDataset, GreaterThanOptions};
 use attention_tokens::prelude::*;
 use attention_tokens::{HeadScore, Result};
 
@@ -9,7 +8,6 @@ use crate::row::Row;
 const DETECTOR_27: &str = "TransformerLens Head_Detector_Demo, cells 22, 23, 27";
 const DETECTOR_53: &str = "TransformerLens Head_Detector_Demo, cells 51, 53";
 const INDUCTION: &str = "README of designer-coderajay/induction-head-detector";
-const GREATER_THAN: &str = "Hanna et al. 2023, arXiv:2305.00586";
 
 /// Heads in the order of the model, as text.
 fn names(mut heads: Vec<HeadScore>) -> String {
@@ -47,11 +45,4 @@ pub(crate) fn induction(model: &Gpt2) -> Result<Vec<Row>> {
         Row::number(what, published, 0.08, scores.values[[layer, head]], INDUCTION)
     }));
     Ok(rows)
-}
-
-pub(crate) fn greater_than(model: &Gpt2) -> Result<Vec<Row>> {
-    let dataset = GreaterThanDataset::new(model.tokenizer()?, GreaterThanOptions::default().num_samples(300))?;
-    let difference = dataset.eval(model)?.probability_diff;
-    // Other nouns and years than there.
-    Ok(vec![Row::number("probability difference, 300 prompts", 0.817, 0.06, difference, GREATER_THAN)])
 }

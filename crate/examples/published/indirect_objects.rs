@@ -28,14 +28,18 @@ pub(crate) fn eight() -> impl Iterator<Item = (String, &'static str, &'static st
     })
 }
 
+/// A prompt with the other name in the place of the giver; the answers stay.
+pub(crate) fn exchanged(prompt: &str, right: &str, wrong: &str) -> String {
+    prompt.replacen(&format!(",{wrong} gave"), &format!(",{right} gave"), 1)
+}
+
 pub(crate) fn eight_prompts(model: &Gpt2) -> Result<Vec<Row>> {
     let published = [3.3368, 3.2018, 2.7098, 3.7976, 1.7206, 5.2815, 2.6010, 5.7676];
     let (mut rows, mut clean, mut swapped) = (Vec::new(), 0.0, 0.0);
     for ((prompt, right, wrong), published) in eight().zip(published) {
         let yours = logit_diff(model, model.to_tokens(&prompt)?, right, wrong)?;
         clean += yours / 8.0;
-        // The other name in the place of the giver, with the same answers.
-        let other = prompt.replacen(&format!(",{wrong} gave"), &format!(",{right} gave"), 1);
+        let other = exchanged(&prompt, right, wrong);
         swapped += logit_diff(model, model.to_tokens(&other)?, right, wrong)? / 8.0;
         rows.push(Row::rounded(format!("{} −{wrong}, {prompt:?}", right.trim()), published, 4, yours, EXPLORATORY_26));
     }

@@ -10,14 +10,17 @@
 //! the shape and the vocabulary of GPT-2 small, about which nothing is known then, so that nothing is computed.
 //!
 //! To add a row, write a function from the model to rows in the file of its group, and name it in [`GROUPS`]. What was
-//! published and has no row yet is in `left_out.rs`.
+//! published and cannot be repeated is in `left_out.rs`.
 
 mod ablation;
 mod author;
 mod circuits;
+mod faithfulness;
+mod greater_than;
 mod heads;
 mod indirect_objects;
 mod left_out;
+mod patching;
 mod predictions;
 mod row;
 mod unembedding;
@@ -36,12 +39,17 @@ const GROUPS: &[(&str, &[Measure])] = &[
     ("The beginning-of-sequence token", &[predictions::bos_matters]),
     ("The bias of the unembedding, b_U", &[unembedding::largest_biases, unembedding::names]),
     ("Indirect objects: TransformerLens' demos", &[indirect_objects::eight_prompts, indirect_objects::evaluation]),
-    ("Indirect objects: the author's notebook", &[author::logit_differences, author::lens]),
+    ("Indirect objects: the author's notebook", &[author::logit_differences, author::patched_heads, author::lens]),
     ("Indirect objects: Wang et al. 2022", &[circuits::task, circuits::attention, circuits::name_movers]),
+    ("Indirect objects: Wang et al. 2022, knocked out", &[faithfulness::name_movers, faithfulness::circuit]),
     ("Direct logit attribution", &[indirect_objects::attribution_of_9_9, indirect_objects::attribution_of_heads]),
-    ("Without a head", &[ablation::loss_without_values, ablation::without_9_9]),
+    (
+        "Without a head",
+        &[ablation::loss_without_values, ablation::without_9_9, ablation::self_repair, ablation::without_10_7],
+    ),
+    ("Activation patching", &[patching::by_head, patching::direct_paths]),
     ("Heads", &[heads::previous_token, heads::induction]),
-    ("Greater-than", &[heads::greater_than]),
+    ("Greater-than", &[greater_than::task, greater_than::mlps]),
     ("Attention tokens", &[unembedding::common_tokens]),
 ];
 

@@ -5,8 +5,9 @@
 
 use ndarray::{Array1, Array2, Array3, Axis, s};
 
+use super::heads::HeadScores;
 use super::residual_stream::ResidualStack;
-use crate::error::Result;
+use crate::error::{Result, check_count, check_position};
 use crate::model::{Activation, ActivationCache, Gpt2};
 
 impl Gpt2 {
@@ -88,6 +89,30 @@ impl ActivationCache {
             }
         }
         Ok(attrs)
+    }
+
+    /// The mean over the prompts of the logit that each head writes at one position, that of a right answer minus that of a
+    /// wrong one: [`head_logit_attrs`](Self::head_logit_attrs) of one prompt or of several, of any lengths. `answers` has a
+    /// pair for each prompt, or one for all; a negative position counts from each prompt's end.
+    /// Shape: `answers [prompt] [right, wrong]` → `[n_layers, n_heads]`.
+    ///
+    /// # Errors
+    /// As for [`head_logit_attrs`](Self::head_logit_attrs), [`Error::Count`](crate::Error::Count) for another number of
+    /// answers than prompts, and [`Error::Position`](crate::Error::Position) for a position that a prompt does not have.
+    pub fn mean_head_logit_attrs(&self, model: &Gpt2, answers: &[[u32; 2]], position: isize) -> Result<HeadScores> {
+        let n = self.n_prompts();
+        if answers.len() != 1 {
+            let what = "pairs of answers, one for each prompt";
+            check_count("mean_head_logit_attrs", what, answers.len(), n, Some(n))?;
+        }
+        let mut sum = Array2::<f32>::zeros((self.n_layers(), model.config().n_heads));
+        for (prompt, tokens) in self.tokens().iter().enumerate() {
+            let [right, wrong] = answers[if answers.len() == 1 { 0 } else { prompt }];
+            let attrs = self.prompt(prompt)?.head_logit_attrs(model, right, Some(wrong))?; // [layer, head, pos]
+            sum += &attrs.index_axis(Axis(2), check_position(position, prompt, tokens.len())?);
+        }
+        let name = format!("mean logit difference that each head writes at position {position}");
+        Ok(HeadScores { name, values: sum / n as f32, chance: None })
     }
 
     /// The logit that each pair of a head writes, `A_ij v_j W_O · u` over the scale at the query *i*; `u` is the token's

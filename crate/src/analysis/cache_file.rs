@@ -4,17 +4,20 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::path::Path;
+use std::sync::Arc;
 
 use ndarray::{Array2, ArrayD, ArrayViewD, Axis, IxDyn, Slice};
 use ndarray_npy::{NpzWriter, WriteNpzError};
 use safetensors::tensor::{Dtype, View, serialize_to_file};
 
 use crate::error::{Error, Result};
-use crate::model::{Activation, ActivationCache, Gpt2};
-use crate::pretrained::{TensorEntry, read_header};
+use crate::model::{Activation, ActivationCache, FREEZE_LAYER_NORM, Gpt2};
+use crate::pretrained::{Header, TensorEntry, read_header};
 
 /// The name of the token ids.
 const TOKENS: &str = "tokens";
+/// The name of the interventions in the metadata, and what separates them there.
+const INTERVENTIONS: (&str, &str) = ("interventions", "; ");
 /// The token id behind the end of a shorter prompt.
 const PADDING: i64 = -1;
 
@@ -29,7 +32,8 @@ impl ActivationCache {
     /// | `hook_embed`, `hook_pos_embed` | float32 `[batch, pos, d_model]` | the embeddings |
     /// | `blocks.0.ln1.hook_scale`, `blocks.0.ln2.hook_scale`, `ln_final.hook_scale` | float32 `[batch, pos, 1]` | the scales of the layer norms, where the cache holds the residual stream before them |
     ///
-    /// The metadata has the interventions of the run, in words, if there were any.
+    /// The metadata has the `interventions` of the run, in words, if there were any: a cache that is read back has them
+    /// too, and the analysis knows which activations they changed.
     ///
     /// In Python: `ActivationCache(safetensors.torch.load_file(path), model)`. The scores, the heads' results and the
     /// neurons of a full cache, which a run does not store, are most of the file: choose activations with
@@ -86,7 +90,7 @@ impl ActivationCache {
         }
         // `None` leaves the metadata out of the header.
         let metadata = (!self.interventions().is_empty())
-            .then(|| HashMap::from([("interventions".to_owned(), self.interventions().join("; "))]));
+            .then(|| HashMap::from([(INTERVENTIONS.0.to_owned(), self.interventions().join(INTERVENTIONS.1))]));
         serialize_to_file(tensors, metadata, path).map_err(|error| Error::write(path, error))
     }
 
@@ -100,10 +104,12 @@ impl ActivationCache {
 
     /// Reads a file that [`write_safetensors`](Self::write_safetensors) or Python wrote. It must have the `tokens`; other
     /// tensors with a hook's name that this crate has no activation for are ignored. The model is the one that filled the
-    /// cache. A row of tokens ends at the first −1.
+    /// cache. A row of tokens ends at the first −1. A file without `interventions` in its metadata is that of an unchanged
+    /// run.
     ///
     /// # Errors
-    /// [`Error::Io`], [`Error::Format`] for a file that is not safetensors; [`Error::Tensor`] for a tensor whose name is no
+    /// [`Error::Io`], [`Error::Format`] for a file that is not safetensors, or whose `interventions` have control
+    /// characters; [`Error::Tensor`] for a tensor whose name is no
     /// hook's, that has another dtype or shape than the model's activation, or a number that is not finite (−∞ is a
     /// masked score), and for tokens that the model does not have.
     pub fn read_safetensors(model: &Gpt2, path: impl AsRef<Path>) -> Result<Self> {
@@ -112,8 +118,10 @@ impl ActivationCache {
 }
 
 fn read(model: &Gpt2, path: &Path) -> Result<ActivationCache> {
+    let header = read_header(path)?;
+    let interventions = read_interventions(&header, path)?;
     let mut entries: BTreeMap<String, TensorEntry> =
-        read_header(path)?.into_iter().map(|entry| (entry.name.clone(), entry)).collect();
+        header.tensors.into_iter().map(|entry| (entry.name.clone(), entry)).collect();
     let tokens = entries.remove(TOKENS).ok_or_else(|| Error::Tensor {
         path: path.into(),
         tensor: TOKENS.into(),
@@ -126,7 +134,7 @@ fn read(model: &Gpt2, path: &Path) -> Result<ActivationCache> {
     let known: BTreeMap<String, (usize, Activation)> = (0..n_layers)
         .flat_map(|layer| Activation::ALL.map(|activation| (activation.hook_name(layer), (layer, activation))))
         .collect();
-    let mut cache = ActivationCache::of_model(model, tokens);
+    let mut cache = ActivationCache::of_model(model, tokens).with_interventions(&interventions);
     for (name, entry) in &entries {
         if let Some(&(layer, activation)) = known.get(name) {
             let array = read_activation(model, entry, activation, [cache.n_prompts(), longest])?;
@@ -135,12 +143,33 @@ fn read(model: &Gpt2, path: &Path) -> Result<ActivationCache> {
                 let array = without_padding(array.index_axis(Axis(0), prompt), activation, len);
                 cache.insert_array(prompt, activation, layer, array);
             }
+        } else if let Some(reads) = held_layer_norm(name, &interventions, n_layers) {
+            let scales = read_scales(entry, [cache.n_prompts(), longest])?; // [batch, pos]
+            for prompt in 0..cache.n_prompts() {
+                for position in 0..cache.tokens()[prompt].len() {
+                    cache.hold_scale(prompt, reads, position, scales[[prompt, position]]);
+                }
+            }
         } else if !is_other_hook(name, n_layers) {
             let expected = format!("tokens, and hooks of a model with {n_layers} layers by TransformerLens' names");
             return Err(entry.error(expected, "another name".into()));
         }
     }
     Ok(cache)
+}
+
+/// The interventions of the run, in words.
+fn read_interventions(header: &Header, path: &Path) -> Result<Vec<Arc<str>>> {
+    let Some(text) = header.metadata.get(INTERVENTIONS.0) else { return Ok(Vec::new()) };
+    if text.chars().any(char::is_control) {
+        return Err(Error::Format {
+            path: path.into(),
+            expected: "interventions in words in the metadata".into(),
+            found: format!("{text:?}"),
+            source: None,
+        });
+    }
+    Ok(text.split(INTERVENTIONS.1).filter(|text| !text.is_empty()).map(Arc::from).collect())
 }
 
 /// The token ids of each prompt. Shape: → `[prompt][pos]`.
@@ -194,6 +223,37 @@ fn read_activation(
     let masked = activation == Activation::AttnScores;
     let values = entry.numbers(|value| value.is_finite() || (masked && value == f32::NEG_INFINITY))?;
     Ok(ArrayD::from_shape_vec(shape, values).expect("as many values as the shape has"))
+}
+
+/// The activation that a layer norm reads, if the name is that of its scale, and interventions held it: the scale is then
+/// not that of the residual stream.
+fn held_layer_norm(name: &str, interventions: &[Arc<str>], n_layers: usize) -> Option<(usize, Activation)> {
+    use Activation::{ResidMid, ResidPost, ResidPre};
+    let points = (0..n_layers).flat_map(|layer| [(layer, ResidPre), (layer, ResidMid), (layer, ResidPost)]);
+    let mut named = points.filter(|&(layer, reads)| {
+        name == match reads {
+            ResidPre => format!("blocks.{layer}.ln1.hook_scale"),
+            ResidMid => format!("blocks.{layer}.ln2.hook_scale"),
+            _ if layer + 1 == n_layers => "ln_final.hook_scale".into(),
+            _ => return false,
+        }
+    });
+    named.next().filter(|&(layer, reads)| {
+        let held = format!("{FREEZE_LAYER_NORM} {}", reads.hook_name(layer));
+        interventions
+            .iter()
+            .any(|text| text.strip_prefix(&held).is_some_and(|rest| rest.is_empty() || rest.starts_with(',')))
+    })
+}
+
+/// Shape: → `[batch, pos]`.
+fn read_scales(entry: &TensorEntry, [batch, pos]: [usize; 2]) -> Result<Array2<f32>> {
+    let shape = [batch, pos, 1];
+    if entry.shape != shape {
+        return Err(entry.error(format!("shape {shape:?}"), format!("shape {:?}", entry.shape)));
+    }
+    let values = entry.numbers(f32::is_finite)?;
+    Ok(Array2::from_shape_vec((batch, pos), values).expect("as many values as the shape has"))
 }
 
 /// The first positions of an activation of one prompt. Shape: as [`Activation`] lists → the same, of `len` positions.

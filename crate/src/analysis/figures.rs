@@ -2,7 +2,7 @@
 
 use ndarray::{Array1, Array2, Axis, concatenate, s};
 
-use super::logit_lens::LogitLens;
+use super::logit_lens::{LensScale, LogitLens};
 use super::residual_stream::ResidualStack;
 use crate::attention_tokens::PromptHeadData;
 use crate::error::{Result, check_index, check_position, check_setting};
@@ -39,7 +39,7 @@ impl LogitLens {
     /// let (_, cache) = model.run_with_cache("When Mary and John went to the store, John gave a drink to")?;
     /// let lens = cache.logit_lens(&model, &[model.to_single_token(" Mary")?])?;
     /// let figure = lens.plot(&model, LensColor::Rank(0))?;
-    /// assert!(figure.describe().contains("rank of | Mary|"));
+    /// assert!(figure.describe().contains("rank of ␣Mary"));
     /// # Ok::<(), Error>(())
     /// ```
     ///
@@ -49,7 +49,7 @@ impl LogitLens {
         let labels = model.token_labels();
         let answer = |index: usize| -> Result<(usize, String)> {
             check_index("answer", index, "the lens", self.answers.len())?;
-            Ok((index, quoted(&labels, self.answers[index])))
+            Ok((index, labels.label(self.answers[index])))
         };
         let of_answer = |values: &ndarray::Array3<f32>, index: usize| values.index_axis(Axis(2), index).to_owned();
         let (values, name, bar, ends) = match color {
@@ -82,17 +82,17 @@ impl LogitLens {
         let cells = || from_top().flat_map(|component| (0..pos).map(move |pos| (component, pos)));
         let hover = |(component, pos): (usize, usize)| {
             let mut text = format!(
-                "{}, position {pos} {}\nmost likely: {} {:.3}",
+                "most likely: {} {:.3}\n{}, position {pos} {}",
+                labels.label(self.tokens[[component, pos]]),
+                self.top_probabilities[[component, pos]],
                 self.labels[component],
-                quoted(&labels, self.input[pos]),
-                quoted(&labels, self.tokens[[component, pos]]),
-                self.top_probabilities[[component, pos]]
+                labels.label(self.input[pos])
             );
             for (answer, &token) in self.answers.iter().enumerate() {
                 let at = [component, pos, answer];
                 text.push_str(&format!(
                     "\n{}: logit {:.3}, probability {:.3}, rank {}",
-                    quoted(&labels, token),
+                    labels.label(token),
                     self.logits[at],
                     self.probabilities[at],
                     self.ranks[at]
@@ -101,7 +101,10 @@ impl LogitLens {
             text
         };
         let chart = MatrixChart {
-            title: format!("Logit lens: the most likely next token; colour: {name}"),
+            title: match self.scale {
+                LensScale::Own => format!("Logit lens: the most likely next token; colour: {name}"),
+                scale => format!("Logit lens, {}: the most likely next token; colour: {name}", scale.name()),
+            },
             rows: ChartAxis::names("residual stream", from_top().map(|component| self.labels[component].clone())),
             columns: position_axis(&labels, self.input.iter().copied().enumerate()),
             labels: cells().map(|at| labels.label(self.tokens[[at.0, at.1]])).collect(),
@@ -160,7 +163,7 @@ impl ActivationCache {
         let name = |&component: &usize| stack.labels[component].clone();
         let text = |((row, column), value): ((usize, usize), &f32)| {
             let (pos, token) = columns[column];
-            format!("{}, position {pos} {}\n{value:.4}", stack.labels[shown[row]], quoted(&labels, token))
+            format!("{value:.4}\n{}, position {pos} {}", stack.labels[shown[row]], labels.label(token))
         };
         let chart = MatrixChart {
             title: format!(
@@ -236,7 +239,7 @@ impl ActivationCache {
         let attrs = self.head_logit_attrs(model, token, incorrect_token)?; // [layer, head, pos]
         let (values, labels) = (attrs.index_axis(Axis(2), pos).to_owned(), model.token_labels());
         let logit = logit_name(&labels, token, incorrect_token);
-        let title = format!("{logit} by head, at position {pos} {}", quoted(&labels, tokens[pos]));
+        let title = format!("{logit} by head, at position {pos} {}", labels.label(tokens[pos]));
         let scale = ("logit".into(), symmetric_range(&values));
         Ok(MatrixChart::of_heads(title, values, scale).diverging_figure())
     }
@@ -285,11 +288,11 @@ impl ActivationCache {
                 return String::new();
             }
             format!(
-                "query {query} {}, key {key} {}\nattention {:.4}\nsays {}\nwrites {value:.4}",
-                quoted(&labels, tokens[query]),
-                quoted(&labels, tokens[key]),
-                data.attn[[query, key]],
-                said[[query, key]].map_or_else(String::new, |token| quoted(&labels, token))
+                "writes {value:.4}\nsays {}\nquery {query} {}, key {key} {}\nattention {:.4}",
+                said[[query, key]].map_or_else(String::new, |token| labels.label(token)),
+                labels.label(tokens[query]),
+                labels.label(tokens[key]),
+                data.attn[[query, key]]
             )
         };
         let positions = |title: &str| {
@@ -298,10 +301,10 @@ impl ActivationCache {
         };
         let chart = MatrixChart {
             title: format!(
-                "Head {}.{}: labels are said (projection {}), colours are written ({})",
+                "Head {}.{}: labels are said (through {}), colours are written ({})",
                 data.layer,
                 data.head,
-                data.projection.name(),
+                data.projection.in_words(),
                 logit_name(&labels, token, incorrect_token)
             ),
             rows: positions("query"),
@@ -325,15 +328,10 @@ fn bound_of(deviation: f32) -> String {
     format!("5e{exponent}")
 }
 
-/// The label of a token between bars, as TransformerLens prints it.
-fn quoted(labels: &TokenLabels, token: u32) -> String {
-    format!("|{}|", labels.label(token))
-}
-
-/// `Logit of | Mary| minus | John|`.
+/// `Logit of ␣Mary minus ␣John`.
 fn logit_name(labels: &TokenLabels, token: u32, incorrect_token: Option<u32>) -> String {
-    let minus = incorrect_token.map_or_else(String::new, |token| format!(" minus {}", quoted(labels, token)));
-    format!("Logit of {}{minus}", quoted(labels, token))
+    let minus = incorrect_token.map_or_else(String::new, |token| format!(" minus {}", labels.label(token)));
+    format!("Logit of {}{minus}", labels.label(token))
 }
 
 /// Positions with their tokens.

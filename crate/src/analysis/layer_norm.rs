@@ -1,4 +1,4 @@
-//! The layer norms of a run: their scales, and components of the residual stream as the layer norm passes them on.
+//! The layer norms of a run: their scales, also where an intervention held them, and components of the residual stream as the layer norm passes them on.
 
 use ndarray::{Array1, ArrayView2, ArrayViewMut2, Axis};
 
@@ -14,7 +14,7 @@ impl ActivationCache {
     /// [`Error::Shape`](crate::Error::Shape) for a cache of another model, and those of [`get`](Self::get).
     pub fn ln1_scale(&self, model: &Gpt2, layer: usize) -> Result<Array1<f32>> {
         self.check_model(model, "ln1_scale")?;
-        Ok(scale(self.matrix(Activation::ResidPre, layer)?, model))
+        self.scale_of((layer, Activation::ResidPre), model)
     }
 
     /// The scale of the layer norm before the MLP of a layer: `blocks.{layer}.ln2.hook_scale` in TransformerLens.
@@ -24,7 +24,7 @@ impl ActivationCache {
     /// [`Error::Shape`](crate::Error::Shape) for a cache of another model, and those of [`get`](Self::get).
     pub fn ln2_scale(&self, model: &Gpt2, layer: usize) -> Result<Array1<f32>> {
         self.check_model(model, "ln2_scale")?;
-        Ok(scale(self.matrix(Activation::ResidMid, layer)?, model))
+        self.scale_of((layer, Activation::ResidMid), model)
     }
 
     /// The scale of the layer norm before the unembedding: `ln_final.hook_scale` in TransformerLens. Shape: → `[pos]`.
@@ -33,7 +33,17 @@ impl ActivationCache {
     /// [`Error::Shape`](crate::Error::Shape) for a cache of another model, and those of [`get`](Self::get).
     pub fn ln_final_scale(&self, model: &Gpt2) -> Result<Array1<f32>> {
         self.check_model(model, "ln_final_scale")?;
-        Ok(scale(self.resid_before(self.n_layers())?, model))
+        self.scale_of((self.n_layers().saturating_sub(1), Activation::ResidPost), model)
+    }
+
+    /// The scale of the layer norm that reads an activation of a layer, which the run may have held.
+    /// Shape: → `[pos]`.
+    fn scale_of(&self, (layer, reads): (usize, Activation), model: &Gpt2) -> Result<Array1<f32>> {
+        let mut scale = scale(self.matrix(reads, layer)?, model);
+        for (position, scale) in scale.iter_mut().enumerate() {
+            *scale = self.held_scale(0, (layer, reads), position).unwrap_or(*scale);
+        }
+        Ok(scale)
     }
 
     /// What a layer norm makes of each component: centered, and divided by the scale that the whole residual stream had.

@@ -1,16 +1,45 @@
 //! The logit lens: what the model would predict if its remaining layers were skipped.
 
-use ndarray::{Array2, Array3, ArrayView1};
+use ndarray::{Array2, Array3, ArrayView1, Axis, stack};
 use rten_simd::{SimdOp, SimdUnaryOp};
 use rten_vecmath::{Exp, MaxNum, Sum};
 
+use super::layer_norm::scale as scale_of_rows;
 use super::unembedding::{map_logits, rank};
 use crate::error::Result;
 use crate::model::{ActivationCache, Gpt2};
 
+/// The scale of the final layer norm in a lens: what the centered residual stream is divided by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum LensScale {
+    /// That of each vector itself: the logits are those of the model without its remaining layers.
+    #[default]
+    Own,
+    /// That of the residual stream after the last layer, as in direct logit attribution: the difference between two rows
+    /// is then what the layers between them write. TransformerLens' `apply_ln_to_stack` with `layer=-1`.
+    Final,
+    /// That of the residual stream before the block that wrote to it last: `apply_ln_to_stack(resid_post, layer)`, as the
+    /// original author's notebook has it. The residual stream grows with each block, so the numbers are larger than the
+    /// logits of a model that ends there, and the bias of the unembedding counts less.
+    Block,
+}
+
+impl LensScale {
+    /// The words of captions.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            LensScale::Own => "own scale",
+            LensScale::Final => "scale of the final layer norm",
+            LensScale::Block => "scale before the block",
+        }
+    }
+}
+
 /// The predictions of the residual stream before, inside and after each layer. See [`ActivationCache::logit_lens`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct LogitLens {
+    /// The scale of the layer norm.
+    pub scale: LensScale,
     /// The place in the model of each row: `"0_pre"`, `"0_mid"`, …, `"final_post"`.
     pub labels: Vec<String>,
     /// The tokens of the prompt. Shape: `[pos]`.
@@ -51,12 +80,22 @@ impl ActivationCache {
     /// [`Error::OutOfRange`](crate::Error::OutOfRange) for an answer that the vocabulary does not have, and those of
     /// [`get`](Self::get).
     pub fn logit_lens(&self, model: &Gpt2, answers: &[u32]) -> Result<LogitLens> {
+        self.logit_lens_options(model, answers, LensScale::Own)
+    }
+
+    /// [`logit_lens`](Self::logit_lens) with a choice of the scale of the layer norm.
+    /// Shape: `answers [answer]` → as [`LogitLens`] lists.
+    ///
+    /// # Errors
+    /// As for [`logit_lens`](Self::logit_lens).
+    pub fn logit_lens_options(&self, model: &Gpt2, answers: &[u32], scale: LensScale) -> Result<LogitLens> {
         self.check_model(model, "logit_lens")?;
         model.check_tokens(answers)?;
         let stack = self.accumulated_resid(None, true)?;
         let (components, pos, d_model) = stack.values.dim();
         let (shape, n) = ((components, pos, answers.len()), components * pos);
         let mut lens = LogitLens {
+            scale,
             labels: stack.labels,
             input: self.one_prompt()?.to_vec(),
             answers: answers.to_vec(),
@@ -67,8 +106,21 @@ impl ActivationCache {
             ranks: Array3::zeros(shape),
         };
         let rows = stack.values.into_shape_with_order((n, d_model)).expect("the stack has this many rows");
-        let predict = |_, logits: ArrayView1<f32>| {
-            Prediction::new(logits.as_slice().expect("a row of logits is contiguous"), answers)
+        // Without the constant, which a vector of zeros gives, logits are inversely proportional to the scale.
+        let rescaling = match scale {
+            LensScale::Own => None,
+            _ => {
+                let own = self.lens_scales(model, LensScale::Own)?;
+                let constant = model.on_device().unembed(Array2::zeros((1, d_model)))?; // [1, d_vocab]
+                Some(((own / self.lens_scales(model, scale)?).into_raw_vec_and_offset().0, constant))
+            }
+        };
+        let predict = |row: usize, logits: ArrayView1<f32>| match &rescaling {
+            None => Prediction::new(logits.as_slice().expect("a row of logits is contiguous"), answers),
+            Some((ratios, constant)) => {
+                let rescaled = logits.iter().zip(constant).map(|(x, constant)| (x - constant) * ratios[row] + constant);
+                Prediction::new(&rescaled.collect::<Vec<f32>>(), answers)
+            }
         };
         let predictions = map_logits(model, rows.view(), predict)?;
         for (index, prediction) in predictions.into_iter().enumerate() {
@@ -81,6 +133,21 @@ impl ActivationCache {
             }
         }
         Ok(lens)
+    }
+}
+
+impl ActivationCache {
+    /// The scale of the layer norm for each row of `accumulated_resid(None, true)`. Shape: → `[component, pos]`.
+    pub(super) fn lens_scales(&self, model: &Gpt2, scale: LensScale) -> Result<Array2<f32>> {
+        let stack_of_rows = self.accumulated_resid(None, true)?;
+        let rows = stack_of_rows.values.outer_iter().enumerate().map(|(component, rows)| match scale {
+            LensScale::Final => self.ln_final_scale(model),
+            LensScale::Block if component > 0 => self.ln1_scale(model, (component - 1) / 2),
+            _ => Ok(scale_of_rows(rows, model)), // before the first block, also its own
+        });
+        let rows = rows.collect::<Result<Vec<_>>>()?;
+        let views: Vec<_> = rows.iter().map(|row| row.view()).collect();
+        Ok(stack(Axis(0), &views).expect("a scale for each position"))
     }
 }
 

@@ -10,6 +10,7 @@ mod figures;
 mod generation;
 mod heads;
 mod layer_norm;
+mod lens_differences;
 mod logit_lens;
 mod loss;
 mod neurons;
@@ -30,7 +31,8 @@ pub use heads::{
     AttendsTo, DetectOptions, DetectionPattern, ErrorMeasure, HeadNames, HeadScore, HeadScores, NameHeadsOptions,
     NameMoverScores, RepeatedTokenScores,
 };
-pub use logit_lens::LogitLens;
+pub use lens_differences::LensDifferences;
+pub use logit_lens::{LensScale, LogitLens};
 pub use loss::log_probs;
 pub(crate) use loss::token_loss;
 pub use perplexity::{Perplexity, PerplexityOptions};

@@ -46,6 +46,20 @@ pub struct PromptTest {
     pub prompt: Vec<String>,
     /// The tokens of the answer.
     pub answer: Vec<AnswerToken>,
+    shown: Shown,
+}
+
+/// How tables show the prompt and the tokens.
+#[derive(Clone, Debug)]
+struct Shown {
+    prompt: Vec<u32>,
+    labels: TokenLabels,
+}
+
+impl PartialEq for Shown {
+    fn eq(&self, other: &Self) -> bool {
+        self.prompt == other.prompt
+    }
 }
 
 /// Tests whether the model completes a prompt with an answer, as TransformerLens' `test_prompt`: the ten most likely next
@@ -90,13 +104,15 @@ pub fn test_prompt_options(
     let mut tokens = model.to_tokens(prompt)?;
     let labels = model.token_labels();
     let prompt: Vec<String> = tokens.iter().map(|&token| labels.text(token)).collect();
+    let prompt_tokens = tokens.clone();
     // The last token of the answer predicts nothing here.
     tokens.extend(&answer[..answer.len() - 1]);
     let positions: Vec<isize> = (-(answer.len() as isize)..0).collect();
     let logits = model.logits_at(tokens, &positions)?.remove(0); // [answer, d_vocab]
     let answer =
         logits.rows().into_iter().zip(&answer).map(|(logits, &token)| answer_token(logits, token, top_k, &labels));
-    Ok(PromptTest { prompt, answer: answer.collect() })
+    let answer = answer.collect();
+    Ok(PromptTest { prompt, answer, shown: Shown { prompt: prompt_tokens, labels } })
 }
 
 /// Shape: `logits [d_vocab]`.
@@ -127,12 +143,12 @@ impl PromptTest {
     /// A table for each token of the answer: rank, logit, probability and text of the most likely tokens, and of the
     /// answer's if it is not among them.
     pub fn tables(&self) -> Vec<Table> {
-        let shown = |text: &str| format!("|{text}|").replace('\n', "\\n");
+        let Shown { prompt, labels } = &self.shown;
         let row = |token: &RankedToken| {
-            let RankedToken { rank, logit, prob, text, .. } = token;
-            vec![rank.to_string(), format!("{logit:.2}"), format!("{:.2}%", 100.0 * prob), shown(text)]
+            let RankedToken { rank, logit, prob, token, .. } = token;
+            vec![rank.to_string(), format!("{logit:.2}"), format!("{:.2}%", 100.0 * prob), labels.label(*token)]
         };
-        let mut context: String = self.prompt.concat();
+        let mut context = prompt.clone();
         let mut tables = Vec::new();
         for AnswerToken { answer, top } in &self.answer {
             let mut rows: Vec<Vec<String>> = top.iter().map(row).collect();
@@ -141,14 +157,14 @@ impl PromptTest {
             }
             let caption = format!(
                 "answer {}: rank {}, logit {:.2}, probability {:.2}%, after {}",
-                shown(&answer.text),
+                labels.label(answer.token),
                 answer.rank,
                 answer.logit,
                 100.0 * answer.prob,
-                shown(&context)
+                labels.labels(&context)
             );
             tables.push(Table::new(caption, &["rank", "logit", "prob", "token"], rows));
-            context.push_str(&answer.text);
+            context.push(answer.token);
         }
         tables
     }

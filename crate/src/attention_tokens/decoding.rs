@@ -148,6 +148,7 @@ fn heads_data(
                 v: take(input.len()),
                 input,
                 interventions: cache.interventions(),
+                model: model.name().to_owned(),
                 labels: model.token_labels(),
             })
         });

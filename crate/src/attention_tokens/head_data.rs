@@ -83,6 +83,8 @@ pub struct PromptHeadData {
     pub v: TopTokens,
     /// The interventions that changed the run, in words; none for a run as the model is.
     pub interventions: Vec<String>,
+    /// The name of the model, as it was given to `from_pretrained`.
+    pub(super) model: String,
     pub(super) labels: TokenLabels,
 }
 
@@ -124,6 +126,36 @@ impl HeadData {
     }
 }
 
+#[cfg(test)]
+impl PromptHeadData {
+    /// Data of a head without a model: 40 attention tokens in turn, on `pos` positions.
+    pub(crate) fn without_a_model(pos: usize) -> Self {
+        let top = |rows: usize| TopTokens {
+            tokens: Array2::from_shape_fn((rows, 2), |(row, rank)| (row * row % 40 + rank) as u32),
+            logits: Array2::from_shape_fn((rows, 2), |(row, rank)| row as f32 / 7.0 - rank as f32),
+            margin: ndarray::Array1::ones(rows),
+        };
+        Self {
+            layer: 0,
+            head: 1,
+            projection: Projection::Notebook,
+            unembed_bias: true,
+            input: (0..pos as u32).collect(),
+            attn: Array2::from_shape_fn(
+                (pos, pos),
+                |(query, key)| if key <= query { 1.0 / (query + 1) as f32 } else { 0.0 },
+            ),
+            qk: top(n_cells(pos)),
+            q: top(pos),
+            k: top(pos),
+            v: top(pos),
+            interventions: Vec::new(),
+            model: "/models/none".into(),
+            labels: TokenLabels::new(None),
+        }
+    }
+}
+
 impl PromptHeadData {
     /// Number of positions.
     pub fn n_pos(&self) -> usize {
@@ -145,10 +177,22 @@ impl PromptHeadData {
         format!("{}.{}", self.layer, self.head)
     }
 
-    /// The head's name, how it was decoded, and what changed the run, for captions.
+    /// The head and its model, how its tokens were decoded, and what changed the run, for titles and captions.
     pub(crate) fn caption(&self) -> String {
+        format!("head {}{}", self.name(), self.decoded())
+    }
+
+    /// The model, how tokens were decoded, and what changed the run: the part of a caption that heads have in common.
+    pub(crate) fn decoded(&self) -> String {
         let bias = if self.unembed_bias { "" } else { ", without b_U" };
-        let mut caption = format!("head {}, projection {}{bias}", self.name(), self.projection.name());
+        // Of a folder, the last part.
+        let model = self.model.trim_end_matches(['/', '\\']);
+        let model = if model.matches(['/', '\\']).count() > 1 || model.starts_with(['/', '.']) {
+            model.rsplit(['/', '\\']).next().unwrap_or(model)
+        } else {
+            model
+        };
+        let mut caption = format!(" of {model}, through {}{bias}", self.projection.in_words());
         for intervention in self.interventions.iter().take(MAX_IN_CAPTION) {
             caption.push_str(&format!("; {intervention}"));
         }
@@ -192,9 +236,19 @@ impl PromptHeadData {
         self.labels.text(token)
     }
 
-    /// The label of a token in figures: its text, with `<nl>` for a newline, `<sp>` for a lone space, `<tab>` for a tab
-    /// and `EOS` for `<|endoftext|>`. A token that has no text (no tokenizer, or an id beyond it) shows as `#` and its
-    /// id.
+    /// The label of a token in figures and tables: its text with everything visible. No two tokens of a vocabulary have
+    /// the same label.
+    ///
+    /// | token | label |
+    /// |---|---|
+    /// | `" the"` | `␣the` |
+    /// | newline, tab, carriage return, lone space | `<nl>`, `<tab>`, `<cr>`, `<sp>` |
+    /// | other invisible characters | `<nbsp>`, `<zwsp>`, `<U+FE0F>` |
+    /// | a piece of a character | its bytes: `<0xF0><0x9F>` |
+    /// | `<\|endoftext\|>` | `EOS` |
+    /// | an id without text (no tokenizer, or an id beyond it) | `#1234` |
+    /// | a text that looks like one of these | `<U+003C>nl>` for the five characters `<nl>` |
+    /// | more than 40 characters | the first 28 and the id: `…<#1234>` |
     pub fn token_label(&self, token: u32) -> String {
         self.labels.label(token)
     }

@@ -15,6 +15,7 @@
 mod cuda;
 mod device;
 mod dfdx;
+mod edits;
 mod fused;
 mod key_values;
 #[cfg(test)]
@@ -22,11 +23,12 @@ mod tests;
 
 use std::ops::Range;
 
-use ndarray::{Array1, Array2, Array3, ArrayViewMut2, Axis, Ix2, Ix3, s};
+use ndarray::{Array1, Array2, Array3, Axis, Ix2, Ix3, s};
 
 #[cfg(feature = "cuda")]
 pub(crate) use self::cuda::Cuda;
 pub(crate) use self::dfdx::Dfdx;
+pub(crate) use self::edits::{CellEdits, Change, Edit, RowEdits, softmax};
 pub(crate) use self::fused::Fused;
 pub(crate) use self::key_values::KeyValues;
 use crate::config::ActFn;
@@ -54,9 +56,6 @@ pub(crate) struct AttentionOutput<T> {
     pub(crate) pattern: Vec<LazyArray<Ix3>>,
 }
 
-/// An edit of a matrix in place, as [`Backend::edit`] takes it. Shape: `[rows, columns]`.
-pub(crate) type Edit<'a> = &'a mut dyn FnMut(ArrayViewMut2<f32>) -> Result<()>;
-
 /// The heads of a layer, side by side in the columns of `q`, `k`, `v` and `z`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Heads {
@@ -69,7 +68,7 @@ pub(crate) struct Heads {
 ///
 /// Functions named `upload_…` copy weights to the device, those named `…_weights` copy them back, bit for bit. The
 /// others compute.
-pub(crate) trait Backend: DecodeBackend + 'static {
+pub(crate) trait Backend: DecodeBackend + Sized + 'static {
     /// A matrix `[rows, columns]` on the device.
     type Tensor;
     /// The token and position embeddings on the device.
@@ -129,17 +128,16 @@ pub(crate) trait Backend: DecodeBackend + 'static {
     fn linear_act(&self, linear: &Self::Linear, act_fn: ActFn, x: &Self::Tensor) -> Result<Self::Tensor>;
     /// `act_fn(x)`, of a linear layer's output that was edited. By default on the host. Shape: any → the same.
     fn activate(&self, act_fn: ActFn, x: Self::Tensor) -> Result<Self::Tensor> {
-        self.edit(x, &mut |x| {
+        let mut on_host = |x: ndarray::ArrayViewMut2<f32>| {
             fused::activate(act_fn, x);
             Ok(())
-        })
+        };
+        self.edit(x, Edit::on_host(&mut on_host))
     }
     /// `x` after an edit of some of its numbers. By default a copy on the host is edited. Shape: `[rows, columns]` → the
     /// same.
     fn edit(&self, x: Self::Tensor, edit: Edit) -> Result<Self::Tensor> {
-        let mut x = self.download(&x)?.into_owned();
-        edit(x.view_mut())?;
-        self.upload(x)
+        edits::edit_on_host(self, x, edit)
     }
     /// `a + b`. Shape: all the same.
     fn add(&self, a: &Self::Tensor, b: &Self::Tensor) -> Result<Self::Tensor>;
@@ -153,6 +151,19 @@ pub(crate) trait Backend: DecodeBackend + 'static {
         prompts: &[Range<usize>],
         keep_pattern: bool,
     ) -> Result<AttentionOutput<Self::Tensor>>;
+    /// [`attention`](Self::attention) with edits of the scores before the softmax, and of the pattern after it. A row of
+    /// scores that is −∞ everywhere gives a pattern of zeros. `edits` has an element for each prompt. By default on the host.
+    /// Shape: `q`, `k`, `v` each `[rows, n_heads d_head]` → `z` the same, each pattern `[n_heads, query_pos, key_pos]`.
+    fn edited_attention(
+        &self,
+        qkv: [&Self::Tensor; 3],
+        heads: Heads,
+        prompts: &[Range<usize>],
+        keep_pattern: bool,
+        edits: &[CellEdits],
+    ) -> Result<AttentionOutput<Self::Tensor>> {
+        edits::attention_on_host(self, qkv, heads, prompts, keep_pattern, edits)
+    }
     /// [`attention`](Self::attention) of new rows of each prompt, which follow the positions in `past`, over those and
     /// themselves: `z`. Adds the new keys and values to `past`, which has an element for each prompt.
     /// Shape: `q`, `k`, `v` each `[rows, n_heads d_head]` → the same.

@@ -33,6 +33,15 @@ impl Projection {
         }
     }
 
+    /// The projection in words, for captions: "the original notebook's projection".
+    pub(crate) fn in_words(self) -> &'static str {
+        match self {
+            Projection::Notebook => "the original notebook's projection",
+            Projection::Output => "the head's output weights",
+            Projection::Ov => "the head's OV matrix",
+        }
+    }
+
     /// The matrix `P` of a head, computed in `f64` and rounded once.
     ///
     /// The head's weights are [`Gpt2::w_v`](crate::Gpt2::w_v) and [`Gpt2::w_o`](crate::Gpt2::w_o).

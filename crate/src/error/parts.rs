@@ -53,10 +53,25 @@ pub(crate) fn shown(name: &str) -> String {
     shortened(name).escape_debug().to_string()
 }
 
-/// A list for a message: its first 20 items.
+/// The text of a value for a message, without the rest of a long one.
+pub(super) fn bounded(value: &impl std::fmt::Display) -> String {
+    const MAX: usize = 1_000;
+    let text = value.to_string();
+    match text.char_indices().nth(MAX) {
+        Some((end, _)) => format!("{}… ({} characters)", &text[..end], text.chars().count()),
+        None => text,
+    }
+}
+
+/// A list for a message: its first 20 items, each without the rest of a long one.
 pub(super) fn first<T: std::fmt::Debug>(items: &[T]) -> String {
-    match items.get(..20) {
-        Some(first) if items.len() > 20 => format!("{first:?} and {} more", items.len() - 20),
-        _ => format!("{items:?}"),
+    let shown: Vec<String> = items.iter().take(20).map(|item| shortened(&format!("{item:?}"))).collect();
+    let more = if items.len() > 20 { format!(" and {} more", items.len() - 20) } else { String::new() };
+    format!("[{}]{more}", shown.join(", "))
+}
+
+impl std::fmt::Debug for super::Error {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::fmt::Display::fmt(self, f)
     }
 }

@@ -15,3 +15,19 @@ fn device_svd_and_decoder_failures_name_their_origin() {
     let detokenize = Error::Detokenize { tokens: vec![1, 2], source: "no decoder".into() };
     assert_eq!(detokenize.to_string(), "turning tokens [1, 2] into text failed: no decoder");
 }
+
+#[test]
+fn messages_of_long_texts_are_short() {
+    let long = "x".repeat(1_000_000);
+    let errors = [
+        Error::NotOneToken { text: long.clone(), found: vec![long.clone(); 30] },
+        Error::TokenNotInPrompt { token: long.clone(), prompt: vec![long.clone(); 3] },
+        Error::Setting { function: "f", option: "o", expected: "a".into(), found: long.clone() },
+        Error::Tokenize { text: long.clone(), source: long.clone().into() },
+    ];
+    for error in errors {
+        assert!(error.to_string().len() < 4_000 && format!("{error:?}") == error.to_string());
+    }
+    let error = Error::NotOneToken { text: "ab".into(), found: vec!["a".into(), "b".into()] };
+    assert!(error.to_string().ends_with(r#"splits it into ["a", "b"]"#), "{error}");
+}

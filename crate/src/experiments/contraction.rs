@@ -156,7 +156,7 @@ impl ContractionByHead {
         best.expect("a model has heads").0
     }
 
-    /// The distinct ratio of every head as a heat map.
+    /// The distinct ratio of every head as a heat map: blue heads contract (below 1), red ones expand.
     pub fn plot_distinct_ratio(&self) -> Figure {
         self.plot(&self.distinct_ratio, "Distinct attention tokens to distinct input tokens")
     }
@@ -166,10 +166,18 @@ impl ContractionByHead {
         self.plot(&self.runs_ratio, "Runs of equal attention tokens to distinct input tokens")
     }
 
-    /// A ratio of every head as a heat map. Shape: `[n_layers, n_heads]`.
+    /// A ratio of every head as a heat map. Its colours are on a logarithmic scale around 1, so that half and twice are
+    /// as far from it. Shape: `[n_layers, n_heads]`.
     fn plot(&self, ratio: &Array2<f32>, title: &str) -> Figure {
-        let high = ratio.iter().fold(0.0_f32, |high, &ratio| high.max(ratio));
-        MatrixChart::of_heads(self.titled(title), ratio.clone(), ("ratio".into(), [0.0, high])).figure()
+        let log = ratio.mapv(f32::log2);
+        let most = log.iter().filter(|x| x.is_finite()).fold(0.1_f32, |most, x| most.max(x.abs()));
+        let text = |((layer, head), ratio): ((usize, usize), &f32)| format!("{ratio:.3}\nhead {layer}.{head}");
+        MatrixChart {
+            labels: ratio.iter().map(|ratio| format!("{ratio:.2}")).collect(),
+            texts: ratio.indexed_iter().map(text).collect(),
+            ..MatrixChart::of_heads(self.titled(title), log, ("log2(ratio)".into(), [-most, most]))
+        }
+        .diverging_figure()
     }
 
     /// The distinct ratio of the first positions of each prompt by their number, a line for each head, up to the length
@@ -181,7 +189,7 @@ impl ContractionByHead {
             let points = ratios.iter().enumerate().map(|(index, &ratio)| [(index + 1) as f64, ratio]).collect();
             let name = if head == 0 { format!("layer {layer}") } else { String::new() };
             let texts =
-                |(index, ratio): (usize, &f64)| format!("head {layer}.{head}\n{} positions: {ratio:.3}", index + 1);
+                |(index, ratio): (usize, &f64)| format!("{ratio:.3}\nhead {layer}.{head}, {} positions", index + 1);
             Series {
                 texts: ratios.iter().enumerate().map(texts).collect(),
                 symbol: layer,

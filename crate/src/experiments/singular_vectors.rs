@@ -250,7 +250,7 @@ impl SingularVectors {
         let (low, high) = scores
             .clone()
             .fold((f32::INFINITY, f32::NEG_INFINITY), |(low, high), &score| (low.min(score), high.max(score)));
-        let texts = labels.iter().zip(scores).map(|(label, score)| format!("“{label}”, score {score:.3}"));
+        let texts = labels.iter().zip(scores).map(|(label, score)| format!("{label}\nscore {score:.3}"));
         MatrixChart {
             title: format!("Singular vectors of the {}, read as tokens", self.of.name()),
             rows: ChartAxis::names("vector (singular value)", (0..n_vectors).map(name)),

@@ -47,18 +47,47 @@ pub struct ActivationCache {
     sizes: Arc<Sizes>,
     /// The interventions of the run, in words.
     interventions: Vec<Arc<str>>,
+    /// The scales of layer norms that the run held, of each prompt: by layer, the activation that the layer norm reads, and
+    /// position.
+    held_scales: Vec<HeldScales>,
 }
+
+/// The scales of layer norms that a run held, by layer, the activation that the layer norm reads, and position.
+type HeldScales = BTreeMap<(usize, Activation, usize), f32>;
 
 impl ActivationCache {
     /// An empty cache for prompts of these tokens. Shape: `tokens [prompt][pos]`.
     pub(super) fn new(tokens: Vec<Vec<u32>>, sizes: Arc<Sizes>) -> Self {
-        Self { activations: vec![BTreeMap::new(); tokens.len()], tokens, sizes, interventions: Vec::new() }
+        let n = tokens.len();
+        let (activations, held_scales) = (vec![BTreeMap::new(); n], vec![BTreeMap::new(); n]);
+        Self { tokens, activations, sizes, interventions: Vec::new(), held_scales }
     }
 
     /// The same cache, of a run with these interventions.
     pub(crate) fn with_interventions(mut self, interventions: &[Arc<str>]) -> Self {
         self.interventions = interventions.to_vec();
         self
+    }
+
+    /// The run held the scale of a layer norm, at one position of a prompt.
+    pub(crate) fn hold_scale(
+        &mut self,
+        prompt: usize,
+        (layer, reads): (usize, Activation),
+        position: usize,
+        scale: f32,
+    ) {
+        self.held_scales[prompt].insert((layer, reads, position), scale);
+    }
+
+    /// The scale of the layer norm that reads an activation, if the run held it there.
+    pub(crate) fn held_scale(
+        &self,
+        prompt: usize,
+        (layer, reads): (usize, Activation),
+        position: usize,
+    ) -> Option<f32> {
+        self.held_scales[prompt].get(&(layer, reads, position)).copied()
     }
 
     /// The interventions that changed the run, in words and in order; those of prompts that a
@@ -138,7 +167,20 @@ impl ActivationCache {
             activations: vec![self.activations[prompt].clone()],
             sizes: self.sizes.clone(),
             interventions: self.interventions.clone(),
+            held_scales: vec![self.held_scales[prompt].clone()],
         })
+    }
+
+    /// The caches of `n` prompts each, of a batch whose number of prompts is a multiple of it.
+    pub(super) fn split(self, n: usize) -> Vec<ActivationCache> {
+        let part = |first: usize| Self {
+            tokens: self.tokens[first..first + n].to_vec(),
+            activations: self.activations[first..first + n].to_vec(),
+            sizes: self.sizes.clone(),
+            interventions: self.interventions.clone(),
+            held_scales: self.held_scales[first..first + n].to_vec(),
+        };
+        (0..self.n_prompts()).step_by(n).map(part).collect()
     }
 
     /// Number of layers of the model, whether the cache holds their activations or not.

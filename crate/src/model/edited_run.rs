@@ -1,13 +1,13 @@
 //! What interventions do to a run: edits of activations with a row for each token, of attention, and of heads' results.
 
-use ndarray::{Array2, Array3, ArrayView2, Axis, Ix3, s};
+use ndarray::{Array2, Array3, ArrayView2, ArrayViewMut2, Axis, Ix3, s};
 use rayon::prelude::*;
 
 use super::activation::Activation;
 use super::interventions::PlannedEdit;
 use super::recorder::Recorder;
 use super::transformer::{Attention, LayerNorm};
-use crate::backend::{AttentionOutput, Backend, Heads};
+use crate::backend::{AttentionOutput, Backend, CellEdits, Change, Edit, Heads, RowEdits, softmax};
 use crate::error::Result;
 use crate::memory::{HostArray, LazyArray};
 
@@ -30,14 +30,21 @@ impl<B: Backend> Recorder<'_, B> {
     pub(super) fn edit(&self, activation: Activation, x: B::Tensor) -> Result<B::Tensor> {
         let edits = self.plan.edits.at(activation, self.layer);
         let n_heads = if activation.is_per_head() { self.cache.sizes().n_heads } else { 1 };
-        self.model.backend.edit(x, &mut |mut x| {
+        let mut on_host = |mut x: ArrayViewMut2<f32>| {
             for edit in edits {
                 let rows = x.slice_mut(s![self.prompts[edit.prompt].clone(), ..]);
                 let shape = (rows.nrows(), n_heads, rows.ncols() / n_heads);
                 edit.apply(rows.into_shape_with_order(shape).expect("whole rows are contiguous"), &[])?;
             }
             Ok(())
-        })
+        };
+        let by_row = |columns: usize| {
+            let mut by_row = RowEdits::default();
+            let first_row = |edit: &PlannedEdit| self.prompts[edit.prompt].start;
+            edits.iter().try_for_each(|edit| edit.push_rows(first_row(edit), columns / n_heads, &mut by_row))?;
+            Some(by_row)
+        };
+        self.model.backend.edit(x, Edit::on_host(&mut on_host).or_by_row(&by_row))
     }
 
     /// Whether the scale of the layer norm that reads this activation is held.
@@ -54,16 +61,57 @@ impl<B: Backend> Recorder<'_, B> {
             return Ok(y);
         }
         let (x, b) = (backend.download(x)?, norm.weights.as_ref().map(|weights| &weights.b));
-        backend.edit(y, &mut |mut y| {
+        let mut on_host = |mut y: ArrayViewMut2<f32>| {
             for scale in frozen {
                 let rows = s![self.prompts[scale.prompt].clone(), ..];
                 scale.rescale(x.slice(rows), y.slice_mut(rows), b, self.model.eps());
             }
             Ok(())
-        })
+        };
+        backend.edit(y, Edit::on_host(&mut on_host))
     }
 
-    /// Attention with edited scores and patterns: the heads that are edited are computed again, on the host.
+    /// The edits of each prompt's scores and pattern in the current layer, for the device. `None` if only the host can make
+    /// them: closures, and runs that continue an earlier one.
+    pub(super) fn cell_edits(&self) -> Option<Vec<CellEdits>> {
+        let mut by_prompt = vec![CellEdits::default(); self.prompts.len()];
+        if self.past.is_some() {
+            return None;
+        }
+        for edit in self.plan.edits.at(Activation::AttnScores, self.layer) {
+            edit.push_cells(self.prompts[edit.prompt].len(), &mut by_prompt[edit.prompt].scores)?;
+        }
+        for edit in self.plan.edits.at(Activation::Pattern, self.layer) {
+            edit.push_cells(self.prompts[edit.prompt].len(), &mut by_prompt[edit.prompt].pattern)?;
+        }
+        Some(by_prompt)
+    }
+
+    /// Attention with edits that the device makes. Shape: `q`, `k`, `v` each `[rows, n_heads d_head]`.
+    pub(super) fn edited_attention(
+        &mut self,
+        [q, k, v]: [&B::Tensor; 3],
+        heads: Heads,
+        keep_pattern: bool,
+        edits: Vec<CellEdits>,
+    ) -> Result<AttentionOutput<B::Tensor>> {
+        let backend = &self.model.backend;
+        let output = backend.edited_attention([q, k, v], heads, &self.prompts, keep_pattern, &edits)?;
+        if self.plan.caches(Activation::AttnScores, self.layer) {
+            for (prompt, edits) in edits.into_iter().enumerate().filter(|(_, edits)| !edits.scores.is_empty()) {
+                let scores = self.model.backend.attn_scores(q, k, heads, self.prompts[prompt].clone())?;
+                let edited = LazyArray::new(move || {
+                    let mut scores = scores.compute()?.into_owned();
+                    edits.scores.apply_to_cells(&mut scores);
+                    Ok(HostArray::from(scores.into_dyn()))
+                });
+                self.insert(prompt, Activation::AttnScores, edited);
+            }
+        }
+        Ok(output)
+    }
+
+    /// Attention with edits that only the host can make: the heads that are edited are computed again there.
     /// Shape: `q`, `k`, `v` each `[rows, n_heads d_head]`.
     pub(super) fn edit_attention(
         &mut self,
@@ -109,7 +157,7 @@ impl<B: Backend> Recorder<'_, B> {
             heads.iter().zip(cells.outer_iter()).map(product).collect()
         };
         let new: Vec<Vec<Array2<f32>>> = edited.par_iter().map(z_of).collect();
-        let z = backend.edit(z, &mut |mut z| {
+        let mut on_host = |mut z: ArrayViewMut2<f32>| {
             for (EditedHeads { prompt, heads, .. }, new) in edited.iter().zip(&new) {
                 for (&head, new) in heads.iter().zip(new) {
                     let columns = head * d_head..(head + 1) * d_head;
@@ -117,7 +165,8 @@ impl<B: Backend> Recorder<'_, B> {
                 }
             }
             Ok(())
-        })?;
+        };
+        let z = backend.edit(z, Edit::on_host(&mut on_host))?;
         Ok(AttentionOutput { z, pattern })
     }
 
@@ -179,13 +228,22 @@ impl<B: Backend> Recorder<'_, B> {
                 self.insert(prompt, Activation::Result, HostArray::from(after.into_dyn()).into());
             }
         }
-        backend.edit(attn_out, &mut |mut attn_out| {
+        let mut on_host = |mut attn_out: ArrayViewMut2<f32>| {
             for (prompt, gain) in &gains {
                 let mut rows = attn_out.slice_mut(s![self.prompts[*prompt].clone(), ..]);
                 rows += gain;
             }
             Ok(())
-        })
+        };
+        let by_row = |columns: usize| {
+            let (mut by_row, columns) = (RowEdits::default(), (0..columns).collect::<Vec<_>>());
+            let mut push = |(prompt, gain): &(usize, Array2<f32>)| {
+                by_row.push(self.prompts[*prompt].clone(), &columns, Change::Add, gain.view())
+            };
+            gains.iter().try_for_each(&mut push)?;
+            Some(by_row)
+        };
+        backend.edit(attn_out, Edit::on_host(&mut on_host).or_by_row(&by_row))
     }
 }
 
@@ -218,16 +276,4 @@ fn scores_with_past(q: ArrayView2<f32>, k: ArrayView2<f32>, heads: Heads, which:
         }
     }
     scores
-}
-
-/// The softmax of a row of scores, in place; zeros if every score is −∞. Shape: `[key_pos]`.
-fn softmax(mut row: ndarray::ArrayViewMut1<f32>) {
-    let largest = row.fold(f32::NEG_INFINITY, |largest, &x| largest.max(x));
-    if largest == f32::NEG_INFINITY {
-        row.fill(0.0);
-        return;
-    }
-    row.mapv_inplace(|x| (x - largest).exp());
-    let sum = row.sum();
-    row.mapv_inplace(|x| x / sum);
 }

@@ -272,6 +272,11 @@ impl Gpt2 {
         self.0.on_device.clone()
     }
 
+    /// The name that the model was loaded by.
+    pub(crate) fn name(&self) -> &str {
+        &self.0.name
+    }
+
     /// The labels of the model's tokens.
     pub(crate) fn token_labels(&self) -> TokenLabels {
         TokenLabels::new(self.0.tokenizer.clone())
@@ -282,7 +287,7 @@ impl Gpt2 {
 fn put_on_device(
     device: Device,
     config: &Gpt2Config,
-    weights: &ProcessedCheckpoint,
+    weights: &ProcessedWeights,
     decode_cache_bytes: usize,
 ) -> Result<Arc<dyn ModelOnDevice>> {
     Ok(match device.kind() {

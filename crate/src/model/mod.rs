@@ -25,6 +25,7 @@ mod weights;
 pub use activation::Activation;
 pub use activation_cache::ActivationCache;
 pub use gpt2::Gpt2;
+pub(crate) use interventions::FREEZE_LAYER_NORM;
 pub use interventions::{EditValues, HookContext, HookPoint, Intervention};
 pub(crate) use key_value_cache::KeyValueCache;
 pub(crate) use layer_norm::layer_norm_scale;

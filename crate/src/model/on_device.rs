@@ -182,7 +182,10 @@ impl<B: Backend> ModelOnDevice for OnDevice<B> {
         let Self { backend, transformer, sizes, .. } = &*self;
         let tokens = prompts.concat();
         let positions: Vec<usize> = prompts.iter().flat_map(|prompt| 0..prompt.len()).collect();
-        let cache = ActivationCache::new(prompts, sizes.clone()).with_interventions(plan.edits.descriptions());
+        let mut cache = ActivationCache::new(prompts, sizes.clone()).with_interventions(plan.edits.descriptions());
+        for (prompt, reads, position, scale) in plan.edits.held_scales() {
+            cache.hold_scale(prompt, reads, position, scale);
+        }
         let mut recorder = Recorder::new(&self, plan, cache);
         let resid = match &plan.resid {
             Some(resid) => backend.upload(resid.clone())?,

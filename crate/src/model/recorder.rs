@@ -146,18 +146,19 @@ impl<'a, B: Backend> Recorder<'a, B> {
     /// Attention of the rows of this run, over their prompts' earlier positions too if it continues an earlier run. Such
     /// a run has no patterns. Shape: `q`, `k`, `v` each `[rows, n_heads d_head]` → `z` the same.
     pub(super) fn attention(&mut self, qkv: [&B::Tensor; 3], heads: Heads) -> Result<AttentionOutput<B::Tensor>> {
+        let edits = self.edits(Activation::AttnScores) || self.edits(Activation::Pattern);
+        let keep_pattern = self.plan.caches(Activation::Pattern, self.layer);
+        if edits && let Some(edits) = self.cell_edits() {
+            return self.edited_attention(qkv, heads, keep_pattern, edits);
+        }
         let output = match &mut self.past {
-            None => {
-                let pattern = self.plan.caches(Activation::Pattern, self.layer);
-                self.model.backend.attention(qkv, heads, &self.prompts, pattern)?
-            }
+            None => self.model.backend.attention(qkv, heads, &self.prompts, keep_pattern)?,
             Some(past) => {
                 let past = past.in_layer(self.layer);
                 let z = self.model.backend.attention_with_past(qkv, heads, &self.prompts, past)?;
                 AttentionOutput { z, pattern: Vec::new() }
             }
         };
-        let edits = self.edits(Activation::AttnScores) || self.edits(Activation::Pattern);
         if edits { self.edit_attention(output, qkv, heads) } else { Ok(output) }
     }
 

@@ -198,6 +198,12 @@ impl RunPlan {
         }
     }
 
+    /// The same run from a residual stream, or from the embeddings for `None`, without logits, caching an activation of
+    /// some layers. Shape: `resid [rows, d_model]`.
+    pub(super) fn that_caches(self, activation: Activation, layers: &[usize], resid: Option<Array2<f32>>) -> Self {
+        Self { activations: vec![activation], layers: layers.to_vec(), resid, logits: false, ..self }
+    }
+
     pub(super) fn caches(&self, activation: Activation, layer: usize) -> bool {
         self.activations.contains(&activation) && self.layers.contains(&layer)
     }

@@ -91,10 +91,10 @@ impl Gpt2 {
             Occurrence::First => tokens.iter().position(|&other| other == token),
             Occurrence::Last => tokens.iter().rposition(|&other| other == token),
         };
-        let texts = || (self.token_labels().text(token), self.to_str_tokens_of(&tokens));
-        found.ok_or_else(|| match texts() {
-            (token, Ok(prompt)) => Error::TokenNotInPrompt { token, prompt },
-            (_, Err(error)) => error,
+        let label = |token: u32| self.token_labels().label(token);
+        found.ok_or_else(|| Error::TokenNotInPrompt {
+            token: label(token),
+            prompt: tokens.into_iter().map(label).collect(),
         })
     }
 

@@ -38,6 +38,17 @@ impl BaseRun {
         let view = view.into_shape_with_order((pos, columns)).expect("kept rows are contiguous");
         Ok(view.into_dimensionality::<Ix2>().expect("two axes"))
     }
+
+    /// The residual stream before a layer of the prompts of a batch, each from a position on; `None` for the embeddings,
+    /// which are computed on the device. Shape: `copies [prompt] (prompt of this run, position)` → `[rows, d_model]`.
+    fn resid_before(&self, layer: usize, copies: &[(usize, usize)]) -> Result<Option<Array2<f32>>> {
+        let Some(below) = layer.checked_sub(1) else { return Ok(None) };
+        let rows = |&(prompt, first): &(usize, usize)| {
+            Ok(self.rows(prompt, Activation::ResidPost, below)?.slice_move(s![first.., ..]))
+        };
+        let rows = copies.iter().map(rows).collect::<Result<Vec<_>>>()?;
+        Ok(Some(concatenate(Axis(0), &rows).expect("each has d_model columns")))
+    }
 }
 
 /// A run that differs from the base run by interventions.
@@ -47,9 +58,26 @@ pub(crate) struct Variant {
     layer: usize,
     /// The first position of each prompt that differs. Shape: `[prompt]`.
     first: Vec<usize>,
+    /// Memory of the edits.
+    bytes: usize,
 }
 
 impl Variant {
+    /// The same run with the interventions of others too, whose values it shares with them: they take no further memory.
+    pub(crate) fn with<'a>(mut self, others: impl IntoIterator<Item = &'a Variant>) -> Self {
+        for other in others {
+            self.edits.merge(&other.edits, |prompt| (prompt, 0));
+            self.layer = self.layer.min(other.layer);
+            self.first.iter_mut().zip(&other.first).for_each(|(first, other)| *first = (*first).min(*other));
+        }
+        self
+    }
+
+    /// An upper bound of the memory that its interventions take while it runs.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// The first layer that differs.
     pub(crate) fn layer(&self) -> usize {
         self.layer
@@ -98,7 +126,8 @@ impl Gpt2 {
         for (_, edit) in edits.iter() {
             first[edit.prompt] = first[edit.prompt].min(edit.first_position());
         }
-        Ok(Variant { edits, layer, first })
+        let bytes = edits.bytes(tokens);
+        Ok(Variant { edits, layer, first, bytes })
     }
 
     /// Runs variants as one batch, from their first layer on. Returns rows after the final layer norm.
@@ -111,33 +140,18 @@ impl Gpt2 {
     ) -> Result<Vec<Vec<Array2<f32>>>> {
         let (tokens, config) = (base.tokens(), self.config());
         let (n_prompts, n_layers) = (tokens.len(), config.n_layers);
-        let layer = variants.iter().map(|variant| variant.layer).min().unwrap_or(n_layers);
+        let layer = first_layer(variants, n_layers);
         let copies: Vec<(usize, usize)> = variants
             .iter()
             .flat_map(|variant| {
                 (0..n_prompts).map(|prompt| (prompt, if rows == FinalRows::All { 0 } else { variant.first[prompt] }))
             })
             .collect(); // the prompt and the first position of each prompt of the batch
-        let mut edits = PlannedEdits::default();
-        for (index, variant) in variants.iter().enumerate() {
-            let moved = |prompt: usize| (index * n_prompts + prompt, copies[index * n_prompts + prompt].1);
-            edits.merge(&base.of_model, moved);
-            edits.merge(&variant.edits, moved);
-        }
-        let plan = RunPlan::of_variants(edits, layer..n_layers);
+        let plan = RunPlan::of_variants(edits_of_batch(base, variants, &copies), layer..n_layers);
         let new_tokens: Vec<Vec<u32>> =
             copies.iter().map(|&(prompt, first)| tokens[prompt][first..].to_vec()).collect();
         let first: Vec<usize> = copies.iter().map(|&(_, first)| first).collect();
-        let resid = match layer.checked_sub(1) {
-            None => None, // embedded on the device
-            Some(below) => {
-                let rows = |&(prompt, first): &(usize, usize)| {
-                    Ok(base.rows(prompt, Activation::ResidPost, below)?.slice_move(s![first.., ..]))
-                };
-                let rows = copies.iter().map(rows).collect::<Result<Vec<_>>>()?;
-                Some(concatenate(Axis(0), &rows).expect("each has d_model columns"))
-            }
-        };
+        let resid = base.resid_before(layer, &copies)?;
         let mut past = None;
         if first.iter().any(|&first| first > 0) {
             let mut keys_and_values = KeyValueCache::new(config, copies.len());
@@ -154,6 +168,45 @@ impl Gpt2 {
         let mut all = self.on_device_arc().run_variants(input, &plan)?.into_iter();
         Ok(variants.iter().map(|_| all.by_ref().take(n_prompts).collect()).collect())
     }
+
+    /// Runs variants as one batch, from their first layer on, at all positions, up to the last of `layers`, and caches an
+    /// activation of these layers. Returns a cache of the prompts for each variant.
+    pub(crate) fn cache_variants(
+        &self,
+        base: &BaseRun,
+        variants: &[&Variant],
+        activation: Activation,
+        layers: &[usize],
+    ) -> Result<Vec<ActivationCache>> {
+        let (tokens, n_layers) = (base.tokens(), self.config().n_layers);
+        let copies: Vec<(usize, usize)> =
+            variants.iter().flat_map(|_| (0..tokens.len()).map(|prompt| (prompt, 0))).collect();
+        let layer = first_layer(variants, n_layers);
+        let end = layers.iter().max().map_or(layer, |&last| (last + 1).max(layer));
+        let plan = RunPlan::of_variants(edits_of_batch(base, variants, &copies), layer..end);
+        let plan = plan.that_caches(activation, layers, base.resid_before(layer, &copies)?);
+        let all = copies.iter().map(|&(prompt, _)| tokens[prompt].clone()).collect();
+        let (_, cache) = self.on_device_arc().run(all, &plan)?;
+        Ok(cache.split(tokens.len()))
+    }
+}
+
+/// The first layer that differs in one of the variants.
+fn first_layer(variants: &[&Variant], n_layers: usize) -> usize {
+    variants.iter().map(|variant| variant.layer).min().unwrap_or(n_layers)
+}
+
+/// The edits of variants that run as one batch, whose prompts are those of the base run, once for each variant.
+/// Shape: `copies [prompt of the batch]`.
+fn edits_of_batch(base: &BaseRun, variants: &[&Variant], copies: &[(usize, usize)]) -> PlannedEdits {
+    let n_prompts = base.tokens().len();
+    let mut edits = PlannedEdits::default();
+    for (index, variant) in variants.iter().enumerate() {
+        let moved = |prompt: usize| (index * n_prompts + prompt, copies[index * n_prompts + prompt].1);
+        edits.merge(&base.of_model, moved);
+        edits.merge(&variant.edits, moved);
+    }
+    edits
 }
 
 /// What a batch of variants starts from.

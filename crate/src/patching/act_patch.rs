@@ -6,7 +6,7 @@ use super::engine::Engine;
 use super::metric::Metric;
 use super::options::SweepOptions;
 use super::sweep::{Sweep, SweepAxis};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, check_setting};
 use crate::model::{Activation, ActivationCache, Gpt2, Intervention, Prompts};
 
 /// An axis that [`generic_activation_patch`] goes through, besides the layers.
@@ -40,7 +40,8 @@ impl PatchAxis {
 /// run's. Shape: → `[n_layers, …]`, an axis for each of `axes`.
 ///
 /// # Errors
-/// [`Error::Intervention`] if the cache does not fit the prompts, [`Error::Shape`] for prompts of different lengths where
+/// [`Error::Setting`] for an axis that is named twice, [`Error::Intervention`] if the cache does not fit the prompts,
+/// [`Error::Shape`] for prompts of different lengths where
 /// positions are an axis, those of [`Gpt2::forward`] and of [`Metric::measure`].
 pub fn generic_activation_patch(
     model: &Gpt2,
@@ -62,6 +63,12 @@ pub(super) fn patch(
     axes: &[PatchAxis],
 ) -> Result<Sweep> {
     let config = engine.model.config();
+    for (index, axis) in axes.iter().enumerate() {
+        // `Pos` is the query of a pattern too.
+        let selects = |axis: &PatchAxis| if *axis == PatchAxis::Pos { PatchAxis::DestPos } else { *axis };
+        let again = axes[..index].iter().any(|other| selects(other) == selects(axis));
+        check_setting("generic_activation_patch", "axes", !again, "each once", format!("{axes:?}"))?;
+    }
     let mut named = vec![SweepAxis::numbered("layer", config.n_layers)];
     for axis in axes {
         named.push(match axis {
@@ -93,8 +100,8 @@ pub(super) fn patch(
     let indices: Vec<Vec<usize>> =
         ndarray::indices(IxDyn(&shape)).into_iter().map(|index| index.slice().to_vec()).collect();
     let patched: Vec<Option<Intervention>> = indices.iter().map(|index| place(index)).collect();
-    let runs: Vec<Vec<Intervention>> = patched.iter().flatten().map(|hook| vec![hook.clone()]).collect();
-    let (unchanged, values) = engine.run(runs.len(), runs.into_iter(), &title)?;
+    let runs = patched.iter().flatten().map(|hook| engine.variant(std::slice::from_ref(hook)));
+    let (unchanged, values) = engine.run(patched.iter().flatten().count(), runs, &title)?;
     let mut values = values.into_iter();
     let values = patched.iter().map(|hook| match hook {
         Some(_) => values.next().expect("a value for each run"),

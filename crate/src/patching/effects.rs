@@ -71,7 +71,7 @@ fn effects_of_heads(engine: Engine, ablation: &Ablation) -> Result<Sweep> {
     let (n_layers, n_heads) = (config.n_layers, config.n_heads);
     let title = format!("{} of heads", ablation.name());
     let by_layer: Vec<Intervention> = (0..n_layers).map(|layer| ablation.intervention(layer)).collect();
-    let runs = by_layer.iter().flat_map(|hook| (0..n_heads).map(|head| vec![hook.clone().head(head)]));
+    let runs = by_layer.iter().flat_map(|hook| (0..n_heads).map(|head| engine.variant(&[hook.clone().head(head)])));
     let (unchanged, values) = engine.run(n_layers * n_heads, runs, &title)?;
     let values = ArrayD::from_shape_vec(IxDyn(&[n_layers, n_heads]), values).expect("a value for each head");
     let axes = vec![SweepAxis::numbered("layer", n_layers), SweepAxis::numbered("head", n_heads)];
@@ -105,7 +105,7 @@ fn effects_of_cells(engine: Engine, layer: usize, head: usize) -> Result<Sweep> 
     let title = format!("cells of head {layer}.{head} knocked out");
     let knock_out = |&(query, key): &(usize, usize)| {
         let cell = [(query as isize, key as isize)];
-        vec![Intervention::knock_out(layer, cell).head(head).pos(query as isize).key(key as isize)]
+        engine.variant(&[Intervention::knock_out(layer, cell).head(head).pos(query as isize).key(key as isize)])
     };
     let (unchanged, measured) = engine.run(cells.len(), cells.iter().map(knock_out), &title)?;
     let mut values = ArrayD::from_elem(IxDyn(&[pos, pos]), f32::NAN);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::metric::{Metric, Reader};
 use super::options::SweepOptions;
 use crate::error::Result;
-use crate::model::{BaseRun, FinalRows, Gpt2, Intervention, Prompts, Variant};
+use crate::model::{Activation, ActivationCache, BaseRun, FinalRows, Gpt2, Intervention, Prompts, Variant};
 
 /// The time between progress lines, and before the first.
 const BETWEEN_LINES: Duration = Duration::from_secs(5);
@@ -30,20 +30,25 @@ impl<'a> Engine<'a> {
         self.base.tokens()
     }
 
-    /// The metric of the unchanged run, and of each run with interventions. Runs of one layer that follow each other are
+    /// A run of the prompts with interventions.
+    pub(super) fn variant(&self, interventions: &[Intervention]) -> Result<Variant> {
+        self.model.variant(&self.base, interventions)
+    }
+
+    /// The metric of the unchanged run, and of each of `n` variants. Variants of one layer that follow each other are
     /// computed together.
     pub(super) fn run(
         &self,
         n: usize,
-        variants: impl Iterator<Item = Vec<Intervention>>,
+        variants: impl Iterator<Item = Result<Variant>>,
         title: &str,
     ) -> Result<(f32, Vec<f32>)> {
         let reader = Reader::new(self.metric, self.model, self.base.tokens())?;
-        let unchanged = self.measure(&reader, &[self.model.variant(&self.base, &[])?])?[0];
+        let unchanged = self.measure(&reader, &[self.variant(&[])?])?[0];
         let (mut values, mut batch, mut bytes) = (Vec::with_capacity(n), Vec::<Variant>::new(), 0);
         let mut next_line = Instant::now() + BETWEEN_LINES;
-        for interventions in variants {
-            let variant = self.model.variant(&self.base, &interventions)?;
+        for variant in variants {
+            let variant = variant?;
             let more = self.bytes(&variant, &reader);
             let fits = batch
                 .last()
@@ -63,6 +68,23 @@ impl<'a> Engine<'a> {
         Ok((unchanged, values))
     }
 
+    /// The number of variants like this one that [`cache`](Self::cache) may take together: at least one.
+    pub(super) fn n_cached_together(&self, variant: &Variant, n_layers: usize) -> usize {
+        let rows: usize = self.base.tokens().iter().map(Vec::len).sum();
+        let floats = rows * (self.floats_of_row() + n_layers * self.model.config().d_model);
+        (self.options.max_bytes / (size_of::<f32>() * floats + variant.bytes())).max(1)
+    }
+
+    /// An activation of some layers in each variant, in a cache of all prompts. The variants run as one batch.
+    pub(super) fn cache(
+        &self,
+        variants: &[Variant],
+        activation: Activation,
+        layers: &[usize],
+    ) -> Result<Vec<ActivationCache>> {
+        self.model.cache_variants(&self.base, &variants.iter().collect::<Vec<_>>(), activation, layers)
+    }
+
     fn measure(&self, reader: &Reader, batch: &[Variant]) -> Result<Vec<f32>> {
         if batch.is_empty() {
             return Ok(Vec::new());
@@ -79,9 +101,16 @@ impl<'a> Engine<'a> {
             FinalRows::All => (all, all),
             FinalRows::Last => (variant.n_rows(&self.base), self.base.tokens().len()),
         };
-        // Residual stream, queries, keys, values, z and outputs, and the neurons before and after the activation function.
-        let activations = rows * (10 * config.d_model + 2 * config.d_mlp);
         let keys_and_values = 2 * all * config.d_model * (config.n_layers - variant.layer());
-        size_of::<f32>() * (activations + keys_and_values) + rows_of_logits * reader.bytes_of_logits(config.d_vocab)
+        size_of::<f32>() * (rows * self.floats_of_row() + keys_and_values)
+            + rows_of_logits * reader.bytes_of_logits(config.d_vocab)
+            + variant.bytes()
+    }
+
+    /// The numbers of a row that a run holds at a time: residual stream, queries, keys, values, z and outputs, and the
+    /// neurons before and after the activation function.
+    fn floats_of_row(&self) -> usize {
+        let config = self.model.config();
+        10 * config.d_model + 2 * config.d_mlp
     }
 }

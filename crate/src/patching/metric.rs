@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ndarray::{Array1, Array2, ArrayView1, s};
 
 use crate::analysis::{kl_divergence, token_loss};
-use crate::error::{Error, Result, check_count};
+use crate::error::{Error, Result, check_count, check_setting};
 use crate::model::{FinalRows, Gpt2, Prompts};
 
 /// One number of a run, read off its logits: the mean over the prompts of a batch, unless a closure says otherwise.
@@ -68,7 +68,7 @@ impl Metric {
     }
 
     /// A number that a closure computes from the logits of all prompts. A closure needs every logit, which takes longer
-    /// than the metrics above. Shape: `[prompt] [pos, d_vocab]`.
+    /// than the metrics above. A measurement is an error if it returns NaN. Shape: `[prompt] [pos, d_vocab]`.
     pub fn new(name: impl Into<String>, closure: impl Fn(&[Array2<f32>]) -> f32 + Send + Sync + 'static) -> Self {
         Self::of(Kind::Closure(Arc::new(closure)), name)
     }
@@ -98,7 +98,7 @@ impl Metric {
     /// The metric of a run of a model as it is.
     ///
     /// # Errors
-    /// Those of [`Gpt2::forward`], [`Error::Count`] for another number of tokens or logits than prompts,
+    /// Those of [`Gpt2::forward`], [`Error::Setting`] for NaN of a closure, [`Error::Count`] for another number of tokens or logits than prompts,
     /// [`Error::OutOfRange`] for a token that the model does not have.
     pub fn measure(&self, model: &Gpt2, prompts: impl Into<Prompts>) -> Result<f32> {
         let base = model.base_run(prompts.into())?;
@@ -238,7 +238,12 @@ impl<'a> Reader<'a> {
                 });
                 mean(losses)
             }
-            Kind::Closure(closure) => closure(logits),
+            Kind::Closure(closure) => {
+                let value = closure(logits);
+                let expected = "a number from the closure";
+                check_setting("Metric", "value", !value.is_nan(), expected, format!("NaN of {}", self.metric.name))?;
+                value
+            }
             Kind::LogitDiff(_) | Kind::Logit(_) => unreachable!("these have directions"),
         })
     }

@@ -15,8 +15,9 @@ impl Default for SweepOptions {
 }
 
 impl SweepOptions {
-    /// Memory limit in bytes for the activations, the keys and values and the logits of the runs that are computed
-    /// together, besides the model and the caches. At least one run is computed at a time.
+    /// Memory limit in bytes for the runs that are computed together: their activations, keys and values, logits, and the
+    /// numbers that their interventions set. The model, the caches and the unchanged run come on top of it, and in path
+    /// patching to heads what the receivers of these runs read. At least one run is computed at a time.
     pub fn max_bytes(mut self, max_bytes: usize) -> Self {
         self.max_bytes = max_bytes;
         self

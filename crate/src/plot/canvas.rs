@@ -16,11 +16,6 @@ impl Area {
         Self { x: left as f64, y: top as f64, width, height }
     }
 
-    /// The part between two positions along the width, from 0 to 1.
-    pub(super) fn columns(self, [from, to]: [f64; 2]) -> Self {
-        Self { x: self.x + from * self.width, width: (to - from) * self.width, ..self }
-    }
-
     /// The largest centred part that consists of `rows × columns` square cells.
     pub(super) fn square_cells(self, (rows, columns): (usize, usize)) -> Self {
         let (rows, columns) = (rows.max(1) as f64, columns.max(1) as f64);
@@ -99,6 +94,17 @@ impl Axes {
     pub(super) fn pixel(&self, [x, y]: [f64; 2]) -> [f64; 2] {
         let Area { x: left, y: top, width, height } = self.area;
         [left + self.x.fraction(x) * width, top + self.y.fraction_from_end(y) * height]
+    }
+
+    /// The values of a pixel on both axes: the inverse of [`pixel`](Self::pixel).
+    pub(super) fn value(&self, [x, y]: [f64; 2]) -> [f64; 2] {
+        let Area { x: left, y: top, width, height } = self.area;
+        let at = |axis: &Axis, share: f64| {
+            let [from, to] = axis.range;
+            let scaled = from + share * (to - from);
+            if matches!(axis.ticks, Ticks::Log) { 10.0_f64.powf(scaled) } else { scaled }
+        };
+        [at(&self.x, (x - left) / width), at(&self.y, 1.0 - (y - top) / height)]
     }
 }
 

@@ -6,13 +6,13 @@ use std::rc::Rc;
 
 use plotly::Plot;
 
-use super::charts::{Chart, MatrixChart};
+use super::charts::{Chart, MatrixChart, Names};
 use super::content::{Content, Drawn};
 use super::heads::{Grid, HeadMenu, HeadPanel, HeatMaps};
-use super::style::{ColorScale, FigureStyle, Theme};
+use super::style::{ColorScale, FigureStyle, Look, Theme};
 use super::{mime, plotly_writer, svg_writer};
 use crate::attention_tokens::{HeadData, PromptHeadData};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, check_count};
 
 /// A figure, which a notebook shows as the last expression of a cell.
 ///
@@ -44,7 +44,7 @@ impl Figure {
         Self { style, ..Self::new(HeatMaps::One(panel)) }
     }
 
-    /// Two heat maps side by side, with a title above and a description below.
+    /// Two heat maps, with a title above and a description below.
     pub(crate) fn of_panels(
         left: HeadPanel,
         right: HeadPanel,
@@ -111,10 +111,15 @@ impl MatrixChart {
         Figure::new(self)
     }
 
+    /// For values that are indices of names, from 0 to the upper end of the scale: each has its own colour.
+    pub(crate) fn figure_of_names(self) -> Figure {
+        Figure::new(Names(self))
+    }
+
     /// For values around 0, with ends that are as far from it: red is above, blue below, white is 0.
     pub(crate) fn diverging_figure(self) -> Figure {
         let figure = Figure::new(self);
-        Figure { style: FigureStyle { color_scale: ColorScale::RdBu, ..figure.style }, ..figure }
+        Figure { style: FigureStyle { color_scale: Some(ColorScale::RdBu), ..figure.style }, ..figure }
     }
 }
 
@@ -169,11 +174,13 @@ impl Figure {
     /// # Errors
     /// [`Error::Write`] if the file cannot be written.
     pub fn write_html(&self, path: impl AsRef<Path>) -> Result<()> {
-        let page = mime::page(&self.formats().html, &self.describe(), self.style.theme.background());
+        let page = mime::page(&self.formats().html, &self.describe(), self.style.theme().background());
         write(path.as_ref(), &page)
     }
 
-    /// Writes the figure as a static picture, made without a browser.
+    /// Writes the figure as a static picture, made without a browser. (There is no `write_png`: drawing text as pixels needs
+    /// fonts and a renderer, which every notebook would have to compile. `rsvg-convert figure.svg` and Inkscape do it, and
+    /// so does the camera in plotly's tool bar.)
     ///
     /// # Errors
     /// [`Error::FigureKind`] for a figure made from a plot, because only plotly can draw it; [`Error::Write`] if the
@@ -192,12 +199,38 @@ impl Figure {
         self.content.describe()
     }
 
+    /// Writes the figure as plotly's JSON, as [`to_json`](Self::to_json) returns it: `plotly.io.read_json` in Python
+    /// reads it.
+    ///
+    /// # Errors
+    /// [`Error::Write`] if the file cannot be written.
+    pub fn write_json(&self, path: impl AsRef<Path>) -> Result<()> {
+        write(path.as_ref(), &self.to_json())
+    }
+
+    /// Sets the theme of all figures of the process that have none of their own, those that exist included: one line at
+    /// the beginning of a notebook, whose kernel is one process.
+    ///
+    /// ```
+    /// use attention_tokens::{notebook::plot_attns, prelude::*};
+    /// use ndarray::arr2;
+    ///
+    /// Figure::set_default_theme(Theme::Dark);
+    /// let figure = plot_attns(&arr2(&[[0.0, 1.0], [2.0, 0.0]]));
+    /// assert!(figure.to_json().contains(r##""paper_bgcolor":"#111""##));
+    /// assert!(figure.with_theme(Theme::Light)?.to_json().contains(r#""paper_bgcolor":"white""#));
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn set_default_theme(theme: Theme) {
+        theme.set_default();
+    }
+
     /// The same figure in another theme.
     ///
     /// # Errors
     /// [`Error::FigureKind`] for a figure made from a plot, whose style is part of the plot.
     pub fn with_theme(&self, theme: Theme) -> Result<Self> {
-        self.with_style("with_theme", FigureStyle { theme, ..self.style })
+        self.with_style("with_theme", FigureStyle { theme: Some(theme), ..self.style })
     }
 
     /// The same figure in other colours.
@@ -205,7 +238,48 @@ impl Figure {
     /// # Errors
     /// [`Error::FigureKind`] for a figure made from a plot, whose style is part of the plot.
     pub fn with_color_scale(&self, color_scale: ColorScale) -> Result<Self> {
-        self.with_style("with_color_scale", FigureStyle { color_scale, ..self.style })
+        self.with_style("with_color_scale", FigureStyle { color_scale: Some(color_scale), ..self.style })
+    }
+
+    /// The same figure with its tokens coloured in another way. Figures without tokens look the same.
+    ///
+    /// ```
+    /// use attention_tokens::notebook::*;
+    /// use attention_tokens::prelude::*;
+    ///
+    /// let model = Gpt2::from_pretrained("demo", LoadOptions::default())?;
+    /// let run = run_prompts(&model, "The next sentence is false.")?;
+    /// let figure = plot_head(&calculate_attns(&run, 0, 1)?.prompt(0)?);
+    /// let original = figure.with_look(Look::Original)?;
+    /// assert!(original.to_json().contains("Viridis") && !figure.to_json().contains("Viridis"));
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::FigureKind`] for a figure made from a plot, whose style is part of the plot.
+    pub fn with_look(&self, look: Look) -> Result<Self> {
+        self.with_style("with_look", FigureStyle { look, ..self.style })
+    }
+
+    /// The same figure with this width and height in pixels, in plotly and as a static picture. Without it, figures are at
+    /// most 940 pixels wide, which fits a notebook with JupyterLab's side bar open, and as high as their content needs.
+    ///
+    /// ```
+    /// use attention_tokens::{notebook::plot_attns, prelude::*};
+    /// use ndarray::arr2;
+    ///
+    /// let figure = plot_attns(&arr2(&[[0.0, 1.0], [2.0, 0.0]])).with_size(400, 300)?;
+    /// assert!(figure.to_svg().unwrap().contains("width='400' height='300'"));
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Count`] for a width or height below 200 or above 10,000; [`Error::FigureKind`] for a figure made from a
+    /// plot, whose layout has its size.
+    pub fn with_size(&self, width: usize, height: usize) -> Result<Self> {
+        check_count("with_size", "pixels of the width", width, 200, Some(10_000))?;
+        check_count("with_size", "pixels of the height", height, 200, Some(10_000))?;
+        self.with_style("with_size", FigureStyle { size: Some([width, height]), ..self.style })
     }
 
     fn with_style(&self, function: &'static str, style: FigureStyle) -> Result<Self> {

@@ -4,17 +4,22 @@
 //! write it. Texts are plain: each writer escapes them. What plotly can do and a static picture cannot (hover texts,
 //! linked zoom, the menu of heads) is data of the marks that the SVG writer ignores.
 
-use ndarray::Array2;
+use ndarray::{Array2, s};
 
 use super::canvas::Axes;
-use super::style::Color;
+use super::fit;
+use super::style::{Color, FigureStyle};
 
 /// Font size of axis labels and legends.
 pub(super) const LABEL_SIZE: usize = 12;
 /// Font size of texts in cells, captions, and labels beside points.
 pub(super) const TOKEN_SIZE: usize = 10;
-/// Font size of titles: plotly's default.
+/// Font size of titles.
 pub(super) const TITLE_SIZE: usize = 17;
+/// Pixels at the top for plotly's tool bar, which a page shows all the time.
+pub(super) const TOOL_BAR: f64 = 32.0;
+/// Height of a line of text, in font sizes.
+pub(super) const LINE_HEIGHT: f64 = 1.3;
 
 /// Width of a marker in pixels.
 pub(super) const MARKER_WIDTH: f64 = 7.0;
@@ -37,18 +42,18 @@ pub(super) struct Drawing {
     pub(super) marks: Vec<Mark>,
     /// Whether there is a legend of the marks that have a [`LegendEntry`].
     pub(super) legend: bool,
+    /// Whether the areas of the axes have the colour of cells without a token, for cells of NaN.
+    pub(super) no_token_background: bool,
     /// The choices in the menu of a plotly figure, each in place of `marks`; empty for no menu.
     pub(super) menu: Vec<MenuChoice>,
 }
 
-/// The title, centred above the figure.
+/// The title, centred above the figure, below plotly's tool bar.
 #[derive(Clone, Debug)]
 pub(super) struct Title {
+    /// One or more lines.
     pub(super) text: String,
-    /// Font size; `None` for [`TITLE_SIZE`], plotly's default.
-    pub(super) size: Option<usize>,
-    /// Pixels from the top of a static picture to the middle of the title. (plotly centres it in the top margin.)
-    pub(super) y: f64,
+    pub(super) size: usize,
 }
 
 /// An entry of the menu: other marks for the same axes. plotly replaces only colours, hover texts, texts and frames, so
@@ -56,6 +61,8 @@ pub(super) struct Title {
 #[derive(Clone, Debug)]
 pub(super) struct MenuChoice {
     pub(super) name: String,
+    /// The title of the figure.
+    pub(super) title: String,
     pub(super) marks: Vec<Mark>,
 }
 
@@ -78,11 +85,11 @@ pub(super) struct Cells {
     pub(super) dim: (usize, usize),
     /// The values; one block, or several with gaps between them.
     pub(super) blocks: Vec<CellBlock>,
-    pub(super) range: ColorRange,
+    pub(super) paint: Paint,
     pub(super) precision: Precision,
     pub(super) hover: Hover,
-    /// Whether NaN is an empty cell, without hover text.
-    pub(super) gaps: bool,
+    /// The texts in the cells, horizontal; plotly makes them larger when one zooms in.
+    pub(super) labels: Option<CellLabels>,
     /// Title of the colour bar, which is drawn on the right of the axes; `None` for no colour bar.
     pub(super) color_bar: Option<String>,
 }
@@ -94,6 +101,24 @@ pub(super) struct CellBlock {
     pub(super) at: (usize, usize),
     /// Shape: `[row, column]`. NaN is not drawn.
     pub(super) values: Array2<f64>,
+}
+
+/// What the values of cells are, and their colours. NaN is an empty cell, without a hover text.
+#[derive(Clone, Debug)]
+pub(super) enum Paint {
+    /// Numbers on the figure's colour scale.
+    Scale(ColorRange),
+    /// 0 for a cell without a token, then indices from 1 of these colours.
+    Indices(Vec<[u8; 3]>),
+}
+
+/// Texts in cells, black or white, whichever has more contrast.
+#[derive(Clone, Debug)]
+pub(super) struct CellLabels {
+    /// Row by row; empty for a cell without text. They may have several lines.
+    pub(super) texts: Vec<String>,
+    /// Font size.
+    pub(super) size: usize,
 }
 
 /// The values at the ends of the colour scale.
@@ -111,8 +136,6 @@ pub(super) enum Precision {
     Exact,
     /// Four significant digits.
     Significant,
-    /// Three decimals.
-    Decimals,
 }
 
 /// Hover texts of cells.
@@ -154,6 +177,8 @@ pub(super) struct Text {
     pub(super) degrees: i32,
     pub(super) size: usize,
     pub(super) color: Color,
+    /// Whether the text is in a box with the colour of the background.
+    pub(super) boxed: bool,
 }
 
 /// One coordinate of a text.
@@ -233,7 +258,58 @@ impl Drawing {
     /// An empty canvas with its margins: left, right, top, bottom.
     pub(super) fn new(size: [usize; 2], margins: [usize; 4], description: String) -> Self {
         let (axes, marks, menu) = (Vec::new(), Vec::new(), Vec::new());
-        Self { size, margins, description, title: None, axes, marks, legend: false, menu }
+        let (legend, no_token_background) = (false, false);
+        Self { size, margins, description, title: None, axes, marks, legend, no_token_background, menu }
+    }
+}
+
+impl Title {
+    /// A title in as many lines as it needs in a figure of this width.
+    pub(super) fn new(text: &str, width: usize) -> Self {
+        let lines = fit::paragraph(text, width as f64 - 40.0, TITLE_SIZE);
+        Self { text: lines.join("\n"), size: TITLE_SIZE }
+    }
+
+    /// Pixels from the top of the figure to the end of the title.
+    pub(super) fn bottom(&self) -> f64 {
+        TOOL_BAR + self.text.lines().count() as f64 * LINE_HEIGHT * self.size as f64
+    }
+}
+
+impl Cells {
+    /// The colour of each value; `None` for NaN, and for a cell without a token, which has the theme's colour for it.
+    pub(super) fn color(&self, style: FigureStyle) -> impl Fn(f64) -> Option<[u8; 3]> + use<> {
+        let share = match &self.paint {
+            Paint::Scale(range) => Some(range.share(&self.blocks)),
+            Paint::Indices(_) => None,
+        };
+        let colors = if let Paint::Indices(colors) = &self.paint { colors.clone() } else { Vec::new() };
+        let scale = style.scale().colors();
+        move |value: f64| match &share {
+            _ if value.is_nan() => None,
+            Some(share) => Some(scale(share(value))),
+            None => (value as usize).checked_sub(1).and_then(|index| colors.get(index).copied()),
+        }
+    }
+
+    /// The value of each cell, row by row; NaN between the blocks.
+    pub(super) fn values(&self) -> Array2<f64> {
+        let mut values = Array2::from_elem(self.dim, f64::NAN);
+        for block in &self.blocks {
+            let ((row, column), (rows, columns)) = (block.at, block.values.dim());
+            values.slice_mut(s![row..row + rows, column..column + columns]).assign(&block.values);
+        }
+        values
+    }
+
+    /// The colour of each cell's label, row by row; `None` for a cell without one.
+    pub(super) fn label_colors(&self, style: FigureStyle) -> Vec<Option<Color>> {
+        let Some(labels) = &self.labels else { return Vec::new() };
+        let color = self.color(style);
+        let on = |rgb: Option<[u8; 3]>| rgb.map_or(Color::Text, Color::readable_on);
+        let values = self.values();
+        let cells = values.iter().zip(&labels.texts);
+        cells.map(|(&value, text)| (!text.is_empty()).then(|| on(color(value)))).collect()
     }
 }
 
@@ -277,6 +353,7 @@ impl Text {
             degrees: 0,
             size,
             color,
+            boxed: false,
         }
     }
 }

@@ -2,9 +2,9 @@
 //!
 //! | layer | files |
 //! |---|---|
-//! | drawing | `style`, `text`, `canvas` (areas and axes), `marks` (a figure as a list of marks) |
+//! | drawing | `style`, `text`, `fit`, `canvas` (areas and axes), `marks` (a figure as a list of marks) |
 //! | content | `content`, and what implements it: `heads` and `charts` build marks |
-//! | writing | `plotly_writer`, `svg_writer` with the elements of `svg` |
+//! | writing | `plotly_writer`, `svg_writer` with the elements of `svg` and `png` |
 //! | showing | `figure`, `figures`, `table`, `mime` |
 
 #[cfg(test)]
@@ -14,10 +14,12 @@ mod charts;
 mod content;
 mod figure;
 mod figures;
+mod fit;
 mod heads;
 mod marks;
 mod mime;
 mod plotly_writer;
+mod png;
 mod style;
 mod svg;
 mod svg_writer;
@@ -29,5 +31,5 @@ pub use figure::Figure;
 pub use figures::Figures;
 pub(crate) use heads::HeadPanel;
 pub(crate) use style::{Color, FigureStyle};
-pub use style::{ColorScale, Theme};
+pub use style::{ColorScale, Look, Theme};
 pub use table::Table;

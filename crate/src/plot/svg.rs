@@ -3,19 +3,23 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use ndarray::Array2;
 
 use super::canvas::Area;
-use super::marks::Symbol;
+use super::marks::{LINE_HEIGHT, Symbol};
+use super::png::png;
 use super::style::{FigureStyle, hex};
 use super::text::escape_xml;
 
+/// Maximum number of cells that are drawn as rectangles; more of them are an image with a pixel for each.
+pub(super) const MAX_RECTANGLES: usize = 20_000;
 const FONT: &str = "Open Sans, Verdana, Arial, sans-serif";
 
 /// An SVG document to which elements are added.
 pub(super) struct Svg {
     xml: String,
-    style: FigureStyle,
 }
 
 /// The attributes of a text.
@@ -27,47 +31,54 @@ pub(super) struct TextStyle {
     pub(super) anchor: &'static str,
     /// Rotation around the point, clockwise.
     pub(super) degrees: i32,
-    /// Whether the text has a dark edge.
-    pub(super) edged: bool,
 }
 
 impl Svg {
     /// An empty picture. `description` is its `<title>`, which screen readers read.
     pub(super) fn new([width, height]: [usize; 2], description: &str, style: FigureStyle) -> Self {
-        let (description, background) = (escape_xml(description), style.theme.background());
+        let (description, background) = (escape_xml(description), style.theme().background());
         let xml = format!(
             "<svg xmlns='http://www.w3.org/2000/svg' width='{width}' height='{height}' viewBox='0 0 {width} {height}' \
              role='img' font-family='{FONT}'><title>{description}</title><rect width='100%' height='100%' fill='{background}'/>"
         );
-        Self { xml, style }
+        Self { xml }
     }
 
     pub(super) fn finish(self) -> String {
         self.xml + "</svg>"
     }
 
-    /// Texts of one style, each at its point; empty ones are left out.
+    /// Texts of one style, each at its point, the middle of its lines; empty ones are left out.
     pub(super) fn texts<'a>(&mut self, style: &TextStyle, texts: impl IntoIterator<Item = ([f64; 2], &'a str)>) {
-        let TextStyle { size, color, anchor, degrees, edged } = style;
+        let TextStyle { size, color, anchor, degrees } = style;
         let mut written = String::new();
         for ([x, y], text) in texts.into_iter().filter(|(_, text)| !text.is_empty()) {
-            let (x, y, text) = (px(x), px(y), escape_xml(text));
-            let _ = match degrees {
-                0 => write!(written, "<text x='{x}' y='{y}'>{text}</text>"),
-                _ => write!(written, "<text transform='translate({x} {y})rotate({degrees})'>{text}</text>"),
+            let lines: Vec<String> = text.split('\n').map(escape_xml).collect();
+            let height = LINE_HEIGHT * *size as f64;
+            let (x, y) = (px(x), px(y - height * (lines.len() - 1) as f64 / 2.0));
+            let place = match degrees {
+                0 => format!("x='{x}' y='{y}'"),
+                _ => format!("transform='translate({x} {y})rotate({degrees})'"),
             };
+            let text = match &lines[..] {
+                [line] => line.clone(),
+                // Lines of a turned text are not needed anywhere.
+                lines => {
+                    let line = |(index, line): (usize, &String)| {
+                        let down = if index == 0 { 0.0 } else { px(height) };
+                        format!("<tspan x='{x}' dy='{down}'>{line}</tspan>")
+                    };
+                    lines.iter().enumerate().map(line).collect()
+                }
+            };
+            let _ = write!(written, "<text {place}>{text}</text>");
         }
-        if written.is_empty() {
-            return;
+        if !written.is_empty() {
+            let _ = write!(
+                self.xml,
+                "<g font-size='{size}' fill='{color}' text-anchor='{anchor}' dominant-baseline='central'>{written}</g>"
+            );
         }
-        let texts = format!(
-            "<g font-size='{size}' fill='{color}' text-anchor='{anchor}' dominant-baseline='central'>{written}</g>"
-        );
-        self.xml += &if *edged {
-            format!("<g stroke='#000' stroke-opacity='.5' stroke-width='1.5' paint-order='stroke'>{texts}</g>")
-        } else {
-            texts
-        };
     }
 
     /// Lines of one colour and width, each from point to point.
@@ -121,17 +132,33 @@ impl Svg {
         }
     }
 
-    /// Cells that fill an area, coloured by the position of their values on the colour scale. NaN is left out.
-    /// Shape: `[rows, columns]`.
-    pub(super) fn cells(&mut self, values: &Array2<f64>, share: impl Fn(f64) -> f64, area: Area) {
-        let color = self.style.color_scale.colors();
+    /// An area of one colour.
+    pub(super) fn area(&mut self, Area { x, y, width, height }: Area, color: &str) {
+        let [x, y, width, height] = [x, y, width, height].map(px);
+        let _ = write!(self.xml, "<rect x='{x}' y='{y}' width='{width}' height='{height}' fill='{color}'/>");
+    }
+
+    /// Cells that fill an area, each of its colour; `None` is left out. Shape: `[rows, columns]`.
+    pub(super) fn cells(&mut self, colors: &Array2<Option<[u8; 3]>>, area: Area) {
+        let (rows, columns) = colors.dim();
+        let (x, y) = (px(area.x), px(area.y));
+        if colors.len() > MAX_RECTANGLES {
+            let pixel = |color: &Option<[u8; 3]>| color.map_or([0; 4], |[red, green, blue]| [red, green, blue, 255]);
+            let png = png([rows, columns], &colors.iter().map(pixel).collect::<Vec<_>>());
+            let (width, height) = (px(area.width), px(area.height));
+            let _ = write!(
+                self.xml,
+                "<image x='{x}' y='{y}' width='{width}' height='{height}' preserveAspectRatio='none' \
+                 style='image-rendering:pixelated' href='data:image/png;base64,{}'/>",
+                BASE64_STANDARD.encode(png)
+            );
+            return;
+        }
         // Every colour is one path, and neighbours in a row are one rectangle of it.
         let mut paths: BTreeMap<[u8; 3], String> = BTreeMap::new();
-        for (row, values) in values.outer_iter().enumerate() {
-            let color = |&value: &f64| (!value.is_nan()).then(|| color(share(value)));
-            let colors: Vec<Option<[u8; 3]>> = values.iter().map(color).collect();
+        for (row, colors) in colors.outer_iter().enumerate() {
             let mut column = 0;
-            for run in colors.chunk_by(|a, b| a == b) {
+            for run in colors.to_vec().chunk_by(|a, b| a == b) {
                 if let Some(color) = run[0] {
                     let path = paths.entry(color).or_default();
                     let _ = write!(path, "M{column} {row}h{n}v1h-{n}z", n = run.len());
@@ -139,8 +166,6 @@ impl Svg {
                 column += run.len();
             }
         }
-        let (rows, columns) = values.dim();
-        let (x, y) = (px(area.x), px(area.y));
         let scale = match (area.width / columns.max(1) as f64, area.height / rows.max(1) as f64) {
             (width, height) if (width - height).abs() < 1e-9 * width => width.to_string(),
             (width, height) => format!("{width} {height}"),
@@ -197,8 +222,9 @@ mod tests {
 
     #[test]
     fn neighbours_of_one_colour_are_one_rectangle() {
-        let values = arr2(&[[1.0, 1.0, 0.0], [f64::NAN, 0.0, 0.0]]);
-        let cells = drawn(|svg| svg.cells(&values, |value| value, Area { x: 1.0, y: 2.0, width: 6.0, height: 4.0 }));
+        let (a, b) = (Some([0x44, 1, 0x54]), Some([0xfd, 0xe7, 0x25]));
+        let colors = arr2(&[[b, b, a], [None, a, a]]);
+        let cells = drawn(|svg| svg.cells(&colors, Area { x: 1.0, y: 2.0, width: 6.0, height: 4.0 }));
         assert_eq!(
             cells,
             "<g transform='translate(1 2)scale(2)' shape-rendering='crispEdges'>\
@@ -208,7 +234,7 @@ mod tests {
 
     #[test]
     fn texts_of_a_style_share_a_group() {
-        let style = TextStyle { size: 10, color: "black".into(), anchor: "end", degrees: -90, edged: false };
+        let style = TextStyle { size: 10, color: "black".into(), anchor: "end", degrees: -90 };
         let texts = drawn(|svg| svg.texts(&style, [([1.0, 2.04], "<a>"), ([3.0, 4.0], "")]));
         assert_eq!(
             texts,
@@ -216,6 +242,21 @@ mod tests {
              <text transform='translate(1 2)rotate(-90)'>&lt;a&gt;</text></g>"
         );
         assert_eq!(drawn(|svg| svg.texts(&style, [([1.0, 2.0], "")])), "");
+    }
+
+    #[test]
+    fn lines_of_a_text_are_around_its_point() {
+        let style = TextStyle { size: 10, color: "black".into(), anchor: "middle", degrees: 0 };
+        let texts = drawn(|svg| svg.texts(&style, [([5.0, 50.0], "a\nb")]));
+        assert!(texts.contains("<text x='5' y='43.5'><tspan x='5' dy='0'>a</tspan><tspan x='5' dy='13'>b</tspan>"));
+    }
+
+    #[test]
+    fn many_cells_are_an_image() {
+        let area = Area { x: 1.0, y: 2.0, width: 300.0, height: 300.0 };
+        let cells = |n: usize| drawn(|svg| svg.cells(&Array2::from_elem((n, n), Some([1, 2, 3])), area));
+        assert!(cells(100).starts_with("<g") && cells(1_000).starts_with("<image x='1' y='2' width='300'"));
+        assert!(cells(1_000).len() < 20_000);
     }
 
     #[test]

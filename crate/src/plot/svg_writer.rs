@@ -3,9 +3,10 @@
 use ndarray::Array2;
 
 use super::canvas::{Area, Axes, Axis, Ticks};
+use super::fit;
 use super::marks::{
-    Cells, ColorRange, Coordinate, Drawing, Frames, Horizontal, LABEL_SIZE, LINE_WIDTH, Line, MARKER_WIDTH, Mark,
-    Markers, Strokes, TITLE_SIZE, TOKEN_SIZE, Text, Vertical,
+    Cells, ColorRange, Coordinate, Drawing, Frames, Horizontal, LABEL_SIZE, LINE_HEIGHT, LINE_WIDTH, Line,
+    MARKER_WIDTH, Mark, Markers, Paint, Strokes, TOKEN_SIZE, TOOL_BAR, Text, Vertical,
 };
 use super::style::{Color, FigureStyle};
 use super::svg::{Svg, TextStyle};
@@ -22,6 +23,9 @@ const BAR_STEPS: usize = 64;
 pub(super) fn svg(drawing: &Drawing, style: FigureStyle) -> String {
     let mut writer = SvgWriter { svg: Svg::new(drawing.size, &drawing.description, style), drawing, style };
     writer.title();
+    if drawing.no_token_background {
+        drawing.axes.iter().for_each(|axes| writer.svg.area(axes.area, style.theme().no_token()));
+    }
     drawing.axes.iter().for_each(|axes| writer.axes(axes));
     let is_text = |mark: &Mark| matches!(mark, Mark::Text(_));
     for marks in drawing.marks.chunk_by(|a, b| is_text(a) && is_text(b)) {
@@ -44,15 +48,14 @@ struct SvgWriter<'a> {
 
 impl SvgWriter<'_> {
     fn text_style(&self, size: usize, color: Color, anchor: &'static str, degrees: i32) -> TextStyle {
-        let edged = color == Color::OnCells;
-        let color = if edged { "#fff".into() } else { color.css(self.style).into_owned() };
-        TextStyle { size, color, anchor, degrees, edged }
+        TextStyle { size, color: color.css(self.style).into_owned(), anchor, degrees }
     }
 
     fn title(&mut self) {
         let Some(title) = &self.drawing.title else { return };
-        let style = self.text_style(title.size.unwrap_or(TITLE_SIZE), Color::Text, "middle", 0);
-        self.svg.texts(&style, [([self.drawing.size[0] as f64 / 2.0, title.y], title.text.as_str())]);
+        let style = self.text_style(title.size, Color::Text, "middle", 0);
+        let point = [self.drawing.size[0] as f64 / 2.0, (TOOL_BAR + title.bottom()) / 2.0];
+        self.svg.texts(&style, [(point, title.text.as_str())]);
     }
 
     /// Writes one mark, or consecutive texts, grouped by style.
@@ -79,8 +82,8 @@ impl SvgWriter<'_> {
     }
 
     fn cells(&mut self, cells: &Cells) {
-        let area = self.drawing.axes[cells.axes].area;
-        let share = cells.range.share(&cells.blocks);
+        let axes = &self.drawing.axes[cells.axes];
+        let (area, color) = (axes.area, cells.color(self.style));
         let (rows, columns) = cells.dim;
         let [width, height] = [area.width / columns.max(1) as f64, area.height / rows.max(1) as f64];
         for block in &cells.blocks {
@@ -91,10 +94,21 @@ impl SvgWriter<'_> {
                 width: width * columns as f64,
                 height: height * rows as f64,
             };
-            self.svg.cells(&block.values, &share, place);
+            if let Paint::Indices(_) = cells.paint {
+                self.svg.area(place, self.style.theme().no_token());
+            }
+            self.svg.cells(&block.values.mapv(&color), place);
         }
-        if let (Some(title), ColorRange::Ends(ends)) = (&cells.color_bar, cells.range) {
-            self.color_bar(title, ends, area);
+        if let (Some(title), Paint::Scale(ColorRange::Ends(ends))) = (&cells.color_bar, &cells.paint) {
+            self.color_bar(title, *ends, area);
+        }
+        let Some(labels) = &cells.labels else { return };
+        let colors = cells.label_colors(self.style);
+        for color in [Color::White, Color::Black, Color::Text] {
+            let own = (0..labels.texts.len()).filter(|&index| colors[index] == Some(color));
+            let middle = |index| axes.pixel([(index % columns) as f64, (index / columns) as f64]);
+            let texts = own.map(|index| (middle(index), labels.texts[index].as_str()));
+            self.svg.texts(&self.text_style(labels.size, color, "middle", 0), texts);
         }
     }
 
@@ -112,6 +126,12 @@ impl SvgWriter<'_> {
         for mark in marks {
             let Mark::Text(text) = mark else { continue };
             let (anchor, point) = self.anchored(text);
+            if text.boxed {
+                let width = fit::width(&text.text) as f64 * 0.6 * text.size as f64 + 8.0;
+                let height = LINE_HEIGHT * text.size as f64 + 6.0;
+                let area = Area { x: point[0] - width / 2.0, y: point[1] - height / 2.0, width, height };
+                self.svg.area(area, self.style.theme().box_background());
+            }
             let style = self.text_style(text.size, text.color, anchor, text.degrees);
             let text = (point, text.text.as_str());
             match groups.iter_mut().find(|(group_style, _)| *group_style == style) {
@@ -153,9 +173,10 @@ impl SvgWriter<'_> {
             None => "middle",
         };
         // plotly leaves some space below a text.
+        let more_lines = (text.text.split('\n').count() - 1) as f64 * LINE_HEIGHT * text.size as f64 / 2.0;
         let down = match text.vertical {
-            Some(Vertical::Top) => text.size as f64 / 2.0,
-            Some(Vertical::Bottom) => -(text.size as f64),
+            Some(Vertical::Top) => text.size as f64 / 2.0 + more_lines,
+            Some(Vertical::Bottom) => -(text.size as f64) - more_lines,
             Some(Vertical::Middle) | None => 0.0,
         };
         (anchor, [x, y + down])
@@ -176,8 +197,9 @@ impl SvgWriter<'_> {
     /// The colour scale on the right of the axes, the highest value at the top.
     fn color_bar(&mut self, title: &str, [low, high]: [f64; 2], area: Area) {
         let bar = Area { x: area.right() + 20.0, width: 16.0, ..area };
-        let steps = Array2::from_shape_fn((BAR_STEPS, 1), |(row, _)| 1.0 - row as f64 / (BAR_STEPS - 1) as f64);
-        self.svg.cells(&steps, |share| share, bar);
+        let colors = self.style.scale().colors();
+        let step = |(row, _)| Some(colors(1.0 - row as f64 / (BAR_STEPS - 1) as f64));
+        self.svg.cells(&Array2::from_shape_fn((BAR_STEPS, 1), step), bar);
         let beside = bar.right() + 6.0;
         let [low, high] = [low, high].map(|end| rounded(end).to_string());
         let texts = [
@@ -239,7 +261,7 @@ impl SvgWriter<'_> {
     /// The grid lines of an axis with numbers.
     fn grid(&mut self, axis: &Axis, lines: impl Iterator<Item = [[f64; 2]; 2]>) {
         if matches!(axis.ticks, Ticks::Linear | Ticks::Log) {
-            self.svg.lines(lines, self.style.theme.line(), 1.0);
+            self.svg.lines(lines, self.style.theme().line(), 1.0);
         }
     }
 }

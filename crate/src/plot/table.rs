@@ -6,6 +6,22 @@ use super::text::escape_xml;
 use crate::attention_tokens::PromptHeadData;
 use crate::evcxr;
 
+/// Maximum number of rows that a table shows.
+const MAX_ROWS: usize = 1_000;
+/// Maximum number of positions of a prompt whose attention tokens are all in a table, and the number of first and of
+/// last ones that are left of more.
+const MAX_POSITIONS: usize = 128;
+const KEPT_POSITIONS: usize = 48;
+/// In place of the rows and columns that are left out.
+const LEFT_OUT: &str = "…";
+
+/// Classes at which MathJax 2 and 3 leave a `$` alone.
+const NO_FORMULAS: &str = "tex2jax_ignore mathjax_ignore";
+/// Style of the names of rows, which stay in view when one scrolls.
+const ROW_NAME: &str = "position:sticky;left:0;background:var(--jp-layout-color0,Canvas);";
+/// Style of the names of columns.
+const COLUMN_NAME: &str = "position:sticky;top:0;background:var(--jp-layout-color0,Canvas);";
+
 /// A table of texts, which a notebook shows as the last expression of a cell.
 #[derive(Clone, Debug)]
 pub struct Table {
@@ -13,25 +29,56 @@ pub struct Table {
     header: Vec<String>,
     /// The first text of a row is its header. Rows may be shorter than the table's header.
     rows: Vec<Vec<String>>,
+    /// Whether every column is text, even if it has digits alone.
+    is_text: bool,
 }
 
 impl Table {
     pub(crate) fn new(caption: impl Into<String>, header: &[&str], rows: Vec<Vec<String>>) -> Self {
-        Self { caption: caption.into(), header: header.iter().map(|&name| name.into()).collect(), rows }
+        let header = header.iter().map(|&name| name.into()).collect();
+        Self { caption: caption.into(), header, rows, is_text: false }
     }
 
-    /// The attention tokens of a head on a prompt: a row for each query position, a column for each key position.
+    /// The attention tokens of a head on a prompt: a row for each query position, a column for each key position. A cell
+    /// has the best token, or all of them if there are more than two.
     pub(crate) fn of_attention_tokens(data: &PromptHeadData) -> Self {
+        let pos = data.n_pos();
         let label = |token: u32| data.token_label(token);
-        let input: Vec<String> = data.input.iter().map(|&token| label(token)).collect();
-        let tokens = data.attention_tokens();
-        let row = |(query, tokens): (&String, ndarray::ArrayView1<Option<u32>>)| {
-            std::iter::once(query.clone()).chain(tokens.iter().flatten().map(|&token| label(token))).collect()
+        let shown: Vec<Option<usize>> = if pos <= MAX_POSITIONS {
+            (0..pos).map(Some).collect()
+        } else {
+            (0..KEPT_POSITIONS).map(Some).chain([None]).chain((pos - KEPT_POSITIONS..pos).map(Some)).collect()
         };
+        let cell = |query: usize, key: usize| {
+            let tokens = data.qk.tokens.row(data.cell(query, key)?);
+            let n = if tokens.len() > 2 { tokens.len() } else { 1 };
+            Some(tokens.iter().take(n).map(|&token| label(token)).collect::<Vec<_>>().join(" ¦ "))
+        };
+        let row = |query: &Option<usize>| match query {
+            None => vec![LEFT_OUT.to_owned()],
+            Some(query) => {
+                let cells = shown.iter().map_while(|key| match key {
+                    Some(key) => cell(*query, *key),
+                    None if *query >= KEPT_POSITIONS => Some(LEFT_OUT.to_owned()),
+                    None => None,
+                });
+                std::iter::once(label(data.input[*query])).chain(cells).collect()
+            }
+        };
+        let left_out = pos - shown.iter().flatten().count();
+        let caption = data.caption();
+        let keys = shown.iter().map(|key| key.map_or(LEFT_OUT.to_owned(), |key| label(data.input[key])));
         Self {
-            caption: data.caption(),
-            rows: input.iter().zip(tokens.outer_iter()).map(row).collect(),
-            header: std::iter::once("query \\ key".to_owned()).chain(input).collect(),
+            caption: match left_out {
+                0 => format!("Attention tokens of {caption}"),
+                n => format!(
+                    "Attention tokens of {caption}; the first and the last {KEPT_POSITIONS} of {pos} positions, {n} are \
+                     left out (write_csv writes all)"
+                ),
+            },
+            header: std::iter::once("query \\ key".to_owned()).chain(keys).collect(),
+            rows: shown.iter().map(row).collect(),
+            is_text: true,
         }
     }
 
@@ -40,31 +87,69 @@ impl Table {
         &self.rows
     }
 
-    /// The table as text, with aligned columns.
-    pub fn to_text(&self) -> String {
-        let rows: Vec<&Vec<String>> = std::iter::once(&self.header).chain(&self.rows).collect();
-        let width =
-            |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|text| text.chars().count()).max();
-        let widths: Vec<usize> = (0..self.header.len()).map(|column| width(column).unwrap_or(0)).collect();
-        let line = |row: &&Vec<String>| {
-            let cells: Vec<String> = row.iter().zip(&widths).map(|(text, &width)| format!("{text:width$}")).collect();
-            format!("{}\n", cells.join(" │ ").trim_end())
-        };
-        format!("{}\n{}", self.caption, rows.iter().map(line).collect::<String>())
+    /// The rows that are shown, and the caption, which says how many are not.
+    fn shown(&self) -> (String, &[Vec<String>]) {
+        let n = self.rows.len();
+        match self.rows.get(..MAX_ROWS) {
+            Some(shown) if n > MAX_ROWS => (format!("{}; the first {MAX_ROWS} of {n} rows", self.caption), shown),
+            _ => (self.caption.clone(), &self.rows),
+        }
     }
 
-    /// The table as HTML. Pasted from a browser into a spreadsheet, it fills cells.
+    /// Whether all texts of a column are numbers. The first column has names.
+    fn is_of_numbers(&self, column: usize) -> bool {
+        let mut texts = self.rows.iter().filter_map(|row| row.get(column)).filter(|text| !text.is_empty()).peekable();
+        !self.is_text
+            && column > 0
+            && texts.peek().is_some()
+            && texts.all(|text| text.trim_end_matches('%').replace('−', "-").parse::<f64>().is_ok())
+    }
+
+    /// The table as text, with aligned columns: numbers on the right, everything else on the left.
+    pub fn to_text(&self) -> String {
+        let (caption, shown) = self.shown();
+        let rows: Vec<&Vec<String>> = std::iter::once(&self.header).chain(shown).collect();
+        let width =
+            |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|text| text.chars().count()).max();
+        let columns: Vec<(usize, bool)> =
+            (0..self.header.len()).map(|column| (width(column).unwrap_or(0), self.is_of_numbers(column))).collect();
+        let line = |row: &&Vec<String>| {
+            let cell = |(text, &(width, right)): (&String, &(usize, bool))| {
+                if right { format!("{text:>width$}") } else { format!("{text:width$}") }
+            };
+            let cells: Vec<String> = row.iter().zip(&columns).map(cell).collect();
+            format!("{}\n", cells.join(" │ ").trim_end())
+        };
+        format!("{caption}\n{}", rows.iter().map(line).collect::<String>())
+    }
+
+    /// The table as HTML. Pasted from a browser into a spreadsheet, it fills cells. No text in it becomes a formula. A wide
+    /// or long table scrolls, with the names of its rows and columns in view.
     pub fn to_html(&self) -> String {
-        let cell = |tag: &str, text: &String| format!("<{tag} style='white-space:pre'>{}</{tag}>", escape_xml(text));
-        let rows = self.rows.iter().map(|row| {
-            let tag = |column: usize| if column == 0 { "th" } else { "td" };
-            let cells = row.iter().enumerate().map(|(column, text)| cell(tag(column), text));
+        let (caption, shown) = self.shown();
+        let aligns: Vec<&str> =
+            (0..self.header.len()).map(|column| if self.is_of_numbers(column) { "right" } else { "left" }).collect();
+        let align = |column: usize| aligns.get(column).copied().unwrap_or("left");
+        let cell = |tag: &str, style: &str, column: usize, text: &String| {
+            format!("<{tag} style='{style}white-space:pre;text-align:{}'>{}</{tag}>", align(column), written(text))
+        };
+        let rows = shown.iter().map(|row| {
+            let cells = row.iter().enumerate().map(|(column, text)| match column {
+                0 => cell("th", ROW_NAME, column, text),
+                _ => cell("td", "", column, text),
+            });
             format!("<tr>{}</tr>\n", cells.collect::<String>())
         });
+        let header = self.header.iter().enumerate().map(|(column, text)| match column {
+            0 => cell("th", &format!("{ROW_NAME}top:0;z-index:1;"), column, text),
+            _ => cell("th", COLUMN_NAME, column, text),
+        });
+        let header: String = header.collect();
         format!(
-            "<table class='dataframe'><caption>{}</caption>\n<thead><tr>{}</tr></thead>\n<tbody>{}</tbody></table>",
-            escape_xml(&self.caption),
-            self.header.iter().map(|text| cell("th", text)).collect::<String>(),
+            "<div class='{NO_FORMULAS}' style='overflow:auto;max-height:640px'>\
+             <table class='dataframe {NO_FORMULAS}'><caption style='text-align:left'>{}</caption>\n\
+             <thead><tr>{header}</tr></thead>\n<tbody>{}</tbody></table></div>",
+            written(&caption),
             rows.collect::<String>()
         )
     }
@@ -75,8 +160,43 @@ impl Table {
     }
 }
 
+/// Text as HTML, in which a `$` cannot begin a formula: where a page knows none of the classes, it is in an element of
+/// its own.
+fn written(text: &str) -> String {
+    escape_xml(text).replace('$', "<span>$</span>")
+}
+
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.to_text())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows(rows: &[&[&str]]) -> Vec<Vec<String>> {
+        rows.iter().map(|row| row.iter().map(|&text| text.into()).collect()).collect()
+    }
+
+    #[test]
+    fn numbers_are_on_the_right_and_texts_on_the_left() {
+        let table =
+            Table::new("$ caption", &["head", "n", "tokens"], rows(&[&["0.1", "3", "$x$"], &["0.2", "−12.5%", ""]]));
+        let lines: Vec<String> = table.to_text().lines().map(str::to_owned).collect();
+        assert_eq!(lines[2..], ["0.1  │      3 │ $x$", "0.2  │ −12.5% │"]);
+        let html = table.to_html();
+        assert!(html.contains("text-align:right'>3</td>") && html.contains("text-align:left'><span>$</span>x"));
+        assert!(html.contains("position:sticky;left:0") && html.contains("position:sticky;top:0"));
+        assert_eq!(html.matches('$').count(), html.matches("<span>$</span>").count());
+        assert_eq!(html.matches("mathjax_ignore").count(), 2);
+    }
+
+    #[test]
+    fn a_long_table_says_how_many_rows_it_leaves_out() {
+        let table = Table::new("long", &["n"], (0..1_500).map(|n| vec![n.to_string()]).collect());
+        assert_eq!((table.to_text().lines().count(), table.rows().len()), (1 + 1 + 1_000, 1_500));
+        assert!(table.to_html().contains("long; the first 1000 of 1500 rows"));
     }
 }

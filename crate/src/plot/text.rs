@@ -19,6 +19,31 @@ pub(super) fn escape_lines(text: &str) -> String {
     escape(text).replace('\n', "<br>")
 }
 
+/// Escapes text for the cells of a heat map, where plotly counts the characters of what is written: only what it would
+/// read as a tag or as a character's name. (It shows other tags, such as `<nl>`, and reads no formulas there.)
+pub(super) fn escape_minimally(text: &str) -> String {
+    const TAGS: [&str; 11] = ["br", "sup", "sub", "b", "i", "a", "span", "em", "s", "u", "strong"];
+    let mut escaped = String::with_capacity(text.len());
+    for (at, c) in text.char_indices() {
+        let rest = &text[at + c.len_utf8()..];
+        let is_tag = || {
+            let name = rest.strip_prefix('/').unwrap_or(rest);
+            let end = name.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(name.len());
+            TAGS.contains(&&*name[..end].to_ascii_lowercase()) && name[end..].contains('>')
+        };
+        let is_name = || {
+            let end = rest.find(|c: char| !(c.is_ascii_alphanumeric() || c == '#')).unwrap_or(rest.len());
+            end > 0 && rest[end..].starts_with(';')
+        };
+        match c {
+            '<' if is_tag() => escaped.push_str("&lt;"),
+            '&' if is_name() => escaped.push_str("&amp;"),
+            c => escaped.push(c),
+        }
+    }
+    escaped
+}
+
 /// Escapes text for XML and HTML, between tags or quotes. Characters that XML does not allow, such as control
 /// characters, become U+FFFD.
 pub(super) fn escape_xml(text: &str) -> String {
@@ -58,6 +83,13 @@ mod tests {
     fn plotly_reads_escaped_text_as_text() {
         assert_eq!(super::escape("<nl> a&b $x$"), "&lt;nl&gt; a&amp;b &#36;x&#36;");
         assert_eq!(super::escape_lines("<a>\nb"), "&lt;a&gt;<br>b");
+    }
+
+    #[test]
+    fn in_cells_only_what_plotly_reads_is_escaped() {
+        let texts = ["<nl>", "a<b", "<b>", "</SUB x>", "&amp;", "R&D;", "&", "<0xF0>"];
+        let want = ["<nl>", "a<b", "&lt;b>", "&lt;/SUB x>", "&amp;amp;", "R&amp;D;", "&", "<0xF0>"];
+        assert_eq!(texts.map(super::escape_minimally), want);
     }
 
     #[test]

@@ -41,7 +41,7 @@ impl Headers {
         let first_path = paths.first().cloned().unwrap_or_default();
         let mut entries = Vec::new();
         for path in paths {
-            entries.append(&mut read_header(path)?);
+            entries.append(&mut read_header(path)?.tensors);
         }
         // In an order that does not depend on the file's, for messages.
         entries.sort_by(|one, other| one.name.cmp(&other.name));

@@ -19,7 +19,7 @@ pub(crate) use checkpoint::Checkpoint;
 pub(crate) use files::ModelFiles;
 pub(crate) use hub::explain as explain_cached_file;
 pub use load_options::LoadOptions;
-pub(crate) use tensor_entry::{TensorEntry, read_header};
+pub(crate) use tensor_entry::{Header, TensorEntry, read_header};
 
 /// The models that come with the crate: the name, its folder, and the size of its files.
 const SHIPPED: [(&str, &str, &str); 2] = [("demo", "demo-model", "16 MB"), ("letters", "letters-model", "0.3 MB")];

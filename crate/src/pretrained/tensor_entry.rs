@@ -1,5 +1,6 @@
 //! The tensors of a safetensors file: its header, checked, and numbers that are read on demand.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -27,11 +28,18 @@ pub(crate) struct TensorEntry {
     start: u64,
 }
 
-/// The tensors of a file. Only the header is read.
+/// The header of a safetensors file.
+pub(crate) struct Header {
+    pub(crate) tensors: Vec<TensorEntry>,
+    /// The texts that the file's author stored beside the tensors.
+    pub(crate) metadata: HashMap<String, String>,
+}
+
+/// The tensors and the metadata of a file. Only the header is read.
 ///
 /// # Errors
 /// [`Error::Io`]; [`Error::Format`] if the file is not safetensors, is truncated, or is longer than its header implies.
-pub(crate) fn read_header(path: &Path) -> Result<Vec<TensorEntry>> {
+pub(crate) fn read_header(path: &Path) -> Result<Header> {
     let format_error = |expected: &str, found: String| Error::Format {
         path: path.into(),
         expected: expected.into(),
@@ -70,7 +78,7 @@ pub(crate) fn read_header(path: &Path) -> Result<Vec<TensorEntry>> {
         shape: info.shape.clone(),
         start: data_start + info.data_offsets.0 as u64,
     });
-    Ok(tensors.collect())
+    Ok(Header { tensors: tensors.collect(), metadata: metadata.metadata().clone().unwrap_or_default() })
 }
 
 impl TensorEntry {

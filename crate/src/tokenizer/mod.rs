@@ -14,6 +14,7 @@ mod runs;
 mod special_tokens;
 mod spelling;
 mod tokenizer_json;
+mod visible;
 mod vocab_and_merges;
 
 use std::sync::Arc;
@@ -134,7 +135,7 @@ impl Tokenizer {
             [token] => Ok(token),
             ref tokens => Err(Error::NotOneToken {
                 text: text.into(),
-                found: tokens.iter().map(|&token| self.to_single_str_token(token)).collect::<Result<_>>()?,
+                found: tokens.iter().map(|&token| TokenLabels::new(Some(self.clone())).label(token)).collect(),
             }),
         }
     }
@@ -150,6 +151,12 @@ impl Tokenizer {
         spelling
             .single(library, token, self.known(token)?)
             .map_err(|source| Error::Detokenize { tokens: vec![token], source })
+    }
+
+    /// A token as its label shows it; `None` if the tokenizer has no token of this id.
+    fn spelled(&self, token: u32) -> Option<labels::Spelled> {
+        let Inner { library, spelling, .. } = &*self.inner;
+        Some(spelling.spelled(library, token, library.token(token)?))
     }
 
     /// The text of token ids, special tokens included.

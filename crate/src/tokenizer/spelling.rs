@@ -1,7 +1,11 @@
 //! How a decoder spells tokens, as far as a token alone must be spelled otherwise than the decoder does.
 
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
 use serde_json::Value;
 
+use super::labels::Spelled;
 use super::library::Library;
 
 /// How a decoder spells tokens.
@@ -68,6 +72,24 @@ impl Spelling {
         self.text(library, vec![(id, token)])
     }
 
+    /// A token as its label shows it. Each token of a vocabulary has a spelling of its own, and here a result of its own.
+    pub(super) fn spelled(&self, library: &Library, id: u32, token: String) -> Spelled {
+        match self {
+            Self::Bytes => match bytes_of_letters(&token) {
+                Some(bytes) if !library.is_added(id) => Spelled::Bytes(bytes),
+                // Its own text, for which the vocabulary may have a spelling in letters too.
+                _ => match library.id(&letters_of_bytes(token.as_bytes())) {
+                    Some(other) if other != id => Spelled::Twice(token),
+                    _ => Spelled::Bytes(token.into_bytes()),
+                },
+            },
+            Self::Marks(_) if is_byte_fallback(&token) => Spelled::Name(token),
+            Self::Marks(_) if token.contains(' ') => Spelled::Twice(token),
+            Self::Marks(mark) => Spelled::Bytes(token.replace(mark, " ").into_bytes()),
+            Self::Other => Spelled::Bytes(token.into_bytes()),
+        }
+    }
+
     /// The token that is spelled like this text, for a spelling in which tokenizing the text does not find it.
     pub(super) fn token(&self, library: &Library, text: &str) -> Option<u32> {
         let Self::Marks(mark) = self else {
@@ -76,5 +98,53 @@ impl Spelling {
         let token = text.replace(' ', mark);
         let id = library.id(&token)?;
         (self.single(library, id, token).ok()? == text).then_some(id)
+    }
+}
+
+/// The bytes that GPT-2 spells with their own character; the others have the code points from 256 on, in their order.
+fn is_own_letter(byte: u8) -> bool {
+    matches!(byte, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff)
+}
+
+/// The letter with which GPT-2 spells each byte.
+fn byte_letters() -> &'static [char; 256] {
+    static LETTERS: LazyLock<[char; 256]> = LazyLock::new(|| {
+        let mut next = (256..).filter_map(char::from_u32);
+        std::array::from_fn(|byte| match byte as u8 {
+            byte if is_own_letter(byte) => char::from(byte),
+            _ => next.next().expect("there are more code points than bytes"),
+        })
+    });
+    &LETTERS
+}
+
+fn letters_of_bytes(bytes: &[u8]) -> String {
+    bytes.iter().map(|&byte| byte_letters()[usize::from(byte)]).collect()
+}
+
+/// The bytes of a token that is spelled with GPT-2's letters; `None` if it has another character.
+fn bytes_of_letters(token: &str) -> Option<Vec<u8>> {
+    static BYTES: LazyLock<HashMap<char, u8>> =
+        LazyLock::new(|| (0..=255).map(|byte| (byte_letters()[usize::from(byte)], byte)).collect());
+    token.chars().map(|letter| BYTES.get(&letter).copied()).collect()
+}
+
+/// Whether a token is like `<0xF0>`, with which SentencePiece spells bytes that have no token of their own.
+fn is_byte_fallback(token: &str) -> bool {
+    let digits = token.strip_prefix("<0x").and_then(|token| token.strip_suffix('>'));
+    digits.is_some_and(|digits| digits.len() == 2 && digits.bytes().all(|digit| digit.is_ascii_hexdigit()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn letters_stand_for_bytes() {
+        let all: Vec<u8> = (0..=255).collect();
+        assert_eq!(bytes_of_letters(&letters_of_bytes(&all)), Some(all));
+        assert_eq!(letters_of_bytes(" é\n".as_bytes()), "ĠÃ©Ċ");
+        assert_eq!(bytes_of_letters("日"), None);
+        assert!(is_byte_fallback("<0x0A>") && !is_byte_fallback("<0x0A"));
     }
 }

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <utility>
 
+using std::isfinite;
 using std::isnan;
 
 struct Uint3 {

@@ -11,10 +11,11 @@ use super::DeviceMatrix;
 use super::buffer::DeviceBuffer;
 use super::cached::DeviceSlice;
 use super::device::CudaGpu;
+use super::edits::edit_cells;
 use super::error::CudaError;
 use super::gemm::{GemmShape, Operand};
 use super::kernels::{block_per_row, thread_per_element};
-use crate::backend::{AttentionOutput, Heads};
+use crate::backend::{AttentionOutput, CellEdits, Heads};
 
 /// The size of the patterns that are computed together, unless one prompt's pattern is larger.
 const PATTERN_BYTES: usize = 64 << 20;
@@ -30,7 +31,8 @@ struct FirstRows([u32; MAX_PROMPTS]);
 #[allow(unsafe_code)]
 unsafe impl DeviceRepr for FirstRows {}
 
-/// See [`Backend::attention`](crate::backend::Backend::attention).
+/// See [`Backend::attention`](crate::backend::Backend::attention), and
+/// [`Backend::edited_attention`](crate::backend::Backend::edited_attention) where there are `edits`, of each prompt or none.
 /// Shape: `q`, `k`, `v` each `[rows, n_heads d_head]` → `z` the same, each pattern `[n_heads, query_pos, key_pos]`.
 pub(super) fn attention(
     gpu: &Arc<CudaGpu>,
@@ -38,6 +40,7 @@ pub(super) fn attention(
     heads: Heads,
     prompts: &[Range<usize>],
     keep_pattern: bool,
+    edits: &[CellEdits],
 ) -> Result<AttentionOutput<DeviceMatrix>, CudaError> {
     let n_heads = heads.n_heads;
     let z = DeviceMatrix::uninit(gpu, qkv[0].rows, qkv[0].columns)?;
@@ -45,7 +48,8 @@ pub(super) fn attention(
     for (pos, prompt_indices) in groups_of_equal_length(prompts, n_heads) {
         let first_rows: Vec<usize> = prompt_indices.iter().map(|&prompt| prompts[prompt].start).collect();
         let pattern = DeviceBuffer::uninit::<f32>(gpu, prompt_indices.len() * n_heads * pos * pos)?;
-        let group = PromptGroup { gpu, qkv, heads, pos, pattern: &pattern, z: &z };
+        let edits = prompt_indices.iter().filter_map(|&prompt| edits.get(prompt)).collect();
+        let group = PromptGroup { gpu, qkv, heads, pos, edits, pattern: &pattern, z: &z };
         match first_rows[..] {
             [first_row] => group.attend_one(first_row)?,
             _ => group.attend_several(&first_rows)?,
@@ -78,6 +82,8 @@ struct PromptGroup<'a> {
     qkv: [&'a DeviceMatrix; 3],
     heads: Heads,
     pos: usize,
+    /// The edits of each prompt, or none.
+    edits: Vec<&'a CellEdits>,
     /// Output. Shape: `[prompts, n_heads, query_pos, key_pos]`.
     pattern: &'a DeviceBuffer,
     /// Output, in the rows of these prompts. Shape: `[rows, n_heads d_head]`.
@@ -87,7 +93,7 @@ struct PromptGroup<'a> {
 impl PromptGroup<'_> {
     /// The heads of a single prompt are at equal distances in memory: strided products.
     fn attend_one(&self, first_row: usize) -> Result<(), CudaError> {
-        let &Self { gpu, qkv: [q, k, v], heads: Heads { n_heads, .. }, pos, pattern, z } = self;
+        let &Self { gpu, qkv: [q, k, v], heads: Heads { n_heads, .. }, pos, pattern, z, .. } = self;
         let heads = |x| DeviceMatrix::heads(x, first_row, n_heads);
         let pattern =
             Operand { buffer: pattern, offset: 0, row_stride: pos, matrix_stride: pos * pos, transposed: false };
@@ -99,7 +105,7 @@ impl PromptGroup<'_> {
     /// The heads of several prompts are anywhere in the batch: products with lists of addresses, made by a kernel.
     #[allow(unsafe_code)]
     fn attend_several(&self, first_rows: &[usize]) -> Result<(), CudaError> {
-        let &Self { gpu, qkv: [q, k, v], heads: Heads { n_heads, .. }, pos, pattern, z } = self;
+        let &Self { gpu, qkv: [q, k, v], heads: Heads { n_heads, .. }, pos, pattern, z, .. } = self;
         let n = first_rows.len() * n_heads;
         let addresses = DeviceBuffer::uninit::<u64>(gpu, 5 * n)?; // [5, prompts, n_heads]
         let mut rows = FirstRows([0; MAX_PROMPTS]);
@@ -125,7 +131,7 @@ impl PromptGroup<'_> {
         })
     }
 
-    /// `pattern = softmax(score_scale q kᵀ)` and `z = pattern v`, for `count` heads.
+    /// `pattern = softmax(score_scale q kᵀ)` and `z = pattern v`, for `count` heads, with the edits of scores and patterns.
     /// Shape: `q`, `k`, `v` each `[count, pos, d_head]` → `pattern [count, pos, pos]`, `z [count, pos, d_head]`.
     #[allow(unsafe_code)]
     fn attend<'a>(
@@ -138,9 +144,14 @@ impl PromptGroup<'_> {
         let k_transposed = Operand { transposed: true, ..k };
         let scores = GemmShape { rows: pos, inner: d_head, columns: pos, count };
         gemm(self.heads.score_scale, q, k_transposed, pattern, scores)?;
-        let (softmax, blocks) = (self.gpu.kernels.causal_softmax.clone(), block_per_row(count * pos));
-        // SAFETY: the parameters are those of the kernel, which has a block for each row of the scores.
-        unsafe { softmax.launch(blocks, (self.pattern, pos as u32)) }?;
+        let sizes = [self.heads.n_heads, pos];
+        edit_cells(self.gpu, self.pattern, self.edits.iter().map(|edits| &edits.scores), sizes)?;
+        let kernels = &self.gpu.kernels;
+        let edited = self.edits.iter().any(|edits| !edits.scores.is_empty());
+        let softmax = if edited { &kernels.edited_causal_softmax } else { &kernels.causal_softmax };
+        // SAFETY: the parameters are those of either kernel, which has a block for each row of the scores.
+        unsafe { softmax.clone().launch(block_per_row(count * pos), (self.pattern, pos as u32)) }?;
+        edit_cells(self.gpu, self.pattern, self.edits.iter().map(|edits| &edits.pattern), sizes)?;
         gemm(1.0, pattern, v, z, GemmShape { rows: pos, inner: pos, columns: d_head, count })
     }
 }

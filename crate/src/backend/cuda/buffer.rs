@@ -91,6 +91,20 @@ impl DeviceBuffer {
         Some(self.part(0, self.bytes))
     }
 
+    /// Whether a cache may read the memory later.
+    pub(super) fn in_cache(&self) -> bool {
+        // Only the run that computes the memory adds it to a cache.
+        self.allocation.in_cache.load(Ordering::Relaxed)
+    }
+
+    /// A copy, made on the GPU.
+    pub(super) fn copy(&self, gpu: &Arc<CudaGpu>) -> Result<Self, CudaError> {
+        let copy = Self::uninit::<u8>(gpu, self.bytes)?;
+        // SAFETY: both are allocations of these bytes, and the copy runs in stream order, before either is freed.
+        unsafe { result::memcpy_dtod_async(copy.pointer, self.pointer, self.bytes, *gpu.device.cu_stream()) }?;
+        Ok(copy)
+    }
+
     /// `bytes` bytes that start `offset` bytes into this part.
     fn part(&self, offset: usize, bytes: usize) -> Self {
         Self { pointer: self.pointer + offset as u64, bytes, allocation: self.allocation.clone() }

@@ -140,14 +140,15 @@ extern "C" __global__ void list_head_addresses(
     }
 }
 
-// Softmax in place over the keys up to the query's own position; 0 for later keys. One block per row.
-// Shape: scores [matrices, query_pos, key_pos]
-extern "C" __global__ void causal_softmax(float *scores, u32 pos) {
+// Softmax in place over the keys up to the query's own position; 0 for later keys. One block per row. Where all scores of
+// a row are -infinity, the result is 0 if `zeros` is true, and NaN otherwise.
+__device__ void softmax_row(float *scores, u32 pos, bool zeros) {
     float *row = scores + (u64)blockIdx.x * pos;
     u32 keys = blockIdx.x % pos + 1;
     float maximum = NEGATIVE_INFINITY;
     for (u32 key = threadIdx.x; key < keys; key += BLOCK) maximum = fmaxf(maximum, row[key]);
     maximum = block_max(maximum);
+    if (zeros && maximum == NEGATIVE_INFINITY) keys = 0;
     float sum = 0;
     for (u32 key = threadIdx.x; key < keys; key += BLOCK) {
         float exponential = expf(row[key] - maximum);
@@ -156,6 +157,43 @@ extern "C" __global__ void causal_softmax(float *scores, u32 pos) {
     }
     float total = block_sum(sum);
     for (u32 key = threadIdx.x; key < pos; key += BLOCK) row[key] = key < keys ? row[key] / total : 0;
+}
+
+// Shape: scores [matrices, query_pos, key_pos]
+extern "C" __global__ void causal_softmax(float *scores, u32 pos) {
+    softmax_row(scores, pos, false);
+}
+
+// The softmax of scores that were edited.
+// Shape: scores [matrices, query_pos, key_pos]
+extern "C" __global__ void edited_causal_softmax(float *scores, u32 pos) {
+    softmax_row(scores, pos, true);
+}
+
+// Changes rows in place, in the order of each row's changes. One block per changed row. `edits` has the index of each
+// changed row, the number of changes before each and in all, five words for each change, then columns and values
+// (`words` in edits.rs). Where pos is not 0, rows are those of scores or patterns, and keys after the query stay.
+// Shape: x [rows, columns]
+extern "C" __global__ void edit_rows(float *x, const u32 *edits, u32 columns, u32 pos) {
+    u32 index = edits[blockIdx.x];
+    float *row = x + (u64)index * columns;
+    u32 end = pos > 0 ? index % pos + 1 : columns;
+    const u32 *first_change = edits + gridDim.x + blockIdx.x;
+    for (u32 number = first_change[0]; number < first_change[1]; number++) {
+        const u32 *change = edits + 2 * (u64)gridDim.x + 1 + 5 * (u64)number;
+        u32 how = change[0], columns_at = change[1], n_columns = change[2], values_at = change[3], step = change[4];
+        for (u32 item = threadIdx.x; item < n_columns; item += BLOCK) {
+            u32 column = edits[(u64)columns_at + item];
+            if (column >= end) continue;
+            float value = __int_as_float(edits[(u64)values_at + (u64)item * step]), before = row[column];
+            switch (how) { // the numbers are those of `Change` in edits.rs
+                case 0: row[column] = value; break;
+                case 1: row[column] = before + value; break;
+                case 2: row[column] = isfinite(before) ? before * value : before; break;
+            }
+        }
+        __syncthreads(); // the next change may read what another thread wrote
+    }
 }
 
 // A logit and its token as one integer that is larger for better tokens. Among equal logits the lowest token id is

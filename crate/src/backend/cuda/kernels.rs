@@ -44,7 +44,9 @@ macro_rules! kernels {
     };
 }
 
-kernels!(add add_bias causal_softmax embed layer_norm list_head_addresses multiply_rows top_tokens);
+kernels!(
+    add add_bias causal_softmax edit_rows edited_causal_softmax embed layer_norm list_head_addresses multiply_rows top_tokens
+);
 
 /// A status of NVRTC by number: cudarc's enum ends with the statuses of CUDA 11.8, and formatting another one would be
 /// undefined behaviour.

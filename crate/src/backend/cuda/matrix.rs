@@ -38,6 +38,12 @@ impl DeviceMatrix {
         slice.download(shape)
     }
 
+    /// The matrix, to be changed in place: a copy if a cache may read its memory later.
+    pub(super) fn unshared(self, gpu: &Arc<CudaGpu>) -> Result<Self, CudaError> {
+        let buffer = if self.buffer.in_cache() { self.buffer.copy(gpu)? } else { self.buffer };
+        Ok(Self { buffer, ..self })
+    }
+
     /// A range of rows, and its shape. Shape: `[rows, columns]` → `[n, columns]`.
     pub(super) fn rows(&self, rows: Range<usize>) -> (DeviceSlice<'_>, Ix2) {
         let offset = rows.start * self.columns;

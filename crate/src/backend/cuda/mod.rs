@@ -1,4 +1,4 @@
-//! Every operation on a CUDA GPU: cuBLAS for matrix products, eight CUDA [`kernels`] for everything else.
+//! Every operation on a CUDA GPU: cuBLAS for matrix products, ten CUDA [`kernels`] for everything else.
 //!
 //! [`Dfdx`](super::Dfdx) implements every operation on a GPU too, and is the reference for this backend. It is slower:
 //! a layer norm alone is ten of its operations (`docs/gpu.md` counts the calls). No single operation can be replaced,
@@ -12,6 +12,7 @@ mod buffer;
 mod cached;
 mod decode;
 mod device;
+mod edits;
 mod error;
 mod gemm;
 mod kernels;
@@ -33,7 +34,8 @@ use self::error::CudaError;
 use self::gemm::{GemmShape, Operand};
 use self::kernels::{Epilogue, block_per_row, thread_per_column, thread_per_element};
 use self::matrix::DeviceMatrix;
-use super::{AttentionOutput, Backend, Heads};
+use super::edits::edit_on_host;
+use super::{AttentionOutput, Backend, CellEdits, Edit, Heads};
 use crate::config::ActFn;
 use crate::decode::{DecodeBackend, Ranking, TopTokens, Vectors};
 use crate::error::{Error, Result};
@@ -248,6 +250,24 @@ impl Backend for Cuda {
         self.linear_epilogue(linear, act_fn.into(), x).map_err(self.failed("a matrix product"))
     }
 
+    /// The last step of [`linear_act`](Self::linear_act), with a bias of zeros.
+    fn activate(&self, act_fn: ActFn, x: DeviceMatrix) -> Result<DeviceMatrix> {
+        let run = || {
+            let x = x.unshared(&self.gpu)?;
+            let zeros = DeviceBuffer::upload(&self.gpu, &vec![0.0_f32; x.columns])?;
+            self.add_bias(&x.buffer, &zeros, [x.rows, x.columns], 1, act_fn.into())?;
+            Ok(x)
+        };
+        run().map_err(self.failed("an activation function"))
+    }
+
+    fn edit(&self, x: DeviceMatrix, edit: Edit) -> Result<DeviceMatrix> {
+        match edit.by_row(x.columns) {
+            Some(edits) => edits::edit(&self.gpu, x, &edits).map_err(self.failed("an intervention")),
+            None => edit_on_host(self, x, edit),
+        }
+    }
+
     fn add(&self, a: &DeviceMatrix, b: &DeviceMatrix) -> Result<DeviceMatrix> {
         let run = || {
             let y = DeviceMatrix::uninit(&self.gpu, a.rows, a.columns)?;
@@ -267,7 +287,18 @@ impl Backend for Cuda {
         prompts: &[Range<usize>],
         keep_pattern: bool,
     ) -> Result<AttentionOutput<DeviceMatrix>> {
-        attention::attention(&self.gpu, qkv, heads, prompts, keep_pattern).map_err(self.failed("attention"))
+        attention::attention(&self.gpu, qkv, heads, prompts, keep_pattern, &[]).map_err(self.failed("attention"))
+    }
+
+    fn edited_attention(
+        &self,
+        qkv: [&DeviceMatrix; 3],
+        heads: Heads,
+        prompts: &[Range<usize>],
+        keep_pattern: bool,
+        edits: &[CellEdits],
+    ) -> Result<AttentionOutput<DeviceMatrix>> {
+        attention::attention(&self.gpu, qkv, heads, prompts, keep_pattern, edits).map_err(self.failed("attention"))
     }
 
     fn attn_scores(

@@ -11,7 +11,7 @@ use rten_vecmath::Softmax;
 
 use super::gemm::{self, COLUMNS_PER_TASK, ROWS_PER_TASK};
 use super::split;
-use crate::backend::{AttentionOutput, Heads};
+use crate::backend::{AttentionOutput, CellEdits, Heads};
 use crate::memory::HostArray;
 
 /// Queries per task.
@@ -23,10 +23,71 @@ const KEYS_PER_STRIP: usize = COLUMNS_PER_TASK;
 /// See [`Backend::attention`](crate::backend::Backend::attention).
 /// Shape: `q`, `k`, `v` each `[rows, n_heads d_head]` → `z` the same, `pattern` each `[n_heads, query_pos, key_pos]`.
 pub(super) fn attention(
+    qkv: [ArrayView2<f32>; 3],
+    heads: Heads,
+    prompts: &[Range<usize>],
+    keep_pattern: bool,
+) -> AttentionOutput<HostArray<Ix2>> {
+    attention_by(qkv, heads, prompts, keep_pattern, |_, _| PlainSoftmax)
+}
+
+/// See [`Backend::edited_attention`](crate::backend::Backend::edited_attention). Shape: as [`attention`].
+pub(super) fn edited_attention(
+    qkv: [ArrayView2<f32>; 3],
+    heads: Heads,
+    prompts: &[Range<usize>],
+    keep_pattern: bool,
+    edits: &[CellEdits],
+) -> AttentionOutput<HostArray<Ix2>> {
+    attention_by(qkv, heads, prompts, keep_pattern, |prompt, head| EditedSoftmax {
+        edits: &edits[prompt],
+        first_row: head * prompts[prompt].len(),
+    })
+}
+
+/// What makes a row of the pattern of a row of scores. A type parameter, so that attention without edits pays nothing for
+/// them.
+trait ToPattern: Sync + Send {
+    /// The scores of the keys that a query sees → its pattern, in place. Shape: `[query + 1]`.
+    fn to_pattern(&self, query: usize, visible: &mut [f32]);
+}
+
+struct PlainSoftmax;
+
+impl ToPattern for PlainSoftmax {
+    #[inline(always)]
+    fn to_pattern(&self, _: usize, visible: &mut [f32]) {
+        Softmax::new_mut(visible).dispatch();
+    }
+}
+
+/// Softmax between edits of one head's scores and of its pattern.
+struct EditedSoftmax<'a> {
+    edits: &'a CellEdits,
+    /// The row of the head's first query.
+    first_row: usize,
+}
+
+impl ToPattern for EditedSoftmax<'_> {
+    fn to_pattern(&self, query: usize, visible: &mut [f32]) {
+        let row = self.first_row + query;
+        if self.edits.scores.apply(row, visible) && visible.iter().all(|&score| score == f32::NEG_INFINITY) {
+            visible.fill(0.0); // a softmax would divide 0 by 0
+        } else {
+            Softmax::new_mut(visible).dispatch();
+        }
+        self.edits.pattern.apply(row, visible);
+    }
+}
+
+/// Attention, with `to_pattern(prompt, head)` between scores and patterns.
+/// Shape: `q`, `k`, `v` each `[rows, n_heads d_head]` → `z` the same, `pattern` each `[n_heads, query_pos, key_pos]`.
+fn attention_by<P: ToPattern>(
     [q, k, v]: [ArrayView2<f32>; 3],
     Heads { n_heads, score_scale }: Heads,
     prompts: &[Range<usize>],
     keep_pattern: bool,
+    to_pattern: impl Fn(usize, usize) -> P,
 ) -> AttentionOutput<HostArray<Ix2>> {
     let uninitialized = |rows: &Range<usize>| HostArray::from_pool(Dim((n_heads, rows.len(), rows.len())));
     let mut pattern: Vec<HostArray<Ix3>> = prompts.iter().filter(|_| keep_pattern).map(uninitialized).collect();
@@ -35,15 +96,18 @@ pub(super) fn attention(
 
     let mut tasks = Vec::new();
     let mut patterns = pattern.iter_mut();
-    for (rows, z) in prompts.iter().zip(split(z.view_mut(), Axis(0), prompts.iter().map(Range::len))) {
+    let by_prompt = split(z.view_mut(), Axis(0), prompts.iter().map(Range::len));
+    for (prompt, (rows, z)) in prompts.iter().zip(by_prompt).enumerate() {
         let mut pattern = patterns.next().map(|pattern| pattern.outer_iter_mut());
         let heads = split(z, Axis(1), (0..n_heads).map(|_| d_head)); // each [pos, d_head]
         tasks.extend(heads.into_iter().enumerate().map(|(head, z)| {
             let [q, k, v] = [q, k, v].map(|x| head_block(x, n_heads, head, rows));
-            (q, k, v, z, pattern.as_mut().and_then(Iterator::next))
+            (q, k, v, z, pattern.as_mut().and_then(Iterator::next), to_pattern(prompt, head))
         }));
     }
-    tasks.into_par_iter().for_each(|(q, k, v, z, pattern)| attend(score_scale, [q, k, v], z, pattern));
+    tasks.into_par_iter().for_each(|(q, k, v, z, pattern, to_pattern)| {
+        attend(score_scale, [q, k, v], z, pattern, &to_pattern);
+    });
     AttentionOutput { z, pattern: pattern.into_iter().map(HostArray::into).collect() }
 }
 
@@ -115,6 +179,7 @@ fn attend(
     [q, k, v]: [Matrix; 3],
     mut z: ArrayViewMut2<f32>,
     mut pattern: Option<ArrayViewMut2<f32>>,
+    to_pattern: &impl ToPattern,
 ) {
     let keys = pack_strips(k, |strip| strip.transposed()); // each [d_head, keys]
     let values = pack_strips(v, |strip| strip); // each [keys, d_head]
@@ -122,7 +187,7 @@ fn attend(
     let blocks = z.axis_chunks_iter_mut(Axis(0), QUERIES_PER_TASK);
     let blocks: Vec<_> = blocks.map(|z| (z, patterns.as_mut().and_then(Iterator::next))).collect();
     blocks.into_par_iter().enumerate().for_each(|(index, (z, pattern))| {
-        attend_block(score_scale, q, &keys, &values, index * QUERIES_PER_TASK, z, pattern);
+        attend_block(score_scale, q, [&keys, &values], index * QUERIES_PER_TASK, z, pattern, to_pattern);
     });
 }
 
@@ -131,11 +196,11 @@ fn attend(
 fn attend_block(
     score_scale: f32,
     q: Matrix,
-    keys: &[PackedBMatrix<f32>],
-    values: &[PackedBMatrix<f32>],
+    [keys, values]: [&[PackedBMatrix<f32>]; 2],
     first: usize,
     mut z: ArrayViewMut2<f32>,
     mut pattern: Option<ArrayViewMut2<f32>>,
+    to_pattern: &impl ToPattern,
 ) {
     let (queries, pos) = (z.nrows(), q.rows());
     let mut scratch = HostArray::from_pool(Dim(if pattern.is_none() { (queries, pos) } else { (0, 0) }));
@@ -143,7 +208,7 @@ fn attend_block(
     compute_scores(score_scale, q, keys, first, pattern.view_mut());
     for (query, mut row) in (first..).zip(pattern.rows_mut()) {
         let (visible, masked) = row.as_slice_mut().expect("a row is contiguous").split_at_mut(query + 1);
-        Softmax::new_mut(visible).dispatch();
+        to_pattern.to_pattern(query, visible);
         masked.fill(0.0);
     }
     let pattern = gemm::tensor(pattern.view());

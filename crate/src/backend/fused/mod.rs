@@ -24,7 +24,7 @@ use rten_vecmath::{ApproxGelu, Gelu, Normalize, NormalizeOptions, Silu, Sum, Sum
 pub(super) use self::attention::attn_scores;
 use self::decode::{DecodeTable, FusedUnembed};
 use self::packed::PackedMatrix;
-use super::{AttentionOutput, Backend, Edit, Heads, KeyValues, split_by_prompt};
+use super::{AttentionOutput, Backend, CellEdits, Edit, Heads, KeyValues, split_by_prompt};
 use crate::config::ActFn;
 use crate::decode::{DecodeBackend, Ranking, TopTokens, Vectors};
 use crate::error::Result;
@@ -226,7 +226,7 @@ impl Backend for Fused {
 
     /// In place, unless a cache shares the memory.
     fn edit(&self, mut x: HostArray<Ix2>, edit: Edit) -> Result<HostArray<Ix2>> {
-        edit(x.view_mut())?;
+        (edit.on_host)(x.view_mut())?;
         Ok(x)
     }
 
@@ -245,6 +245,17 @@ impl Backend for Fused {
         keep_pattern: bool,
     ) -> Result<AttentionOutput<HostArray<Ix2>>> {
         Ok(attention::attention(qkv.map(|x| x.view()), heads, prompts, keep_pattern))
+    }
+
+    fn edited_attention(
+        &self,
+        qkv: [&HostArray<Ix2>; 3],
+        heads: Heads,
+        prompts: &[Range<usize>],
+        keep_pattern: bool,
+        edits: &[CellEdits],
+    ) -> Result<AttentionOutput<HostArray<Ix2>>> {
+        Ok(attention::edited_attention(qkv.map(|x| x.view()), heads, prompts, keep_pattern, edits))
     }
 
     fn attention_with_past(

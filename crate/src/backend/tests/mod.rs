@@ -32,6 +32,7 @@ macro_rules! on_every_backend {
 
 mod against_dfdx;
 mod decoding;
+mod edits;
 mod small_numbers;
 
 /// A generator with a new seed in every run. A failing test prints its seed, and `ATTENTION_TOKENS_TEST_SEED` sets it.

@@ -140,9 +140,9 @@ pub fn appending(
 }
 
 impl Appending {
-    /// A token as tables and figures show it, in quotation marks.
+    /// A token as tables and figures show it.
     fn label(&self, token: u32) -> String {
-        format!("“{}”", self.labels.label(token))
+        self.labels.label(token)
     }
 
     /// A table with a row for each appended token: how close it is to a map, whether that is injective, and its fixed
@@ -174,7 +174,7 @@ impl Appending {
             let chance = self.commuting_by_chance[[x, y]];
             let [x, y] = [x, y].map(|index| self.label(self.appended[index]));
             format!(
-                "{x}, then {y}, and the other way round\nsame token: {share:.3} of the positions\nby chance: {chance:.3}"
+                "same token: {share:.3} of the positions\nby chance: {chance:.3}\n{x}, then {y}, and the other way round"
             )
         };
         MatrixChart {
@@ -230,14 +230,12 @@ impl Appending {
     }
 
     /// The graph of the maps on the `max_states` most frequent tokens: an arrow from each token to its most frequent
-    /// OUT token, in a colour for each appended token. Fixed points have no arrow; the hover text of a node lists where
-    /// each map takes it.
+    /// OUT token, in a colour for each appended token. A fixed point has a loop; the hover text of a node lists where each
+    /// map takes it.
     pub fn plot_transitions(&self, max_states: usize) -> Figure {
         let (states, functions) = self.functions(max_states);
-        let edges: Vec<Vec<(usize, usize)>> = functions
-            .iter()
-            .map(|to| (0..states.len()).map(|from| (from, to[from])).filter(|&(from, to)| from != to).collect())
-            .collect();
+        let edges: Vec<Vec<(usize, usize)>> =
+            functions.iter().map(|to| (0..states.len()).map(|from| (from, to[from])).collect()).collect();
         // The state of all other tokens is drawn only if an arrow ends there.
         let used = edges.iter().flatten().any(|&(_, to)| to == states.len());
         let n_nodes = states.len() + usize::from(used);
@@ -258,7 +256,7 @@ impl Appending {
         let nodes = Series {
             texts: (0..n_nodes).map(text).collect(),
             labels: (0..n_nodes).map(name).collect(),
-            ..Series::new("", Form::Points, Color::Text, positions.clone())
+            ..Series::new("", Form::Nodes, Color::Text, positions.clone())
         };
         Chart {
             title: self.caption("Where tokens go"),
@@ -272,8 +270,8 @@ impl Appending {
     /// A figure's title with the head, the projection and the number of prompts.
     fn caption(&self, title: &str) -> String {
         let prompts = if self.n_prompts == 1 { "prompt" } else { "prompts" };
-        let (layer, head, projection) = (self.layer, self.head, self.projection.name());
-        format!("{title}: head {layer}.{head}, projection {projection}, {} {prompts}", self.n_prompts)
+        let (layer, head, projection) = (self.layer, self.head, self.projection.in_words());
+        format!("{title}: head {layer}.{head}, through {projection}, {} {prompts}", self.n_prompts)
     }
 }
 
@@ -323,10 +321,10 @@ mod tests {
         let json: serde_json::Value = serde_json::from_str(&figure.to_json()).unwrap();
         let traces = json["data"].as_array().unwrap();
         assert_eq!(traces.len(), 3);
-        let nodes: Vec<&str> =
-            traces[2]["text"].as_array().unwrap().iter().map(|text| text.as_str().unwrap()).collect();
-        assert_eq!(nodes, ["“#1”", "“#2”", "“#3”", "anything else"]);
-        assert_eq!(traces[0]["name"], "append “#100”");
+        let labels = json["layout"]["annotations"].as_array().unwrap().iter();
+        let nodes: Vec<&str> = labels.map(|label| label["text"].as_str().unwrap()).collect();
+        assert_eq!(nodes, ["#1", "#2", "#3", "anything else"]);
+        assert_eq!(traces[0]["name"], "append #100");
         assert!(figure.to_svg().is_some());
     }
 }

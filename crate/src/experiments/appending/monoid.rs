@@ -222,7 +222,9 @@ impl Monoid {
         let groups = self.groups();
         let largest = groups.first().map_or(String::new(), |group| {
             let kind = if group.abelian { "abelian" } else { "not abelian" };
-            format!("{} elements, {kind}, identity {}", group.elements.len(), self.word(group.identity))
+            let n = group.elements.len();
+            let elements = if n == 1 { "element" } else { "elements" };
+            format!("{n} {elements}, {kind}, identity {}", self.word(group.identity))
         });
         let inverses: Vec<usize> = self.inverses().into_iter().map(|(element, _)| element).collect();
         let rows = [
@@ -237,18 +239,19 @@ impl Monoid {
             ("the largest", largest),
         ];
         let rows = rows.into_iter().map(|(what, value)| vec![what.to_owned(), value]).collect();
-        Table::new("The monoid that the maps generate", &["", ""], rows)
+        Table::new("The monoid that the maps generate", &["property", "value"], rows)
     }
 
-    /// The multiplication table: row first, then column. At most 24 elements are shown, those with the shortest words.
+    /// The multiplication table: row first, then column. Each element has its own colour, and its name in the cells where
+    /// it fits. At most 120 elements are shown, those with the shortest words; the title says how many there are.
     pub fn plot(&self) -> Figure {
-        const MAX_SHOWN: usize = 24;
+        const MAX_SHOWN: usize = 120;
         let n = self.len().min(MAX_SHOWN);
         let shown = if n < self.len() { format!(", {n} of {} elements", self.len()) } else { String::new() };
         let value = |(a, b)| self.product(a, b).map_or(f32::NAN, |product| product as f32);
         let cells = (0..n).flat_map(|a| (0..n).map(move |b| (a, b)));
         let name = |product: Option<usize>| product.map_or("beyond the limit".to_owned(), |product| self.word(product));
-        let text = |(a, b)| format!("{}, then {}: {}", self.word(a), self.word(b), name(self.product(a, b)));
+        let text = |(a, b)| format!("{}\n{}, then {}", name(self.product(a, b)), self.word(a), self.word(b));
         MatrixChart {
             title: format!("Multiplication table{shown}"),
             rows: ChartAxis::names("first", (0..n).map(|element| self.word(element))),
@@ -258,7 +261,7 @@ impl Monoid {
             labels: cells.clone().map(|(a, b)| name(self.product(a, b))).collect(),
             texts: cells.map(text).collect(),
         }
-        .figure()
+        .figure_of_names()
     }
 }
 

@@ -119,7 +119,7 @@ impl EmbeddingMap {
         let series = |layer: usize| {
             let own: Vec<usize> = (0..self.tokens.len()).filter(|&index| self.layers[index] == layer).collect();
             let points = own.iter().map(|&index| [self.places[[index, 0]], self.places[[index, 1]]]).collect();
-            let text = |&index: &usize| format!("“{}”\nlayer {layer} uses it most", self.labels[index]);
+            let text = |&index: &usize| format!("{}\nlayer {layer} uses it most", self.labels[index]);
             Series {
                 symbol: layer,
                 texts: own.iter().map(text).collect(),

@@ -32,7 +32,7 @@ impl VocabularyCounts {
             let name = if head == 0 { format!("layer {layer}") } else { String::new() };
             let text = |&rank: &usize| {
                 let (token, count) = ranked[rank - 1];
-                format!("head {layer}.{head}, rank {rank}\n“{}”, {count} times", self.label(token))
+                format!("{}: {count} times\nhead {layer}.{head}, rank {rank}", self.label(token))
             };
             let points = ranks.iter().map(|&rank| [rank as f64, ranked[rank - 1].1 as f64]).collect();
             Series {

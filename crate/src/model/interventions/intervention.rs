@@ -122,8 +122,8 @@ impl Intervention {
 
     /// Holds the scale of every layer norm as it was in the run of a cache, of one prompt for all, or of as many prompts as
     /// the run has, with as many tokens: the layer norms become linear, so that what components write to the logits adds
-    /// up. The cache holds the residual stream (`ResidPre`, `ResidMid`, and `ResidPost` of the last layer) of the layers
-    /// whose layer norms are held.
+    /// up. The layer norms are those whose residual stream the cache holds (`ResidPre`, `ResidMid`, and `ResidPost` of the
+    /// last layer). If it holds none, the interventions are those of every layer norm, and a run refuses them.
     ///
     /// ```
     /// use attention_tokens::prelude::*;
@@ -146,9 +146,17 @@ impl Intervention {
         };
         let freeze = |(layer, activation): (usize, Activation)| {
             let edit = Edit::FreezeLayerNorm(cache.clone());
-            Self::new(activation.at(layer), edit, "freeze the layer norm after")
+            Self::new(activation.at(layer), edit, FREEZE_LAYER_NORM)
         };
-        cache.held().into_iter().filter(before_layer_norm).map(freeze).collect()
+        let mut held: Vec<(usize, Activation)> = cache.held().into_iter().filter(before_layer_norm).collect();
+        if held.is_empty() {
+            // Of the layer norms, so that the run says what the cache lacks, where an empty list would hold nothing.
+            held = (0..=last)
+                .flat_map(|layer| [Activation::ResidPre, Activation::ResidMid].map(|of| (layer, of)))
+                .collect();
+            held.push((last, Activation::ResidPost));
+        }
+        held.into_iter().map(freeze).collect()
     }
 
     /// Changes this head only.
@@ -218,6 +226,9 @@ impl Intervention {
         self.point
     }
 }
+
+/// The words of an intervention that holds the scale of a layer norm.
+pub(crate) const FREEZE_LAYER_NORM: &str = "freeze the layer norm after";
 
 /// A number, or the shape of an array.
 fn in_words(EditValues(values): &EditValues) -> String {

@@ -12,6 +12,7 @@
 //! | `apply` | one planned edit of one array |
 
 mod apply;
+mod by_row;
 mod description;
 mod edit;
 mod hook_point;
@@ -22,5 +23,6 @@ mod values;
 
 pub use edit::{EditValues, HookContext};
 pub use hook_point::HookPoint;
+pub(crate) use intervention::FREEZE_LAYER_NORM;
 pub use intervention::Intervention;
 pub(super) use plan::{PlannedEdit, PlannedEdits, Target};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use ndarray::{Array1, ArrayD, ArrayView2, ArrayViewD, ArrayViewMut2, Axis, IxDyn};
+use ndarray::{ArcArray, Array1, ArrayD, ArrayView2, ArrayViewD, ArrayViewMut2, Axis, IxDyn};
 
 use super::edit::{Closure, Edit, HookContext, not_finite};
 use super::hook_point::HookPoint;
@@ -44,15 +44,15 @@ pub(in crate::model) struct PlannedEdit {
     pub(super) description: Arc<str>,
 }
 
-/// The numbers of a planned edit. Shape: each broadcasts to `indices`.
+/// The numbers of a planned edit, which copies of the edit share. Shape: each broadcasts to `indices`.
 #[derive(Clone)]
 pub(super) enum How {
     Scale(f32),
-    Set(ArrayD<f32>),
-    Add(ArrayD<f32>),
+    Set(ArcArray<f32, IxDyn>),
+    Add(ArcArray<f32, IxDyn>),
     Hook(Closure, HookContext),
     /// The scale of a layer norm at each selected position. Shape: `[pos, 1, 1]`.
-    LayerNormScale(ArrayD<f32>),
+    LayerNormScale(ArcArray<f32, IxDyn>),
 }
 
 impl PlannedEdit {
@@ -96,7 +96,7 @@ impl PlannedEdit {
                 && values.ndim() > 0
             {
                 let whole = values.broadcast(IxDyn(&shape)).expect("the values fit");
-                *values = whole.select(Axis(axis), &new);
+                *values = whole.select(Axis(axis), &new).into_shared();
             }
             self.indices[axis] = new.iter().map(|&index| self.indices[axis][index]).collect();
         }
@@ -106,6 +106,19 @@ impl PlannedEdit {
         }
         self.first = first;
         (!new.is_empty()).then_some(self)
+    }
+
+    /// An upper bound of the memory that the edit takes, and that its array of scores and patterns takes while it applies.
+    fn bytes(&self, pos: usize) -> usize {
+        let values = match &self.how {
+            How::Set(values) | How::Add(values) | How::LayerNormScale(values) => values.len(),
+            How::Hook(..) => 2 * self.indices.iter().map(Vec::len).product::<usize>(), // what it gets and returns
+            How::Scale(_) => 0,
+        };
+        let indices = self.indices.iter().map(Vec::len).sum::<usize>();
+        let cells = if self.point.activation.is_of_cells() { 2 * self.indices[0].len() * pos * pos } else { 0 };
+        // The copy of the edit in a batch shares the values, and has indices of its own.
+        size_of::<f32>() * (values + cells) + 2 * size_of::<usize>() * indices
     }
 
     /// The heads of scores or a pattern that are edited.
@@ -155,6 +168,26 @@ impl PlannedEdits {
             .iter()
             .chain(&self.layer_norms)
             .flat_map(|(&(layer, _), edits)| edits.iter().map(move |edit| (layer, edit)))
+    }
+
+    /// An upper bound of the memory that the edits take while a run applies them. Shape: `tokens [prompt][pos]`.
+    pub(in crate::model) fn bytes(&self, tokens: &[Vec<u32>]) -> usize {
+        self.iter().map(|(_, edit)| edit.bytes(tokens[edit.prompt].len())).sum()
+    }
+
+    /// The scales of layer norms that are held: the prompt, the activation that the layer norm reads, a position, and the
+    /// scale there.
+    pub(in crate::model) fn held_scales(&self) -> impl Iterator<Item = (usize, (usize, Activation), usize, f32)> {
+        self.layer_norms.iter().flat_map(|(&point, edits)| edits.iter().map(move |edit| (point, edit))).flat_map(
+            |(point, edit)| {
+                let scales: Vec<f32> = match &edit.how {
+                    How::LayerNormScale(scales) => scales.iter().copied().collect(),
+                    _ => Vec::new(),
+                };
+                let positions = edit.indices[0].iter().copied();
+                positions.zip(scales).map(move |(position, scale)| (edit.prompt, point, position, scale))
+            },
+        )
     }
 
     /// Adds the edits of another run, in which each prompt is the one of this run that `prompt` returns, with the number of
@@ -285,14 +318,14 @@ impl Intervention {
         }
         let how = match &self.edit {
             Edit::Scale(factor) => How::Scale(*factor),
-            Edit::Set(values) => How::Set(self.fitted(&values.0, &indices)?),
-            Edit::Add(values) => How::Add(self.fitted(&values.0, &indices)?),
+            Edit::Set(values) => How::Set(self.fitted(&values.0, &indices)?.into_shared()),
+            Edit::Add(values) => How::Add(self.fitted(&values.0, &indices)?.into_shared()),
             Edit::Patch(cache) => {
                 let from = if cache.n_prompts() == 1 { 0 } else { self.same_prompt(cache, target, prompt)? };
-                How::Set(self.values_of(cache, from, pos, &indices)?.into_dyn())
+                How::Set(self.values_of(cache, from, pos, &indices)?.into_dyn().into_shared())
             }
             Edit::Mean(cache, groups) => {
-                How::Set(self.mean_of(cache, groups.as_deref(), target, prompt, &indices)?.into_dyn())
+                How::Set(self.mean_of(cache, groups.as_deref(), target, prompt, &indices)?.into_dyn().into_shared())
             }
             Edit::Resample(cache, _) => {
                 let Some(from) = draws[prompt] else {
@@ -306,15 +339,19 @@ impl Intervention {
                         ),
                     });
                 };
-                How::Set(self.values_of(cache, from, pos, &indices)?.into_dyn())
+                How::Set(self.values_of(cache, from, pos, &indices)?.into_dyn().into_shared())
             }
             Edit::FreezeLayerNorm(cache) => {
                 let from = if cache.n_prompts() == 1 { 0 } else { self.same_prompt(cache, target, prompt)? };
                 let rows = self.values_of(cache, from, pos, &indices)?; // [pos, 1, d_model]
                 indices[2].truncate(1);
-                How::LayerNormScale(
-                    rows.map_axis(Axis(2), |row| layer_norm_scale(row, config.eps)).insert_axis(Axis(2)).into_dyn(),
-                )
+                let mut scales = rows.map_axis(Axis(2), |row| layer_norm_scale(row, config.eps)); // [pos, 1]
+                for (scale, position) in scales.iter_mut().zip(&indices[0]) {
+                    if let Some(held) = cache.held_scale(from, (point.layer, activation), *position) {
+                        *scale = held;
+                    }
+                }
+                How::LayerNormScale(scales.insert_axis(Axis(2)).into_dyn().into_shared())
             }
             Edit::Hook(closure) => {
                 How::Hook(closure.clone(), HookContext { point, prompt, tokens: target.tokens[prompt].clone() })

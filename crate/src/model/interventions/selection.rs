@@ -61,6 +61,9 @@ impl Selection {
         for &neuron in self.neurons.iter().flatten() {
             check_index("neuron", neuron, "the MLP", config.d_mlp)?;
         }
+        for (option, selected) in [("head", &self.heads), ("neuron", &self.neurons), ("prompt", &self.prompts)] {
+            check_once(option, selected.as_deref().unwrap_or_default())?;
+        }
         Ok(())
     }
 
@@ -79,14 +82,17 @@ impl Selection {
         prompt: usize,
         pos: usize,
     ) -> Result<Indices> {
-        let positions = |selected: &Option<Vec<isize>>| match selected {
-            None => Ok((0..pos).collect()),
-            Some(selected) => selected.iter().map(|&position| check_position(position, prompt, pos)).collect(),
+        let positions = |option: &'static str, selected: &Option<Vec<isize>>| -> Result<Vec<usize>> {
+            let Some(selected) = selected else { return Ok((0..pos).collect()) };
+            let selected = selected.iter().map(|&position| check_position(position, prompt, pos));
+            let selected = selected.collect::<Result<Vec<_>>>()?;
+            check_once(option, &selected)?;
+            Ok(selected)
         };
         let heads = self.heads.clone().unwrap_or_else(|| (0..config.n_heads).collect());
-        let queries: Vec<usize> = positions(&self.positions)?;
+        let queries = positions("pos", &self.positions)?;
         if activation.is_of_cells() {
-            return Ok([heads, queries, positions(&self.keys)?]);
+            return Ok([heads, queries, positions("key", &self.keys)?]);
         }
         let columns = match activation {
             Activation::Q | Activation::K | Activation::V | Activation::Z => config.d_head,
@@ -113,6 +119,22 @@ impl Selection {
         }
         cells.sort_unstable();
         Ok(Some(cells))
+    }
+}
+
+/// [`Error::Setting`] for an index that is selected twice, which a change would reach twice. Two positions may be the same
+/// one, from the start and from the end.
+fn check_once(option: &'static str, selected: &[usize]) -> Result<()> {
+    let mut sorted = selected.to_vec();
+    sorted.sort_unstable();
+    match sorted.windows(2).find(|pair| pair[0] == pair[1]) {
+        None => Ok(()),
+        Some(pair) => Err(Error::Setting {
+            function: "Intervention",
+            option,
+            expected: "each once".into(),
+            found: format!("{} twice", pair[0]),
+        }),
     }
 }
 

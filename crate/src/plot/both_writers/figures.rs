@@ -42,6 +42,7 @@ fn heads() -> Vec<(String, Figure)> {
     let light = calculate_layer(&long(36), 0).unwrap();
     let longest = calculate_attns(&long(193), 0, 1).unwrap().prompt(0).unwrap();
     let pattern = plot_attns(&unique_index_pattern(&data.feature(Feature::Qk)));
+    let attention = add_token_labels(&plot_attns(&data.feature(Feature::Attn)), &data, Feature::Attn).unwrap();
     let mut holes = wave(6, 6);
     (holes[[2, 3]], holes[[4, 1]]) = (f32::NAN, f32::INFINITY);
     let figures = [
@@ -50,6 +51,10 @@ fn heads() -> Vec<(String, Figure)> {
         ("axis labels", add_axis_labels(&pattern, &data).unwrap()),
         ("token labels", add_token_labels(&pattern, &data, Feature::Attn).unwrap()),
         ("labelled", plot_head(&data)),
+        ("labelled, original", plot_head(&data).with_look(Look::Original).unwrap()),
+        ("labelled, small", plot_head(&data).with_size(400, 300).unwrap()),
+        ("attention", add_axis_labels(&plot_attns(&data.feature(Feature::Attn)), &data).unwrap()),
+        ("attention, colour bar", attention.with_look(Look::Tokens).unwrap()),
         ("holes", plot_attns(&holes)),
         ("wide", plot_attns(&wave(3, 9))),
         ("light", plot_head(&one(&light))),
@@ -57,7 +62,10 @@ fn heads() -> Vec<(String, Figure)> {
         ("pair", compare_plots(&plot_head(&data), &other, "<title>", "a & b").unwrap()),
         ("pair, not linked", compare_plots(&plot_head(&data), &plot_attns(&wave(5, 3)), "$t$", "").unwrap()),
         ("pair, light", compare_plots(&plot_head(&one(&light)), &plot_head(&data), "", "light").unwrap()),
+        ("pair, original", compare_plots(&pattern, &pattern, "", "").unwrap().with_look(Look::Original).unwrap()),
+        ("pair, side by side", compare_plots(&pattern, &attention, "", "one\ntwo").unwrap()),
         ("grid", layer_grid(&short, 0).unwrap()),
+        ("grid, original", layer_grid(&short, 0).unwrap().with_look(Look::Original).unwrap()),
         ("large grid", layer_grid(&light, 0).unwrap()),
         ("menu", browse_heads(&short, 0).unwrap()),
         ("menu, light", browse_heads(&light[..3], 0).unwrap()),
@@ -76,7 +84,7 @@ fn charts() -> Vec<(String, Figure)> {
         ("many names", ChartAxis::names("", named(130))),
         ("hidden", ChartAxis::hidden()),
     ];
-    let forms = [Form::Points, Form::Line, Form::Intervals(intervals), Form::Arrows];
+    let forms = [Form::Points, Form::Line, Form::Intervals(intervals), Form::Arrows, Form::Nodes];
     let mut figures = Vec::new();
     for (axis_name, axis) in axes {
         for form in &forms {
@@ -127,5 +135,18 @@ fn matrices() -> Vec<(String, Figure)> {
         ("80 × 80", matrix(80, 80)),
         ("80 × 80, same names", MatrixChart { rows: same_names, ..matrix(80, 80) }),
     ];
-    figures.map(|(name, matrix)| (format!("matrix {name}"), matrix.figure())).to_vec()
+    let of_names = |n: usize| {
+        let values = Array2::from_shape_fn((n, n), |(row, column)| ((row + column) % n) as f32);
+        let names = |word| ChartAxis::names(word, named(word, n));
+        let (texts, scale) = (Vec::new(), (String::new(), [0.0, (n - 1) as f32]));
+        let labels = named("name", n * n);
+        MatrixChart { title: "names".into(), rows: names("a"), columns: names("b"), values, scale, labels, texts }
+    };
+    let mut figures: Vec<(String, Figure)> =
+        figures.map(|(name, matrix)| (format!("matrix {name}"), matrix.figure())).to_vec();
+    figures.push(("matrix of few names".into(), of_names(5).figure_of_names()));
+    figures.push(("matrix of many names".into(), of_names(30).figure_of_names()));
+    figures
+        .push(("matrix of turned labels".into(), MatrixChart { labels: named("label", 60), ..matrix(3, 20) }.figure()));
+    figures
 }

@@ -19,7 +19,7 @@ fn both_writers_draw_every_mark() {
     }
 }
 
-/// The texts that both writers write, with the names along an axis thinned to at most `max_names`.
+/// The texts that both writers write, except those in cells, with the names along an axis thinned to at most `max_names`.
 fn texts(drawing: &Drawing, max_names: impl Fn(&Ticks) -> usize) -> Vec<String> {
     let mut texts: Vec<String> = drawing.title.iter().map(|title| title.text.clone()).collect();
     for axis in drawing.axes.iter().flat_map(|axes| [&axes.x, &axes.y]) {

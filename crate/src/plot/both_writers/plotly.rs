@@ -1,11 +1,11 @@
 //! plotly's JSON against the marks.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{frames, sorted, texts};
 use crate::plot::Figure;
 use crate::plot::canvas::Ticks;
-use crate::plot::marks::{Cells, Coordinate, Drawing, Hover, LegendEntry, Mark, Text};
+use crate::plot::marks::{CellLabels, Cells, Coordinate, Drawing, Hover, LegendEntry, Mark, Text};
 
 pub(super) fn check(name: &str, drawing: &Drawing, figure: &Figure) {
     let json: Value = serde_json::from_str(&figure.to_json()).unwrap();
@@ -19,7 +19,13 @@ pub(super) fn check(name: &str, drawing: &Drawing, figure: &Figure) {
     for mark in &drawing.marks {
         match mark {
             Mark::Text(text) => check_text(name, text, annotations.next().expect("an annotation for each text")),
-            Mark::Cells(cells) => check_cells(name, cells, traces.next().expect("a trace for the cells")),
+            Mark::Cells(cells) => {
+                let trace = traces.next().expect("a trace for the cells");
+                check_cells(name, cells, trace);
+                if let Some(labels) = &cells.labels {
+                    check_labels(name, labels, [trace, traces.next().expect("a trace for texts in black")]);
+                }
+            }
             Mark::Frames(_) => {}
             Mark::Line(line) => {
                 let trace = traces.next().expect("a trace for the line");
@@ -57,6 +63,8 @@ pub(super) fn check(name: &str, drawing: &Drawing, figure: &Figure) {
         assert_eq!(own, frames(&drawing.marks, on), "{name}: frames in plotly");
     }
 
+    check_areas(name, drawing, layout);
+
     let buttons = list(&layout["updatemenus"][0]["buttons"]);
     assert_eq!(buttons.len(), drawing.menu.len(), "{name}: entries of the menu");
     for (choice, button) in drawing.menu.iter().zip(buttons) {
@@ -70,7 +78,13 @@ pub(super) fn check(name: &str, drawing: &Drawing, figure: &Figure) {
                     assert_eq!(unescaped(written), text.text, "{name}: text {texts} of a button");
                     texts += 1;
                 }
-                Mark::Cells(cells) => check_values(name, cells, &data["z"][0]),
+                Mark::Cells(cells) => {
+                    check_values(name, cells, &data["z"][0]);
+                    if let Some(labels) = &cells.labels {
+                        let written = [0, 1].map(|of| json!({"text": data["text"][of]}));
+                        check_labels(name, labels, written.each_ref());
+                    }
+                }
                 _ => {}
             }
         }
@@ -83,6 +97,37 @@ pub(super) fn check(name: &str, drawing: &Drawing, figure: &Figure) {
 
 fn list(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
+}
+
+/// Asserts that axes which are only a part of the canvas are where the drawing has them.
+fn check_areas(name: &str, drawing: &Drawing, layout: &Value) {
+    let [left, right, top, bottom] = drawing.margins.map(|margin| margin as f64);
+    let [width, height] = drawing.size.map(|side| side as f64);
+    for (index, axes) in drawing.axes.iter().enumerate().filter(|(_, axes)| axes.placed) {
+        let suffix = if index == 0 { "" } else { "2" };
+        let domain =
+            |letter: &str| [0, 1].map(|end| layout[format!("{letter}axis{suffix}")]["domain"][end].as_f64().unwrap());
+        let [x, y] = [domain("x"), domain("y")];
+        let (inner_width, inner_height) = (width - left - right, height - top - bottom);
+        let found = [left + x[0] * inner_width, left + x[1] * inner_width, height - bottom - y[1] * inner_height];
+        let want = [axes.area.x, axes.area.right(), axes.area.y];
+        assert!(found.iter().zip(want).all(|(a, b)| (a - b).abs() < 0.01), "{name}: {found:?}, {want:?}");
+    }
+}
+
+/// Asserts that each text is in one of two traces, and is not seen in the other.
+fn check_labels(name: &str, labels: &CellLabels, traces: [&Value; 2]) {
+    let texts = |trace: &Value| -> Vec<String> {
+        let rows = list(&trace["text"]).iter();
+        rows.flat_map(|row| list(row).iter().map(|text| unescaped(&text.as_str().unwrap().replace('\u{200b}', ""))))
+            .collect()
+    };
+    let [white, black] = traces.map(texts);
+    assert_eq!((white.len(), black.len()), (labels.texts.len(), labels.texts.len()), "{name}");
+    for ((white, black), text) in white.iter().zip(&black).zip(&labels.texts) {
+        let (white, black) = (white.trim_matches('\n'), black.trim_matches('\n'));
+        assert_eq!((white.to_owned() + black, white.is_empty() || black.is_empty()), (text.clone(), true), "{name}");
+    }
 }
 
 fn unescaped(text: &str) -> String {

@@ -5,8 +5,9 @@ use roxmltree::{Document, Node};
 use super::{frames, sorted, texts};
 use crate::plot::Figure;
 use crate::plot::canvas::{Area, Ticks};
-use crate::plot::marks::{Cells, ColorRange, Coordinate, Drawing, Mark, Text};
+use crate::plot::marks::{Cells, ColorRange, Coordinate, Drawing, Mark, Paint, Text};
 use crate::plot::style::{FigureStyle, hex};
+use crate::plot::svg::MAX_RECTANGLES;
 use crate::plot::text::rounded;
 
 /// A line or a marker: its colour, and its points in tenths of a pixel.
@@ -18,7 +19,7 @@ pub(super) fn check(name: &str, drawing: &Drawing, figure: &Figure) {
     let style = figure.style();
     let nodes = |tag: &'static str| picture.descendants().filter(move |node| node.has_tag_name(tag));
 
-    let written = nodes("text").map(|node| node.text().unwrap_or_default().to_owned()).collect();
+    let written = nodes("text").map(text_of).collect();
     let mut want = texts(drawing, |_| 40);
     for axis in drawing.axes.iter().flat_map(|axes| [&axes.x, &axes.y]) {
         if matches!(axis.ticks, Ticks::Linear | Ticks::Log) {
@@ -26,14 +27,15 @@ pub(super) fn check(name: &str, drawing: &Drawing, figure: &Figure) {
         }
     }
     for mark in &drawing.marks {
-        if let Mark::Cells(Cells { color_bar: Some(_), range: ColorRange::Ends(ends), .. }) = mark {
+        let Mark::Cells(cells) = mark else { continue };
+        want.extend(cells.labels.iter().flat_map(|labels| labels.texts.iter().cloned()));
+        if let (Some(_), Paint::Scale(ColorRange::Ends(ends))) = (&cells.color_bar, &cells.paint) {
             want.extend(ends.map(|end| rounded(end).to_string()));
         }
     }
     assert_eq!(sorted(written), sorted(want), "{name}: texts in the picture");
 
-    let mut places: Vec<(&str, [f64; 2])> =
-        nodes("text").map(|node| (node.text().unwrap_or_default(), place(node))).collect();
+    let mut places: Vec<(String, [f64; 2])> = nodes("text").map(|node| (text_of(node), place(node))).collect();
     for mark in &drawing.marks {
         let Mark::Text(text) = mark else { continue };
         if text.text.is_empty() {
@@ -41,19 +43,25 @@ pub(super) fn check(name: &str, drawing: &Drawing, figure: &Figure) {
         }
         // The alignment moves a text up or down by no more than its size.
         let [x, y] = point(text, drawing);
-        let distance = |(_, at): &(&str, [f64; 2])| (at[0] - x).abs() + (at[1] - y).abs();
+        let distance = |(_, at): &(String, [f64; 2])| (at[0] - x).abs() + (at[1] - y).abs();
         let same = places.iter().enumerate().filter(|(_, (written, _))| *written == text.text);
         let nearest = same.min_by(|(_, a), (_, b)| distance(a).total_cmp(&distance(b))).map(|(index, _)| index);
         let (_, at) = places.swap_remove(nearest.expect("the text was found above"));
-        let close = (at[0] - x).abs() < 0.11 && (at[1] - y).abs() < text.size as f64 + 0.11;
+        let lines = text.text.split('\n').count() as f64;
+        let close = (at[0] - x).abs() < 0.11 && (at[1] - y).abs() < 1.3 * lines * text.size as f64 + 0.11;
         assert!(close, "{name}: {:?} is at {at:?} in the picture, not at {:?}", text.text, [x, y]);
     }
 
     let groups: Vec<Node> = nodes("g").filter(|node| node.has_attribute("shape-rendering")).collect();
     let blocks = drawing.marks.iter().filter_map(|mark| if let Mark::Cells(cells) = mark { Some(cells) } else { None });
     let mut own_groups = groups.iter();
+    let mut n_images = 0;
     for cells in blocks {
         for block in 0..cells.blocks.len() {
+            if cells.blocks[block].values.len() > MAX_RECTANGLES {
+                n_images += 1;
+                continue;
+            }
             check_block(name, cells, block, *own_groups.next().expect("a group for each block"), style);
         }
         if cells.color_bar.is_some() {
@@ -63,6 +71,7 @@ pub(super) fn check(name: &str, drawing: &Drawing, figure: &Figure) {
         }
     }
     assert!(own_groups.next().is_none(), "{name}: no other cells");
+    assert_eq!(nodes("image").count(), n_images, "{name}: images of many cells");
 
     let rects = nodes("rect").filter(|node| node.attribute("stroke") == Some("#fff"));
     let mut rects: Vec<[i64; 2]> = rects.map(|node| ["x", "y"].map(|at| tenths(number(node, at)))).collect();
@@ -101,8 +110,9 @@ fn strokes(drawing: &Drawing, style: FigureStyle) -> (Vec<Stroke>, Vec<Stroke>) 
     for axes in &drawing.axes {
         let Area { x, y, width, height } = axes.area;
         let is_number = |ticks: &Ticks| matches!(ticks, Ticks::Linear | Ticks::Log);
-        let mut grid =
-            |ends: [[f64; 2]; 2]| lines.push((style.theme.line().to_owned(), ends.map(|end| end.map(tenths)).to_vec()));
+        let mut grid = |ends: [[f64; 2]; 2]| {
+            lines.push((style.theme().line().to_owned(), ends.map(|end| end.map(tenths)).to_vec()))
+        };
         for (value, _) in axes.x.labelled_values().into_iter().filter(|_| is_number(&axes.x.ticks)) {
             let at = axes.pixel([value, 0.0])[0];
             grid([[at, y], [at, y + height]]);
@@ -162,7 +172,7 @@ fn assert_same(name: &str, what: &str, written: &[[i64; 2]], want: &[[i64; 2]]) 
 
 /// Asserts that each cell of a block has the colour of its value.
 fn check_block(name: &str, cells: &Cells, block: usize, group: Node, style: FigureStyle) {
-    let (values, share) = (&cells.blocks[block].values, cells.range.share(&cells.blocks));
+    let (values, color) = (&cells.blocks[block].values, cells.color(style));
     let mut written = vec![None; values.len()];
     for path in group.children() {
         for (row, column, n) in runs(path.attribute("d").unwrap()) {
@@ -170,8 +180,7 @@ fn check_block(name: &str, cells: &Cells, block: usize, group: Node, style: Figu
             written[from..from + n].fill(path.attribute("fill").map(str::to_owned));
         }
     }
-    let color = style.color_scale.colors();
-    let want = values.iter().map(|&value| (!value.is_nan()).then(|| hex(color(share(value)))));
+    let want = values.iter().map(|&value| color(value).map(hex));
     assert!(written.into_iter().eq(want), "{name}: colours of the cells");
 }
 
@@ -199,6 +208,12 @@ fn point(text: &Text, drawing: &Drawing) -> [f64; 2] {
         Coordinate::Canvas(share) => canvas.y + (1.0 - share) * canvas.height,
     };
     [x + text.shift[0], y - text.shift[1]]
+}
+
+/// The lines of a text element.
+fn text_of(node: Node) -> String {
+    let lines: Vec<&str> = node.children().filter_map(|line| line.text()).collect();
+    lines.join("\n")
 }
 
 /// The point of a text element, in pixels.

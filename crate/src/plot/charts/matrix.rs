@@ -5,20 +5,22 @@ use ndarray::Array2;
 use super::axis::ChartAxis;
 use crate::plot::canvas::{Area, Axes, Axis, Ticks};
 use crate::plot::content::{Content, Drawn};
+use crate::plot::fit;
 use crate::plot::marks::{
-    CellBlock, Cells, ColorRange, Coordinate, Drawing, Hover, Mark, Precision, TITLE_SIZE, TOKEN_SIZE, Text, Title,
-    Vertical,
+    CellBlock, CellLabels, Cells, ColorRange, Coordinate, Drawing, Hover, Mark, Paint, Precision, Text, Title, Vertical,
 };
-use crate::plot::style::{Color, FigureStyle};
+use crate::plot::style::{Color, FigureStyle, palette};
 
-/// Width of all cells together, and the least and greatest height of all together, in pixels.
-const WIDTH: f64 = 700.0;
+/// Width of a figure unless another was chosen, and the least and greatest height of all cells together, in pixels.
+const WIDTH: usize = 940;
 const HEIGHTS: [f64; 2] = [200.0, 700.0];
-/// Pixels on the right, for the colour bar, and at the top, for the title.
+/// Greatest side of a cell in pixels.
+const MAX_CELL: f64 = 90.0;
+/// Pixels on the right, for the colour bar, and between the title and the cells, for the title of the colour bar.
 const RIGHT: usize = 120;
-const TOP: usize = 70;
+const ABOVE: f64 = 26.0;
 /// Maximum number of cells with a number or a label in each.
-const MAX_LABELS: usize = 400;
+const MAX_LABELS: usize = 1_500;
 /// Maximum number of cells with a hover text each; with more, plotly shows the names of row and column, and the number.
 const MAX_HOVER_TEXTS: usize = 5_000;
 
@@ -43,7 +45,7 @@ impl MatrixChart {
     pub(crate) fn of_heads(title: String, values: Array2<f32>, scale: (String, [f32; 2])) -> Self {
         let (n_layers, n_heads) = values.dim();
         let names = |n: usize| (0..n).map(|index| index.to_string());
-        let text = |((layer, head), value): ((usize, usize), &f32)| format!("head {layer}.{head}\n{value:.3}");
+        let text = |((layer, head), value): ((usize, usize), &f32)| format!("{value:.3}\nhead {layer}.{head}");
         Self {
             title,
             rows: ChartAxis::names("layer", names(n_layers)),
@@ -55,26 +57,30 @@ impl MatrixChart {
         }
     }
 
-    /// Left, right, top, bottom.
-    fn margins(&self) -> [usize; 4] {
-        [self.rows.margin(), RIGHT, TOP, self.columns.margin()]
-    }
-
-    /// Width and height in pixels.
-    fn size(&self) -> [usize; 2] {
+    /// The title, the size, and the margins: left, right, top, bottom.
+    fn layout(&self, style: FigureStyle) -> (Title, [usize; 2], [usize; 4]) {
+        let width = style.size.map_or(WIDTH, |[width, _]| width);
+        let title = Title::new(&self.title, width);
+        let top = (title.bottom() + ABOVE).round() as usize;
         let (rows, columns) = self.values.dim();
-        let [left, right, top, bottom] = self.margins();
+        let room = |margin: usize, of: usize| margin.min(of / 3);
+        let (left, bottom) = (room(self.rows.margin(), width), self.columns.margin());
+        let inner = (width - left - RIGHT.min(width / 3)) as f64;
         // Square cells, unless there are too few or too many of them for a screen.
-        let height = (WIDTH * rows as f64 / columns.max(1) as f64).clamp(HEIGHTS[0], HEIGHTS[1]);
-        [left + WIDTH as usize + right, top + height as usize + bottom]
+        let cell = (inner / columns.max(1) as f64).min(MAX_CELL);
+        let [_, height] = style.size.unwrap_or_else(|| {
+            let height = (cell * rows as f64).clamp(HEIGHTS[0], HEIGHTS[1]);
+            [width, top + height as usize + bottom]
+        });
+        let bottom = room(bottom, height);
+        (title, [width, height], [left, RIGHT.min(width / 3), top.min(height / 3), bottom])
     }
 
-    fn axes(&self) -> Axes {
+    fn axes(&self, area: Area) -> Axes {
         let (x, y) = (self.columns.x(std::iter::empty()), self.rows.y(std::iter::empty()));
         // Without hover texts, plotly shows the names of row and column, so they must be the values of the axes.
         let distinct = self.columns.has_distinct_names() && self.rows.has_distinct_names();
         let [x, y] = if self.has_too_many_hover_texts() && distinct { [x, y].map(as_categories) } else { [x, y] };
-        let area = Area::between(self.margins(), self.size());
         Axes { area, placed: false, square: false, linked: false, x, y }
     }
 
@@ -82,38 +88,105 @@ impl MatrixChart {
         self.values.len() > MAX_HOVER_TEXTS
     }
 
-    fn cells(&self) -> Cells {
+    fn cells(&self, paint: Paint, values: Array2<f64>, color_bar: bool) -> Cells {
         let hover = if self.texts.is_empty() || self.has_too_many_hover_texts() {
-            Hover::Template("%{y}, %{x}: %{z}<extra></extra>", Vec::new())
+            Hover::Template("%{z}<br>%{y}, %{x}<extra></extra>", Vec::new())
         } else {
             Hover::Texts(self.texts.clone())
         };
         Cells {
             axes: 0,
             dim: self.values.dim(),
-            blocks: vec![CellBlock { at: (0, 0), values: self.values.mapv(f64::from) }],
-            range: ColorRange::Ends(self.scale.1.map(f64::from)),
+            blocks: vec![CellBlock { at: (0, 0), values }],
+            paint,
             precision: Precision::Significant,
             hover,
-            gaps: true,
-            color_bar: Some(self.scale.0.clone()),
+            labels: None,
+            color_bar: color_bar.then(|| self.scale.0.clone()),
         }
     }
 
-    /// A label or a number in each cell that is not empty, in a colour that is readable there.
-    fn labels<'a>(&'a self, cells: &'a Cells, style: FigureStyle) -> impl Iterator<Item = Text> + 'a {
-        let (share, colors) = (cells.range.share(&cells.blocks), style.color_scale.colors());
-        let values = self.values.indexed_iter().enumerate().filter(|(_, (_, value))| value.is_finite());
-        let shown = if self.values.len() > MAX_LABELS { 0 } else { usize::MAX };
-        values.take(shown).map(move |(index, ((row, column), &value))| {
-            let label = self.labels.get(index).map_or_else(|| format!("{value:.2}"), String::clone);
-            Text {
-                x: Coordinate::Value(column as f64),
-                y: Coordinate::Value(row as f64),
-                vertical: Some(Vertical::Middle),
-                ..Text::new(label, TOKEN_SIZE, Color::readable_on(colors(share(value.into()))))
-            }
-        })
+    /// The label or the number of each cell, row by row; empty for an empty cell.
+    fn label_texts(&self) -> Vec<String> {
+        if self.values.len() > MAX_LABELS {
+            return Vec::new();
+        }
+        let text = |(index, value): (usize, &f32)| match self.labels.get(index) {
+            _ if !value.is_finite() => String::new(),
+            Some(label) => label.clone(),
+            None => format!("{value:.2}"),
+        };
+        self.values.iter().enumerate().map(text).collect()
+    }
+
+    /// The marks: cells, and the labels in them, horizontal, or turned where more of them fit so.
+    fn marks(&self, mut cells: Cells, area: Area, style: FigureStyle) -> Vec<Mark> {
+        let (rows, columns) = self.values.dim();
+        let texts = self.label_texts();
+        let [width, height] = [area.width / columns.max(1) as f64, area.height / rows.max(1) as f64];
+        if fit::n_fitting(&texts, [width, height]) >= fit::n_fitting(&texts, [height, width]) {
+            let fitted = fit::fit(&texts, [width, height]);
+            let is_labelled = fitted.texts.iter().any(|text| !text.is_empty());
+            cells.labels = is_labelled.then_some(CellLabels { texts: fitted.texts, size: fitted.size });
+            return vec![Mark::Cells(cells)];
+        }
+        let fitted = fit::fit(&texts, [height, width]);
+        let color = cells.color(style);
+        let turned: Vec<Mark> = (0..texts.len())
+            .filter(|&index| !fitted.texts[index].is_empty() && !fitted.texts[index].contains('\n'))
+            .map(|index| {
+                let (row, column) = (index / columns, index % columns);
+                let on = color(cells.blocks[0].values[[row, column]]).map_or(Color::Text, Color::readable_on);
+                Mark::Text(Text {
+                    x: Coordinate::Value(column as f64),
+                    y: Coordinate::Value(row as f64),
+                    vertical: Some(Vertical::Middle),
+                    degrees: -90,
+                    ..Text::new(&fitted.texts[index], fitted.size, on)
+                })
+            })
+            .collect();
+        std::iter::once(Mark::Cells(cells)).chain(turned).collect()
+    }
+
+    fn drawing(&self, paint: Paint, values: Array2<f64>, color_bar: bool, style: FigureStyle) -> Drawing {
+        let (title, size, margins) = self.layout(style);
+        let area = Area::between(margins, size);
+        Drawing {
+            title: Some(title),
+            axes: vec![self.axes(area)],
+            marks: self.marks(self.cells(paint, values, color_bar), area, style),
+            ..Drawing::new(size, margins, self.describe())
+        }
+    }
+}
+
+/// A matrix whose values are indices of names: each has a colour of its own, and there is no colour bar.
+pub(in crate::plot) struct Names(pub(in crate::plot) MatrixChart);
+
+impl Content for Names {
+    fn draw(&self, style: FigureStyle) -> Drawn {
+        let n = self.0.scale.1[1] as usize + 1;
+        let palette = palette();
+        let colors: Vec<[u8; 3]> = if n <= palette.len() && style.color_scale.is_none() {
+            palette[..n].to_vec()
+        } else {
+            let (scale, [low, high]) = (style.scale().colors(), style.scale().token_range(style.theme()));
+            let share = |index: usize| index as f64 / n.saturating_sub(1).max(1) as f64;
+            (0..n).map(|index| scale(low + (high - low) * share(index))).collect()
+        };
+        let indices = self.0.values.mapv(|x| if x.is_nan() { f64::NAN } else { f64::from(x) + 1.0 });
+        Drawn::Marks(self.0.drawing(Paint::Indices(colors), indices, false, style))
+    }
+
+    fn describe(&self) -> String {
+        let (rows, columns) = self.0.values.dim();
+        let (rows_of, columns_of) = (self.0.rows.title(), self.0.columns.title());
+        format!("matrix of names: {}; {rows} × {columns} cells, {rows_of} by {columns_of}", self.0.title)
+    }
+
+    fn kind(&self) -> &'static str {
+        "a matrix"
     }
 }
 
@@ -128,15 +201,8 @@ fn as_categories(axis: Axis) -> Axis {
 
 impl Content for MatrixChart {
     fn draw(&self, style: FigureStyle) -> Drawn {
-        let cells = self.cells();
-        let labels: Vec<Mark> = self.labels(&cells, style).map(Mark::Text).collect();
-        Drawn::Marks(Drawing {
-            // Nearer to the top edge than to the title of the colour bar.
-            title: Some(Title { text: self.title.clone(), size: Some(TITLE_SIZE), y: TOP as f64 / 2.0 - 10.0 }),
-            axes: vec![self.axes()],
-            marks: std::iter::once(Mark::Cells(cells)).chain(labels).collect(),
-            ..Drawing::new(self.size(), self.margins(), self.describe())
-        })
+        let paint = Paint::Scale(ColorRange::Ends(self.scale.1.map(f64::from)));
+        Drawn::Marks(self.drawing(paint, self.values.mapv(f64::from), true, style))
     }
 
     fn describe(&self) -> String {
@@ -184,7 +250,7 @@ mod tests {
             (&large["data"][0]["x"][143], &large["layout"]["xaxis"]["type"]),
             (&"11.11".into(), &"category".into())
         );
-        assert_eq!(large["data"][0]["hovertemplate"], "%{y}, %{x}: %{z}<extra></extra>");
+        assert_eq!(large["data"][0]["hovertemplate"], "%{z}<br>%{y}, %{x}<extra></extra>");
         assert_eq!(
             (&small["data"][0]["hovertext"][3][4], &small["data"][0]["x"]),
             (&"text".into(), &serde_json::Value::Null)

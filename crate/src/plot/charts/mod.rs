@@ -7,3 +7,4 @@ mod matrix;
 pub(crate) use axis::ChartAxis;
 pub(crate) use chart::{Chart, Form, Series};
 pub(crate) use matrix::MatrixChart;
+pub(super) use matrix::Names;

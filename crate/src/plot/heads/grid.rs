@@ -1,21 +1,22 @@
 //! The heads of a layer at a glance: small heat maps in rows, without labels.
 
 use super::hover;
+use super::layout::{MARGINS, width};
+use super::legend::{self, LegendPlace, legend};
 use super::panel::HeadPanel;
-use super::panel_marks::COLOR_MIDPOINT;
 use super::same_prompt::same_prompt;
+use super::token_colors::TokenColors;
 use crate::attention_tokens::HeadData;
 use crate::error::{Error, Result};
 use crate::plot::canvas::{Area, Axes};
 use crate::plot::content::{Content, Drawn};
 use crate::plot::marks::{
-    CellBlock, Cells, ColorRange, Coordinate, Drawing, Hover, LABEL_SIZE, Mark, Precision, Text, Vertical,
+    CellBlock, Cells, Coordinate, Drawing, Hover, LABEL_SIZE, Mark, Paint, Precision, TOOL_BAR, Text, Title, Vertical,
 };
-use crate::plot::style::{Color, FigureStyle};
+use crate::plot::style::{Color, FigureStyle, Look};
 
-/// Width of the figure, and its margin on all sides, in pixels.
-const WIDTH: usize = 1200;
-const MARGIN: usize = 40;
+/// Number of colours of the original's look, whose heads have scales of their own.
+const SCALE_STEPS: usize = 128;
 /// Maximum number of cells, including gaps; with more, a browser is slow, and the figure takes megabytes.
 const MAX_CELLS: usize = 300_000;
 /// Maximum number of cells with a hover text each.
@@ -83,31 +84,28 @@ impl Grid {
         self.panels.iter().enumerate().map(place)
     }
 
-    /// Width and height in pixels, in the proportions of the grid.
-    fn size(&self) -> [usize; 2] {
-        let (height, width) = self.dim();
-        let inner = (WIDTH - 2 * MARGIN) as f64 * height as f64 / width.max(1) as f64;
-        [WIDTH, (inner.round() as usize).clamp(200, 1000) + 2 * MARGIN]
-    }
-
-    /// All panels as one heat map.
-    fn cells(&self) -> Cells {
-        // Each panel has a colour range of its own, so the heat map is of positions on the colour scale.
-        let block = |(panel, row, column): (&HeadPanel, usize, usize)| {
-            let pattern = panel.block((row, column));
-            let share = ColorRange::Midpoint(COLOR_MIDPOINT).share(std::slice::from_ref(&pattern));
-            CellBlock { values: pattern.values.mapv(share), ..pattern }
+    /// Each panel's colours: the same ones for all, or in the original's look its own scale.
+    fn painted(&self, colors: &TokenColors, style: FigureStyle) -> (Vec<CellBlock>, Paint) {
+        let placed = |(panel, row, column): (&HeadPanel, usize, usize)| {
+            let (block, paint) = panel.painted(colors, style);
+            let values = match paint {
+                Paint::Indices(_) => block.values,
+                Paint::Scale(range) => {
+                    let share = range.share(std::slice::from_ref(&block));
+                    let step = |x: f64| 1.0 + (share(x) * (SCALE_STEPS - 1) as f64).round();
+                    block.values.mapv(|x| if x.is_nan() { 0.0 } else { step(x) })
+                }
+            };
+            CellBlock { at: (row, column), values }
         };
-        Cells {
-            axes: 0,
-            dim: self.dim(),
-            blocks: self.placed().map(block).collect(),
-            range: ColorRange::Ends([0.0, 1.0]),
-            precision: Precision::Decimals,
-            hover: self.hover(),
-            gaps: true,
-            color_bar: None,
-        }
+        let colors = match style.look {
+            Look::Tokens => colors.colors.clone(),
+            Look::Original => {
+                let scale = style.scale().colors();
+                (0..SCALE_STEPS).map(|step| scale(step as f64 / (SCALE_STEPS - 1) as f64)).collect()
+            }
+        };
+        (self.placed().map(placed).collect(), Paint::Indices(colors))
     }
 
     /// A hover text for each cell with key ≤ query, unless there are too many cells.
@@ -121,31 +119,77 @@ impl Grid {
             let Some(data) = &panel.data else { continue };
             for (query, key) in data.cells() {
                 texts[(row + query) * width + column + key] =
-                    format!("head {}\n{}", panel.name(), hover::two_lines(data, query, key));
+                    format!("{}\nhead {}", hover::full(data, panel.feature, query, key), panel.name());
             }
         }
         Hover::Texts(texts)
     }
 
-    /// The name of each head, above the middle of its panel.
-    fn titles(&self) -> impl Iterator<Item = Text> {
-        self.placed().map(|(panel, row, column)| Text {
-            x: Coordinate::Value(column as f64 + (self.pos as f64 - 1.0) / 2.0),
-            y: Coordinate::Value(row as f64 - 0.5),
-            vertical: Some(Vertical::Bottom),
-            ..Text::new(panel.name(), LABEL_SIZE, Color::Text)
+    /// The name of each head and the number of its tokens, above the middle of its panel; the name alone where the panel
+    /// is narrow.
+    fn titles(&self, cell: f64) -> impl Iterator<Item = Text> {
+        let is_wide = self.pos as f64 * cell > 110.0;
+        self.placed().map(move |(panel, row, column)| {
+            let title = match panel.n_distinct() {
+                n if is_wide => format!("{}: {n} {}", panel.name(), if n == 1 { "token" } else { "tokens" }),
+                _ => panel.name(),
+            };
+            Text {
+                x: Coordinate::Value(column as f64 + (self.pos as f64 - 1.0) / 2.0),
+                y: Coordinate::Value(row as f64 - 0.5),
+                vertical: Some(Vertical::Bottom),
+                ..Text::new(title, if self.pos as f64 * cell > 40.0 { LABEL_SIZE } else { 9 }, Color::Text)
+            }
         })
+    }
+
+    /// What all heads have in common.
+    fn title(&self) -> String {
+        let data = self.panels.first().and_then(|panel| panel.data.as_ref());
+        data.map_or_else(String::new, |data| {
+            let n = self.panels.len();
+            format!("Attention tokens of {n} {}{}", if n == 1 { "head" } else { "heads" }, data.decoded())
+        })
+    }
+
+    fn layout(&self, style: FigureStyle) -> ([usize; 2], Option<Title>, Area) {
+        let width = width(style);
+        let title = Title::of(Some(&self.title()), width);
+        let top = title.as_ref().map_or(TOOL_BAR, Title::bottom);
+        let legend = if style.look == Look::Tokens { legend::WIDTH } else { 0.0 };
+        let (rows, columns) = self.dim();
+        let inner = (width as f64 - 40.0 - legend).max(40.0);
+        let given = style.size.map(|[_, height]| (height as f64 - top - 20.0).max(40.0));
+        let height = given.unwrap_or((inner * rows as f64 / columns.max(1) as f64).clamp(160.0, 1000.0));
+        let area = Area { x: 20.0, y: top, width: inner, height };
+        ([width, (top + height + 20.0).round() as usize], title, area)
     }
 }
 
 impl Content for Grid {
-    fn draw(&self, _: FigureStyle) -> Drawn {
-        let (size, margins) = (self.size(), [MARGIN; 4]);
-        Drawn::Marks(Drawing {
-            axes: vec![Axes::of_cells(self.dim(), Area::between(margins, size))],
-            marks: std::iter::once(Mark::Cells(self.cells())).chain(self.titles().map(Mark::Text)).collect(),
-            ..Drawing::new(size, margins, self.describe())
-        })
+    fn draw(&self, style: FigureStyle) -> Drawn {
+        let colors = TokenColors::new(&self.panels, style);
+        let (size, title, area) = self.layout(style);
+        let axes = Axes { placed: true, ..Axes::of_cells(self.dim(), area) };
+        let (blocks, paint) = self.painted(&colors, style);
+        let cells = Cells {
+            axes: 0,
+            dim: self.dim(),
+            blocks,
+            paint,
+            precision: Precision::Exact,
+            hover: self.hover(),
+            labels: None,
+            color_bar: None,
+        };
+        let cell = axes.area.width / self.dim().1.max(1) as f64;
+        let mut marks = vec![Mark::Cells(cells)];
+        marks.extend(self.titles(cell).map(Mark::Text));
+        if style.look == Look::Tokens {
+            let place = LegendPlace { axes: 0, right: 16.0, height: axes.area.height };
+            marks.extend(legend(&self.panels.iter().collect::<Vec<_>>(), &colors, &place, None));
+        }
+        Drawn::Marks(Drawing { title, axes: vec![axes], marks, ..Drawing::new(size, MARGINS, self.describe()) })
     }
 
     fn describe(&self) -> String {

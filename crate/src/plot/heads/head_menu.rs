@@ -2,13 +2,13 @@
 
 use super::heat_map;
 use super::panel::HeadPanel;
-use super::panel_marks::Place;
 use super::same_prompt::same_prompt;
+use super::token_colors::{TokenColors, ranking};
 use crate::attention_tokens::HeadData;
 use crate::error::{Error, Result};
 use crate::plot::content::{Content, Drawn};
-use crate::plot::marks::{Drawing, MenuChoice};
-use crate::plot::style::FigureStyle;
+use crate::plot::marks::{Drawing, Mark, MenuChoice, Text};
+use crate::plot::style::{Color, FigureStyle};
 
 /// Maximum number of cells with key ≤ query in all heads together; each takes about 500 bytes of a notebook.
 const MAX_CELLS: usize = 8_000;
@@ -26,7 +26,8 @@ impl HeadMenu {
     /// different prompts, [`Error::OutOfRange`] if there is no such prompt.
     pub(in crate::plot) fn new(heads: &[HeadData], prompt: usize, min_attn: f32) -> Result<Self> {
         let data = same_prompt(heads, prompt, "browse_heads")?;
-        let panels: Vec<HeadPanel> = data.into_iter().map(|data| HeadPanel::labelled(data, min_attn)).collect();
+        let panels: Vec<HeadPanel> =
+            data.into_iter().map(|data| HeadPanel::labelled(data, min_attn).of_menu()).collect();
         let pos = panels.first().map_or(0, |panel| panel.pattern.nrows());
         let cells = panels.len() * (pos * (pos + 1) / 2);
         if cells > MAX_CELLS {
@@ -44,12 +45,20 @@ impl HeadMenu {
 }
 
 impl Content for HeadMenu {
-    fn draw(&self, _: FigureStyle) -> Drawn {
-        // One shape for all frames, as their number differs between heads.
-        let place = Place { joined_frames: true, ..Place::ALONE };
-        let choice = |panel: &HeadPanel| MenuChoice { name: panel.name(), marks: panel.marks(&place) };
+    fn draw(&self, style: FigureStyle) -> Drawn {
+        let colors = TokenColors::new(&self.panels, style);
+        // One shape for all frames and as many rows in each legend, because plotly's menu replaces what is there.
+        let most = self.panels.iter().max_by_key(|panel| ranking([*panel]).len()).unwrap_or(&self.panels[0]);
+        let drawn = |panel: &HeadPanel, rows| heat_map::one(panel, &colors, true, rows, style);
+        let is_row = |mark: &&Mark| matches!(mark, Mark::Text(Text { color: Color::Rgb(_), .. }));
+        // The legend's squares are the only texts with a colour of their own.
+        let rows = drawn(most, None).marks.iter().filter(is_row).count();
+        let choice = |panel: &HeadPanel| {
+            let Drawing { marks, title, .. } = drawn(panel, Some(rows));
+            MenuChoice { name: panel.name(), title: title.map_or_else(String::new, |title| title.text), marks }
+        };
         let menu = self.panels.iter().map(choice).collect();
-        Drawn::Marks(Drawing { menu, ..heat_map::one(&self.panels[0], &place) })
+        Drawn::Marks(Drawing { menu, ..drawn(&self.panels[0], Some(rows)) })
     }
 
     fn describe(&self) -> String {

@@ -1,24 +1,17 @@
-//! One head's heat map, or two side by side.
+//! One head's heat map, or two beside or below each other.
 
+use super::layout::{self, Layout};
+use super::legend::legend;
 use super::panel::HeadPanel;
 use super::panel_marks::Place;
-use crate::plot::canvas::{Area, Axes};
+use super::token_colors::TokenColors;
+use crate::plot::canvas::Axes;
 use crate::plot::content::{Content, Drawn};
-use crate::plot::marks::{Coordinate, Drawing, Mark, Text, Title, Vertical};
-use crate::plot::style::{Color, FigureStyle};
+use crate::plot::fit;
+use crate::plot::marks::{Coordinate, Drawing, Mark, TOKEN_SIZE, Text, Title, Vertical};
+use crate::plot::style::{Color, FigureStyle, Look};
 
-/// Width and height of a figure with one panel.
-const SINGLE: [usize; 2] = [1200, 800];
-/// Left, right, top, bottom.
-const SINGLE_MARGINS: [usize; 4] = [120, 120, 120, 130];
-/// Two panels of 600 × 400 side by side, 60 for the title and 60 for the description.
-const PAIR: [usize; 2] = [2 * 600, 60 + 400 + 60];
-const PAIR_MARGINS: [usize; 4] = [90, 90, 80 + 60, 90 + 60];
-/// Shares of the width, between the margins, of the two panels.
-const PAIR_COLUMNS: [[f64; 2]; 2] = [[0.0, 0.42], [0.58, 1.0]];
 const DESCRIPTION_SIZE: usize = 14;
-/// Pixels between two panels and the description below.
-const DESCRIPTION_DISTANCE: f64 = 125.0;
 
 /// One panel, or two with a title above and a description below.
 pub(in crate::plot) enum HeatMaps {
@@ -27,7 +20,7 @@ pub(in crate::plot) enum HeatMaps {
 }
 
 impl HeatMaps {
-    /// Two panels side by side.
+    /// Two panels.
     pub(in crate::plot) fn pair(left: HeadPanel, right: HeadPanel, title: &str, description: &str) -> Self {
         Self::Pair { panels: Box::new([left, right]), title: title.into(), description: description.into() }
     }
@@ -39,10 +32,10 @@ impl HeatMaps {
 }
 
 impl Content for HeatMaps {
-    fn draw(&self, _: FigureStyle) -> Drawn {
+    fn draw(&self, style: FigureStyle) -> Drawn {
         Drawn::Marks(match self {
-            Self::One(panel) => one(panel, &Place::ALONE),
-            Self::Pair { panels, title, description } => pair(panels, title, description),
+            Self::One(panel) => one(panel, &TokenColors::new([panel], style), false, None, style),
+            Self::Pair { panels, title, description } => pair(panels, title, description, style),
         })
     }
 
@@ -61,33 +54,78 @@ impl Content for HeatMaps {
     }
 }
 
-/// A figure of one panel.
-pub(super) fn one(panel: &HeadPanel, place: &Place) -> Drawing {
-    let axes = panel.axes(Area::between(SINGLE_MARGINS, SINGLE));
-    Drawing { axes: vec![axes], marks: panel.marks(place), ..Drawing::new(SINGLE, SINGLE_MARGINS, panel.describe()) }
+/// A figure of one panel. `joined_frames` and `legend_rows` are for a figure whose marks are replaced by a menu.
+pub(super) fn one(
+    panel: &HeadPanel,
+    colors: &TokenColors,
+    joined_frames: bool,
+    legend_rows: Option<usize>,
+    style: FigureStyle,
+) -> Drawing {
+    let title = panel.capitalized_title();
+    let notes: Vec<String> = panel.left_out().into_iter().collect();
+    let has_legend = style.look == Look::Tokens && panel.data.is_some() && panel.tokens().is_some();
+    let layout = Layout::of_one(panel, has_legend, title.as_deref(), notes.len(), style);
+    let place = Place { axes: 0, area: layout.areas[0], colors, joined_frames, color_bar: true };
+    let mut marks = panel.marks(&place, style);
+    if has_legend {
+        marks.extend(legend(&[panel], colors, &layout.legend, legend_rows));
+    }
+    marks.extend(notes.iter().enumerate().map(|(row, note)| below(note, row, TOKEN_SIZE, &layout)));
+    Drawing {
+        title: layout.title,
+        axes: vec![panel.axes(layout.areas[0])],
+        marks,
+        no_token_background: style.look == Look::Original || panel.tokens().is_none(),
+        ..Drawing::new(layout.size, layout::MARGINS, panel.describe())
+    }
 }
 
-fn pair(panels: &[HeadPanel; 2], title: &str, description: &str) -> Drawing {
-    let area = Area::between(PAIR_MARGINS, PAIR);
-    let [left, right] = [0, 1].map(|index| panels[index].axes(area.columns(PAIR_COLUMNS[index])));
-    let right = Axes { linked: are_linked(panels), ..right };
+fn pair(panels: &[HeadPanel; 2], title: &str, description: &str, style: FigureStyle) -> Drawing {
+    let colors = TokenColors::new(panels, style);
+    let has_legend =
+        style.look == Look::Tokens && panels.iter().any(|panel| panel.data.is_some() && panel.tokens().is_some());
+    let width = layout::width(style) as f64 - 60.0;
+    let mut lines: Vec<(String, usize)> = Vec::new();
+    if !description.is_empty() {
+        lines.extend(
+            fit::paragraph(description, width, DESCRIPTION_SIZE).into_iter().map(|line| (line, DESCRIPTION_SIZE)),
+        );
+    }
+    lines.extend(panels.iter().filter_map(HeadPanel::left_out).map(|note| (note, TOKEN_SIZE)));
+    let layout = Layout::of_pair(panels, has_legend, title, lines.len(), style);
     let mut marks = Vec::new();
-    for (axes, panel) in panels.iter().enumerate() {
-        marks.extend(panel.marks(&Place { axes, left: PAIR_COLUMNS[axes][0], joined_frames: false }));
+    let mut axes = Vec::new();
+    for (index, panel) in panels.iter().enumerate() {
+        let area = layout.areas[index];
+        let place = Place { axes: index, area, colors: &colors, joined_frames: false, color_bar: false };
+        marks.extend(panel.marks(&place, style));
+        marks.extend(panel.heading(&place, style));
+        axes.push(Axes { linked: index == 1 && are_linked(panels), ..panel.axes(area) });
     }
-    marks.push(Mark::Text(Text {
-        x: Coordinate::Canvas(0.5),
-        y: Coordinate::Canvas(0.0),
-        shift: [0.0, -DESCRIPTION_DISTANCE],
-        vertical: Some(Vertical::Top),
-        ..Text::new(description, DESCRIPTION_SIZE, Color::Text)
-    }));
+    if has_legend {
+        marks.extend(legend(&[&panels[0], &panels[1]], &colors, &layout.legend, None));
+    }
+    marks.extend(lines.iter().enumerate().map(|(row, (line, size))| below(line, row, *size, &layout)));
     Drawing {
-        title: Some(Title { text: title.into(), size: None, y: PAIR_MARGINS[2] as f64 / 2.0 }),
-        axes: vec![left, right],
+        title: layout.title,
+        axes,
         marks,
-        ..Drawing::new(PAIR, PAIR_MARGINS, describe_pair(panels))
+        no_token_background: style.look == Look::Original || panels.iter().any(|panel| panel.tokens().is_none()),
+        ..Drawing::new(layout.size, layout::MARGINS, describe_pair(panels))
     }
+}
+
+/// A line of text below everything else.
+fn below(text: &str, row: usize, size: usize, layout: &Layout) -> Mark {
+    let canvas_height = (layout.size[1] - layout::MARGINS[2] - layout::MARGINS[3]) as f64;
+    let from_top = layout.notes_at + (row as f64 + 0.5) * layout::NOTE - layout::MARGINS[2] as f64;
+    Mark::Text(Text {
+        x: Coordinate::Canvas(0.5),
+        y: Coordinate::Canvas(1.0 - from_top / canvas_height),
+        vertical: Some(Vertical::Middle),
+        ..Text::new(text, size, Color::Text)
+    })
 }
 
 fn describe_pair(panels: &[HeadPanel; 2]) -> String {
@@ -101,4 +139,32 @@ fn are_linked([left, right]: &[HeadPanel; 2]) -> bool {
         _ => true,
     };
     left.pattern.dim() == right.pattern.dim() && same_names
+}
+
+impl Title {
+    /// The title of a figure of this width, if it has one.
+    pub(super) fn of(text: Option<&str>, width: usize) -> Option<Self> {
+        text.filter(|text| !text.is_empty()).map(|text| Self::new(text, width))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::attention_tokens::PromptHeadData;
+    use crate::notebook::{attention_table, plot_head};
+
+    #[test]
+    fn long_prompts_have_bounded_figures_and_tables_that_say_what_they_leave_out() {
+        let data = PromptHeadData::without_a_model(1_024);
+        let figure = plot_head(&data);
+        let (json, svg) = (figure.to_json(), figure.to_svg().unwrap());
+        assert!(json.len() < 4_000_000 && svg.len() < 1_000_000, "{} and {}", json.len(), svg.len());
+        assert!(json.contains("1024 positions, more than 512: the pointer shows positions only"));
+        assert!(json.contains("head 0.1 of none, through"), "a folder's last part is the model's name");
+        let table = attention_table(&data);
+        assert!(table.to_html().len() < 1_000_000, "{}", table.to_html().len());
+        assert!(table.to_text().lines().next().unwrap().contains("of 1024 positions, 928 are left out"));
+        assert_eq!(table.rows().len(), 48 + 1 + 48);
+        assert_eq!((table.rows()[20].len(), table.rows()[60].len()), (1 + 21, 1 + 48 + 1 + 12));
+    }
 }

@@ -1,64 +1,78 @@
-//! Hover texts of a head's cells.
+//! Hover texts of a head's cells: one form for all figures, which begins with the value that is plotted.
 
-use crate::attention_tokens::PromptHeadData;
+use crate::attention_tokens::{Feature, PromptHeadData};
 
-/// Maximum number of positions of a prompt with a hover text for each cell; longer ones would fill most of a notebook.
-const MAX_POSITIONS: usize = 192;
+/// Maximum number of positions of a prompt with a full hover text for each cell, and with a token for each cell; longer
+/// ones would fill most of a notebook.
+pub(super) const MAX_FULL: usize = 192;
+pub(super) const MAX_TOKENS: usize = 512;
 
-/// The text of each cell, row by row, empty where key > query; `None` for long prompts.
-pub(super) fn texts(
-    data: &PromptHeadData,
-    text: impl Fn(&PromptHeadData, usize, usize) -> String,
-) -> Option<Vec<String>> {
+/// The text of each cell, row by row, empty where key > query; `None` for long prompts. Positions are left out if plotly
+/// has them as names of rows and columns.
+pub(super) fn texts(data: &PromptHeadData, feature: Option<Feature>, with_positions: bool) -> Option<Vec<String>> {
     let pos = data.n_pos();
-    let text = |query, key| if key <= query { text(data, query, key) } else { String::new() };
-    let texts = || (0..pos).flat_map(|query| (0..pos).map(move |key| (query, key)));
-    (pos <= MAX_POSITIONS).then(|| texts().map(|(query, key)| text(query, key)).collect())
-}
-
-/// Positions, attention and best tokens, a line each.
-pub(super) fn full(data: &PromptHeadData, query: usize, key: usize) -> String {
-    let positions = format!("query {}\nkey {}\n", position(data, query), position(data, key));
-    let Some(row) = data.cell(query, key) else { return positions };
-    let (best, logits) = (data.qk.tokens.row(row), data.qk.logits.row(row));
-    let mut text = format!(
-        "{positions}attention {}\nattention token {}, logit {}",
-        significant(data.attn[[query, key]]),
-        token(data, best[0]),
-        significant(logits[0])
-    );
-    if best.len() > 1 {
-        text += &format!("\nthen {}, less by {}", token(data, best[1]), significant(data.qk.margin[row]));
+    if pos > MAX_TOKENS {
+        return None;
     }
-    text
-}
-
-/// Positions, best tokens and attention, in two lines.
-pub(super) fn two_lines(data: &PromptHeadData, query: usize, key: usize) -> String {
-    format!("query {}, key {}\n{}", position(data, query), position(data, key), without_positions(data, query, key))
-}
-
-/// Best tokens and attention, in one line.
-pub(super) fn without_positions(data: &PromptHeadData, query: usize, key: usize) -> String {
-    let Some(row) = data.cell(query, key) else { return String::new() };
-    let (best, logits) = (data.qk.tokens.row(row), data.qk.logits.row(row));
-    let then = best.get(1).map(|&next| format!(", then {} (−{})", token(data, next), significant(data.qk.margin[row])));
-    let then = then.unwrap_or_default();
-    format!(
-        "{} {}{then}; attention {}",
-        token(data, best[0]),
-        significant(logits[0]),
-        significant(data.attn[[query, key]])
+    let text = |query, key| match data.cell(query, key) {
+        None => String::new(),
+        Some(_) if pos > MAX_FULL => plotted(data, feature, query, key),
+        Some(_) if with_positions => full(data, feature, query, key),
+        Some(_) => without_positions(data, feature, query, key),
+    };
+    Some(
+        (0..pos).flat_map(|query| (0..pos).map(move |key| (query, key))).map(|(query, key)| text(query, key)).collect(),
     )
+}
+
+/// The value of a cell, its positions, and what else is known of it, a line each.
+pub(super) fn full(data: &PromptHeadData, feature: Option<Feature>, query: usize, key: usize) -> String {
+    let positions = format!("query {}, key {}", position(data, query), position(data, key));
+    let text = without_positions(data, feature, query, key);
+    match text.split_once('\n') {
+        Some((value, rest)) => format!("{value}\n{positions}\n{rest}"),
+        None => format!("{text}\n{positions}"),
+    }
+}
+
+fn without_positions(data: &PromptHeadData, feature: Option<Feature>, query: usize, key: usize) -> String {
+    let Some(row) = data.cell(query, key) else { return String::new() };
+    let mut lines = vec![plotted(data, feature, query, key)];
+    if !matches!(feature, None | Some(Feature::Qk)) {
+        lines.push(format!("attention token {}", data.token_label(data.qk.tokens[[row, 0]])));
+    }
+    let (tokens, logits) = (data.qk.tokens.row(row), data.qk.logits.row(row));
+    let mut numbers = format!("logit {}", significant(logits[0]));
+    if feature != Some(Feature::Attn) {
+        numbers += &format!(", attention {}", significant(data.attn[[query, key]]));
+    }
+    lines.push(numbers);
+    let next = tokens.iter().zip(logits).skip(1);
+    let next = next.map(|(&token, logit)| format!("{} −{}", data.token_label(token), significant(logits[0] - logit)));
+    let next: Vec<String> = next.collect();
+    if !next.is_empty() {
+        lines.push(format!("then {}", next.join(", ")));
+    }
+    lines.join("\n")
+}
+
+/// The value of a cell and what it is. A pattern of unknown values counts as one of attention tokens.
+fn plotted(data: &PromptHeadData, feature: Option<Feature>, query: usize, key: usize) -> String {
+    let Some(row) = data.cell(query, key) else { return String::new() };
+    let label = |token: u32| data.token_label(token);
+    match feature {
+        None | Some(Feature::Qk) => format!("attention token {}", label(data.qk.tokens[[row, 0]])),
+        Some(Feature::Attn) => format!("attention {}", significant(data.attn[[query, key]])),
+        Some(Feature::Input) => format!("input token {}", label(data.input[key])),
+        Some(Feature::Q) => format!("query token {}", label(data.q.tokens[[key, 0]])),
+        Some(Feature::K) => format!("key token {}", label(data.k.tokens[[key, 0]])),
+        Some(Feature::V) => format!("value token {}", label(data.v.tokens[[key, 0]])),
+    }
 }
 
 /// A position and its token.
 pub(super) fn position(data: &PromptHeadData, position: usize) -> String {
-    format!("{position} {}", token(data, data.input[position]))
-}
-
-fn token(data: &PromptHeadData, token: u32) -> String {
-    format!("“{}”", data.token_label(token))
+    format!("{position} {}", data.token_label(data.input[position]))
 }
 
 /// A number with four significant digits.

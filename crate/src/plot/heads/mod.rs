@@ -4,9 +4,13 @@ mod grid;
 mod head_menu;
 mod heat_map;
 mod hover;
+mod layout;
+mod legend;
 mod panel;
 mod panel_marks;
 mod same_prompt;
+mod sides;
+mod token_colors;
 
 pub(super) use grid::Grid;
 pub(super) use head_menu::HeadMenu;

@@ -23,11 +23,15 @@ pub(crate) struct HeadPanel {
     pub(super) token_labels: Vec<(usize, usize, String)>,
     /// The head's data, for hover texts and caption; `None` for a pattern alone.
     pub(super) data: Option<Arc<PromptHeadData>>,
+    /// The feature of the data that the pattern has, or counts by first appearance; `None` if there is none.
+    pub(super) feature: Option<Feature>,
 }
 
 /// The tokens along the four sides of a panel, a label for each position.
 #[derive(Clone, Debug)]
 pub(super) struct AxisLabels {
+    /// Whether the space for the labels is the same for every head, as in a figure with a menu.
+    pub(super) of_menu: bool,
     pub(super) left: Vec<String>,
     pub(super) top: Vec<String>,
     pub(super) right: Vec<String>,
@@ -37,12 +41,14 @@ pub(super) struct AxisLabels {
 impl HeadPanel {
     /// A pattern alone. Shape: `[query_pos, key_pos]`.
     pub(crate) fn new(pattern: Array2<f32>) -> Self {
-        Self { pattern, frames: Vec::new(), axis_labels: None, token_labels: Vec::new(), data: None }
+        Self { pattern, frames: Vec::new(), axis_labels: None, token_labels: Vec::new(), data: None, feature: None }
     }
 
     /// The pattern of a head's attention tokens, without labels.
     pub(in crate::plot) fn of_head(data: PromptHeadData) -> Self {
-        Self::new(unique_index_pattern(&data.feature(Feature::Qk))).with_data(data)
+        let feature = Some(Feature::Qk);
+        let pattern = unique_index_pattern(&data.feature(Feature::Qk));
+        Self { feature, data: Some(Arc::new(data)), ..Self::new(pattern) }
     }
 
     /// The pattern of a head's attention tokens, with all labels, and frames where the attention exceeds `min_attn`.
@@ -52,7 +58,13 @@ impl HeadPanel {
 
     /// The panel with the data of a head, for hover texts and caption.
     pub(in crate::plot) fn with_data(self, data: PromptHeadData) -> Self {
-        Self { data: Some(Arc::new(data)), ..self }
+        let shows = |feature: &Feature| {
+            let values = data.feature(*feature);
+            values == self.pattern || (*feature != Feature::Attn && unique_index_pattern(&values) == self.pattern)
+        };
+        let mut features = [Feature::Qk, Feature::Attn, Feature::Input, Feature::Q, Feature::K, Feature::V].into_iter();
+        let feature = features.find(shows);
+        Self { feature, data: Some(Arc::new(data)), ..self }
     }
 
     /// The panel with more frames, around the cells whose attention exceeds `min_attn`.
@@ -70,10 +82,53 @@ impl HeadPanel {
         Self { axis_labels, ..self }
     }
 
+    /// The panel with as much space for the labels along its sides as every other one.
+    pub(super) fn of_menu(mut self) -> Self {
+        if let Some(labels) = &mut self.axis_labels {
+            labels.of_menu = true;
+        }
+        self
+    }
+
     /// The panel with a text in each cell with key ≤ query: its token, or the attention for [`Feature::Attn`].
     pub(crate) fn with_token_labels(self, feature: Feature) -> Self {
         let token_labels = self.data.as_deref().map_or(Vec::new(), |data| token_labels(data, feature));
         Self { token_labels, ..self }
+    }
+
+    /// The token of each cell, or another whole number of a pattern alone; `None` in a cell without a token. `None` for
+    /// a panel of other numbers, such as the attention. Shape: `[query_pos, key_pos]`.
+    pub(super) fn tokens(&self) -> Option<Array2<Option<u32>>> {
+        match (self.feature, &self.data) {
+            (Some(Feature::Attn), _) => None,
+            (Some(feature), Some(data)) => {
+                let tokens = data.feature(feature);
+                Some(Array2::from_shape_fn(tokens.dim(), |(query, key)| {
+                    (key <= query).then_some(tokens[[query, key]] as u32)
+                }))
+            }
+            _ => {
+                let numbers = self.numbers();
+                let is_whole = |x: &f64| x.is_nan() || (x.fract() == 0.0 && (0.0..1e9).contains(x));
+                let tokens = || numbers.mapv(|x| (!x.is_nan()).then_some(x as u32));
+                numbers.iter().all(is_whole).then(tokens)
+            }
+        }
+    }
+
+    /// The pattern, with NaN above the diagonal where all cells have one value that no other cell has: that of cells
+    /// without a token. Shape: `[query_pos, key_pos]`.
+    pub(super) fn numbers(&self) -> Array2<f64> {
+        let (rows, columns) = self.pattern.dim();
+        let mut numbers = self.pattern.mapv(f64::from);
+        if rows == columns && rows > 1 {
+            let empty = self.pattern[[0, 1]];
+            let is_empty = |((query, key), &value): ((usize, usize), &f32)| (value == empty) == (key > query);
+            if self.pattern.indexed_iter().all(is_empty) {
+                numbers.indexed_iter_mut().filter(|((query, key), _)| key > query).for_each(|(_, x)| *x = f64::NAN);
+            }
+        }
+        numbers
     }
 
     /// Rows and columns.
@@ -93,19 +148,44 @@ impl HeadPanel {
         self.data.as_ref().map_or(String::new(), |data| data.name())
     }
 
-    /// The head's name and the projection of its tokens.
-    pub(super) fn caption(&self) -> Option<String> {
-        self.data.as_ref().map(|data| data.caption())
+    /// What the panel shows, with the head's caption; `None` for a pattern alone.
+    pub(super) fn title(&self) -> Option<String> {
+        let shown = match self.feature {
+            None | Some(Feature::Qk) => "attention tokens",
+            Some(Feature::Attn) => "attention",
+            Some(Feature::Input) => "input tokens",
+            Some(Feature::Q) => "query tokens",
+            Some(Feature::K) => "key tokens",
+            Some(Feature::V) => "value tokens",
+        };
+        let data = self.data.as_ref()?;
+        Some(format!("{shown} of {}", data.caption()))
+    }
+
+    /// The title as the beginning of a sentence.
+    pub(super) fn capitalized_title(&self) -> Option<String> {
+        let title = self.title()?;
+        let mut chars = title.chars();
+        Some(chars.next()?.to_uppercase().chain(chars).collect())
+    }
+
+    /// The number of distinct tokens, or of distinct numbers; cells without a token do not count.
+    pub(super) fn n_distinct(&self) -> usize {
+        let mut distinct: Vec<u64> = self.numbers().iter().filter(|x| !x.is_nan()).map(|x| x.to_bits()).collect();
+        distinct.sort_unstable();
+        distinct.dedup();
+        distinct.len()
     }
 
     /// The panel in words.
     pub(super) fn describe(&self) -> String {
         let (rows, columns) = self.pattern.dim();
-        let mut distinct: Vec<u32> = self.pattern.iter().map(|value| value.to_bits()).collect();
-        distinct.sort_unstable();
-        distinct.dedup();
-        let caption = self.caption().map_or(String::new(), |caption| format!(" of {caption}"));
-        let mut text = format!("heat map{caption}: {rows} × {columns} cells, {} distinct values", distinct.len());
+        let caption = self.title().map_or(String::new(), |title| format!(" of the {title}"));
+        let is_of_tokens = self.data.is_some() && self.tokens().is_some();
+        let (one, many) = if is_of_tokens { ("token", "tokens") } else { ("value", "values") };
+        let distinct = self.n_distinct();
+        let what = if distinct == 1 { one } else { many };
+        let mut text = format!("heat map{caption}: {rows} × {columns} cells, {distinct} distinct {what}");
         if !self.frames.is_empty() {
             text += &format!(", {} framed", self.frames.len());
         }
@@ -121,6 +201,7 @@ impl AxisLabels {
     fn new(data: &PromptHeadData) -> Self {
         let best = |top: &TopTokens| top.tokens.column(0).iter().map(|&token| data.token_label(token)).collect();
         Self {
+            of_menu: false,
             left: data.input.iter().map(|&token| data.token_label(token)).collect(),
             top: best(&data.q),
             right: best(&data.v),

@@ -6,14 +6,14 @@ use plotly::layout::{Annotation, Shape, ShapeLine, ShapeType};
 use super::{AxisNames, font};
 use crate::plot::marks::{Coordinate, Frames, Horizontal, Text, Vertical};
 use crate::plot::style::FigureStyle;
-use crate::plot::text::escape;
+use crate::plot::text::escape_lines;
 
 /// A text without an arrow.
 pub(super) fn annotation(text: &Text, names: &AxisNames, style: FigureStyle) -> Annotation {
     let (x_ref, x) = coordinate(text.x, &names.x);
     let (y_ref, y) = coordinate(text.y, &names.y);
     let mut annotation = Annotation::new()
-        .text(escape(&text.text))
+        .text(escape_lines(&text.text))
         .show_arrow(false)
         .font(font(text.size, text.color, style))
         .x_ref(x_ref)
@@ -39,6 +39,10 @@ pub(super) fn annotation(text: &Text, names: &AxisNames, style: FigureStyle) -> 
     }
     if up != 0.0 {
         annotation = annotation.y_shift(up);
+    }
+    if text.boxed {
+        let (line, background) = (style.theme().line(), style.theme().box_background());
+        annotation = annotation.background_color(background).border_color(line).border_pad(3.0);
     }
     if text.degrees != 0 {
         annotation = annotation.text_angle(text.degrees.into());

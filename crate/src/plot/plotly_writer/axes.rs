@@ -40,8 +40,9 @@ fn axis(axis: &Axis, axes: &Axes, style: FigureStyle) -> PlotlyAxis {
     }
     // The margins of an area beside another one must not grow with its names.
     let of_names = |written: PlotlyAxis| if axes.placed { written } else { written.auto_margin(true) };
-    let of_numbers =
-        |written: PlotlyAxis| written.show_line(true).line_color(style.theme.faint()).grid_color(style.theme.line());
+    let of_numbers = |written: PlotlyAxis| {
+        written.show_line(true).line_color(style.theme().faint()).grid_color(style.theme().line())
+    };
     match &axis.ticks {
         Ticks::None => {
             let hidden = written.show_tick_labels(false).show_grid(false);
@@ -65,5 +66,5 @@ fn domains(area: Area, canvas: Area) -> [[f64; 2]; 2] {
     // plotly rejects domains that rounding has put outside 0 to 1.
     let shares = |from: f64, size: f64, of: f64| [from / of, (from + size) / of].map(|share| share.clamp(0.0, 1.0));
     let x = shares(area.x - canvas.x, area.width, canvas.width);
-    [x, shares(area.y - canvas.y, area.height, canvas.height)]
+    [x, shares(canvas.bottom() - area.bottom(), area.height, canvas.height)]
 }

@@ -1,19 +1,12 @@
 //! plotly's JSON, with the attributes that plotly.rs lacks.
 
 use plotly::Plot;
-use serde_json::{Value, json};
+use serde_json::json;
 
-/// The plot as plotly's JSON, with a dark edge around white annotations, so that they are readable on light cells, and
-/// with the titles of axes further out than the names along them.
+/// The plot as plotly's JSON, with the titles of axes further out than the names along them.
 pub(in crate::plot) fn json(plot: &Plot) -> String {
     let mut layout = serde_json::to_value(plot.layout()).expect("a layout has only strings as keys");
-    let annotations = layout.pointer_mut("/annotations").and_then(Value::as_array_mut);
-    for font in annotations.into_iter().flatten().filter_map(|annotation| annotation.get_mut("font")) {
-        if font["color"] == "white" {
-            font["shadow"] = json!("auto");
-        }
-    }
-    for axis in ["xaxis", "yaxis"] {
+    for axis in ["xaxis", "yaxis", "xaxis2", "yaxis2"] {
         let named = layout.get_mut(axis).filter(|axis| axis.get("ticktext").is_some());
         if let Some(title) = named.and_then(|axis| axis.get_mut("title")) {
             title["standoff"] = json!(10);

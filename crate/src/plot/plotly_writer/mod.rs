@@ -2,7 +2,7 @@
 //!
 //! | mark | in plotly |
 //! |---|---|
-//! | `Cells` | a heat map, with its colour bar |
+//! | `Cells` | a heat map, with its colour bar; a second one over it for texts in black |
 //! | `Line`, `Strokes`, `Markers` | a scatter trace, named in the legend |
 //! | `Text` | an annotation |
 //! | `Frames` | shapes |
@@ -10,20 +10,22 @@
 
 mod annotations;
 mod axes;
+mod cell_labels;
 mod heat_map;
 mod json;
 mod menu;
 mod scatter;
 
-use plotly::common::{Font, Title};
+use plotly::common::{Anchor, Font, Title};
 use plotly::layout::{HoverMode, Legend, Margin};
 use plotly::{Layout, Plot};
 
 pub(super) use self::json::json;
 use super::canvas::Area;
-use super::marks::{Drawing, LABEL_SIZE, Mark};
+use super::fit;
+use super::marks::{Drawing, LABEL_SIZE, Mark, TOOL_BAR};
 use super::style::{Color, FigureStyle};
-use super::text::escape;
+use super::text::{escape_lines, rounded};
 
 /// The figure as a [`Plot`].
 pub(super) fn plot(drawing: &Drawing, style: FigureStyle) -> Plot {
@@ -38,7 +40,7 @@ pub(super) fn plot(drawing: &Drawing, style: FigureStyle) -> Plot {
         match mark {
             Mark::Cells(cells) => {
                 let (axes, names) = (&drawing.axes[cells.axes], AxisNames::nth(cells.axes));
-                plot.add_trace(heat_map::trace(cells, axes, &names, style));
+                plot.add_traces(heat_map::traces(cells, axes, &names, style));
             }
             Mark::Frames(frames) => {
                 for shape in annotations::shapes(frames, &AxisNames::nth(frames.axes)) {
@@ -52,7 +54,7 @@ pub(super) fn plot(drawing: &Drawing, style: FigureStyle) -> Plot {
         }
     }
     if !drawing.menu.is_empty() {
-        layout = layout.update_menus(vec![menu::menu(&drawing.menu)]);
+        layout = layout.update_menus(vec![menu::menu(&drawing.menu, style)]);
     }
     plot.set_layout(layout);
     plot
@@ -61,17 +63,21 @@ pub(super) fn plot(drawing: &Drawing, style: FigureStyle) -> Plot {
 /// Size, margins, background, title and legend.
 fn layout(drawing: &Drawing, style: FigureStyle) -> Layout {
     let ([width, height], [left, right, top, bottom]) = (drawing.size, drawing.margins);
-    let background = style.theme.background();
+    let background = style.theme().background();
+    let no_token = style.theme().no_token();
     let mut layout = Layout::new()
         .width(width)
         .height(height)
         .margin(Margin::new().left(left).right(right).top(top).bottom(bottom))
-        .plot_background_color(background)
+        // The greatest size of texts in cells; every other text has a size of its own.
+        .font(Font::new().size(fit::MAX_SIZE))
+        .plot_background_color(if drawing.no_token_background { no_token } else { background })
         .paper_background_color(background);
     if let Some(title) = &drawing.title {
-        let color = Font::new().color(style.theme.text());
-        let font = title.size.into_iter().fold(color, Font::size);
-        layout = layout.title(Title::with_text(escape(&title.text)).font(font));
+        let middle = (TOOL_BAR + title.bottom()) / 2.0;
+        let title = Title::with_text(escape_lines(&title.text)).font(font(title.size, Color::Text, style));
+        let y = rounded(1.0 - middle / height as f64);
+        layout = layout.title(title.x(0.5).x_anchor(Anchor::Center).y(y).y_anchor(Anchor::Middle));
     }
     if drawing.legend {
         // Shows the hover text of the point nearest to the pointer.
