@@ -7,7 +7,7 @@ use super::transformer::{Attention, Block, LayerNorm, Mlp, Transformer};
 use crate::backend::{Backend, Heads};
 use crate::config::Gpt2Config;
 use crate::error::Result;
-use crate::weights::{BlockWeights, LayerNormWeights, UnembedWeights, Weights};
+use crate::weights::{BlockWeights, LayerNormWeights, ProcessedWeights, UnembedWeights, Weights};
 
 /// Why reshaping the heads' weights cannot fail: [`Gpt2Config`] has checked it.
 const HEADS: &str = "d_model = n_heads d_head";

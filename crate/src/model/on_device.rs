@@ -17,7 +17,7 @@ use crate::backend::Backend;
 use crate::config::Gpt2Config;
 use crate::decode::{HeadDecoder, HeadId, Projection, Ranking, TopTokens, Vectors};
 use crate::error::Result;
-use crate::weights::{BlockWeights, Weights};
+use crate::weights::{BlockWeights, ProcessedWeights, Weights};
 
 /// A model whose device is known at run time. Callers check layers and heads.
 pub(crate) trait ModelOnDevice: Send + Sync {

@@ -31,7 +31,7 @@ pub struct Weights {
 }
 
 /// The weights of a model before processing, one part at a time.
-pub(crate) trait RawWeights {
+pub(crate) trait RawWeights: Send + Sync {
     /// `W_E` and `W_pos`. Shape: → `[d_vocab, d_model]`, `[n_ctx, d_model]`.
     fn embeddings(&self) -> Result<(Array2<f32>, Array2<f32>)>;
 
