@@ -42,7 +42,7 @@ fn a_lens_divides_by_the_scale_that_it_names() {
                 let logits = normalized.dot(&weights.w_u) + &weights.b_u; // [pos, d_vocab]
                 for (answer, &token) in answers.iter().enumerate() {
                     let got = lens.logits.slice(s![component, .., answer]);
-                    assert_close(&got, logits.column(token as usize), 1e-3);
+                    assert_close(got, logits.column(token as usize), 1e-3);
                 }
                 for (pos, logits) in logits.outer_iter().enumerate() {
                     let (token, largest) =
