@@ -170,4 +170,11 @@ fn attribution_takes_the_scales_that_were_held() {
     for (again, first) in again.iter().zip(&first) {
         assert_close(again, first, 1e-4);
     }
+    // Of two scales at one layer norm, the later one counts.
+    let (_, others) = model.hooked(&hooks[hooks.len() - 1..]).unwrap().run_with_cache(PROMPTS).unwrap();
+    let twice = model.hooked(&Intervention::freeze_layer_norms(&others)).unwrap();
+    let twice = twice.hooked(&Intervention::freeze_layer_norms(&plain)).unwrap().forward(PROMPTS).unwrap();
+    for (twice, first) in twice.iter().zip(&first) {
+        assert_close(twice, first, 1e-4);
+    }
 }
