@@ -42,7 +42,7 @@ fn a_lens_divides_by_the_scale_that_it_names() {
                 let logits = normalized.dot(&weights.w_u) + &weights.b_u; // [pos, d_vocab]
                 for (answer, &token) in answers.iter().enumerate() {
                     let got = lens.logits.slice(s![component, .., answer]);
-                    assert_close(&got, logits.column(token as usize), 1e-3);
+                    assert_close(got, logits.column(token as usize), 1e-3);
                 }
                 for (pos, logits) in logits.outer_iter().enumerate() {
                     let (token, largest) =
@@ -127,4 +127,54 @@ fn what_does_not_fit_a_lens_is_an_error() {
     let only_z = RunOptions::default().activations([Activation::Z]);
     let (_, cache) = model.run_with_cache_options(PROMPTS, only_z).unwrap();
     assert!(matches!(cache.lens_differences(&model, &[[1, 2]], &own), Err(Error::NotCached { .. })));
+}
+
+/// Where a run held its layer norms, what components write adds up with the scales that were held, and not with those of
+/// the residual stream; also in a cache that is read back, and as the source of further runs.
+#[test]
+fn attribution_takes_the_scales_that_were_held() {
+    let model = demo();
+    let (_, plain) = model.run_with_cache(PROMPTS).unwrap();
+    let mut hooks = Intervention::freeze_layer_norms(&plain);
+    hooks.push(Intervention::scale(Activation::MlpOut.at(0), 3.0));
+    let (logits, cache) = model.hooked(&hooks).unwrap().run_with_cache(PROMPTS).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("held.safetensors");
+    cache.write_safetensors(&model, &path).unwrap();
+    let back = ActivationCache::read_safetensors(&model, &path).unwrap();
+    let b_u = model.weights().unwrap().b_u;
+    let [right, wrong] = [17, 5];
+    for (prompt, logits) in logits.iter().enumerate() {
+        let want = &logits.column(right) - &logits.column(wrong); // [pos]
+        for cache in [&cache, &back] {
+            let cache = cache.prompt(prompt).unwrap();
+            let stack = cache.decompose_resid(&model, None).unwrap();
+            let attrs = cache.logit_attrs(&model, &stack, right as u32, Some(wrong as u32)).unwrap();
+            let sum = attrs.sum_axis(Axis(0)) + (b_u[right] - b_u[wrong]);
+            let worst = (&sum - &want).iter().fold(0.0_f32, |worst, x| worst.max(x.abs()));
+            assert!(worst < 1e-3, "prompt {prompt}: {worst}");
+            let plain = plain.prompt(prompt).unwrap();
+            assert_eq!(cache.ln_final_scale(&model).unwrap(), plain.ln_final_scale(&model).unwrap());
+            assert_eq!(cache.ln1_scale(&model, 2).unwrap(), plain.ln1_scale(&model, 2).unwrap());
+            assert_eq!(cache.ln2_scale(&model, 2).unwrap(), plain.ln2_scale(&model, 2).unwrap());
+            // The scales of the residual stream itself are others.
+            let resid = cache.get(Activation::ResidPost, 3).unwrap();
+            let own = resid.map_axis(Axis(1), |row| (row.var(0.0) + 1e-5).sqrt());
+            let held = cache.ln_final_scale(&model).unwrap();
+            assert!(own.iter().zip(&held).any(|(own, held)| (own / held - 1.0).abs() > 0.05));
+        }
+    }
+    // Scales that were held can be held again: those of the first run, not those of the residual stream.
+    let again = model.hooked(&Intervention::freeze_layer_norms(&back)).unwrap().forward(PROMPTS).unwrap();
+    let first = model.hooked(&Intervention::freeze_layer_norms(&plain)).unwrap().forward(PROMPTS).unwrap();
+    for (again, first) in again.iter().zip(&first) {
+        assert_close(again, first, 1e-4);
+    }
+    // Of two scales at one layer norm, the later one counts.
+    let (_, others) = model.hooked(&hooks[hooks.len() - 1..]).unwrap().run_with_cache(PROMPTS).unwrap();
+    let twice = model.hooked(&Intervention::freeze_layer_norms(&others)).unwrap();
+    let twice = twice.hooked(&Intervention::freeze_layer_norms(&plain)).unwrap().forward(PROMPTS).unwrap();
+    for (twice, first) in twice.iter().zip(&first) {
+        assert_close(twice, first, 1e-4);
+    }
 }

@@ -62,9 +62,9 @@ impl<B: Backend> Recorder<'_, B> {
         }
         let (x, b) = (backend.download(x)?, norm.weights.as_ref().map(|weights| &weights.b));
         let mut on_host = |mut y: ArrayViewMut2<f32>| {
-            for scale in frozen {
+            for (index, scale) in frozen.iter().enumerate() {
                 let rows = s![self.prompts[scale.prompt].clone(), ..];
-                scale.rescale(x.slice(rows), y.slice_mut(rows), b, self.model.eps());
+                scale.rescale(x.slice(rows), y.slice_mut(rows), b, self.model.eps(), &frozen[index + 1..]);
             }
             Ok(())
         };

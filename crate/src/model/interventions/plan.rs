@@ -56,7 +56,8 @@ pub(super) enum How {
 }
 
 impl PlannedEdit {
-    /// Gives rows after a layer norm another scale. `b` is the layer norm's shift, if it has weights.
+    /// Gives rows after a layer norm another scale, where none of the `later` edits does. `b` is the layer norm's shift, if
+    /// it has weights.
     /// Shape: `x` (before the layer norm), `y` (after it) each `[pos, d_model]`, `b [d_model]`.
     pub(in crate::model) fn rescale(
         &self,
@@ -64,9 +65,12 @@ impl PlannedEdit {
         mut y: ArrayViewMut2<f32>,
         b: Option<&Array1<f32>>,
         eps: f64,
+        later: &[Self],
     ) {
         let How::LayerNormScale(scales) = &self.how else { return };
-        for (&row, &frozen) in self.indices[0].iter().zip(scales) {
+        let is_replaced =
+            |row: &usize| later.iter().any(|later| later.prompt == self.prompt && later.indices[0].contains(row));
+        for (&row, &frozen) in self.indices[0].iter().zip(scales).filter(|(row, _)| !is_replaced(row)) {
             let ratio = layer_norm_scale(x.row(row), eps) / frozen;
             for (column, y) in y.row_mut(row).iter_mut().enumerate() {
                 let b = b.map_or(0.0, |b| b[column]);
