@@ -194,21 +194,32 @@ fn faults(name: &str, measured: &Value) -> Vec<String> {
     faults
 }
 
+/// Draws a figure in place of the one in the page.
+const DRAW: &str = r#"
+const [json, background] = arguments;
+const figure = JSON.parse(json);
+const old = document.querySelector(".js-plotly-plot");
+const drawn = document.createElement("div");
+old.replaceWith(drawn);
+Plotly.purge(old);
+document.body.style.background = background;
+return Plotly.newPlot(drawn, figure.data, figure.layout, figure.config).then(() => true);"#;
+
 #[test]
 #[ignore = "needs Chromium and chromedriver: cargo xtask test"]
 fn figures_can_be_read() {
-    let folder = target().join("figures");
-    std::fs::create_dir_all(&folder).unwrap();
+    let page = target().join("figures.html");
     std::fs::create_dir_all(target().join("screenshots/figures")).unwrap();
     in_browser(async |client| {
         let mut found = Vec::new();
-        for (name, figure) in figures() {
-            let page = folder.join(format!("{name}.html"));
-            figure.write_html(&page).unwrap();
-            client.set_window_size(980, 1500).await?;
-            client.goto(&format!("file://{}", page.display())).await?;
-            wait_for(&client, &name, "return !!document.querySelector('.js-plotly-plot .main-svg')").await?;
-            tokio::time::sleep(std::time::Duration::from_millis(150)).await;
+        let figures = figures();
+        figures[0].1.write_html(&page).unwrap();
+        client.set_window_size(980, 1500).await?;
+        client.goto(&format!("file://{}", page.display())).await?;
+        wait_for(&client, "the page", "return !!document.querySelector('.js-plotly-plot .main-svg')").await?;
+        for (name, figure) in figures {
+            let background = if name.ends_with("-dark") { "#111" } else { "white" };
+            client.execute(DRAW, vec![figure.to_json().into(), background.into()]).await?;
             save(&client, &format!("figures/{name}")).await?;
             let measured = client.execute(MEASURED, vec![]).await?;
             found.extend(faults(&name, &measured));

@@ -28,7 +28,11 @@ fn test_prompt_ranks_the_answer_and_the_best_tokens() {
         assert_eq!(top.len(), 10);
         assert_eq!((top[0].rank, top[0].token), (0, mary));
         assert!(top.windows(2).all(|pair| pair[0].logit >= pair[1].logit && pair[0].rank <= pair[1].rank));
-        assert!(test.to_string().starts_with(&format!("answer |{}|: rank {}, logit", found.text, found.rank)));
+        assert!(test.to_string().starts_with(&format!(
+            "answer {}: rank {}, logit",
+            found.text.replace(' ', "␣"),
+            found.rank
+        )));
     }
 
     // Without the space it is another token, which the best ones do not include: it has a row of its own.
@@ -211,7 +215,7 @@ fn positions_of_tokens() {
     assert_eq!(position(" John", Occurrence::Last).unwrap(), 10);
     assert_eq!(position("<|endoftext|>", Occurrence::Last).unwrap(), 0);
     let error = position("John", Occurrence::First).unwrap_err().to_string();
-    assert!(error.starts_with("the prompt has no token \"John\"") && error.contains("\" John\""), "{error}");
+    assert!(error.starts_with("the prompt has no token \"John\"") && error.contains("\"␣John\""), "{error}");
     assert!(matches!(position(" gave a", Occurrence::First), Err(Error::NotOneToken { .. })));
     let [_, john] = answers(&model);
     assert_eq!(model.get_token_position(" John", vec![john, 5, john], Occurrence::Last).unwrap(), 2);

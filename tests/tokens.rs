@@ -54,7 +54,7 @@ fn single_tokens_convert_in_both_directions() {
     assert_eq!(model.to_single_str_token(262).unwrap(), " the");
     assert_eq!(model.to_str_tokens("It is").unwrap(), ["<|endoftext|>", "It", " is"]);
     let message = model.to_single_token("two words").unwrap_err().to_string();
-    assert_eq!(message, r#""two words" is not a single token: the tokenizer splits it into ["two", " words"]"#);
+    assert_eq!(message, r#""two words" is not a single token: the tokenizer splits it into ["two", "␣words"]"#);
     assert!(model.to_single_token("").unwrap_err().to_string().contains("is not a single token"));
     let message = model.to_single_str_token(50257).unwrap_err().to_string();
     assert_eq!(message, "token id 50257 out of range: the tokenizer has 50257, 0 to 50256");

@@ -65,7 +65,8 @@ pub(super) fn n_fitting(texts: &[String], cell: [f64; 2]) -> usize {
 
 /// Characters in a line, and lines.
 fn room([width, height]: [f64; 2], size: usize) -> [usize; 2] {
-    let of = |pixels: f64, share: f64| (pixels / share / size as f64).floor() as usize;
+    // plotly rounds the places of cells to whole pixels.
+    let of = |pixels: f64, share: f64| (pixels.floor() / share / size as f64).floor() as usize;
     [of(width, CHARACTER), of(height, LINE).min(MAX_LINES)]
 }
 

@@ -85,14 +85,14 @@ fn is_combining(c: char) -> bool {
     MARK.is_match(c.encode_utf8(&mut [0; 4])).unwrap_or(false)
 }
 
-/// Characters without a picture of their own: control and format characters, separators, unassigned code points, and
-/// letters that are blank.
+/// Characters without a picture of their own: control and format characters, separators, unassigned code points, letters
+/// that are blank, and the replacement character, which stands for any.
 fn is_invisible(c: char) -> bool {
     static INVISIBLE: LazyLock<Regex> =
         LazyLock::new(|| Regex::new(r"^[\p{C}\p{Z}]").expect("a valid regular expression"));
     match c {
         '!'..='~' => false,
-        '\u{115f}' | '\u{1160}' | '\u{2800}' | '\u{3164}' | '\u{ffa0}' => true,
+        '\u{115f}' | '\u{1160}' | '\u{2800}' | '\u{3164}' | '\u{ffa0}' | '\u{fffd}' => true,
         c => INVISIBLE.is_match(c.encode_utf8(&mut [0; 4])).unwrap_or(false),
     }
 }
@@ -113,7 +113,7 @@ mod tests {
             ("e\u{301}", "e\u{301}"),
             ("\u{301}e", "<U+0301>e"),
             (" \u{301}", "␣<U+0301>"),
-            ("日本 é", "日本␣é"),
+            ("日本 é\u{fffd}", "日本␣é<U+FFFD>"),
             ("a < b <- <", "a␣<␣b␣<-␣<"),
         ];
         for (text, want) in shown {

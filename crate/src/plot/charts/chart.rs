@@ -17,9 +17,9 @@ const LEFT: usize = 90;
 const BOTTOM: usize = 100;
 /// Length of the two lines of an arrow's head in pixels.
 const ARROW_HEAD: f64 = 8.0;
-/// Radius of the loop of an arrow from a node to itself, and pixels between two of them.
-const LOOP: f64 = 8.0;
-const LOOP_DISTANCE: f64 = 14.0;
+/// Radius of the loop of an arrow from a node to itself, and how much larger the next one is.
+const LOOP: f64 = 7.0;
+const LOOP_DISTANCE: f64 = 4.0;
 /// Maximum width of a node's label in characters.
 const MAX_LABEL: usize = 16;
 /// Pixels between parallel arrows of different series.
@@ -162,19 +162,17 @@ impl Series {
         with_head(vec![start], tip, [dx, dy])
     }
 
-    /// A loop on the upper edge of a box, in pixels.
+    /// A loop at the right edge of a box, around those of the series before, in pixels.
     fn looped(&self, at: [f64; 2], half: Option<[f64; 2]>) -> Vec<[f64; 2]> {
-        let [width, height] = half.unwrap_or([0.0, MARKER_WIDTH / 2.0]);
-        let x = at[0] - width + LOOP + LOOP_DISTANCE * self.symbol as f64;
-        let y = at[1] - height - LOOP * 0.7;
+        let [width, _] = half.unwrap_or([MARKER_WIDTH / 2.0; 2]);
+        let radius = LOOP + LOOP_DISTANCE * self.symbol as f64;
         let point = |degrees: f64| {
             let (sin, cos) = degrees.to_radians().sin_cos();
-            [x + LOOP * cos, y - LOOP * sin]
+            [at[0] + width + radius * (0.8 + cos), at[1] + radius * sin]
         };
-        // From the lower left over the top to the lower right.
-        let line: Vec<[f64; 2]> = (0..=12).map(|step| point(225.0 - 22.5 * f64::from(step))).collect();
-        let tip = point(-45.0);
-        with_head(line, tip, [-0.5, 0.87])
+        // Clockwise, from above the middle of the edge to below it.
+        let line: Vec<[f64; 2]> = (0..=12).map(|step| point(217.0 + 22.0 * f64::from(step))).collect();
+        with_head(line, point(503.0), [-0.6, -0.8])
     }
 }
 
@@ -220,7 +218,7 @@ impl Chart {
                 let more = share.min(0.4) / (1.0 - 2.0 * share.min(0.4)) * (to - from);
                 [from - more, to + more]
             };
-            x.range = widened(x.range, widest / area.width);
+            x.range = widened(x.range, (widest + 30.0) / area.width);
             y.range = widened(y.range, 30.0 / area.height);
         }
         Axes { area, placed: false, square: false, linked: false, x, y }
@@ -292,6 +290,6 @@ mod tests {
         );
         assert!(from[0] > boxes[0].half[0] && to[0] + boxes[1].half[0] < 500.0, "the boxes are not cut");
         let looped: Vec<[f64; 2]> = looped.iter().map(|&point| axes.pixel(point)).collect();
-        assert!(looped.len() > 10 && looped.iter().all(|at| at[1] < to[1] && (at[0] - to[0]).abs() < 40.0));
+        assert!(looped.len() > 10 && looped.iter().all(|at| at[0] > to[0] + boxes[1].half[0] - 1.0 && at[0] < 500.0));
     }
 }

@@ -29,8 +29,10 @@ pub(in crate::plot) struct Grid {
     columns: usize,
     /// Number of positions of each panel.
     pos: usize,
-    /// Number of cells between two panels, and above each panel for its title.
+    /// Number of cells between two panels.
     gap: usize,
+    /// Number of cells above each panel, for its title.
+    above: usize,
 }
 
 /// Rows and columns, as close to 3:4 as the number of panels allows; empty places count against a shape.
@@ -55,7 +57,10 @@ impl Grid {
         let panels: Vec<HeadPanel> = data.into_iter().map(HeadPanel::of_head).collect();
         let pos = panels.first().map_or(0, |panel| panel.pattern.nrows());
         let (rows, columns) = shape(panels.len());
-        let grid = Grid { panels, rows, columns, pos, gap: (pos / 8).max(2) };
+        let gap = (pos / 8).max(2);
+        // A title needs about a fiftieth of the width.
+        let above = (columns * pos).div_ceil(50_usize.saturating_sub(columns).max(1)).max(gap);
+        let grid = Grid { panels, rows, columns, pos, gap, above };
         let (height, width) = grid.dim();
         if height * width > MAX_CELLS {
             return Err(Error::Count {
@@ -72,15 +77,20 @@ impl Grid {
 
     /// Rows and columns of cells, gaps included.
     fn dim(&self) -> (usize, usize) {
-        let pitch = self.pos + self.gap;
-        (self.rows * pitch, (self.columns * pitch).saturating_sub(self.gap))
+        let [down, right] = self.pitch();
+        (self.rows * down, (self.columns * right).saturating_sub(self.gap))
+    }
+
+    /// Cells from one panel to the next one, down and to the right.
+    fn pitch(&self) -> [usize; 2] {
+        [self.pos + self.above, self.pos + self.gap]
     }
 
     /// Each panel, and the row and column of its first cell.
     fn placed(&self) -> impl Iterator<Item = (&HeadPanel, usize, usize)> {
-        let pitch = self.pos + self.gap;
+        let [down, right] = self.pitch();
         let place =
-            move |(index, panel)| (panel, index / self.columns * pitch + self.gap, index % self.columns * pitch);
+            move |(index, panel)| (panel, index / self.columns * down + self.above, index % self.columns * right);
         self.panels.iter().enumerate().map(place)
     }
 

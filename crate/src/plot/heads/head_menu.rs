@@ -26,8 +26,8 @@ impl HeadMenu {
     /// different prompts, [`Error::OutOfRange`] if there is no such prompt.
     pub(in crate::plot) fn new(heads: &[HeadData], prompt: usize, min_attn: f32) -> Result<Self> {
         let data = same_prompt(heads, prompt, "browse_heads")?;
-        let panels: Vec<HeadPanel> =
-            data.into_iter().map(|data| HeadPanel::labelled(data, min_attn).of_menu()).collect();
+        let panels: Vec<HeadPanel> = data.into_iter().map(|data| HeadPanel::labelled(data, min_attn)).collect();
+        let panels = HeadPanel::with_same_sides(panels);
         let pos = panels.first().map_or(0, |panel| panel.pattern.nrows());
         let cells = panels.len() * (pos * (pos + 1) / 2);
         if cells > MAX_CELLS {

@@ -77,7 +77,7 @@ pub(super) fn one(
         axes: vec![panel.axes(layout.areas[0])],
         marks,
         no_token_background: style.look == Look::Original || panel.tokens().is_none(),
-        ..Drawing::new(layout.size, layout::MARGINS, panel.describe())
+        ..Drawing::new(layout.size, layout.margins, panel.describe())
     }
 }
 
@@ -112,14 +112,14 @@ fn pair(panels: &[HeadPanel; 2], title: &str, description: &str, style: FigureSt
         axes,
         marks,
         no_token_background: style.look == Look::Original || panels.iter().any(|panel| panel.tokens().is_none()),
-        ..Drawing::new(layout.size, layout::MARGINS, describe_pair(panels))
+        ..Drawing::new(layout.size, layout.margins, describe_pair(panels))
     }
 }
 
 /// A line of text below everything else.
 fn below(text: &str, row: usize, size: usize, layout: &Layout) -> Mark {
-    let canvas_height = (layout.size[1] - layout::MARGINS[2] - layout::MARGINS[3]) as f64;
-    let from_top = layout.notes_at + (row as f64 + 0.5) * layout::NOTE - layout::MARGINS[2] as f64;
+    let canvas_height = (layout.size[1] - layout.margins[2] - layout.margins[3]) as f64;
+    let from_top = layout.notes_at + (row as f64 + 0.5) * layout::NOTE - layout.margins[2] as f64;
     Mark::Text(Text {
         x: Coordinate::Canvas(0.5),
         y: Coordinate::Canvas(1.0 - from_top / canvas_height),

@@ -4,7 +4,7 @@ use super::legend::{self, LegendPlace};
 use super::panel::HeadPanel;
 use crate::plot::canvas::Area;
 use crate::plot::marks::{TOOL_BAR, Title};
-use crate::plot::style::FigureStyle;
+use crate::plot::style::{FigureStyle, Look};
 
 /// Width of a figure unless another was chosen: that of an output of JupyterLab with its side bar open.
 pub(super) const WIDTH: usize = 940;
@@ -23,6 +23,7 @@ const MIN_CELL: f64 = 24.0;
 
 pub(super) struct Layout {
     pub(super) size: [usize; 2],
+    pub(super) margins: [usize; 4],
     pub(super) title: Option<Title>,
     /// The area of each panel's cells.
     pub(super) areas: Vec<Area>,
@@ -61,7 +62,14 @@ impl Layout {
         let frame = Frame { left: 10.0, top: top(&title), right: width as f64 - 10.0 - beside };
         let height = style.size.map(|[_, height]| height as f64 - frame.top - 10.0 - NOTE * notes as f64);
         let (area, bottom) = frame.place(panel, height, style);
-        Self::finish(title, vec![area], bottom, notes, panel.insets(style)[1], style)
+        let layout = Self::finish(title, vec![area], bottom, notes, panel.insets(style)[1], style);
+        if has_legend || panel.tokens().is_some() || style.look == Look::Original {
+            return layout;
+        }
+        // plotly's colour bar begins where the canvas ends, and is as high.
+        let above = (area.y - 20.0).max(0.0) as usize;
+        let below = (layout.size[1] as f64 - area.bottom()).max(0.0) as usize;
+        Self { margins: [MARGINS[0], MARGINS[1] + COLOR_BAR as usize, above, below], ..layout }
     }
 
     /// Two panels: side by side if their cells are large enough so, else one below the other.
@@ -120,7 +128,7 @@ impl Layout {
         let height = bottom + NOTE * notes as f64 + 10.0;
         let size = style.size.unwrap_or([WIDTH, height.round() as usize]);
         let legend = LegendPlace { axes: 0, right: inset + 12.0, height: bottom - areas[0].y };
-        Self { size, title, areas, legend, notes_at: bottom }
+        Self { size, margins: MARGINS, title, areas, legend, notes_at: bottom }
     }
 }
 

@@ -6,6 +6,7 @@ use ndarray::Array2;
 
 use crate::attention_tokens::{Feature, PromptHeadData, unique_index_pattern};
 use crate::decode::TopTokens;
+use crate::plot::fit;
 
 /// Maximum number of positions of a panel in full form; thousands of texts would be slow and not readable.
 const MAX_FULL_POSITIONS: usize = 32;
@@ -30,8 +31,8 @@ pub(crate) struct HeadPanel {
 /// The tokens along the four sides of a panel, a label for each position.
 #[derive(Clone, Debug)]
 pub(super) struct AxisLabels {
-    /// Whether the space for the labels is the same for every head, as in a figure with a menu.
-    pub(super) of_menu: bool,
+    /// The least width of each side in characters, which is the same for every head of a figure with a menu.
+    pub(super) least: [usize; 4],
     pub(super) left: Vec<String>,
     pub(super) top: Vec<String>,
     pub(super) right: Vec<String>,
@@ -82,12 +83,12 @@ impl HeadPanel {
         Self { axis_labels, ..self }
     }
 
-    /// The panel with as much space for the labels along its sides as every other one.
-    pub(super) fn of_menu(mut self) -> Self {
-        if let Some(labels) = &mut self.axis_labels {
-            labels.of_menu = true;
-        }
-        self
+    /// Panels with the same space for the labels along their sides.
+    pub(super) fn with_same_sides(mut panels: Vec<Self>) -> Vec<Self> {
+        let widths = panels.iter().filter_map(|panel| panel.axis_labels.as_ref()).map(AxisLabels::widths);
+        let widest = widths.fold([0; 4], |widest, widths| std::array::from_fn(|side| widest[side].max(widths[side])));
+        panels.iter_mut().filter_map(|panel| panel.axis_labels.as_mut()).for_each(|labels| labels.least = widest);
+        panels
     }
 
     /// The panel with a text in each cell with key ≤ query: its token, or the attention for [`Feature::Attn`].
@@ -197,11 +198,17 @@ impl HeadPanel {
 }
 
 impl AxisLabels {
+    /// The width of the longest label of each side in characters: left, right, top, bottom.
+    pub(super) fn widths(&self) -> [usize; 4] {
+        let sides = [&self.left, &self.right, &self.top, &self.bottom];
+        sides.map(|labels| labels.iter().map(|label| fit::width(label)).max().unwrap_or(0))
+    }
+
     /// Input tokens on the left, q tokens at the top, v tokens on the right, k tokens at the bottom.
     fn new(data: &PromptHeadData) -> Self {
         let best = |top: &TopTokens| top.tokens.column(0).iter().map(|&token| data.token_label(token)).collect();
         Self {
-            of_menu: false,
+            least: [0; 4],
             left: data.input.iter().map(|&token| data.token_label(token)).collect(),
             top: best(&data.q),
             right: best(&data.v),

@@ -16,17 +16,20 @@ const CHARACTER: f64 = 0.6;
 /// The labels of the four sides: left, right, top, bottom.
 pub(super) struct Sides<'a> {
     labels: [&'a [String]; 4],
-    of_menu: bool,
+    /// The width of each side in characters.
+    widths: [usize; 4],
     /// Pixels between the heat map and its labels.
     distance: f64,
 }
 
 impl<'a> Sides<'a> {
     pub(super) fn new(labels: &'a AxisLabels, look: Look) -> Self {
-        let AxisLabels { of_menu, left, right, top, bottom } = labels;
+        let AxisLabels { least, left, right, top, bottom } = labels;
+        let own = labels.widths();
+        let widths = std::array::from_fn(|side| own[side].max(least[side]).min(MAX_WIDTH));
         // The original has 20.
         let distance = if look == Look::Original { 20.0 } else { 8.0 };
-        Self { labels: [left, right, top, bottom], of_menu: *of_menu, distance }
+        Self { labels: [left, right, top, bottom], widths, distance }
     }
 
     /// Pixels beyond the heat map that labels and names take.
@@ -36,11 +39,7 @@ impl<'a> Sides<'a> {
 
     /// Estimated widths of the longest labels in pixels.
     fn extents(&self) -> [f64; 4] {
-        self.labels.map(|labels| {
-            let longest = labels.iter().map(|label| fit::width(label).min(MAX_WIDTH)).max().unwrap_or(0);
-            let longest = if self.of_menu { MAX_WIDTH } else { longest };
-            (longest as f64 * CHARACTER * LABEL_SIZE as f64 + 4.0).round()
-        })
+        self.widths.map(|width| (width as f64 * CHARACTER * LABEL_SIZE as f64 + 4.0).round())
     }
 
     /// The labels and names. With many positions, every second or third label, and so on, is left out.

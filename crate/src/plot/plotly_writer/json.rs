@@ -7,7 +7,7 @@ use serde_json::json;
 pub(in crate::plot) fn json(plot: &Plot) -> String {
     let mut layout = serde_json::to_value(plot.layout()).expect("a layout has only strings as keys");
     for axis in ["xaxis", "yaxis", "xaxis2", "yaxis2"] {
-        let named = layout.get_mut(axis).filter(|axis| axis.get("ticktext").is_some());
+        let named = layout.get_mut(axis).filter(|axis| axis.get("ticktext").is_some() || axis["type"] == "category");
         if let Some(title) = named.and_then(|axis| axis.get_mut("title")) {
             title["standoff"] = json!(10);
         }
