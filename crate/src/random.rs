@@ -15,6 +15,13 @@ pub(crate) fn seeded_rng(seed: u64) -> SeededRng {
     SeededRng::seed_from_u64(seed)
 }
 
+/// The generator of one of the independent streams of a seed.
+pub(crate) fn seeded_stream(seed: u64, stream: u64) -> SeededRng {
+    let mut rng = seeded_rng(seed);
+    rng.set_stream(stream);
+    rng
+}
+
 #[cfg(test)]
 mod tests {
     use rand::seq::SliceRandom;

@@ -70,7 +70,16 @@ def page(notebook):
         )
         output.data = nbformat.from_dict({"text/html": html})
     exporter = HTMLExporter(mathjax_url="", require_js_url="", jquery_url="", mermaid_js_url="")
-    return exporter.from_notebook_node(notebook)[0]
+    return exporter.from_notebook_node(notebook, resources={"metadata": {"name": title(notebook)}})[0]
+
+
+def title(notebook):
+    """Returns the first heading of a notebook, which becomes the title of its page."""
+    for cell in notebook.cells:
+        for line in cell.source.splitlines():
+            if cell.cell_type == "markdown" and line.startswith("# "):
+                return line[2:].strip()
+    return "Notebook"
 
 
 def main():

@@ -25,8 +25,8 @@ use crate::plot::{Chart, ChartAxis, Color, Figure, Form, MatrixChart, Series};
 /// A run is a maximal sequence of neighbouring keys of one row with the same attention token. A head with one token for
 /// everything has one run in each row; a head whose token changes from key to key has a run for each key.
 ///
-/// **Control.** The same heads on [`random_tokens`](super::random_tokens), which have nothing in them to contract.
-/// Compare heads at one prompt length only: *n* tokens have *n* (*n* + 1) / 2 cells, so the distinct ratio of a head
+/// **Control.** The same heads on [`random_tokens_like`](super::random_tokens_like) each prompt, which have its length and
+/// its repetitions, and nothing in them to contract. Compare heads at one prompt length only: *n* tokens have *n* (*n* + 1) / 2 cells, so the distinct ratio of a head
 /// that never repeats a token grows as (*n* + 1) / 2.
 ///
 /// **Limits.** A head with few tokens need not summarize: the direction of its `q ⊙ k` may hardly depend on the
@@ -101,8 +101,8 @@ pub struct ContractionByHead {
     pub distinct_ratio: Array2<f32>,
     /// Mean of [`Contraction::runs_ratio`]. Shape: `[n_layers, n_heads]`.
     pub runs_ratio: Array2<f32>,
-    /// Mean distinct ratio by length of the prefix, over the prompts that are at least that long.
-    /// Shape: `[n_layers n_heads] [longest pos]`.
+    /// Mean distinct ratio by length of the prefix, up to the length of the shortest prompt: beyond it, the mean would be
+    /// over other prompts. Shape: `[n_layers n_heads] [shortest pos]`.
     by_length: Vec<Vec<f64>>,
     n_prompts: usize,
 }
@@ -128,16 +128,12 @@ impl ContractionByHead {
             };
             distinct_ratio.push(mean(Contraction::distinct_ratio) as f32);
             runs_ratio.push(mean(Contraction::runs_ratio) as f32);
-            let longest = prefixes.iter().map(Vec::len).max().unwrap_or(0);
+            let shortest = prefixes.iter().map(Vec::len).min().unwrap_or(0);
             let at_length = |index: usize| {
-                let ratios: Vec<f64> = prefixes
-                    .iter()
-                    .filter_map(|of_prompt| of_prompt.get(index))
-                    .map(Contraction::distinct_ratio)
-                    .collect();
-                ratios.iter().sum::<f64>() / ratios.len() as f64
+                let ratios = prefixes.iter().map(|of_prompt| of_prompt[index].distinct_ratio());
+                ratios.sum::<f64>() / n_prompts as f64
             };
-            by_length.push((0..longest).map(at_length).collect());
+            by_length.push((0..shortest).map(at_length).collect());
         }
         let matrix = |values| Array2::from_shape_vec((n_layers, n_heads), values).expect("a value for each head");
         Ok(Self { distinct_ratio: matrix(distinct_ratio), runs_ratio: matrix(runs_ratio), by_length, n_prompts })
@@ -184,7 +180,8 @@ impl ContractionByHead {
         .diverging_figure()
     }
 
-    /// The distinct ratio by prompt length, a line for each head.
+    /// The distinct ratio of the first positions of each prompt by their number, a line for each head, up to the length
+    /// of the shortest prompt.
     pub fn plot_by_length(&self) -> Figure {
         let (n_layers, n_heads) = self.distinct_ratio.dim();
         let line = |(index, ratios): (usize, &Vec<f64>)| {

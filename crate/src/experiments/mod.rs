@@ -28,7 +28,7 @@ mod vocabulary;
 pub use appending::{Appending, Group, Monoid, TokenMap, appending};
 pub use attention_score_check::AttentionScoreCheck;
 pub use contraction::{Contraction, ContractionByHead, contraction};
-pub use prompt_sets::{one_token_repeated, random_tokens, three_token_cycle, varied_prompts};
+pub use prompt_sets::{one_token_repeated, random_tokens, random_tokens_like, three_token_cycle, varied_prompts};
 pub use similarity::{
     Controls, HeadSimilarity, PatternMeasure, PromptPair, SimilarityOptions, SimilarityTest, similarity_test,
 };

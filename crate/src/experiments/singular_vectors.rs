@@ -7,8 +7,12 @@ use crate::decode::{TopTokens, TopTokensBuilder};
 use crate::error::{Error, Result, check_count, check_index};
 use crate::model::Gpt2;
 use crate::plot::{ChartAxis, Figure, MatrixChart, Table};
+use crate::random::seeded_rng;
 use crate::tokenizer::TokenLabels;
-use crate::weights::svd_of_product;
+use crate::weights::{normal, svd_of_product};
+
+/// Number of random directions whose scores are computed at once.
+const SAMPLES_AT_ONCE: usize = 64;
 
 /// A weight matrix whose right singular vectors are directions of the residual stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -80,8 +84,7 @@ pub struct SingularVectors {
 /// largest magnitude positive, in the left singular vector for [`WeightMatrix::Ov`], as in weight processing, and in
 /// the right one otherwise.
 ///
-/// **Control.** The highest scores of a random direction of length 1, as in notebook 07: any direction has highest
-/// tokens.
+/// **Control.** [`SingularVectors::highest_scores_by_chance`]: any direction has highest tokens.
 ///
 /// **Limits.** A direction of the weights need not be used on any text. Where two singular values are almost equal,
 /// their vectors are determined only up to a rotation into each other, and mean nothing one by one.
@@ -175,6 +178,53 @@ fn top_tokens(scores: &Array2<f32>, top_k: usize) -> TopTokens {
 impl SingularVectors {
     fn label(&self, token: u32) -> String {
         self.labels.label(token)
+    }
+
+    /// A control: the highest score of random directions of length 1, in ascending order. A singular vector points at
+    /// tokens more than chance does if its highest score is above nearly all of these. Shape: → `[n_samples]`.
+    ///
+    /// ```
+    /// use attention_tokens::experiments::{WeightMatrix, singular_vectors};
+    /// use attention_tokens::prelude::*;
+    ///
+    /// let model = Gpt2::from_pretrained("letters", LoadOptions::default())?;
+    /// let vectors = singular_vectors(&model, WeightMatrix::Ov { layer: 1, head: 0 }, 4, 3)?;
+    /// let chance = vectors.highest_scores_by_chance(&model, 100, 1)?;
+    /// assert!(chance.len() == 100 && chance[0] <= chance[99]);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Count`] if `n_samples` is 0, [`Error::Shape`] for a model of another width than the vectors',
+    /// [`Error::Device`] if the device fails.
+    pub fn highest_scores_by_chance(&self, model: &Gpt2, n_samples: usize, seed: u64) -> Result<Array1<f32>> {
+        const FUNCTION: &str = "highest_scores_by_chance";
+        check_count(FUNCTION, "n_samples", n_samples, 1, None)?;
+        let d_model = self.vectors.ncols();
+        let w_u = model.w_u()?; // [d_model, d_vocab]
+        if w_u.nrows() != d_model {
+            return Err(Error::Shape {
+                what: FUNCTION.into(),
+                axes: "[d_model]",
+                expected: vec![d_model],
+                found: vec![w_u.nrows()],
+                hint: "pass the model that the singular vectors are of",
+            });
+        }
+        let mut rng = seeded_rng(seed);
+        let mut highest = Vec::with_capacity(n_samples);
+        // In pieces: all scores of a thousand directions of GPT-2 would take 200 MB.
+        for start in (0..n_samples).step_by(SAMPLES_AT_ONCE) {
+            let mut directions = normal(&mut rng, ((n_samples - start).min(SAMPLES_AT_ONCE), d_model), 1.0);
+            for mut direction in directions.outer_iter_mut() {
+                direction /= direction.dot(&direction).sqrt();
+            }
+            let scores = directions.dot(&w_u); // [samples, d_vocab]
+            highest
+                .extend(scores.outer_iter().map(|scores| scores.fold(f32::MIN, |highest, &score| highest.max(score))));
+        }
+        highest.sort_by(f32::total_cmp);
+        Ok(highest.into())
     }
 
     /// A table with the tokens at both ends of each vector.

@@ -7,15 +7,14 @@ use super::transformer::{Attention, Block, LayerNorm, Mlp, Transformer};
 use crate::backend::{Backend, Heads};
 use crate::config::Gpt2Config;
 use crate::error::Result;
-use crate::pretrained::ProcessedCheckpoint;
-use crate::weights::{BlockWeights, LayerNormWeights, UnembedWeights, Weights};
+use crate::weights::{BlockWeights, LayerNormWeights, ProcessedWeights, UnembedWeights, Weights};
 
 /// Why reshaping the heads' weights cannot fail: [`Gpt2Config`] has checked it.
 const HEADS: &str = "d_model = n_heads d_head";
 
 impl<B: Backend> Transformer<B> {
     /// Uploads the weights piece by piece, so that the host never holds all of them.
-    pub(super) fn upload(backend: &B, config: &Gpt2Config, weights: &ProcessedCheckpoint) -> Result<Self> {
+    pub(super) fn upload(backend: &B, config: &Gpt2Config, weights: &ProcessedWeights) -> Result<Self> {
         let UnembedWeights { ln_final, w_u, b_u } = weights.unembed()?;
         let unembed = backend.upload_unembed(w_u, b_u)?;
         let (w_e, w_pos) = weights.embeddings()?;

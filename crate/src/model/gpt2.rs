@@ -16,9 +16,9 @@ use crate::backend::{Device, DeviceKind, Dfdx, Fused};
 use crate::config::Gpt2Config;
 use crate::error::{Error, Result, check_count};
 use crate::evcxr;
-use crate::pretrained::{self, Checkpoint, LoadOptions, ProcessedCheckpoint};
+use crate::pretrained::{self, Checkpoint, LoadOptions};
 use crate::tokenizer::{TokenLabels, Tokenizer};
-use crate::weights::Processing;
+use crate::weights::{ProcessedWeights, Processing, RandomWeights, RawWeights};
 
 /// A GPT-2 on a device, ready to run. Clones share the weights.
 ///
@@ -75,12 +75,50 @@ impl Gpt2 {
         evcxr::warn_of_debug_build();
         let files = pretrained::find(name, &options)?;
         let (config, tokenizer) = pretrained::config_and_tokenizer(&files)?;
-        let LoadOptions { processing, device, decode_cache_bytes, .. } = options;
         let checkpoint = Checkpoint::open(&files.weights, &config)?;
-        let weights = ProcessedCheckpoint { checkpoint, steps: processing };
+        Self::from_weights(name.into(), config, tokenizer, Box::new(checkpoint), options)
+    }
+
+    fn from_weights(
+        name: String,
+        config: Gpt2Config,
+        tokenizer: Option<Tokenizer>,
+        raw: Box<dyn RawWeights>,
+        options: LoadOptions,
+    ) -> Result<Self> {
+        let LoadOptions { processing, device, decode_cache_bytes, .. } = options;
+        let weights = ProcessedWeights { raw, steps: processing };
         let on_device = put_on_device(device, &config, &weights, decode_cache_bytes)?;
-        let (name, interventions) = (name.into(), Vec::new());
+        let interventions = Vec::new();
         Ok(Self(Arc::new(Inner { name, config, processing, device, tokenizer, on_device, interventions })))
+    }
+
+    /// A model of the same shape, tokenizer, processing and device that has learned nothing: the control for what an
+    /// experiment finds in this one. Interventions are left out.
+    ///
+    /// Weights are normal numbers, as Hugging Face's `GPT2PreTrainedModel` initializes them: standard deviation 0.02, and
+    /// 0.02 / √(2 n_layers) for `W_O` and `W_out`; biases are 0, and layer norms only normalize. A seed gives the same
+    /// weights on every machine.
+    ///
+    /// ```
+    /// use attention_tokens::prelude::*;
+    ///
+    /// let model = Gpt2::from_pretrained("letters", LoadOptions::default())?;
+    /// let untrained = model.with_random_weights(1)?;
+    /// // It predicts every token with about the same probability.
+    /// let chance = (model.config().d_vocab as f32).ln();
+    /// assert!((untrained.loss("a b c a b c")? - chance).abs() < 0.2);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Device`] if the device fails.
+    pub fn with_random_weights(&self, seed: u64) -> Result<Self> {
+        let Inner { name, config, processing, device, tokenizer, .. } = &*self.0;
+        let options = LoadOptions { processing: *processing, device: *device, ..LoadOptions::default() };
+        let weights = RandomWeights { config: config.clone(), seed };
+        let name = format!("{name}, random weights of seed {seed}");
+        Self::from_weights(name, config.clone(), tokenizer.clone(), Box::new(weights), options)
     }
 
     /// Shows the model's `Debug` text in a notebook; evcxr calls this for a cell's last expression. (For a type with
@@ -249,7 +287,7 @@ impl Gpt2 {
 fn put_on_device(
     device: Device,
     config: &Gpt2Config,
-    weights: &ProcessedCheckpoint,
+    weights: &ProcessedWeights,
     decode_cache_bytes: usize,
 ) -> Result<Arc<dyn ModelOnDevice>> {
     Ok(match device.kind() {

@@ -17,8 +17,7 @@ use crate::backend::Backend;
 use crate::config::Gpt2Config;
 use crate::decode::{HeadDecoder, HeadId, Projection, Ranking, TopTokens, Vectors};
 use crate::error::Result;
-use crate::pretrained::ProcessedCheckpoint;
-use crate::weights::{BlockWeights, Weights};
+use crate::weights::{BlockWeights, ProcessedWeights, Weights};
 
 /// A model whose device is known at run time. Callers check layers and heads.
 pub(crate) trait ModelOnDevice: Send + Sync {
@@ -131,7 +130,7 @@ impl<B: Backend> OnDevice<B> {
     pub(super) fn new(
         backend: B,
         config: &Gpt2Config,
-        weights: &ProcessedCheckpoint,
+        weights: &ProcessedWeights,
         decode_cache_bytes: usize,
     ) -> Result<Self> {
         let transformer = Transformer::upload(&backend, config, weights)?;

@@ -14,7 +14,7 @@ use super::tensor_entry::TensorEntry;
 use super::tensor_names::LM_HEAD;
 use crate::config::Gpt2Config;
 use crate::error::{Result, shown};
-use crate::weights::{BlockWeights, LayerNormWeights, UnembedWeights};
+use crate::weights::{BlockWeights, LayerNormWeights, RawWeights, UnembedWeights};
 
 /// The name of the token embedding.
 const W_E: &str = "wte.weight";
@@ -67,26 +67,22 @@ impl Checkpoint {
         headers.reject_or_ignore_rest()?;
         Ok(checkpoint)
     }
+}
 
-    /// `W_E` and `W_pos`. Shape: → `[d_vocab, d_model]`, `[n_ctx, d_model]`.
-    ///
-    /// # Errors
-    /// Here and below: [`Error::Io`](crate::Error::Io), and [`Error::Tensor`](crate::Error::Tensor) for numbers that are not
-    /// finite.
-    pub(crate) fn embeddings(&self) -> Result<(Array2<f32>, Array2<f32>)> {
+/// Errors are [`Error::Io`](crate::Error::Io), and [`Error::Tensor`](crate::Error::Tensor) for numbers that are not finite.
+impl RawWeights for Checkpoint {
+    fn embeddings(&self) -> Result<(Array2<f32>, Array2<f32>)> {
         Ok((self.w_e.matrix()?, self.w_pos.matrix()?))
     }
 
-    /// The weights of one block, in the shapes of [`BlockWeights`].
-    pub(crate) fn block(&self, layer: usize) -> Result<BlockWeights> {
+    fn block(&self, layer: usize) -> Result<BlockWeights> {
         self.blocks[layer].read(&self.config)
     }
 
-    /// The unembedding, with the shapes of [`UnembedWeights`]. The columns of `w_u` are contiguous, because the file
-    /// stores `W_Uᵀ`.
-    pub(crate) fn unembed(&self) -> Result<UnembedWeights> {
+    fn unembed(&self) -> Result<UnembedWeights> {
         Ok(UnembedWeights {
             ln_final: Some(self.ln_final.read()?),
+            // The file stores W_Uᵀ.
             w_u: self.lm_head.as_ref().unwrap_or(&self.w_e).matrix()?.reversed_axes(),
             b_u: Array1::zeros(self.config.d_vocab),
         })

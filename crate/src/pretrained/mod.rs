@@ -7,7 +7,6 @@ mod headers;
 mod hub;
 mod load_options;
 mod other_weights;
-mod processed;
 mod tensor_entry;
 mod tensor_names;
 
@@ -20,7 +19,6 @@ pub(crate) use checkpoint::Checkpoint;
 pub(crate) use files::ModelFiles;
 pub(crate) use hub::explain as explain_cached_file;
 pub use load_options::LoadOptions;
-pub(crate) use processed::ProcessedCheckpoint;
 pub(crate) use tensor_entry::{Header, TensorEntry, read_header};
 
 /// The models that come with the crate: the name, its folder, and the size of its files.

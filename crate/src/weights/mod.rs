@@ -1,11 +1,16 @@
 //! The weights of a GPT-2 on the host, in TransformerLens' layout, and weight processing.
 
 mod process;
+mod processed;
+mod random;
 mod svd;
 
 use ndarray::{Array1, Array2, Array3};
 
+use crate::error::Result;
 pub use process::Processing;
+pub(crate) use processed::ProcessedWeights;
+pub(crate) use random::{RandomWeights, normal};
 pub(crate) use svd::svd_of_product;
 
 /// The weights of a model, after the processing that it was loaded with.
@@ -23,6 +28,18 @@ pub struct Weights {
     pub w_u: Array2<f32>,
     /// `b_U`. Shape: `[d_vocab]`. GPT-2 has none, so it is zero before processing.
     pub b_u: Array1<f32>,
+}
+
+/// The weights of a model before processing, one part at a time.
+pub(crate) trait RawWeights: Send + Sync {
+    /// `W_E` and `W_pos`. Shape: → `[d_vocab, d_model]`, `[n_ctx, d_model]`.
+    fn embeddings(&self) -> Result<(Array2<f32>, Array2<f32>)>;
+
+    /// The weights of one block.
+    fn block(&self, layer: usize) -> Result<BlockWeights>;
+
+    /// The unembedding. The columns of `w_u` are contiguous.
+    fn unembed(&self) -> Result<UnembedWeights>;
 }
 
 /// The final layer norm and the unembedding, as in [`Weights`].

@@ -1,7 +1,7 @@
 //! Paired test: do similar prompts give similar patterns of attention tokens?
 
 use super::design::{Controls, Design, PromptPair, SimilarityOptions};
-use super::permutation::{bootstrap_intervals, difference, permutation_p};
+use super::permutation::{LEVEL, Significance, bootstrap_intervals, difference, permutation_test};
 use crate::attention_tokens::{DecodeOptions, layer_data};
 use crate::error::Result;
 use crate::model::Gpt2;
@@ -27,6 +27,9 @@ pub struct HeadSimilarity {
     pub p: f64,
     /// The p-value corrected for the number of heads (Westfall-Young max-T).
     pub p_corrected: f64,
+    /// The difference above which the corrected p-value is at most 0.05: what the test could have seen. A head whose true
+    /// difference is this large is found in about half of all repetitions. Infinite with fewer than 19 resamples.
+    pub smallest_significant: f64,
 }
 
 /// The result of [`similarity_test()`].
@@ -101,14 +104,25 @@ pub fn similarity_test(
         }
     }
     let rows: Vec<&Vec<Vec<f64>>> = similarities.iter().map(|(_, rows)| rows).collect();
-    let p_values = permutation_p(&rows, options.resamples, &mut rng);
+    let significance = permutation_test(&rows, options.resamples, &mut rng);
     let intervals = bootstrap_intervals(&rows, options.resamples, &mut rng);
     let result = |(index, ([layer, head], rows)): (usize, &([usize; 2], Vec<Vec<f64>>))| {
         let of_pairs = rows.iter().map(|row| row[0]).sum::<f64>() / n_pairs as f64;
         let difference = rows.iter().map(|row| difference(row, 0)).sum::<f64>() / n_pairs as f64;
-        let (p, p_corrected) = p_values[index];
+        let Significance { p, p_corrected, smallest: smallest_significant } = significance[index];
         let (of_controls, interval) = (of_pairs - difference, intervals[index]);
-        HeadSimilarity { layer: *layer, head: *head, of_pairs, of_controls, difference, interval, p, p_corrected }
+        let (layer, head) = (*layer, *head);
+        HeadSimilarity {
+            layer,
+            head,
+            of_pairs,
+            of_controls,
+            difference,
+            interval,
+            p,
+            p_corrected,
+            smallest_significant,
+        }
     };
     let [equal_tokens_in_pairs, equal_tokens_in_controls] = design.equal_tokens();
     let heads = similarities.iter().enumerate().map(result).collect();
@@ -129,6 +143,37 @@ impl SimilarityTest {
         self.ranked().into_iter().filter(|head| head.p_corrected <= level).collect()
     }
 
+    /// The whole test in a table of two columns: significant heads, means over heads, what the test could have found, and
+    /// the equal words of pairs and controls.
+    pub fn summary(&self) -> Table {
+        let n = self.heads.len().max(1) as f64;
+        let mean = |value: fn(&HeadSimilarity) -> f64| self.heads.iter().map(value).sum::<f64>() / n;
+        let mut needed: Vec<f64> = self.heads.iter().map(|head| head.smallest_significant).collect();
+        needed.sort_by(f64::total_cmp);
+        let median = needed.get(needed.len() / 2).copied().unwrap_or(f64::NAN);
+        let largest = self.ranked().first().copied();
+        let largest = largest.map_or(String::new(), |head| {
+            let [low, high] = head.interval;
+            format!("{:.2} ({low:.2} to {high:.2}), head {}.{}", head.difference, head.layer, head.head)
+        });
+        let two = |value: f64| format!("{value:.2}");
+        let rows = [
+            (
+                format!("heads with a corrected p-value of at most {LEVEL}"),
+                format!("{} of {}", self.significant(LEVEL).len(), self.heads.len()),
+            ),
+            ("similarity of pairs, mean over heads".into(), two(mean(|head| head.of_pairs))),
+            ("similarity to controls, mean over heads".into(), two(mean(|head| head.of_controls))),
+            ("difference, mean over heads".into(), two(mean(|head| head.difference))),
+            ("largest difference, with its 95% interval".into(), largest),
+            ("difference that a head needs to be significant, median over heads".into(), two(median)),
+            ("equal words in pairs".into(), two(self.equal_tokens_in_pairs)),
+            ("equal words in controls".into(), two(self.equal_tokens_in_controls)),
+        ];
+        let rows = rows.into_iter().map(|(what, value)| vec![what, value]).collect();
+        Table::new(self.caption(), &["statistic", "value"], rows)
+    }
+
     /// A table with a row for each head, by difference, largest first.
     pub fn table(&self) -> Table {
         let row = |head: &HeadSimilarity| {
@@ -137,13 +182,15 @@ impl SimilarityTest {
             let interval = format!("{low:.3} to {high:.3}");
             let numbers = [head.of_pairs, head.of_controls, head.difference].map(|value| format!("{value:.3}"));
             let p = [head.p, head.p_corrected].map(|p| format!("{p:.4}"));
-            [name].into_iter().chain(numbers).chain([interval]).chain(p).collect()
+            let needed = format!("{:.3}", head.smallest_significant);
+            [name].into_iter().chain(numbers).chain([interval]).chain(p).chain([needed]).collect()
         };
-        let header = ["head", "pairs", "controls", "difference", "95% interval", "p", "p corrected"];
+        let header = ["head", "pairs", "controls", "difference", "95% interval", "p", "p corrected", "needed"];
         Table::new(self.caption(), &header, self.ranked().iter().map(row).collect())
     }
 
-    /// The difference and its interval for each head, by rank. A star marks a corrected p-value of at most 0.05.
+    /// The difference and its interval for each head, by rank. A star marks a corrected p-value of at most 0.05. An
+    /// interval can exclude 0 without a star: it is that of one head, and is not corrected for the number of heads.
     pub fn plot(&self) -> Figure {
         let ranked = self.ranked();
         let n_layers = self.heads.last().map_or(0, |head| head.layer + 1);

@@ -23,9 +23,26 @@ pub(super) fn difference(row: &[f64], chosen: usize) -> f64 {
     row[chosen] - others / (row.len() - 1) as f64
 }
 
-/// For each head, the one-sided permutation p-value and the corrected one. Shape: `[head] [pair] [1 + controls]` →
-/// `[head]`.
-pub(super) fn permutation_p(similarities: &[&Vec<Vec<f64>>], resamples: usize, rng: &mut SeededRng) -> Vec<(f64, f64)> {
+/// The level of significance that [`Significance::smallest`] refers to.
+pub(super) const LEVEL: f64 = 0.05;
+
+/// The permutation test of one head.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Significance {
+    /// The one-sided p-value.
+    pub(super) p: f64,
+    /// The p-value, corrected for the number of heads.
+    pub(super) p_corrected: f64,
+    /// The statistic per pair above which the corrected p-value is at most [`LEVEL`].
+    pub(super) smallest: f64,
+}
+
+/// The permutation test of each head. Shape: `[head] [pair] [1 + controls]` → `[head]`.
+pub(super) fn permutation_test(
+    similarities: &[&Vec<Vec<f64>>],
+    resamples: usize,
+    rng: &mut SeededRng,
+) -> Vec<Significance> {
     let statistic = |rows: &[Vec<f64>], chosen: &dyn Fn(usize) -> usize| -> f64 {
         rows.iter().enumerate().map(|(pair, row)| difference(row, chosen(pair))).sum()
     };
@@ -50,14 +67,21 @@ pub(super) fn permutation_p(similarities: &[&Vec<Vec<f64>>], resamples: usize, r
     let p_value = |at_least: usize| (1 + at_least) as f64 / (1 + resamples) as f64;
     // A tie must count, and sums of the same numbers in another order may differ in the last digit.
     let less_rounding = |value: f64| value - 1e-9 * value.abs().max(1e-9);
-    let p_values_of_head = |head: usize| {
+    let mut ascending = largest.clone();
+    ascending.sort_by(f64::total_cmp);
+    // At most this many resamples may reach a significant statistic.
+    let may_reach = (LEVEL * (1 + resamples) as f64).floor() as usize;
+    let critical = may_reach.checked_sub(1).and_then(|n| ascending.len().checked_sub(n + 1)).map(|at| ascending[at]);
+    let n_pairs = similarities.first().map_or(1, |rows| rows.len()) as f64;
+    let of_head = |head: usize| {
         let threshold = less_rounding(observed[head]);
         let own = permuted.column(head).iter().filter(|&&value| value >= threshold).count();
         let threshold = less_rounding(scaled(observed[head], head));
         let of_all = largest.iter().filter(|&&largest| largest >= threshold).count();
-        (p_value(own), p_value(of_all))
+        let smallest = critical.map_or(f64::INFINITY, |critical| critical * spread[head] / n_pairs);
+        Significance { p: p_value(own), p_corrected: p_value(of_all), smallest }
     };
-    (0..n_heads).map(p_values_of_head).collect()
+    (0..n_heads).map(of_head).collect()
 }
 
 /// For each head, the 95% bootstrap percentile interval of the mean difference: pairs are drawn with replacement, the
@@ -92,13 +116,19 @@ mod tests {
         rows.iter().map(|row| row.to_vec()).collect()
     }
 
+    /// The p-value and the corrected one of each head.
+    fn tested(similarities: &[&Vec<Vec<f64>>], resamples: usize, seed: u64) -> Vec<(f64, f64)> {
+        let tests = permutation_test(similarities, resamples, &mut seeded_rng(seed));
+        tests.into_iter().map(|test| (test.p, test.p_corrected)).collect()
+    }
+
     /// *n* pairs with one control each have 2ⁿ exchanges, and one of them is the observed assignment.
     #[test]
     fn p_value_is_the_proportion_of_exchanges_with_as_large_a_statistic() {
         let clear = head(&[[1.0, 0.0]; 5]);
         let nothing = head(&[[0.5, 0.5]; 5]);
         let against = head(&[[0.0, 1.0]; 5]);
-        let p = permutation_p(&[&clear, &nothing, &against], 20_000, &mut seeded_rng(1));
+        let p = tested(&[&clear, &nothing, &against], 20_000, 1);
         assert!((p[0].0 - 1.0 / 32.0).abs() < 0.005, "{p:?}");
         assert_eq!((p[1], p[2].0, p[2].1), ((1.0, 1.0), 1.0, 1.0));
         // The head with the opposite sign is as extreme in one more of the 32 exchanges.
@@ -108,17 +138,38 @@ mod tests {
     #[test]
     fn correction_is_free_for_equal_heads_and_that_of_sidak_for_independent_ones() {
         let one = head(&[[0.9, 0.1, 0.2], [0.8, 0.3, 0.1], [0.7, 0.5, 0.1], [0.9, 0.2, 0.2]]);
-        let same = permutation_p(&[&one, &one, &one], 5_000, &mut seeded_rng(2));
+        let same = tested(&[&one, &one, &one], 5_000, 2);
         assert!(same.iter().all(|(p, corrected)| p == corrected), "{same:?}");
         let mut rng = seeded_rng(3);
         let noise: Vec<Vec<Vec<f64>>> =
             (0..20).map(|_| (0..8).map(|_| (0..3).map(|_| rng.random::<f64>()).collect()).collect()).collect();
-        let p = permutation_p(&noise.iter().collect::<Vec<_>>(), 2_000, &mut rng);
+        let p = tested(&noise.iter().collect::<Vec<_>>(), 2_000, 4);
         let smallest = p.iter().map(|p| p.0).fold(1.0, f64::min);
         let corrected = p.iter().map(|p| p.1).fold(1.0, f64::min);
         // Šidák's formula for 20 independent tests.
         let expected = 1.0 - (1.0 - smallest).powi(20);
         assert!((corrected - expected).abs() < 0.15, "{smallest} {corrected} {expected}");
+    }
+
+    #[test]
+    fn heads_above_the_smallest_significant_difference_are_the_significant_ones() {
+        let mut rng = seeded_rng(5);
+        let mut noise = |shift: f64| -> Vec<Vec<f64>> {
+            (0..12).map(|_| [rng.random::<f64>() + shift, rng.random(), rng.random()].to_vec()).collect()
+        };
+        let heads: Vec<Vec<Vec<f64>>> = (0..30).map(|index| noise(0.02 * f64::from(index))).collect();
+        let rows: Vec<&Vec<Vec<f64>>> = heads.iter().collect();
+        for resamples in [19, 999] {
+            let tests = permutation_test(&rows, resamples, &mut seeded_rng(6));
+            for (rows, test) in rows.iter().zip(&tests) {
+                let mean = rows.iter().map(|row| difference(row, 0)).sum::<f64>() / rows.len() as f64;
+                assert_eq!(mean > test.smallest, test.p_corrected <= LEVEL, "{mean} {test:?}");
+            }
+            let found = tests.iter().filter(|test| test.p_corrected <= LEVEL).count();
+            assert!(found > 0 && found < 30, "{found}");
+        }
+        let too_few = permutation_test(&rows, 18, &mut seeded_rng(6));
+        assert!(too_few.iter().all(|test| test.smallest.is_infinite() && test.p_corrected > LEVEL));
     }
 
     #[test]

@@ -111,8 +111,11 @@ impl VocabularyCounts {
 }
 
 impl EmbeddingMap {
-    /// The map, a point for each token; the hover text is the token.
+    /// The map, a point for each token; the hover text is the token. Tokens have their labels beside them where there is
+    /// room, the most frequent ones first.
     pub fn plot(&self) -> Figure {
+        let labelled = self.with_room_for_a_label();
+        let label = |&index: &usize| if labelled[index] { self.labels[index].clone() } else { String::new() };
         let series = |layer: usize| {
             let own: Vec<usize> = (0..self.tokens.len()).filter(|&index| self.layers[index] == layer).collect();
             let points = own.iter().map(|&index| [self.places[[index, 0]], self.places[[index, 1]]]).collect();
@@ -120,6 +123,7 @@ impl EmbeddingMap {
             Series {
                 symbol: layer,
                 texts: own.iter().map(text).collect(),
+                labels: own.iter().map(label).collect(),
                 ..Series::new(format!("layer {layer}"), Form::Points, Color::of_layer(layer, self.n_layers), points)
             }
         };
@@ -141,6 +145,35 @@ impl EmbeddingMap {
             series: (0..self.n_layers).map(series).collect(),
         }
         .figure()
+    }
+}
+
+impl EmbeddingMap {
+    /// Whether each token is labelled: its label must be clear of those of more frequent tokens. Shape: → `[token]`.
+    fn with_room_for_a_label(&self) -> Vec<bool> {
+        // Sizes of a label, as shares of the figure: a character, and a line.
+        const CHARACTER: f64 = 0.009;
+        const LINE: f64 = 0.035;
+        let range = |axis: usize| {
+            let column = self.places.column(axis);
+            let low = column.iter().copied().fold(f64::INFINITY, f64::min);
+            let high = column.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            (low, (high - low).max(f64::MIN_POSITIVE))
+        };
+        let ranges = [range(0), range(1)];
+        let mut taken: Vec<[f64; 3]> = Vec::new(); // middle, and half of the width
+        let has_room = |index: usize| {
+            let [x, y] = [0, 1].map(|axis| (self.places[[index, axis]] - ranges[axis].0) / ranges[axis].1);
+            let half = CHARACTER * (self.labels[index].chars().count() as f64 + 1.0) / 2.0;
+            let room = taken.iter().all(|&[other_x, other_y, other_half]| {
+                (x - other_x).abs() > half + other_half || (y - other_y).abs() > LINE
+            });
+            if room {
+                taken.push([x, y, half]);
+            }
+            room
+        };
+        (0..self.tokens.len()).map(has_room).collect()
     }
 }
 
@@ -196,6 +229,23 @@ mod tests {
         let expected = ndarray::arr2(&[[2.0, 0.0], [-2.0, 0.0], [0.0, 1.0], [0.0, -1.0]]);
         assert!((&places - &expected).iter().all(|x| x.abs() < 1e-12), "{places}");
         assert!((variance[0] - 0.8).abs() < 1e-12 && (variance[1] - 0.2).abs() < 1e-12);
+    }
+
+    #[test]
+    fn labels_do_not_overlap() {
+        let places = ndarray::arr2(&[[0.0, 0.0], [0.01, 0.0], [0.01, 1.0], [1.0, 0.01], [0.5, 0.5]]);
+        let map = EmbeddingMap {
+            component: Component::Qk,
+            method: MapMethod::Pca,
+            tokens: vec![1, 2, 3, 4, 5],
+            layers: vec![0; 5],
+            variance: [0.5, 0.5],
+            labels: ["first", "too near", "above", "beside", "between"].map(String::from).to_vec(),
+            n_layers: 1,
+            without_bias: "",
+            places,
+        };
+        assert_eq!(map.with_room_for_a_label(), [true, false, true, true, true]);
     }
 
     #[cfg(feature = "tsne")]

@@ -22,7 +22,9 @@ impl VocabularyCounts {
     }
 
     /// Frequency by rank (Zipf's law): the count of each head's tokens, most frequent first, a line for each head on
-    /// logarithmic axes. Higher ranks, which are close together there, are thinned out.
+    /// logarithmic axes. Higher ranks, which are close together there, are thinned out. The grey line is Zipf's law, count
+    /// ∝ 1 / rank; the lines of the three heads with the most distinct tokens and of the three with the fewest have
+    /// their names at the end.
     pub fn plot_rank_frequency(&self, component: Component) -> Figure {
         let line = |((layer, head), counts): ((usize, usize), &BTreeMap<u32, u64>)| {
             let ranked = ranked(counts);
@@ -39,13 +41,49 @@ impl VocabularyCounts {
                 ..Series::new(name, Form::Line, Color::of_layer(layer, self.source.n_layers), points)
             }
         };
+        let mut ends: Vec<(usize, f64, String)> = self
+            .heads(component)
+            .filter_map(|((layer, head), counts)| {
+                let last = ranked(counts).last()?.1;
+                Some((counts.len(), last as f64, format!("{layer}.{head}")))
+            })
+            .collect();
+        ends.sort_by_key(|&(distinct, ..)| distinct);
+        let n = ends.len();
+        let named: Vec<_> = ends
+            .into_iter()
+            .enumerate()
+            .filter(|&(index, _)| index < 3 || index + 3 >= n)
+            .map(|(_, end)| end)
+            .collect();
+        let names = Series {
+            labels: named.iter().map(|(.., name)| name.clone()).collect(),
+            texts: named.iter().map(|(distinct, _, name)| format!("head {name}\n{distinct} distinct tokens")).collect(),
+            ..Series::new(
+                "",
+                Form::Points,
+                Color::Faint,
+                named.iter().map(|&(distinct, last, _)| [distinct as f64, last]).collect(),
+            )
+        };
+        let zipf = self.zipf_line(component);
         Chart {
             title: format!("How often heads use their words ({}), {}", component.name(), self.description()),
             x: ChartAxis::log("rank of the token"),
             y: ChartAxis::log("count"),
-            series: self.heads(component).map(line).collect(),
+            series: zipf.into_iter().chain(self.heads(component).map(line)).chain([names]).collect(),
         }
         .figure()
+    }
+
+    /// A line of slope −1 from the highest count of any head, down to a count of 1; `None` without counts.
+    fn zipf_line(&self, component: Component) -> Option<Series> {
+        let highest = self.heads(component).filter_map(|(_, counts)| counts.values().max().copied()).max()? as f64;
+        let points = vec![[1.0, highest], [highest, 1.0]];
+        let last = self.heads(component).map(|(_, counts)| counts.len()).max()? as f64;
+        // The axis ends with the last rank, not where the law would reach a count of 1.
+        let points = if highest > last { vec![points[0], [last, highest / last]] } else { points };
+        Some(Series::new("Zipf's law, 1 / rank", Form::Line, Color::Faint, points))
     }
 }
 

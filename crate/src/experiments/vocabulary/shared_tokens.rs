@@ -26,6 +26,30 @@ pub struct SharedTokens {
     description: String,
 }
 
+impl SharedTokens {
+    /// A table with a row for each layer: the mean Jaccard overlap of pairs of its heads, and of its heads with those of
+    /// other layers. Empty for a layer with one head.
+    pub fn by_layer(&self) -> Table {
+        let n = self.heads.len();
+        let pairs = || (0..n).flat_map(|a| (0..n).filter(move |&b| b != a).map(move |b| (a, b)));
+        let mean = |layer: usize, same: bool| {
+            let chosen = pairs().filter(|&(a, b)| self.heads[a].0 == layer && (self.heads[b].0 == layer) == same);
+            let overlaps: Vec<f64> = chosen.map(|pair| f64::from(self.jaccard[pair])).collect();
+            if overlaps.is_empty() {
+                return String::new();
+            }
+            format!("{:.3}", overlaps.iter().sum::<f64>() / overlaps.len() as f64)
+        };
+        let layers = self.heads.iter().map(|&(layer, _)| layer).collect::<BTreeSet<_>>();
+        let row = |layer: usize| vec![layer.to_string(), mean(layer, true), mean(layer, false)];
+        Table::new(
+            format!("Mean overlap of pairs of heads ({}), {}", self.component.name(), self.description),
+            &["layer", "with the same layer", "with other layers"],
+            layers.into_iter().map(row).collect(),
+        )
+    }
+}
+
 impl VocabularyCounts {
     /// The tokens that every head uses, in each of the given components, most frequent first. Shape: → `[token]`.
     pub fn common_tokens(&self, components: &[Component]) -> Vec<u32> {
