@@ -170,7 +170,8 @@ pub(super) struct Text {
     pub(super) y: Coordinate,
     /// Pixels to the right and up.
     pub(super) shift: [f64; 2],
-    /// The part of the text's box that is at the point; `None` for plotly's choice, the middle.
+    /// The part of the text's box that is at the point; `None` for plotly's choice: the
+    /// middle, except near the ends of an area.
     pub(super) horizontal: Option<Horizontal>,
     pub(super) vertical: Option<Vertical>,
     /// Rotation, clockwise. The box is that of the turned text.
@@ -195,6 +196,7 @@ pub(super) enum Coordinate {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Horizontal {
     Left,
+    Center,
     Right,
 }
 

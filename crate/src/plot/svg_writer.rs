@@ -170,7 +170,7 @@ impl SvgWriter<'_> {
         let anchor = match text.horizontal {
             Some(Horizontal::Left) => "start",
             Some(Horizontal::Right) => "end",
-            None => "middle",
+            Some(Horizontal::Center) | None => "middle",
         };
         // plotly leaves some space below a text.
         let more_lines = (text.text.split('\n').count() - 1) as f64 * LINE_HEIGHT * text.size as f64 / 2.0;

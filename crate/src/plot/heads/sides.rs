@@ -81,6 +81,7 @@ impl<'a> Sides<'a> {
             x: Coordinate::Axes(x),
             y: Coordinate::Axes(y),
             shift,
+            horizontal: Some(Horizontal::Center),
             vertical: Some(Vertical::Middle),
             degrees,
             ..Text::new(text, LABEL_SIZE, Color::Faint)

@@ -20,18 +20,17 @@ impl TokenColors {
         let ranking = ranking(panels);
         let n = ranking.len();
         let palette = palette();
-        let (colors, index): (Vec<[u8; 3]>, Box<dyn Fn(usize) -> usize>) =
-            if n <= palette.len() && style.color_scale.is_none() {
-                (palette[..n].to_vec(), Box::new(|rank| rank + 1))
-            } else {
-                let n_colors = n.min(MAX_COLORS);
-                let (scale, [low, high]) = (style.scale().colors(), style.scale().token_range(style.theme()));
-                let share = |step: usize| step as f64 / n_colors.saturating_sub(1).max(1) as f64;
-                let colors = (0..n_colors).map(|step| scale(low + (high - low) * share(step))).collect();
-                let places = spread(n);
-                (colors, Box::new(move |rank| places[rank] * n_colors / n + 1))
-            };
-        let indices = ranking.iter().enumerate().map(|(rank, &(token, _))| (token, index(rank))).collect();
+        // The colours, and the index of each rank's, from 1.
+        let (colors, steps): (Vec<[u8; 3]>, Vec<usize>) = if n <= palette.len() && style.color_scale.is_none() {
+            (palette[..n].to_vec(), (1..=n).collect())
+        } else {
+            let n_colors = n.min(MAX_COLORS);
+            let (scale, [low, high]) = (style.scale().colors(), style.scale().token_range(style.theme()));
+            let share = |step: usize| step as f64 / n_colors.saturating_sub(1).max(1) as f64;
+            let colors = (0..n_colors).map(|step| scale(low + (high - low) * share(step))).collect();
+            (colors, spread(n).into_iter().map(|place| place * n_colors / n + 1).collect())
+        };
+        let indices = ranking.iter().map(|&(token, _)| token).zip(steps).collect();
         Self { indices, colors }
     }
 

@@ -23,6 +23,7 @@ pub(super) fn annotation(text: &Text, names: &AxisNames, style: FigureStyle) -> 
     if let Some(horizontal) = text.horizontal {
         annotation = annotation.x_anchor(match horizontal {
             Horizontal::Left => Anchor::Left,
+            Horizontal::Center => Anchor::Center,
             Horizontal::Right => Anchor::Right,
         });
     }
