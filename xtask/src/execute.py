@@ -13,6 +13,7 @@ import argparse
 import copy
 import pathlib
 import re
+import signal
 import sys
 import threading
 import time
@@ -83,6 +84,8 @@ def title(notebook):
 
 
 def main():
+    # An exception, so that nbclient ends the kernel when another notebook has failed and this one is stopped.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
     parser = argparse.ArgumentParser()
     parser.add_argument("notebook", type=pathlib.Path)
     parser.add_argument("folder", type=pathlib.Path)
@@ -115,7 +118,10 @@ def main():
     try:
         client.execute()
     except (CellExecutionError, DeadKernelError) as error:
-        failure = str(error)
+        # nbclient's text may lack the message of the compiler.
+        errors = [output for cell in notebook.cells for output in cell.get("outputs", []) if "traceback" in output]
+        lines = [str(error), *(line for output in errors for line in output.traceback)]
+        failure = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(lines))
     progress.running = False
     seconds = time.monotonic() - started
     if not any("raises-exception" in cell.metadata.get("tags", []) for cell in notebook.cells):

@@ -5,15 +5,20 @@ use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 
 use crate::progress::{Step, lock};
+use crate::stoppable::StoppableCommand;
 use crate::tool::{Result, command_line};
 
 /// Number of lines of the log that an error shows.
 const SHOWN: usize = 15;
+
+/// Time to read the last output of a command that has ended. Programs that it left behind, such as the kernel of a
+/// notebook, may hold its output open for ever.
+const LAST_OUTPUT: Duration = Duration::from_secs(2);
 
 /// What to do about the usual causes of a failure, each with the words by which it shows in a log.
 const CAUSES: [(&[&str], &str); 5] = [
@@ -85,29 +90,37 @@ fn run_in(folder: &Path, step: &Step, name: &str, command: &mut Command) -> Resu
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(|error| format!("{name} does not start: {error}: {line}"))?;
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-    let child = Arc::new(Mutex::new(child));
+    let child = Arc::new(StoppableCommand::new(child));
     step.progress().stops_on_failure(&child);
-    let output = thread::scope(|scope| {
-        let output = scope.spawn(|| {
-            let mut output = Vec::new();
-            stdout.map(|mut stdout| stdout.read_to_end(&mut output)).transpose().map(|_| output)
-        });
-        if let Some(stderr) = stderr {
-            for_each_line(stderr, |line| match crates(line) {
-                Some((done, total)) => step.parts(done, total),
-                // The log is for people; a full disk shows in the command's own error.
-                None => drop(writeln!(log, "{line}")),
-            });
-        }
-        output.join().expect("reading does not panic")
-    })?;
-    let status = loop {
-        // Not `wait`, which would hold the lock that stops the command.
-        if let Some(status) = lock(&child).try_wait()? {
-            break status;
-        }
-        thread::sleep(Duration::from_millis(10));
+    // The threads are not joined, because their streams may stay open.
+    let output = Arc::new(Mutex::new(Vec::new()));
+    let (lines, received) = mpsc::channel();
+    let (read, is_read) = mpsc::channel::<()>();
+    let collected = Arc::clone(&output);
+    thread::spawn(move || {
+        let _read = read; // dropped at the end
+        stdout.into_iter().for_each(|stdout| for_each_piece(stdout, |piece| lock(&collected).extend_from_slice(piece)));
+    });
+    thread::spawn(move || {
+        stderr.into_iter().for_each(|stderr| for_each_line(stderr, |line| drop(lines.send(line.to_owned()))))
+    });
+    let mut each = |line: String| match crates(&line) {
+        Some((done, total)) => step.parts(done, total),
+        // The log is for people; a full disk shows in the command's own error.
+        None => drop(writeln!(log, "{line}")),
     };
+    let status = thread::scope(|scope| {
+        let status = scope.spawn(|| child.wait());
+        while !status.is_finished() {
+            received.recv_timeout(Duration::from_millis(50)).into_iter().for_each(&mut each);
+        }
+        status.join().expect("waiting does not panic")
+    })?;
+    while let Ok(line) = received.recv_timeout(LAST_OUTPUT) {
+        each(line);
+    }
+    let _ = is_read.recv_timeout(LAST_OUTPUT); // an error once the thread has ended
+    let output = std::mem::take(&mut *lock(&output));
     if status.success() {
         return Ok(output);
     }
@@ -119,15 +132,19 @@ fn run_in(folder: &Path, step: &Step, name: &str, command: &mut Command) -> Resu
     Err(format!("{end}\n{name} failed ({status}): {line}\nall of its output: {}{cause}", path.display()).into())
 }
 
+/// Calls a function with what is read, piece by piece, until the stream ends.
+fn for_each_piece(mut stream: impl Read, mut each: impl FnMut(&[u8])) {
+    let mut buffer = [0; 4096];
+    while let Ok(read @ 1..) = stream.read(&mut buffer) {
+        each(&buffer[..read]);
+    }
+}
+
 /// Calls a function with each line; cargo ends its progress with a carriage return.
-fn for_each_line(mut stream: impl Read, mut each: impl FnMut(&str)) {
-    let (mut buffer, mut line) = ([0; 4096], Vec::new());
-    loop {
-        let read = match stream.read(&mut buffer) {
-            Ok(0) | Err(_) => break,
-            Ok(read) => read,
-        };
-        for &byte in &buffer[..read] {
+fn for_each_line(stream: impl Read, mut each: impl FnMut(&str)) {
+    let mut line = Vec::new();
+    for_each_piece(stream, |piece| {
+        for &byte in piece {
             if byte == b'\n' || byte == b'\r' {
                 let text = String::from_utf8_lossy(&line);
                 if !text.trim().is_empty() {
@@ -138,7 +155,7 @@ fn for_each_line(mut stream: impl Read, mut each: impl FnMut(&str)) {
                 line.push(byte);
             }
         }
-    }
+    });
     if !line.is_empty() {
         each(&String::from_utf8_lossy(&line));
     }
@@ -213,6 +230,43 @@ mod tests {
             progress.step("x", |step| run_in(folder.path(), step, "x", &mut Command::new("no-such-program")))
         });
         assert!(missing.unwrap_err().to_string().contains("x does not start"));
+    }
+
+    /// A program that a command leaves behind holds its output open.
+    #[cfg(unix)]
+    #[test]
+    fn a_program_left_behind_is_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let started = std::time::Instant::now();
+        let script = "sleep 60 & echo out; echo err >&2";
+        let output = Progress::run(1, |progress| {
+            progress.step("x", |step| run_in(folder.path(), step, "x", Command::new("sh").args(["-c", script])))
+        });
+        assert_eq!(output.unwrap(), b"out\n");
+        assert_eq!(fs::read_to_string(folder.path().join("x.log")).unwrap(), "err\n");
+        assert!(started.elapsed() < Duration::from_secs(30));
+    }
+
+    /// A stopped command can end what it has started, as a notebook's program ends its kernel.
+    #[cfg(unix)]
+    #[test]
+    fn a_command_is_asked_to_end_before_it_is_ended() {
+        let folder = tempfile::tempdir().unwrap();
+        let ended = folder.path().join("ended");
+        let script = format!("trap 'touch {}; exit 1' TERM; while :; do sleep 0.05; done", ended.display());
+        Progress::run(2, |progress| {
+            thread::scope(|scope| {
+                let slow = scope.spawn(|| {
+                    progress.step("slow", |step| {
+                        run_in(folder.path(), step, "slow", Command::new("sh").args(["-c", &script]))
+                    })
+                });
+                thread::sleep(Duration::from_millis(300));
+                assert!(progress.step("bad", |_| Err::<(), _>("bad".into())).is_err());
+                assert!(slow.join().unwrap().is_err());
+            });
+        });
+        assert!(ended.exists());
     }
 
     /// A failing step stops the commands of the others.

@@ -16,6 +16,7 @@ mod python;
 mod rust_src;
 mod setup;
 mod stages;
+mod stoppable;
 mod tool;
 
 use std::path::PathBuf;

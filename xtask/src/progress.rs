@@ -1,11 +1,11 @@
 //! Progress of the steps of a long run, for a person: one line that is rewritten on a terminal, plain lines elsewhere.
 
 use std::io::{IsTerminal, Write};
-use std::process::Child;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::stoppable::StoppableCommand;
 use crate::tool::{Error, Result};
 
 /// Time between two updates of the line on a terminal.
@@ -25,7 +25,7 @@ pub(crate) struct Progress {
 struct State {
     started: usize,
     running: Vec<Running>,
-    children: Vec<Arc<Mutex<Child>>>,
+    commands: Vec<Arc<StoppableCommand>>,
     /// The error of the first step that failed. No other step is started then.
     failed: Option<String>,
     finished: bool,
@@ -93,7 +93,7 @@ impl Progress {
             state.running.retain(|running| running.number != number);
             if let Err(error) = &outcome {
                 state.failed.get_or_insert(error.to_string());
-                state.children.iter().for_each(|child| drop(lock(child).kill()));
+                state.commands.iter().for_each(|command| command.stop());
             }
         }
         self.say(&format!("{label}: {end} {}", duration(started.elapsed())));
@@ -112,12 +112,12 @@ impl Progress {
     }
 
     /// Adds a command that is stopped if another step fails.
-    pub(crate) fn stops_on_failure(&self, child: &Arc<Mutex<Child>>) {
+    pub(crate) fn stops_on_failure(&self, command: &Arc<StoppableCommand>) {
         let mut state = self.state();
         if state.failed.is_some() {
-            drop(lock(child).kill());
+            command.stop();
         }
-        state.children.push(Arc::clone(child));
+        state.commands.push(Arc::clone(command));
     }
 
     /// Number and total of the steps that have been started.

@@ -24,7 +24,7 @@ impl VocabularyCounts {
     /// Frequency by rank (Zipf's law): the count of each head's tokens, most frequent first, a line for each head on
     /// logarithmic axes. Higher ranks, which are close together there, are thinned out. The grey line is Zipf's law, count
     /// ∝ 1 / rank; the lines of the three heads with the most distinct tokens and of the three with the fewest have
-    /// their names at the end.
+    /// their names at the end, where there is room.
     pub fn plot_rank_frequency(&self, component: Component) -> Figure {
         let line = |((layer, head), counts): ((usize, usize), &BTreeMap<u32, u64>)| {
             let ranked = ranked(counts);
@@ -50,12 +50,16 @@ impl VocabularyCounts {
             .collect();
         ends.sort_by_key(|&(distinct, ..)| distinct);
         let n = ends.len();
-        let named: Vec<_> = ends
-            .into_iter()
-            .enumerate()
-            .filter(|&(index, _)| index < 3 || index + 3 >= n)
-            .map(|(_, end)| end)
-            .collect();
+        let mut named: Vec<(usize, f64, String)> = Vec::new();
+        for (index, (distinct, last, name)) in ends.into_iter().enumerate() {
+            // Two lines that end at one place have one name each, one above the other, which cannot be read.
+            let is_near = |other: &(usize, f64, String)| {
+                (distinct as f64 / other.0 as f64).ln().abs() < 0.12 && (last / other.1).ln().abs() < 0.5
+            };
+            if (index < 3 || index + 3 >= n) && !named.iter().any(is_near) {
+                named.push((distinct, last, name));
+            }
+        }
         let names = Series {
             labels: named.iter().map(|(.., name)| name.clone()).collect(),
             texts: named.iter().map(|(distinct, _, name)| format!("head {name}\n{distinct} distinct tokens")).collect(),
