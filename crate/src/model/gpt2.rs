@@ -107,7 +107,7 @@ impl Gpt2 {
     /// let untrained = model.with_random_weights(1)?;
     /// // It predicts every token with about the same probability.
     /// let chance = (model.config().d_vocab as f32).ln();
-    /// assert!((untrained.loss("a b c a b c")? - chance).abs() < 0.2);
+    /// assert!((untrained.loss("a b c a b c")?[0] - chance).abs() < 0.2);
     /// # Ok::<(), Error>(())
     /// ```
     ///
