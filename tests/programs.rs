@@ -54,7 +54,8 @@ fn figure_writes_a_page_and_a_picture() {
     assert!(page.contains("* plotly.js v") && page.contains("data:image/svg+xml,"));
     let document = roxmltree::Document::parse(&picture).unwrap();
     let described = document.descendants().find(|node| node.has_tag_name("title")).unwrap().text().unwrap();
-    assert!(described.contains("6 × 6 cells") && page.contains(&format!("<title>{described}")), "{described}");
+    let escaped = described.replace('\'', "&#39;");
+    assert!(described.contains("6 × 6 cells") && page.contains(&format!("<title>{escaped}")), "{described}");
 }
 
 #[test]
