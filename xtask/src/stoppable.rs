@@ -33,7 +33,7 @@ impl StoppableCommand {
             kill.args(["-TERM", &id]).stdout(Stdio::null()).stderr(Stdio::null());
             cfg!(unix) && kill.status().is_ok_and(|status| status.success())
         };
-        // The number of a child that has ended is its own until somebody has read its status.
+        // The system can give a process id to another process only after `try_wait` has read the status, under this lock.
         if matches!(child.try_wait(), Ok(None)) && !ask() {
             let _ = child.kill();
         }

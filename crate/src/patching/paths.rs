@@ -152,7 +152,7 @@ impl<'a> Senders<'a> {
     }
 
     /// The second runs of the heads of a layer: the receivers that they reach get what they read in the first run. First
-    /// runs are computed together, as many as the memory option allows, just before their second runs.
+    /// runs are computed in batches that fit the memory option, each just before its second runs.
     fn second_runs(
         &self,
         layer: usize,

@@ -44,7 +44,7 @@ impl VocabularyCounts {
         let mut ends: Vec<(usize, f64, String)> = self
             .heads(component)
             .filter_map(|((layer, head), counts)| {
-                let last = ranked(counts).last()?.1;
+                let last = *counts.values().min()?;
                 Some((counts.len(), last as f64, format!("{layer}.{head}")))
             })
             .collect();
@@ -80,13 +80,13 @@ impl VocabularyCounts {
         .figure()
     }
 
-    /// A line of slope −1 from the highest count of any head, down to a count of 1; `None` without counts.
+    /// A line of slope −1 from the highest count of any head to the last rank, or to a count of 1 if that comes first;
+    /// `None` without counts.
     fn zipf_line(&self, component: Component) -> Option<Series> {
         let highest = self.heads(component).filter_map(|(_, counts)| counts.values().max().copied()).max()? as f64;
-        let points = vec![[1.0, highest], [highest, 1.0]];
-        let last = self.heads(component).map(|(_, counts)| counts.len()).max()? as f64;
-        // The axis ends with the last rank, not where the law would reach a count of 1.
-        let points = if highest > last { vec![points[0], [last, highest / last]] } else { points };
+        let last_rank = self.heads(component).map(|(_, counts)| counts.len()).max()? as f64;
+        let end = last_rank.min(highest);
+        let points = vec![[1.0, highest], [end, highest / end]];
         Some(Series::new("Zipf's law, 1 / rank", Form::Line, Color::Faint, points))
     }
 }

@@ -47,7 +47,8 @@ impl HeadMenu {
 impl Content for HeadMenu {
     fn draw(&self, style: FigureStyle) -> Drawn {
         let colors = TokenColors::new(&self.panels, style);
-        // One shape for all frames and as many rows in each legend, because plotly's menu replaces what is there.
+        // One shape for all frames, and the same number of rows in each legend, because plotly's menu replaces elements by
+        // their index.
         let most = self.panels.iter().max_by_key(|panel| ranking([*panel]).len()).unwrap_or(&self.panels[0]);
         let drawn = |panel: &HeadPanel, rows| heat_map::one(panel, &colors, true, rows, style);
         let is_row = |mark: &&Mark| matches!(mark, Mark::Text(Text { color: Color::Rgb(_), .. }));

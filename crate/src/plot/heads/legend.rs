@@ -22,7 +22,7 @@ pub(super) struct LegendPlace {
 }
 
 /// The legend of these panels; nothing for panels without tokens. `rows` is the number of rows, for legends that replace
-/// each other; `None` for as many as are needed.
+/// each other; `None` for the number that is needed.
 pub(super) fn legend(
     panels: &[&HeadPanel],
     colors: &TokenColors,
