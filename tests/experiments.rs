@@ -2,6 +2,7 @@
 
 mod figures;
 mod similarity;
+mod sweep_files;
 mod vocabulary;
 
 use attention_tokens::experiments::*;

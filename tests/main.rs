@@ -14,6 +14,8 @@ mod browser;
 mod browser_figures;
 /// Caches in files, and files that are broken or meant to do harm.
 mod cache_files;
+/// The activations of a cache by their names, and what a cache shows of itself.
+mod cache_names;
 /// Checkpoints in the forms that people have.
 mod checkpoints;
 /// Circuits: factored matrices against dense ones, invariance under refactoring, composition, top entries.

@@ -1,27 +1,32 @@
 //! Counts the attention tokens of every head over a text file of prompts, one a line: resumable, and in shards.
 //!
 //!     cargo run --release --features full --example vocabulary -- MODEL PROMPTS.txt COUNTS [--shard I/N] [--tokens N]
-//!                                                                 [--stop-after N]
+//!                                                                 [--stop-after N] [--save-every SECONDS]
 //!     cargo run --release --example vocabulary -- MODEL --estimate N PROMPTS.txt
 //!     cargo run --release --example vocabulary -- MODEL --merge COUNTS SHARD...
 //!
 //! MODEL is anything that `Gpt2::from_pretrained` accepts: `demo`, a folder, `gpt2-small`, ... COUNTS stores the counts
 //! and the position in the file, so the same command resumes an interrupted run. A finished run writes COUNTS.csv, with
-//! a row for each head, component and token, and COUNTS.parquet if the feature `parquet` is enabled.
+//! a row for each head, component and token, and COUNTS.parquet if the feature `parquet` is enabled. Nothing else is
+//! replaced: if one of these files is there and is not what an earlier run wrote, nothing is run.
 //!
 //! `--shard I/N` counts every N-th prompt, from the I-th (0 to N − 1), so that N machines can share a file; `--merge`
 //! adds up their counts. `--tokens N` truncates prompts to N tokens (30 by default, as in the original).
-//! `--stop-after N` stops after the batch in which N prompts have been counted. `--estimate N` measures the rate on the
+//! `--stop-after N` stops after the batch in which N prompts have been counted. `--save-every SECONDS` (10 by default) is how
+//! often COUNTS is written: what a killed run has counted since is counted again. `--estimate N` measures the rate on the
 //! first N prompts and estimates the total time.
 
 use std::error::Error;
-use std::path::PathBuf;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use attention_tokens::experiments::{Component, SweepOptions, VocabularyCounts, count_file, estimate_sweep};
 use attention_tokens::prelude::*;
 
-const USAGE: &str = "usage: vocabulary MODEL PROMPTS.txt COUNTS [--shard I/N] [--tokens N] [--stop-after N]\n       \
+const USAGE: &str = "usage: vocabulary MODEL PROMPTS.txt COUNTS [--shard I/N] [--tokens N] [--stop-after N]\n           \
+                     [--save-every SECONDS]\n       \
                      vocabulary MODEL --estimate N PROMPTS.txt\n       vocabulary MODEL --merge COUNTS SHARD...";
 
 fn main() -> ExitCode {
@@ -45,6 +50,7 @@ fn vocabulary(args: &[&str]) -> Result<(), Box<dyn Error>> {
             Ok(())
         }
         ["--merge", merged, shards @ ..] if !shards.is_empty() => {
+            check_outputs(merged, shards)?;
             let mut counts = VocabularyCounts::new(&load()?, Projection::default())?;
             for shard in shards {
                 counts.merge(&VocabularyCounts::load(shard, &counts)?)?;
@@ -61,14 +67,16 @@ fn vocabulary(args: &[&str]) -> Result<(), Box<dyn Error>> {
                         sweep.shard = (shard.parse()?, shards.parse()?);
                     }
                     ["--tokens", value] => sweep.max_tokens = value.parse()?,
+                    ["--save-every", value] => sweep.save_every = Duration::try_from_secs_f64(value.parse()?)?,
                     ["--stop-after", value] => sweep.stop_after = Some(value.parse()?),
                     _ => return Err(USAGE.into()),
                 }
             }
+            check_outputs(state, &[prompts])?;
             let mut finished = false;
             let counts = count_file(&load()?, prompts, &sweep, &mut |progress| {
                 println!("{progress}");
-                finished = progress.bytes.0 == progress.bytes.1;
+                finished = progress.bytes.0 >= progress.bytes.1;
             })?;
             if finished {
                 return write(&counts, state);
@@ -80,9 +88,50 @@ fn vocabulary(args: &[&str]) -> Result<(), Box<dyn Error>> {
     }
 }
 
+/// A file that a run writes beside COUNTS.
+fn beside(counts: &str, extension: &str) -> PathBuf {
+    PathBuf::from(format!("{counts}.{extension}"))
+}
+
+/// An error unless the files that a run writes are new, or what an earlier run wrote.
+fn check_outputs(counts: &str, inputs: &[&str]) -> Result<(), Box<dyn Error>> {
+    // How the files of earlier runs begin. The header of safetensors, which has the format's name, has no fixed order.
+    let csv: fn(&[u8]) -> bool = |bytes| bytes.starts_with(b"layer,head,component,token_id,token,count");
+    let parquet: fn(&[u8]) -> bool = |bytes| bytes.starts_with(b"PAR1");
+    let state: fn(&[u8]) -> bool = |bytes| String::from_utf8_lossy(bytes).contains("counts of attention tokens");
+    let outputs = [(PathBuf::from(counts), state), (beside(counts, "csv"), csv), (beside(counts, "parquet"), parquet)];
+    for (output, of_an_earlier_run) in outputs {
+        if let Some(input) = inputs.iter().find(|input| same_file(Path::new(input), &output)) {
+            let output = output.display();
+            return Err(format!("{output} would replace the input {input}; choose another name for COUNTS").into());
+        }
+        let Ok(file) = std::fs::File::open(&output) else { continue };
+        let mut first = Vec::new();
+        file.take(4096).read_to_end(&mut first)?;
+        if !of_an_earlier_run(&first) {
+            let output = output.display();
+            let remedy = "choose another name for COUNTS, or move the file";
+            return Err(format!("{output} is there and is not a file of an earlier run; {remedy}").into());
+        }
+    }
+    Ok(())
+}
+
+/// Whether two paths name one file: also through links, and where case does not count.
+fn same_file(a: &Path, b: &Path) -> bool {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        if let (Ok(a), Ok(b)) = (a.metadata(), b.metadata()) {
+            return (a.dev(), a.ino()) == (b.dev(), b.ino());
+        }
+    }
+    a.canonicalize().is_ok_and(|a| b.canonicalize().is_ok_and(|b| a == b))
+}
+
 /// Writes COUNTS.csv and COUNTS.parquet, and prints the tokens common to every head.
 fn write(counts: &VocabularyCounts, path: &str) -> Result<(), Box<dyn Error>> {
-    let with_suffix = |extension: &str| PathBuf::from(format!("{path}.{extension}"));
+    let with_suffix = |extension: &str| beside(path, extension);
     counts.write_csv(with_suffix("csv"))?;
     #[cfg(feature = "parquet")]
     counts.write_parquet(with_suffix("parquet"))?;

@@ -14,15 +14,17 @@ use std::{env, fs};
 mod cuda;
 #[path = "library.rs"]
 mod library;
+#[path = "outline.rs"]
+mod outline;
 
 type Result<T, E = String> = std::result::Result<T, E>;
 
-/// The crates whose types a notebook uses. rust-analyzer reads their sources through links in the folder `sources`.
+/// The crates whose types a notebook uses. rust-analyzer reads outlines of their sources, in the folder `sources`.
 const PUBLIC: [&str; 3] = ["attention_tokens", "ndarray", "plotly"];
 
 fn main() {
     // A kernel runs this script once, because the library must not change while variables refer to it. The set-up runs
-    // it again when dependencies change, because the links may have to follow.
+    // it again when dependencies change, because the sources may have to follow.
     println!("cargo::rerun-if-changed={}", if in_kernel() { "build.rs" } else { "../../Cargo.lock" });
     match provide_library() {
         // evcxr reads the sources before it runs cargo.
@@ -38,7 +40,7 @@ fn main() {
     }
 }
 
-/// Compiles the library, links it and its sources, and returns whether the links to the sources have changed.
+/// Compiles the library, links it, copies the outlines of its sources, and returns whether they have changed.
 fn provide_library() -> Result<bool> {
     let here = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").ok_or("CARGO_MANIFEST_DIR is not set")?);
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?);
@@ -53,7 +55,7 @@ fn provide_library() -> Result<bool> {
     }
     let profile = out.ancestors().nth(3).ok_or("OUT_DIR is …/PROFILE/build/PACKAGE/out")?;
     link_build_folder(profile);
-    link_sources(&artifacts, &here.join("sources"))
+    copy_sources(&artifacts, &here.join("sources"))
 }
 
 /// Whether evcxr runs this script.
@@ -103,21 +105,15 @@ fn link_build_folder(profile: &Path) {
     let _ = symlink(&profile.join("build"), &profile.with_file_name("build")); // Without it, loading reports the error.
 }
 
-/// Links the sources of the public crates, and returns whether a link has changed.
-fn link_sources(artifacts: &[String], folder: &Path) -> Result<bool> {
+/// Copies the outlines of the public crates' sources, and returns whether one has changed.
+fn copy_sources(artifacts: &[String], folder: &Path) -> Result<bool> {
     fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     let mut changed = false;
     for name in PUBLIC {
         let artifact = artifacts.iter().find(|line| json_strings(line, r#""target":{"#, '}').any(|text| text == name));
         let source = artifact.and_then(|line| json_strings(line, r#""src_path":"#, ',').next().map(PathBuf::from));
         let source = source.as_deref().and_then(Path::parent).ok_or(format!("cargo reported no sources of {name}"))?;
-        let link = folder.join(name);
-        if fs::read_link(&link).is_ok_and(|target| target == source) {
-            continue;
-        }
-        changed = true;
-        let _ = fs::remove_file(&link);
-        symlink(source, &link).map_err(|error| format!("{} -> {}: {error}", link.display(), source.display()))?;
+        changed |= outline::copy(source, &folder.join(name))?;
     }
     Ok(changed)
 }

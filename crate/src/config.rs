@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result, check_index, shortened};
-use crate::file_kind::{self, Content, Limit};
+use crate::files::{self, Content, Limit};
 
 /// The sizes and settings of a GPT-2, named as in TransformerLens, with the key of `config.json` in parentheses.
 #[derive(Clone, Debug, PartialEq)]
@@ -96,7 +96,7 @@ impl Gpt2Config {
     /// [`from_file`](Self::from_file), and the `bos_token_id` as the file has it.
     pub(crate) fn with_stated_bos(path: &Path) -> Result<(Self, StatedBos)> {
         const EXPECTED: &str = "a GPT-2 configuration in JSON";
-        let text = file_kind::read_text(path, Content::Json, EXPECTED, Limit::CONFIG)?;
+        let text = files::read_text(path, Content::Json, EXPECTED, Limit::CONFIG)?;
         let values = serde_json::from_str(&text).map_err(|error| Error::format(path, EXPECTED, error))?;
         Keys { path, values }.config()
     }

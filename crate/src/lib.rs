@@ -42,7 +42,7 @@ mod decode;
 mod error;
 mod evcxr;
 pub mod experiments;
-mod file_kind;
+mod files;
 mod memory;
 mod model;
 pub mod notebook;
@@ -55,7 +55,8 @@ mod weights;
 
 pub use analysis::*;
 pub use attention_tokens::{
-    DecodeOptions, Feature, HeadData, PromptHeadData, all_heads_data, head_data, layer_data, unique_index_pattern,
+    DecodeOptions, Feature, HeadData, OfOnePrompt, PromptHeadData, all_heads_data, head_data, layer_data,
+    unique_index_pattern,
 };
 pub use backend::Device;
 pub use config::{ActFn, Gpt2Config};

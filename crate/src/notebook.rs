@@ -18,9 +18,11 @@
 //! # Ok::<(), Error>(())
 //! ```
 
+use std::fmt;
+
 use ndarray::Array2;
 
-use crate::attention_tokens::{DecodeOptions, Feature, HeadData, PromptHeadData, head_data, layer_data};
+use crate::attention_tokens::{DecodeOptions, Feature, HeadData, OfOnePrompt, head_data, layer_data};
 use crate::error::Result;
 use crate::model::{ActivationCache, Gpt2, Prompts};
 use crate::plot::{Figure, FigureStyle, Figures, HeadPanel, Look, Table};
@@ -28,8 +30,8 @@ use crate::plot::{Figure, FigureStyle, Figures, HeadPanel, Look, Table};
 /// The attention above which [`add_attn_overlay`] frames a cell in the original.
 pub const MIN_ATTN: f32 = 0.3;
 
-/// A run of a model on prompts: logits and all activations.
-#[derive(Clone, Debug)]
+/// A run of a model on prompts: logits and all activations. `Debug` shows their shapes.
+#[derive(Clone)]
 pub struct PromptRun {
     /// The model.
     pub model: Gpt2,
@@ -37,6 +39,15 @@ pub struct PromptRun {
     pub logits: Vec<Array2<f32>>,
     /// Every activation.
     pub cache: ActivationCache,
+}
+
+impl fmt::Debug for PromptRun {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shapes: Vec<_> = self.logits.iter().take(3).map(|logits| format!("{:?}", logits.shape())).collect();
+        let more = if self.logits.len() > shapes.len() { ", …" } else { "" };
+        writeln!(f, "PromptRun of {}: logits {}{more}", self.model.name(), shapes.join(", "))?;
+        self.cache.fmt(f)
+    }
 }
 
 /// Tokenizes the prompts, with the beginning-of-sequence token in front (if the model has one), runs the model, and
@@ -85,8 +96,8 @@ pub fn plot_attns(pattern: &Array2<f32>) -> Figure {
 /// # Errors
 /// [`Error::FigureKind`](crate::Error::FigureKind) if the figure is not one heat map,
 /// [`Error::Shape`](crate::Error::Shape) if its size is not that of the data.
-pub fn add_attn_overlay(plot: &Figure, data: &PromptHeadData, min_attn: f32) -> Result<Figure> {
-    let panel = plot.panel_of(data, "add_attn_overlay")?.with_frames(min_attn);
+pub fn add_attn_overlay(plot: &Figure, data: &impl OfOnePrompt, min_attn: f32) -> Result<Figure> {
+    let panel = plot.panel_of(data.of_one_prompt(), "add_attn_overlay")?.with_frames(min_attn);
     Ok(Figure::of_panel(panel, plot.style()))
 }
 
@@ -97,8 +108,8 @@ pub fn add_attn_overlay(plot: &Figure, data: &PromptHeadData, min_attn: f32) -> 
 /// # Errors
 /// [`Error::FigureKind`](crate::Error::FigureKind) if the figure is not one heat map,
 /// [`Error::Shape`](crate::Error::Shape) if its size is not that of the data.
-pub fn add_axis_labels(plot: &Figure, data: &PromptHeadData) -> Result<Figure> {
-    let panel = plot.panel_of(data, "add_axis_labels")?.with_axis_labels();
+pub fn add_axis_labels(plot: &Figure, data: &impl OfOnePrompt) -> Result<Figure> {
+    let panel = plot.panel_of(data.of_one_prompt(), "add_axis_labels")?.with_axis_labels();
     Ok(Figure::of_panel(panel, plot.style()))
 }
 
@@ -112,8 +123,8 @@ pub fn add_axis_labels(plot: &Figure, data: &PromptHeadData) -> Result<Figure> {
 /// # Errors
 /// [`Error::FigureKind`](crate::Error::FigureKind) if the figure is not one heat map,
 /// [`Error::Shape`](crate::Error::Shape) if its size is not that of the data.
-pub fn add_token_labels(plot: &Figure, data: &PromptHeadData, feature: Feature) -> Result<Figure> {
-    let panel = plot.panel_of(data, "add_token_labels")?.with_token_labels(feature);
+pub fn add_token_labels(plot: &Figure, data: &impl OfOnePrompt, feature: Feature) -> Result<Figure> {
+    let panel = plot.panel_of(data.of_one_prompt(), "add_token_labels")?.with_token_labels(feature);
     Ok(Figure::of_panel(panel, plot.style()))
 }
 
@@ -197,8 +208,8 @@ pub fn browse_heads(heads: &[HeadData], prompt: usize) -> Result<Figure> {
 /// assert!(figure.describe().contains("28 labelled"));
 /// # Ok::<(), Error>(())
 /// ```
-pub fn plot_head(data: &PromptHeadData) -> Figure {
-    Figure::of_panel(HeadPanel::labelled(data.clone(), MIN_ATTN), FigureStyle::default())
+pub fn plot_head(data: &impl OfOnePrompt) -> Figure {
+    Figure::of_panel(HeadPanel::labelled(data.of_one_prompt().clone(), MIN_ATTN), FigureStyle::default())
 }
 
 /// Several figures as one output of a cell, one below the other. By itself, a cell shows only the last of several.
@@ -215,6 +226,6 @@ pub fn show_all(figures: &[&Figure]) -> Figures {
 }
 
 /// The attention tokens of a head as a table, with a row for each query position.
-pub fn attention_table(data: &PromptHeadData) -> Table {
-    Table::of_attention_tokens(data)
+pub fn attention_table(data: &impl OfOnePrompt) -> Table {
+    Table::of_attention_tokens(data.of_one_prompt())
 }

@@ -24,7 +24,7 @@ pub(crate) fn library_and_figure(progress: &Progress) -> Result<()> {
         let mut compile = library::compile("cargo".as_ref(), &crate::root(), false);
         compile.args(["--message-format", "json-render-diagnostics"]);
         let messages = logged::run(step, "library", compile.args(library::FOR_RUSTC))?;
-        // Its build script links the sources that rust-analyzer reads.
+        // Its build script copies what rust-analyzer reads of the sources.
         let manifest = "crate/prebuilt/Cargo.toml";
         let link = cmd!(shell, "cargo build --manifest-path {manifest} --target-dir target/prebuilt");
         logged::run(step, "library-sources", &mut link.into())?;

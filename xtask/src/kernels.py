@@ -1,4 +1,4 @@
-"""Checks of real Rust kernels: errors, panics, interrupts, a crate that changes, and the library's former path.
+"""Checks of real Rust kernels: errors, panics, interrupts, completions, a crate that changes, the library's former path.
 
     python kernels.py REPOSITORY SCRATCH_FOLDER
 
@@ -180,6 +180,26 @@ def check_places_of_outputs(repository):
     kernel.close()
 
 
+def check_completions(repository):
+    """Checks that completions are what a cell can use, and that the compiler says what to do about a batch."""
+    kernel = Kernel(repository).load(repository)
+    kernel.run('let model = Gpt2::from_pretrained("demo", LoadOptions::default())?;')
+    kernel.run('let run = run_prompts(&model, "The bus is late.")?;\nlet data = calculate_attns(&run, 0, 1)?;')
+    wanted = {"model.": ("run_with_cache", "hooked"), "run.cache.": ("pattern", "get_by_name"), "data.": ("prompt", "layer")}
+    # Private methods and fields, and what only evcxr calls.
+    unwanted = ("engine", "on_device", "run_with_everything", "checked_tokens", "check_model", "sizes", "one_prompt", "0")
+    for cell, names in wanted.items():
+        reply = kernel.client.complete(cell, len(cell), reply=True, timeout=60)["content"]
+        found = {match.split("(")[0] for match in reply["matches"]}
+        expect(f"completions of `{cell}` have what a cell can call", " ".join(found), *names)
+        private = sorted(found.intersection((*unwanted, "evcxr_display")))
+        if private:
+            sys.exit(f"completions of `{cell}`: {private} cannot be called")
+    output = kernel.run("plot_head(&data)")
+    expect("a batch in place of a prompt is explained", output, "expected the data of one prompt", "data.prompt(0)?")
+    kernel.close()
+
+
 def check_former_path(repository):
     """Checks that the library's former path gives one error, with the new path and without cargo's own output."""
     kernel = Kernel(repository)
@@ -200,6 +220,7 @@ def main():
     check_former_path(repository)
     check_failing_cells(repository)
     check_places_of_outputs(repository)
+    check_completions(repository)
     check_changed_crate(repository, scratch)
 
 

@@ -10,6 +10,9 @@ mod lab;
 mod library;
 mod logged;
 mod notebooks;
+#[cfg(test)]
+#[path = "../../crate/prebuilt/outline.rs"]
+mod outline;
 mod prerequisites;
 mod progress;
 mod python;

@@ -11,6 +11,7 @@ use ndarray_npy::{NpzWriter, WriteNpzError};
 use safetensors::tensor::{Dtype, View, serialize_to_file};
 
 use crate::error::{Error, Result};
+use crate::files::replace;
 use crate::model::{Activation, ActivationCache, FREEZE_LAYER_NORM, Gpt2};
 use crate::pretrained::{Header, TensorEntry, read_header};
 
@@ -91,7 +92,7 @@ impl ActivationCache {
         // `None` leaves the metadata out of the header.
         let metadata = (!self.interventions().is_empty())
             .then(|| HashMap::from([(INTERVENTIONS.0.to_owned(), self.interventions().join(INTERVENTIONS.1))]));
-        serialize_to_file(tensors, metadata, path).map_err(|error| Error::write(path, error))
+        replace(path, |path| serialize_to_file(tensors, metadata, path))
     }
 
     /// Shape: → `[batch, pos]`.
@@ -346,7 +347,7 @@ impl View for Tensor<'_> {
 /// [`Error::Write`], naming the file.
 pub fn write_npz(path: impl AsRef<Path>, arrays: &[(&str, ArrayD<f32>)]) -> Result<()> {
     let path = path.as_ref();
-    npz(path, arrays).map_err(|error| Error::write(path, error))
+    replace(path, |path| npz(path, arrays))
 }
 
 fn npz(path: &Path, arrays: &[(&str, ArrayD<f32>)]) -> Result<(), WriteNpzError> {

@@ -102,6 +102,7 @@ impl LensDifferences {
     }
 
     /// Shows the figure in a notebook; evcxr calls this for a cell's last expression.
+    #[doc(hidden)] // not offered as a completion
     pub fn evcxr_display(&self) {
         self.plot().evcxr_display();
     }

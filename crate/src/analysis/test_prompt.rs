@@ -170,6 +170,7 @@ impl PromptTest {
     }
 
     /// Shows the tables in an evcxr notebook; evcxr calls this for a cell's last expression.
+    #[doc(hidden)] // not offered as a completion
     pub fn evcxr_display(&self) {
         let html: String = self.tables().iter().map(Table::to_html).collect();
         evcxr::show(&[("text/html", &html), ("text/plain", &self.to_string())]);

@@ -7,7 +7,8 @@ use ndarray::{Array1, Array4, s};
 use ndarray_npy::{NpzWriter, WriteNpzError};
 
 use super::HeadData;
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::files::replace;
 
 /// The columns of a CSV file.
 const COLUMNS: [&str; 20] = [
@@ -49,10 +50,9 @@ impl HeadData {
     /// In pandas: `pandas.read_csv(path, keep_default_na=False)`, because a token may be `NA` or `null`.
     ///
     /// # Errors
-    /// [`Error::Write`], naming the file.
+    /// [`Error::Write`](crate::Error::Write), naming the file.
     pub fn write_csv(&self, path: impl AsRef<Path>) -> Result<()> {
-        let path = path.as_ref();
-        self.csv(path).map_err(|error| Error::write(path, error))
+        replace(path.as_ref(), |path| self.csv(path))
     }
 
     fn csv(&self, path: &Path) -> Result<(), csv::Error> {
@@ -90,10 +90,9 @@ impl HeadData {
     /// In numpy: `numpy.load(path)["data"]`.
     ///
     /// # Errors
-    /// [`Error::Write`], naming the file.
+    /// [`Error::Write`](crate::Error::Write), naming the file.
     pub fn write_npz(&self, path: impl AsRef<Path>) -> Result<()> {
-        let path = path.as_ref();
-        self.npz(path).map_err(|error| Error::write(path, error))
+        replace(path.as_ref(), |path| self.npz(path))
     }
 
     fn npz(&self, path: &Path) -> Result<(), WriteNpzError> {

@@ -16,11 +16,13 @@
 mod decoding;
 mod export;
 mod head_data;
+mod of_one_prompt;
 mod pattern;
 
 pub(crate) use decoding::tokens_through;
 pub use decoding::{DecodeOptions, all_heads_data, head_data, layer_data};
 pub use head_data::{Feature, HeadData, PromptHeadData};
+pub use of_one_prompt::OfOnePrompt;
 pub use pattern::unique_index_pattern;
 
 /// The number of cells with key ≤ query of a prompt.

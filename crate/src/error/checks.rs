@@ -49,7 +49,7 @@ mod tests {
     fn an_index_error_gives_the_allowed_range() {
         let message = |index, len| check_index("head", index, "the model", len).unwrap_err().to_string();
         assert_eq!(message(12, 12), "head 12 out of range: the model has 12, 0 to 11");
-        assert_eq!(message(1, 1), "head 1 out of range: the model has 1, 0");
+        assert_eq!(message(1, 1), "head 1 out of range: the model has 1, number 0");
         assert_eq!(message(0, 0), "head 0 out of range: the model has 0");
         assert_eq!(check_index("head", 11, "the model", 12).unwrap(), 11);
     }

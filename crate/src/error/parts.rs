@@ -3,7 +3,7 @@
 pub(super) fn index_range(len: usize) -> String {
     match len {
         0 => String::new(),
-        1 => ", 0".into(),
+        1 => ", number 0".into(),
         len => format!(", 0 to {}", len - 1),
     }
 }

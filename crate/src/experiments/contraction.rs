@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use ndarray::Array2;
 
 use super::layers_and_heads;
-use crate::attention_tokens::{HeadData, PromptHeadData};
+use crate::attention_tokens::{HeadData, OfOnePrompt};
 use crate::error::{Result, check_count};
 use crate::plot::{Chart, ChartAxis, Color, Figure, Form, MatrixChart, Series};
 
@@ -74,7 +74,8 @@ impl Contraction {
 /// assert_eq!((whole.distinct, whole.distinct_inputs), (10, 10)); // 13 positions, 3 tokens come twice
 /// # Ok::<(), Error>(())
 /// ```
-pub fn contraction(data: &PromptHeadData) -> Vec<Contraction> {
+pub fn contraction(data: &impl OfOnePrompt) -> Vec<Contraction> {
+    let data = data.of_one_prompt();
     contraction_of_prefixes(&data.input, (0..data.n_pos()).map(|query| data.tokens_of_query(query)))
 }
 

@@ -113,6 +113,17 @@ impl Activation {
         HookPoint { activation: self, layer }
     }
 
+    /// The axes of its array, as the table above lists them.
+    pub(super) fn axes(self) -> &'static [&'static str] {
+        match self {
+            Activation::Pattern | Activation::AttnScores => &["n_heads", "query_pos", "key_pos"],
+            Activation::Q | Activation::K | Activation::V | Activation::Z => &["pos", "n_heads", "d_head"],
+            Activation::Result => &["pos", "n_heads", "d_model"],
+            Activation::MlpPre | Activation::MlpPost => &["pos", "d_mlp"],
+            _ => &["pos", "d_model"],
+        }
+    }
+
     /// Whether the activation has a number for each pair of a query and a key: shape `[n_heads, query_pos, key_pos]`.
     pub(crate) fn is_of_cells(self) -> bool {
         matches!(self, Activation::AttnScores | Activation::Pattern)

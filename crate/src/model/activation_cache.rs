@@ -1,6 +1,6 @@
 //! The activations of a forward pass, by prompt, layer and name.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ndarray::{ArrayD, ArrayViewD};
@@ -18,7 +18,9 @@ use crate::memory::HostArray;
 /// [`RunOptions`](crate::RunOptions) chooses which ones a run caches.
 ///
 /// Prompts of different lengths have arrays of different lengths, without padding: take one prompt with
-/// [`prompt`](Self::prompt), then read its arrays with [`get`](Self::get). Cloning a cache shares the arrays.
+/// [`prompt`](Self::prompt), then read its arrays with the methods of their names ([`pattern`](Self::pattern),
+/// [`resid_pre`](Self::resid_pre), …), with [`get`](Self::get), or by TransformerLens' names of hooks with
+/// [`get_by_name`](Self::get_by_name). `Debug` lists them with their shapes. Cloning a cache shares the arrays.
 ///
 /// [`AttnScores`](Activation::AttnScores), [`Result`](Activation::Result), [`MlpPre`](Activation::MlpPre) and
 /// [`MlpPost`](Activation::MlpPost) are computed when they are first read. Until then, a cache that has one of the last
@@ -33,8 +35,8 @@ use crate::memory::HostArray;
 ///
 /// let model = Gpt2::from_pretrained("demo", LoadOptions::default())?;
 /// let (_, cache) = model.run_with_cache(["The bus is late.", "The bus was early today."])?;
-/// let pattern = cache.prompt(1)?.get(Activation::Pattern, 0)?; // [n_heads, query_pos, key_pos]
-/// assert_eq!(pattern.shape(), [8, 7, 7]);
+/// let pattern = cache.prompt(1)?.pattern(0)?; // [n_heads, query_pos, key_pos]
+/// assert_eq!(pattern.dim(), (8, 7, 7));
 /// # Ok::<(), Error>(())
 /// ```
 #[derive(Clone)]
@@ -236,34 +238,5 @@ impl ActivationCache {
                 ),
             }),
         }
-    }
-
-    /// The activations and layers in the cache, in words, for messages.
-    fn contents(&self) -> String {
-        let Some(first) = self.activations.first() else { return "nothing".into() };
-        let activations: BTreeSet<&str> = first.keys().map(|(_, activation)| activation.name()).collect();
-        let layers: BTreeSet<usize> = first.keys().map(|&(layer, _)| layer).collect();
-        if first.is_empty() {
-            return "nothing".into();
-        }
-        let activations: Vec<&str> = activations.into_iter().collect();
-        let layers: Vec<String> = layers.into_iter().map(|layer| layer.to_string()).collect();
-        format!("{} of layers {}", activations.join(", "), layers.join(", "))
-    }
-}
-
-impl std::fmt::Debug for ActivationCache {
-    /// Sizes without the numbers: a cache can hold gigabytes.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let mut shown = f.debug_struct("ActivationCache");
-        shown
-            .field("prompts", &self.n_prompts())
-            .field("tokens", &self.tokens.iter().map(Vec::len).collect::<Vec<_>>())
-            .field("layers", &self.n_layers())
-            .field("kept", &self.contents());
-        if !self.interventions.is_empty() {
-            shown.field("interventions", &self.interventions);
-        }
-        shown.finish()
     }
 }

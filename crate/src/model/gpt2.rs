@@ -123,6 +123,7 @@ impl Gpt2 {
 
     /// Shows the model's `Debug` text in a notebook; evcxr calls this for a cell's last expression. (For a type with
     /// `Debug` alone, evcxr first tries this method, and compiles the cell twice.)
+    #[doc(hidden)] // not offered as a completion
     pub fn evcxr_display(&self) {
         evcxr::show(&[("text/plain", &format!("{self:?}"))]);
     }

@@ -1,7 +1,9 @@
 //! GPT-2: load, tokenize, run, read its weights and activations.
 
 mod activation;
+mod activation_arrays;
 mod activation_cache;
+mod cache_contents;
 mod cached_activation;
 mod derived;
 mod device_weights;

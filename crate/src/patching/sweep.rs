@@ -115,6 +115,7 @@ impl Sweep {
 
     /// Shows the figure in a notebook, or the ten largest differences of a sweep with more axes; evcxr calls this for a
     /// cell's last expression.
+    #[doc(hidden)] // not offered as a completion
     pub fn evcxr_display(&self) {
         match self.plot() {
             Ok(figure) => figure.evcxr_display(),

@@ -13,6 +13,7 @@ use super::style::{ColorScale, FigureStyle, Look, Theme};
 use super::{mime, plotly_writer, svg_writer};
 use crate::attention_tokens::{HeadData, PromptHeadData};
 use crate::error::{Error, Result, check_count};
+use crate::files::replace;
 
 /// A figure, which a notebook shows as the last expression of a cell.
 ///
@@ -299,6 +300,7 @@ impl Figure {
     }
 
     /// Shows the figure in an evcxr notebook; evcxr calls this for a cell's last expression.
+    #[doc(hidden)] // not offered as a completion
     pub fn evcxr_display(&self) {
         let Formats { json, html, svg } = self.formats();
         mime::show(Some(&json), &html, svg.as_deref(), &self.describe());
@@ -316,7 +318,7 @@ pub(super) struct Formats {
 }
 
 fn write(path: &Path, text: &str) -> Result<()> {
-    std::fs::write(path, text).map_err(|error| Error::write(path, error))
+    replace(path, |path| std::fs::write(path, text))
 }
 
 impl Drawn {

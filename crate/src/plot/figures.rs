@@ -29,6 +29,7 @@ impl Figures {
     ///
     /// There is no plotly JSON among the MIME types, because that is of one figure: each figure is a static picture in
     /// the page until plotly.js is loaded.
+    #[doc(hidden)] // not offered as a completion
     pub fn evcxr_display(&self) {
         let (html, pictures): (Vec<String>, Vec<Option<String>>) =
             self.0.iter().map(Figure::formats).map(|formats| (formats.html, formats.svg)).unzip();

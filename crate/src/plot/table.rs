@@ -105,22 +105,26 @@ impl Table {
             && texts.all(|text| text.trim_end_matches('%').replace('−', "-").parse::<f64>().is_ok())
     }
 
-    /// The table as text, with aligned columns: numbers on the right, everything else on the left.
+    /// The table as text, with aligned columns: numbers on the right, everything else on the left. Control characters are
+    /// written out (`\n`, `\u{1b}`): no text can act on a terminal.
     pub fn to_text(&self) -> String {
         let (caption, shown) = self.shown();
-        let rows: Vec<&Vec<String>> = std::iter::once(&self.header).chain(shown).collect();
+        let row = |row: &Vec<String>| row.iter().map(|text| without_controls(text)).collect::<Vec<String>>();
+        let rows: Vec<Vec<String>> = std::iter::once(&self.header).chain(shown).map(row).collect();
         let width =
             |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|text| text.chars().count()).max();
         let columns: Vec<(usize, bool)> =
             (0..self.header.len()).map(|column| (width(column).unwrap_or(0), self.is_of_numbers(column))).collect();
-        let line = |row: &&Vec<String>| {
+        let line = |row: &Vec<String>| {
             let cell = |(text, &(width, right)): (&String, &(usize, bool))| {
-                if right { format!("{text:>width$}") } else { format!("{text:width$}") }
+                // A width of `format!` has at most 16 bits.
+                let space = " ".repeat(width - text.chars().count());
+                if right { space + text } else { format!("{text}{space}") }
             };
             let cells: Vec<String> = row.iter().zip(&columns).map(cell).collect();
             format!("{}\n", cells.join(" │ ").trim_end())
         };
-        format!("{caption}\n{}", rows.iter().map(line).collect::<String>())
+        format!("{}\n{}", without_controls(&caption), rows.iter().map(line).collect::<String>())
     }
 
     /// The table as HTML. Pasted from a browser into a spreadsheet, it fills cells. No text in it becomes a formula. A wide
@@ -155,6 +159,7 @@ impl Table {
     }
 
     /// Shows the table in an evcxr notebook; evcxr calls this for a cell's last expression.
+    #[doc(hidden)] // not offered as a completion
     pub fn evcxr_display(&self) {
         evcxr::show(&[("text/html", &self.to_html()), ("text/plain", &self.to_text())]);
     }
@@ -170,6 +175,15 @@ impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.to_text())
     }
+}
+
+/// A text with its control characters written out.
+fn without_controls(text: &str) -> String {
+    let mut written = String::with_capacity(text.len());
+    for character in text.chars() {
+        if character.is_control() { written.extend(character.escape_default()) } else { written.push(character) }
+    }
+    written
 }
 
 #[cfg(test)]
@@ -191,6 +205,20 @@ mod tests {
         assert!(html.contains("position:sticky;left:0") && html.contains("position:sticky;top:0"));
         assert_eq!(html.matches('$').count(), html.matches("<span>$</span>").count());
         assert_eq!(html.matches("mathjax_ignore").count(), 2);
+    }
+
+    #[test]
+    fn any_text_is_aligned_and_none_acts_on_a_terminal() {
+        let long = "x".repeat(70_000);
+        let table = Table::new(
+            "a\u{1b}[2J caption",
+            &["head", "token"],
+            rows(&[&["0.1", &long], &["0.2", "\u{1b}[31m\n\u{7f}\u{9b}"]]),
+        );
+        let text = table.to_text();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!((lines.len(), lines[2].len()), (4, 4 + " │ ".len() + 70_000));
+        assert_eq!((lines[0], lines[3]), (r"a\u{1b}[2J caption", r"0.2  │ \u{1b}[31m\n\u{7f}\u{9b}"));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::other_weights;
 use crate::error::{Error, Result, shortened};
-use crate::file_kind::{self, Content, Limit};
+use crate::files::{self, Content, Limit};
 use crate::tokenizer::{FilesBeside, TokenizerFiles, VocabularyFiles};
 
 pub(super) const CONFIG: &str = "config.json";
@@ -172,7 +172,7 @@ fn shards_of_index(index: &Path) -> Result<Vec<String>> {
     const EXPECTED: &str = "a \"weight_map\" from tensor names to files of the same folder";
     let format_error =
         |found: String| Error::Format { path: index.into(), expected: EXPECTED.into(), found, source: None };
-    let text = file_kind::read_text(index, Content::Json, EXPECTED, Limit::CONFIG)?;
+    let text = files::read_text(index, Content::Json, EXPECTED, Limit::CONFIG)?;
     let map: Index = serde_json::from_str(&text).map_err(|error| Error::format(index, EXPECTED, error))?;
     let mut files: Vec<String> = map.weight_map.into_values().collect();
     files.sort();

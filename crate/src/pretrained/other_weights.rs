@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::files::{CONFIG, INDEX, Missing, WEIGHTS, is_plain_name};
 use crate::error::{Error, Result};
-use crate::file_kind::{CONVERT_PICKLE, FROM_FLAX, FROM_TENSORFLOW, NO_GGUF};
+use crate::files::{CONVERT_PICKLE, FROM_FLAX, FROM_TENSORFLOW, NO_GGUF};
 
 /// A file with weights in another form.
 #[derive(Debug, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use safetensors::tensor::{Dtype, Metadata};
 
 use crate::error::{Error, Result};
-use crate::file_kind::{self, Content};
+use crate::files::{self, Content};
 use crate::memory;
 
 /// The largest header that the safetensors format allows.
@@ -46,7 +46,7 @@ pub(crate) fn read_header(path: &Path) -> Result<Header> {
         found,
         source: None,
     };
-    file_kind::check_kind(path, Content::Safetensors, "a safetensors file")?;
+    files::check_kind(path, Content::Safetensors, "a safetensors file")?;
     let mut file = File::open(path).map_err(Error::io(path))?;
     let len = file.metadata().map_err(Error::io(path))?.len();
     let mut header_len = [0; 8];

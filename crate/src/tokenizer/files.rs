@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use super::contain::contain;
 use super::limits::Beyond;
 use crate::error::{Error, Result, shortened};
-use crate::file_kind::{self, Content, Limit};
+use crate::files::{self, Content, Limit};
 
 /// The paths of a tokenizer's files.
 #[derive(Debug)]
@@ -38,12 +38,12 @@ pub(crate) struct FilesBeside {
 
 /// The bytes of a file; `content` and `expected` describe it for an error that names a file of another kind.
 pub(super) fn read(path: &Path, content: Content, expected: &str) -> Result<Vec<u8>> {
-    file_kind::read(path, content, expected, Limit::TOKENIZER)
+    files::read(path, content, expected, Limit::TOKENIZER)
 }
 
 /// The content of a JSON file beside a tokenizer; `expected` describes it for an error.
 pub(super) fn read_json_beside<T: DeserializeOwned>(path: &Path, expected: &str) -> Result<T> {
-    let bytes = file_kind::read(path, Content::Json, expected, Limit::BESIDE_TOKENIZER)?;
+    let bytes = files::read(path, Content::Json, expected, Limit::BESIDE_TOKENIZER)?;
     serde_json::from_slice(&bytes).map_err(format_error(path, expected))
 }
 

@@ -15,7 +15,7 @@ use super::library::{Library, Parts};
 use super::patterns::Patterns;
 use super::special_tokens::Beside;
 use crate::error::{Error, Result, shortened};
-use crate::file_kind::Content;
+use crate::files::Content;
 
 /// Reads a byte-level tokenizer from its vocabulary and merges.
 ///

@@ -253,6 +253,7 @@ impl CompositionScores {
     }
 
     /// Shows the figure of all pairs in a notebook; evcxr calls this for a cell's last expression.
+    #[doc(hidden)] // not offered as a completion
     pub fn evcxr_display(&self) {
         self.plot().evcxr_display();
     }

@@ -235,6 +235,7 @@ impl FactoredMatrix {
     }
 
     /// Shows the sizes in a notebook; evcxr calls this for a cell's last expression.
+    #[doc(hidden)] // not offered as a completion
     pub fn evcxr_display(&self) {
         evcxr::show(&[("text/plain", &format!("{self:?}"))]);
     }

@@ -128,6 +128,7 @@ impl FullCircuit {
     }
 
     /// Shows the ten largest entries in a notebook; evcxr calls this for a cell's last expression.
+    #[doc(hidden)] // not offered as a completion
     pub fn evcxr_display(&self) {
         match self.top_entries(10) {
             Ok(entries) => entries.evcxr_display(),
@@ -159,6 +160,7 @@ impl CircuitEntries {
     }
 
     /// Shows the table in a notebook; evcxr calls this for a cell's last expression.
+    #[doc(hidden)] // not offered as a completion
     pub fn evcxr_display(&self) {
         self.table().evcxr_display();
     }

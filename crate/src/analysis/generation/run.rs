@@ -30,6 +30,7 @@ pub struct Generated {
 
 impl Generated {
     /// Shows the texts in an evcxr notebook; evcxr calls this for a cell's last expression.
+    #[doc(hidden)] // not offered as a completion
     pub fn evcxr_display(&self) {
         evcxr::show(&[("text/plain", &self.to_string())]);
     }

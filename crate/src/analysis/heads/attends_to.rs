@@ -242,6 +242,7 @@ impl HeadNames {
     }
 
     /// Shows the table in a notebook; evcxr calls this for a cell's last expression.
+    #[doc(hidden)] // not offered as a completion
     pub fn evcxr_display(&self) {
         self.table().evcxr_display();
     }

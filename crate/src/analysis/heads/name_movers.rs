@@ -205,6 +205,7 @@ impl NameMoverScores {
 
     /// Shows the table of the ten heads that attend most to the answer in a notebook; evcxr calls this for a cell's last
     /// expression.
+    #[doc(hidden)] // not offered as a completion
     pub fn evcxr_display(&self) {
         self.table(10).evcxr_display();
     }

@@ -2,11 +2,13 @@
 //! embeddings.
 
 mod counts;
+mod dataframes;
 mod embedding_map;
-mod files;
 mod prompt_file;
 mod rank_frequency;
 mod shared_tokens;
+mod state;
+mod state_lock;
 mod sweep;
 mod unembed_bias;
 

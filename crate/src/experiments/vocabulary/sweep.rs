@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::counts::VocabularyCounts;
 use super::prompt_file::PromptFile;
+use super::state_lock::StateLock;
 use crate::attention_tokens::DecodeOptions;
 use crate::decode::Projection;
 use crate::error::{Result, check_count, check_index};
@@ -26,7 +27,8 @@ pub struct SweepOptions {
     /// Shards are merged with [`VocabularyCounts::merge`].
     pub shard: (u64, u64),
     /// File that stores the counts and the position in the prompts, from which a later call resumes. It is written
-    /// every `save_every`, and at the end.
+    /// every `save_every`, and at the end, each time as a whole and with a checksum. Two sweeps cannot have the same state:
+    /// the file `STATE.lock` exists while one runs.
     pub state: Option<PathBuf>,
     /// Interval at which the state is written and progress is reported.
     pub save_every: Duration,
@@ -97,12 +99,13 @@ fn duration(duration: Duration) -> String {
 ///
 /// The file is streamed, so memory grows only with the number of distinct tokens. With a
 /// [`state`](SweepOptions::state), a sweep that was interrupted in any way resumes from the last save when it is called
-/// again, and a finished one returns its counts at once.
+/// again, and a finished one returns its counts at once. Lines that were added to the file since are counted as well; if
+/// what was counted has changed, the call is refused.
 ///
 /// # Errors
 /// [`Error::Io`](crate::Error::Io) or [`Error::Write`](crate::Error::Write) naming the file;
-/// [`Error::Format`](crate::Error::Format) for a line that is not UTF-8 or longer than a megabyte, naming the line, and
-/// for a state that does not fit the file or the options; [`Error::Shape`](crate::Error::Shape) or
+/// [`Error::Format`](crate::Error::Format) for a line that is not UTF-8 or longer than a megabyte, naming the line, for a
+/// file that becomes shorter, and for a state that is damaged or does not fit the file or the options; [`Error::Shape`](crate::Error::Shape) or
 /// [`Error::OtherCounts`](crate::Error::OtherCounts) for a state of another model or decoding;
 /// [`Error::Count`](crate::Error::Count) or [`Error::OutOfRange`](crate::Error::OutOfRange) for options outside their
 /// range; and as for [`Gpt2::run_with_cache`].
@@ -126,11 +129,12 @@ fn sweep(
     let started = Instant::now();
     let mut prompts = PromptFile::open(path)?;
     let mut counts = VocabularyCounts::with_options(model, options.decode_options())?;
-    let key = state_key(&prompts, options);
+    let key = state_key(options);
+    let _lock = options.state.as_deref().map(StateLock::acquire).transpose()?;
     if let Some(state) = options.state.as_deref().filter(|state| state.exists()) {
-        let offset;
-        (counts, offset, prompts.n_read) = VocabularyCounts::load_state(state, &counts, &key)?;
-        prompts.seek(offset)?;
+        let place;
+        (counts, place) = VocabularyCounts::load_state(state, &counts, &key)?;
+        prompts.go_to(&place, state)?;
     }
     let (first_byte, first_prompts) = (prompts.offset, counts.n_prompts());
     let mut saved = Instant::now();
@@ -146,7 +150,7 @@ fn sweep(
         });
     };
     let save = |counts: &VocabularyCounts, prompts: &PromptFile| match &options.state {
-        Some(state) => counts.save_state(state, &key, prompts.offset, prompts.n_read),
+        Some(state) => counts.save_state(state, &key, &prompts.place()),
         None => Ok(()),
     };
     let mut at_end = false;
@@ -193,9 +197,9 @@ fn check(model: &Gpt2, options: &SweepOptions) -> Result<()> {
 }
 
 /// The properties of a sweep that must not change if it is to be resumed, as text. It is stored with the counts.
-fn state_key(prompts: &PromptFile, options: &SweepOptions) -> String {
+fn state_key(options: &SweepOptions) -> String {
     let (shard, shards) = options.shard;
-    format!("{} bytes, {} tokens a prompt, shard {shard} of {shards}", prompts.len, options.max_tokens)
+    format!("{} tokens a prompt, shard {shard} of {shards}", options.max_tokens)
 }
 
 /// The first `max_tokens` tokens of a prompt. Shape: → `[pos]`.

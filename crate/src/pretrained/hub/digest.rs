@@ -4,6 +4,7 @@ use ring::digest::{Context, SHA1_FOR_LEGACY_USE_ONLY, SHA256};
 
 use super::failure::Failure;
 use super::metadata::is_lower_hex;
+use crate::files::hexadecimal;
 
 /// Digests of the bytes of a file so far, of the kinds that its ETag can be.
 pub(super) struct Digests {
@@ -40,9 +41,7 @@ impl Digests {
     /// # Errors
     /// [`Failure::Digest`] if the ETag is a digest, and not that of the bytes.
     pub(super) fn check(&self) -> Result<(), Failure> {
-        let hex = |context: &Context| -> String {
-            context.clone().finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
-        };
+        let hex = |context: &Context| hexadecimal(context.clone().finish());
         match self.contexts.first() {
             Some((digest, first)) if self.contexts.iter().all(|(_, context)| hex(context) != self.etag) => {
                 Err(Failure::Digest { digest, expected: self.etag.clone(), found: hex(first) })

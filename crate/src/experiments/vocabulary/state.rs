@@ -1,0 +1,193 @@
+//! The file of a sweep's counts, from which it resumes: safetensors with a checksum.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use ring::digest::{Context, SHA256};
+use safetensors::SafeTensors;
+use safetensors::tensor::{Dtype, SafeTensorError, TensorView};
+
+use super::counts::{Source, VocabularyCounts};
+use crate::decode::Projection;
+use crate::error::{Error, Result};
+use crate::files::{hexadecimal, replace};
+
+/// The place of a sweep in its file of prompts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Place {
+    /// The byte offset of the next prompt.
+    pub(super) offset: u64,
+    /// The number of prompts before the offset, of all shards.
+    pub(super) n_read: u64,
+    /// The SHA-256 of the bytes before the offset, in hexadecimal digits.
+    pub(super) digest: String,
+}
+
+impl VocabularyCounts {
+    /// Writes the counts to a file that [`load`](Self::load) reads back exactly.
+    ///
+    /// # Errors
+    /// [`Error::Write`], naming the file.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        self.save_state(path.as_ref(), "", &Place::default())
+    }
+
+    /// Reads counts that [`save`](Self::save) has written, or [`count_file`](super::count_file) as its state. They must
+    /// be of the same model and decoding as `like`, for instance `VocabularyCounts::new(&model, projection)?`.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the file cannot be read, [`Error::Format`] if it holds no counts, [`Error::Shape`] or
+    /// [`Error::OtherCounts`] if they are of another model or decoding.
+    pub fn load(path: impl AsRef<Path>, like: &Self) -> Result<Self> {
+        Ok(Self::read(path.as_ref(), like)?.counts)
+    }
+
+    /// Writes the counts, and the place of a sweep in its prompts. `key` are the properties of the sweep that must not
+    /// change, as text.
+    pub(super) fn save_state(&self, path: &Path, key: &str, place: &Place) -> Result<()> {
+        let (mut index, mut token, mut count) = (Vec::new(), Vec::new(), Vec::new());
+        for (head_and_component, counts) in self.counts.iter().enumerate() {
+            for (&own_token, &own_count) in counts {
+                index.extend_from_slice(&(head_and_component as u32).to_le_bytes());
+                token.extend_from_slice(&own_token.to_le_bytes());
+                count.extend_from_slice(&own_count.to_le_bytes());
+            }
+        }
+        let n = index.len() / 4;
+        let view = |dtype, bytes| TensorView::new(dtype, vec![n], bytes).expect("a number for each count");
+        let tensors = [
+            ("index", view(Dtype::U32, &index)),
+            ("token", view(Dtype::U32, &token)),
+            ("count", view(Dtype::U64, &count)),
+        ];
+        let source = &self.source;
+        let mut metadata: Vec<(&str, String)> = vec![
+            ("format", FORMAT.to_owned()),
+            ("n_layers", source.n_layers.to_string()),
+            ("n_heads", source.n_heads.to_string()),
+            ("d_vocab", source.d_vocab.to_string()),
+            ("projection", source.projection.name().to_owned()),
+            ("unembed_bias", source.unembed_bias.to_string()),
+            ("fingerprint", source.fingerprint.to_string()),
+            ("n_prompts", self.n_prompts.to_string()),
+            ("key", key.to_owned()),
+            ("offset", place.offset.to_string()),
+            ("n_read", place.n_read.to_string()),
+            ("prompts_digest", place.digest.clone()),
+        ];
+        let named = metadata.iter().map(|(name, value)| (*name, value.as_str()));
+        metadata.push((CHECKSUM, checksum(named, [&index, &token, &count])));
+        let metadata = metadata.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        let bytes = safetensors::serialize(tensors, Some(metadata)).map_err(|error| Error::write(path, error))?;
+        replace(path, |path| std::fs::write(path, bytes))
+    }
+
+    /// Reads the state of a sweep with the same key: the counts, and the place in the file of prompts.
+    pub(super) fn load_state(path: &Path, like: &Self, key: &str) -> Result<(Self, Place)> {
+        let read = Self::read(path, like)?;
+        if read.key != key {
+            let expected = format!("the state of a sweep with {key}; remove it to begin anew");
+            let found = if read.key.is_empty() { "counts of no sweep".into() } else { read.key };
+            return Err(Error::Format { path: path.into(), expected, found, source: None });
+        }
+        Ok((read.counts, read.place))
+    }
+
+    /// Reads and checks a file of counts.
+    fn read(path: &Path, like: &Self) -> Result<SavedCounts> {
+        let bytes = std::fs::read(path).map_err(Error::io(path))?;
+        let format_error =
+            |found: String| Error::Format { path: path.into(), expected: FORMAT.into(), found, source: None };
+        let unreadable = |error: SafeTensorError| Error::format(path, FORMAT, error);
+        let tensors = SafeTensors::deserialize(&bytes).map_err(unreadable)?;
+        let (_, header) = SafeTensors::read_metadata(&bytes).map_err(unreadable)?;
+        let metadata: HashMap<String, String> = header.metadata().clone().unwrap_or_default();
+        let text = |name: &str| metadata.get(name).ok_or_else(|| format_error(format!("no {name}")));
+        if text("format")? != FORMAT {
+            return Err(format_error(text("format")?.clone()));
+        }
+        let [index, token, count] = ["index", "token", "count"].map(|name| tensors.tensor(name).map_err(unreadable));
+        let (index, token, count) = (index?, token?, count?);
+        let named = metadata.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let named = named.filter(|&(name, _)| name != CHECKSUM);
+        if *text(CHECKSUM)? != checksum(named, [index.data(), token.data(), count.data()]) {
+            return Err(format_error("other bytes than its checksum says: the file is damaged".into()));
+        }
+        let number = |name: &str| {
+            let text = text(name)?;
+            text.parse::<u64>().map_err(|_| format_error(format!("{name} {text:?}")))
+        };
+        let name = text("projection")?;
+        let projection = Projection::ALL.into_iter().find(|projection| projection.name() == name);
+        let source = Source {
+            n_layers: number("n_layers")? as usize,
+            n_heads: number("n_heads")? as usize,
+            d_vocab: number("d_vocab")? as usize,
+            projection: projection.ok_or_else(|| format_error(format!("projection {name:?}")))?,
+            unembed_bias: match metadata.get("unembed_bias").map(String::as_str) {
+                None | Some("true") => true, // counts without it are newer than the key
+                Some("false") => false,
+                Some(other) => return Err(format_error(format!("unembed_bias {other:?}"))),
+            },
+            fingerprint: number("fingerprint")?,
+        };
+        // Checked before an allocation of these sizes: from here on they are those of `like`.
+        like.check_same_source(&source)?;
+        let rows = |name: &str, tensor: &TensorView, dtype: Dtype| match tensor.shape() {
+            &[n] if tensor.dtype() == dtype => Ok(n),
+            shape => Err(format_error(format!("{name} of {:?} {shape:?}", tensor.dtype()))),
+        };
+        let n = rows("index", &index, Dtype::U32)?;
+        let (n_tokens, n_counts) = (rows("token", &token, Dtype::U32)?, rows("count", &count, Dtype::U64)?);
+        if n != n_tokens || n != n_counts {
+            return Err(format_error(format!("{n} heads, {n_tokens} tokens and {n_counts} counts")));
+        }
+        let u32_at = |bytes: &[u8], row: usize| u32::from_le_bytes(*bytes.as_chunks().0.get(row).expect("n rows"));
+        let mut counts = Self::empty(source, like.labels.clone());
+        counts.n_prompts = number("n_prompts")?;
+        let d_vocab = counts.source.d_vocab;
+        for row in 0..n {
+            let (head_and_component, token) = (u32_at(index.data(), row) as usize, u32_at(token.data(), row));
+            let value = u64::from_le_bytes(*count.data().as_chunks().0.get(row).expect("n rows"));
+            let known = (token as usize) < d_vocab;
+            let Some(own) = counts.counts.get_mut(head_and_component).filter(|_| known) else {
+                return Err(format_error(format!(
+                    "token {token} of head and component {head_and_component} in row {row}"
+                )));
+            };
+            own.insert(token, value);
+        }
+        let digest = text("prompts_digest")?.clone();
+        let place = Place { offset: number("offset")?, n_read: number("n_read")?, digest };
+        Ok(SavedCounts { counts, key: text("key")?.clone(), place })
+    }
+}
+
+/// The contents of a file of counts.
+struct SavedCounts {
+    counts: VocabularyCounts,
+    /// The properties of the sweep that must not change, as text; empty if the file is not the state of a sweep.
+    key: String,
+    /// Where the sweep goes on.
+    place: Place,
+}
+
+/// Format name and version, in the file's metadata and in error messages.
+const FORMAT: &str = "counts of attention tokens, version 2";
+
+/// The name of the checksum in the file's metadata.
+const CHECKSUM: &str = "sha256";
+
+/// The SHA-256 of the file's metadata, in the order of their names, and of its tensors, in hexadecimal digits.
+fn checksum<'a>(metadata: impl Iterator<Item = (&'a str, &'a str)>, tensors: [&[u8]; 3]) -> String {
+    let mut metadata: Vec<_> = metadata.collect();
+    metadata.sort_unstable();
+    let mut context = Context::new(&SHA256);
+    let texts = metadata.into_iter().flat_map(|(name, value)| [name.as_bytes(), value.as_bytes()]);
+    // With their lengths, so that no byte can change from one to the next.
+    for part in texts.chain(tensors) {
+        context.update(&(part.len() as u64).to_le_bytes());
+        context.update(part);
+    }
+    hexadecimal(context.finish())
+}
