@@ -92,7 +92,7 @@ fn a_part_of_a_cache_is_a_part_of_the_file() {
     let back = ActivationCache::read_safetensors(&model, &path).unwrap();
     assert_eq!(back.get(Activation::Z, 1).unwrap(), cache.get(Activation::Z, 1).unwrap());
     let error = back.get(Activation::Z, 0).unwrap_err().to_string();
-    assert!(error.contains("z of layer 0") && error.contains("it holds only z of layers 1"), "{error}");
+    assert!(error.contains("z of layer 0") && error.contains("it holds only z of layer 1"), "{error}");
     assert!(matches!(cache.write_safetensors(&model, folder.path()), Err(Error::Write { .. })));
 }
 

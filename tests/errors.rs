@@ -69,9 +69,17 @@ fn write() {
     let data = head_data(&demo(), &cache, 0, 0, DecodeOptions::default()).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let csv = data.write_csv(folder.path()).unwrap_err(); // a folder is not a file
-    assert!(csv.source().unwrap().is::<csv::Error>(), "{csv:?}");
     let npz = data.write_npz(folder.path()).unwrap_err();
-    assert!(npz.source().unwrap().is::<ndarray_npy::WriteNpzError>(), "{npz:?}");
+    for error in [&csv, &npz] {
+        assert!(error.source().unwrap().is::<std::io::Error>(), "{error:?}");
+    }
+    #[cfg(target_os = "linux")]
+    {
+        let csv = data.write_csv("/dev/full").unwrap_err(); // a disk without space
+        assert!(csv.source().unwrap().is::<csv::Error>(), "{csv:?}");
+        let npz = data.write_npz("/dev/full").unwrap_err();
+        assert!(npz.source().unwrap().is::<ndarray_npy::WriteNpzError>(), "{npz:?}");
+    }
     let mut counts = VocabularyCounts::new(&demo(), Projection::Notebook).unwrap();
     counts.add(&demo(), ["a"]).unwrap();
     let saved = counts.save(folder.path().join("no/folder")).unwrap_err();

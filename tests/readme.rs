@@ -36,7 +36,7 @@ fn anchors(markdown: &str) -> Vec<String> {
 
 fn guides() -> Vec<PathBuf> {
     let mut guides: Vec<PathBuf> =
-        ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "NOTICE.md", "crate/demo-model/README.md"]
+        ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "NOTICE.md", "SECURITY.md", "crate/demo-model/README.md"]
             .map(Into::into)
             .into();
     let docs =
@@ -81,4 +81,36 @@ fn links_of_the_readme_lead_to_the_same_files_in_rustdoc() {
         link_definitions(&rustdoc).into_iter().map(|(name, target)| (name, target.to_owned())).collect();
     assert_eq!(moved, rustdoc);
     assert_eq!(link_targets(&readme).len(), moved.len(), "an inline link of the README is broken in rustdoc");
+}
+
+/// Each file of the library with unsafe code, and its number of unsafe blocks, functions and implementations, are in the
+/// list of `docs/unsafe.md`, and nothing else is.
+#[test]
+fn all_unsafe_code_is_listed() {
+    fn visit(folder: &Path, found: &mut Vec<(String, usize)>) {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                visit(&path, found);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let source = read(&path);
+                let code = source.lines().map(|line| line.split("//").next().unwrap_or_default());
+                let places = ["unsafe {", "unsafe impl", "unsafe fn", "unsafe extern"];
+                let n = code.filter(|line| places.iter().any(|place| line.contains(place))).count();
+                let name = path.strip_prefix(root()).unwrap().to_string_lossy().replace('\\', "/");
+                found.extend((n > 0).then_some((name, n)));
+            }
+        }
+    }
+    let mut found = Vec::new();
+    visit(&root().join("crate/src"), &mut found);
+    found.sort();
+    let text = read("docs/unsafe.md");
+    let mut listed: Vec<(String, usize)> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split_once("` | "))
+        .map(|(file, rest)| (file.to_owned(), rest.split(' ').next().unwrap().parse().unwrap()))
+        .collect();
+    listed.sort();
+    assert_eq!(listed, found);
 }

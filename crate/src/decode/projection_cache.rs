@@ -1,4 +1,4 @@
-//! A least-recently-used cache of decode tables with a memory limit.
+//! A cache of decode tables with a memory limit, which keeps what fits when heads are gone through again and again.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,14 +17,20 @@ pub(crate) struct HeadId {
 /// Decode tables by head, with a memory limit.
 pub(crate) struct ProjectionCache<T> {
     max_bytes: usize,
-    tables: Mutex<LruTables<T>>,
+    tables: Mutex<Tables<T>>,
 }
 
 /// The tables in the cache, with the time of the last use of each.
-struct LruTables<T> {
+///
+/// A new table replaces the one that was not used for the longest time, with one exception: if the head of the new table
+/// was itself asked for before that, its table is not kept. Without the exception, a cache that is smaller than all heads
+/// would never have a table in time when they are gone through in order, because each is replaced before its next turn.
+struct Tables<T> {
     entries: HashMap<HeadId, CacheEntry<T>>,
     bytes: usize,
-    /// The number of uses so far: the time of `CacheEntry::last_used`.
+    /// When each head was last asked for, whether it has a table or not.
+    asked: HashMap<HeadId, u64>,
+    /// The number of requests so far: the time of `CacheEntry::last_used` and of `asked`.
     clock: u64,
 }
 
@@ -37,7 +43,8 @@ struct CacheEntry<T> {
 impl<T> ProjectionCache<T> {
     /// An empty cache; with `max_bytes` 0 it never holds a table.
     pub(crate) fn new(max_bytes: usize) -> Self {
-        Self { max_bytes, tables: Mutex::new(LruTables { entries: HashMap::new(), bytes: 0, clock: 0 }) }
+        let tables = Tables { entries: HashMap::new(), bytes: 0, asked: HashMap::new(), clock: 0 };
+        Self { max_bytes, tables: Mutex::new(tables) }
     }
 
     /// The tables of some heads, in the order of `ids`. `make` is called at most once, with the heads that are not in
@@ -49,53 +56,73 @@ impl<T> ProjectionCache<T> {
     ) -> Result<Vec<Arc<T>>> {
         let mut found: HashMap<HeadId, Arc<T>> = HashMap::new();
         let mut missing: Vec<HeadId> = Vec::new();
+        let mut asked_before: Vec<Option<u64>> = Vec::new();
         for &id in ids {
+            if missing.contains(&id) {
+                continue;
+            }
             match self.lock().get(id) {
-                Some(table) => drop(found.insert(id, table)),
-                None if missing.contains(&id) => {}
-                None => missing.push(id),
+                Ok(table) => drop(found.insert(id, table)),
+                Err(before) => {
+                    missing.push(id);
+                    asked_before.push(before);
+                }
             }
         }
         if !missing.is_empty() {
             // `make` runs without the lock, so that other threads can use the cache meanwhile.
-            for (&id, (bytes, table)) in missing.iter().zip(make(&missing)?) {
+            for ((&id, before), (bytes, table)) in missing.iter().zip(asked_before).zip(make(&missing)?) {
                 let table = Arc::new(table);
                 found.insert(id, table.clone());
-                self.lock().insert(id, table, bytes, self.max_bytes);
+                self.lock().insert(id, table, bytes, before, self.max_bytes);
             }
         }
         Ok(ids.iter().map(|id| found[id].clone()).collect())
     }
 
-    fn lock(&self) -> MutexGuard<'_, LruTables<T>> {
+    fn lock(&self) -> MutexGuard<'_, Tables<T>> {
         // A panic under the lock cannot leave the map half changed.
         self.tables.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl<T> LruTables<T> {
-    fn get(&mut self, id: HeadId) -> Option<Arc<T>> {
+impl<T> Tables<T> {
+    /// The table of a head; if there is none, when the head was asked for before, if it was.
+    fn get(&mut self, id: HeadId) -> Result<Arc<T>, Option<u64>> {
         self.clock += 1;
-        let entry = self.entries.get_mut(&id)?;
+        let before = self.asked.insert(id, self.clock);
+        let entry = self.entries.get_mut(&id).ok_or(before)?;
         entry.last_used = self.clock;
-        Some(entry.table.clone())
+        Ok(entry.table.clone())
     }
 
-    fn insert(&mut self, id: HeadId, table: Arc<T>, bytes: usize, max_bytes: usize) {
-        if bytes > max_bytes {
-            return;
-        }
-        self.clock += 1;
-        let entry = CacheEntry { table, bytes, last_used: self.clock };
-        self.bytes += bytes;
-        if let Some(old) = self.entries.insert(id, entry) {
+    /// Keeps a table of a head that had been asked for at the time `before`, if at all.
+    fn insert(&mut self, id: HeadId, table: Arc<T>, bytes: usize, before: Option<u64>, max_bytes: usize) {
+        if let Some(old) = self.entries.remove(&id) {
             self.bytes -= old.bytes; // another thread has made the same table meanwhile
         }
-        while self.bytes > max_bytes {
-            let oldest = self.entries.iter().min_by_key(|(_, entry)| entry.last_used).map(|(&id, _)| id);
-            let removed = oldest.and_then(|id| self.entries.remove(&id)).expect("memory is counted for entries only");
-            self.bytes -= removed.bytes;
+        let mut oldest: Vec<(u64, HeadId, usize)> =
+            self.entries.iter().map(|(&id, entry)| (entry.last_used, id, entry.bytes)).collect();
+        oldest.sort_unstable_by_key(|&(last_used, ..)| last_used);
+        // The tables that must go, so that this one fits.
+        let mut left = self.bytes;
+        let n = oldest.iter().take_while(|(.., bytes_of_old)| {
+            let goes = left + bytes > max_bytes;
+            left -= if goes { *bytes_of_old } else { 0 };
+            goes
+        });
+        let n = n.count();
+        let asked_for_later = |&(last_used, ..): &(u64, HeadId, usize)| before.is_some_and(|before| last_used > before);
+        if left + bytes > max_bytes || oldest[..n].iter().any(asked_for_later) {
+            return;
         }
+        for (_, id, bytes) in &oldest[..n] {
+            self.entries.remove(id);
+            self.bytes -= bytes;
+        }
+        self.clock += 1;
+        self.bytes += bytes;
+        self.entries.insert(id, CacheEntry { table, bytes, last_used: self.clock });
     }
 }
 
@@ -123,13 +150,41 @@ mod tests {
     }
 
     #[test]
+    fn going_through_all_heads_again_and_again_keeps_what_fits() {
+        let all: Vec<usize> = (0..12).collect();
+        // One head at a time, three at a time, and all in one call.
+        for at_once in [1, 3, 12] {
+            let cache = ProjectionCache::new(85);
+            let pass = || all.chunks(at_once).map(|heads| heads_made(&cache, heads).len()).sum::<usize>();
+            assert_eq!([pass(), pass(), pass(), pass()], [12, 4, 4, 4], "{at_once} at once");
+            // Other heads take over once they are used more.
+            let other = [20, 21, 22, 23];
+            for _ in 0..2 {
+                other.chunks(at_once.min(4)).for_each(|heads| drop(heads_made(&cache, heads)));
+            }
+            assert!(heads_made(&cache, &other).is_empty());
+        }
+    }
+
+    #[test]
+    fn a_head_that_is_used_again_at_once_is_kept() {
+        let cache = ProjectionCache::new(35);
+        heads_made(&cache, &[0, 1, 2]);
+        assert_eq!(heads_made(&cache, &[3]), [3]); // drops 0
+        assert_eq!(heads_made(&cache, &[0]), [0]); // 1 was asked for later than 0: it stays
+        assert_eq!(heads_made(&cache, &[0]), [0]); // 0 was asked for later than 1: it replaces 1
+        assert!(heads_made(&cache, &[0, 2, 3]).is_empty());
+    }
+
+    #[test]
     fn the_least_recently_used_table_is_dropped_first() {
         let cache = ProjectionCache::new(35);
         assert_eq!(heads_made(&cache, &[0, 1, 2]), [0, 1, 2]);
         assert!(heads_made(&cache, &[0, 0]).is_empty());
         assert_eq!(heads_made(&cache, &[3]), [3]); // drops 1
         assert!(heads_made(&cache, &[2, 0, 3]).is_empty());
-        assert_eq!(heads_made(&cache, &[1, 1]), [1]); // drops 2
+        assert_eq!(heads_made(&cache, &[1, 1]), [1]); // is not kept: 2 was asked for later
+        assert_eq!(heads_made(&cache, &[1]), [1]); // drops 2
         assert!(heads_made(&cache, &[0, 3]).is_empty());
         assert_eq!(heads_made(&cache, &[5, 6, 7, 8, 9]), [5, 6, 7, 8, 9], "all are returned, even if not all fit");
         assert!(heads_made(&cache, &[7, 8, 9]).is_empty());
