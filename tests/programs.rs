@@ -23,7 +23,7 @@ fn heads_prints_the_attention_tokens_of_every_head() {
 
     let model = demo();
     let (_, cache) = model.run_with_cache(prompt).unwrap();
-    let options = DecodeOptions { projection: Projection::Output, ..Default::default() };
+    let options = DecodeOptions::default().projection(Projection::Output);
     let data = head_data(&model, &cache, 2, 3, options).unwrap().prompt(0).unwrap();
     let tokens: Vec<u32> = data.attention_tokens().iter().flatten().copied().collect();
     let distinct: std::collections::BTreeSet<u32> = tokens.iter().copied().collect();

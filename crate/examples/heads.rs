@@ -38,7 +38,7 @@ fn heads(name: &str, prompt: &str, projection: &str) -> Result<(), Box<dyn Error
     let (model, load) = timed(|| Gpt2::from_pretrained(name, LoadOptions::default()))?;
     let options = RunOptions::for_head_data();
     let ((_, cache), run) = timed(|| model.run_with_cache_options(prompt, options.clone()))?;
-    let options = DecodeOptions { projection, ..Default::default() };
+    let options = DecodeOptions::default().projection(projection);
     let (data, first) = timed(|| all_heads_data(&model, &cache, options))?;
     let (_, second) = timed(|| all_heads_data(&model, &cache, options))?;
     let (_, third) = timed(|| all_heads_data(&model, &cache, options))?;

@@ -3,18 +3,10 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::Projection;
+use super::MatrixId;
 use crate::error::Result;
 
-/// A head, and the projection that its vectors are decoded with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct HeadId {
-    pub(crate) layer: usize,
-    pub(crate) head: usize,
-    pub(crate) projection: Projection,
-}
-
-/// Decode tables by head, with a memory limit.
+/// Decode tables by the matrix of a head, with a memory limit.
 pub(crate) struct ProjectionCache<T> {
     max_bytes: usize,
     tables: Mutex<LruTables<T>>,
@@ -22,7 +14,7 @@ pub(crate) struct ProjectionCache<T> {
 
 /// The tables in the cache, with the time of the last use of each.
 struct LruTables<T> {
-    entries: HashMap<HeadId, CacheEntry<T>>,
+    entries: HashMap<MatrixId, CacheEntry<T>>,
     bytes: usize,
     /// The number of uses so far: the time of `CacheEntry::last_used`.
     clock: u64,
@@ -40,15 +32,15 @@ impl<T> ProjectionCache<T> {
         Self { max_bytes, tables: Mutex::new(LruTables { entries: HashMap::new(), bytes: 0, clock: 0 }) }
     }
 
-    /// The tables of some heads, in the order of `ids`. `make` is called at most once, with the heads that are not in
-    /// the cache, and returns for each its size in bytes and its table.
+    /// The tables of some matrices, in the order of `ids`. `make` is called at most once, with those that are not in the
+    /// cache, and returns for each its size in bytes and its table.
     pub(crate) fn get_or_insert_with(
         &self,
-        ids: &[HeadId],
-        make: impl FnOnce(&[HeadId]) -> Result<Vec<(usize, T)>>,
+        ids: &[MatrixId],
+        make: impl FnOnce(&[MatrixId]) -> Result<Vec<(usize, T)>>,
     ) -> Result<Vec<Arc<T>>> {
-        let mut found: HashMap<HeadId, Arc<T>> = HashMap::new();
-        let mut missing: Vec<HeadId> = Vec::new();
+        let mut found: HashMap<MatrixId, Arc<T>> = HashMap::new();
+        let mut missing: Vec<MatrixId> = Vec::new();
         for &id in ids {
             match self.lock().get(id) {
                 Some(table) => drop(found.insert(id, table)),
@@ -74,14 +66,14 @@ impl<T> ProjectionCache<T> {
 }
 
 impl<T> LruTables<T> {
-    fn get(&mut self, id: HeadId) -> Option<Arc<T>> {
+    fn get(&mut self, id: MatrixId) -> Option<Arc<T>> {
         self.clock += 1;
         let entry = self.entries.get_mut(&id)?;
         entry.last_used = self.clock;
         Some(entry.table.clone())
     }
 
-    fn insert(&mut self, id: HeadId, table: Arc<T>, bytes: usize, max_bytes: usize) {
+    fn insert(&mut self, id: MatrixId, table: Arc<T>, bytes: usize, max_bytes: usize) {
         if bytes > max_bytes {
             return;
         }
@@ -102,14 +94,15 @@ impl<T> LruTables<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::decode::{Map, Reading};
 
-    fn id(head: usize) -> HeadId {
-        HeadId { layer: 0, head, projection: Projection::Notebook }
+    fn id(head: usize) -> MatrixId {
+        MatrixId::new([0, head], Map::Notebook, Reading::NOTEBOOK)
     }
 
     /// Gets the tables of heads, 10 bytes each, and returns the heads whose table was made.
     fn heads_made(cache: &ProjectionCache<usize>, heads: &[usize]) -> Vec<usize> {
-        let ids: Vec<HeadId> = heads.iter().copied().map(id).collect();
+        let ids: Vec<MatrixId> = heads.iter().copied().map(id).collect();
         let mut made = Vec::new();
         let got = cache.get_or_insert_with(&ids, |missing| {
             made = missing.iter().map(|id| id.head).collect();

@@ -3,6 +3,7 @@
 mod activation;
 mod activation_cache;
 mod cached_activation;
+mod decoding;
 mod derived;
 mod device_weights;
 mod edited_run;
