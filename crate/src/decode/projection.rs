@@ -11,8 +11,8 @@
 /// | [`Matched`](Self::Matched) | `Σ_a c_a (V_a · x_j) V_a W_V W_O` | no |
 /// | [`Written`](Self::Written) | `A_ij v_j W_O` | no |
 ///
-/// `c = q_i ⊙ k_j`, `A` is the attention pattern, `x_j` the input of the key's weights, and `V_a` are the right singular
-/// vectors of the head's QK circuit. A head computes the same in any basis of its queries and keys and in any basis of its
+/// `c = q_i ⊙ k_j`, `A` is the attention pattern, `x_j` the input of the key's weights with a 1 for the bias, and `V_a` are the
+/// right singular vectors of the head's QK circuit, with singular values `S_a`. A head computes the same in any basis of its queries and keys and in any basis of its
 /// values. The first three projections give other tokens in another basis; weight processing chooses one, and training
 /// another. The last two give the same tokens in all of them. Each figure names the projection that it shows.
 ///

@@ -65,7 +65,8 @@ pub(super) fn decode(
         UnembedBias::Subtracted => {
             let mut b_u = vec![0.0_f32; unembed.w.columns];
             unembed.b.download(0, &mut b_u)?;
-            Some(DeviceBuffer::upload(gpu, &ranking.bias(&b_u))?)
+            b_u.iter_mut().for_each(|b| *b = -*b);
+            Some(DeviceBuffer::upload(gpu, &b_u)?)
         }
     };
     let bias = other_bias.as_ref().unwrap_or(&unembed.b);

@@ -88,7 +88,7 @@ impl MergeTest {
     /// The readings by the number of heads whose words are respected, and then by mean z-score, best first.
     pub fn ranking(&self) -> Vec<ReadingRank> {
         let mut ranking: Vec<ReadingRank> = (0..self.readings.len()).map(|index| self.rank(index)).collect();
-        ranking.sort_by(|a, b| (b.n_respected, b.mean_z).partial_cmp(&(a.n_respected, a.mean_z)).expect("no NaN"));
+        ranking.sort_by(|a, b| b.n_respected.cmp(&a.n_respected).then(b.mean_z.total_cmp(&a.mean_z)));
         ranking
     }
 
