@@ -43,6 +43,19 @@ fn heads_reports_errors() {
 }
 
 #[test]
+fn referee_ranks_readings_of_a_model_and_of_an_untrained_one() {
+    let (passed, printed, error) = run("referee", &["demo", "1", "2"]);
+    assert!(passed, "{error}");
+    assert!(printed.contains("demo, 1 prompt, 2 random partitions"), "{printed}");
+    assert!(printed.contains("demo, random weights of seed 1, 1 prompt"), "{printed}");
+    for projection in Projection::ALL {
+        assert!(printed.contains(&format!("{}, without b_U", projection.name())), "{printed}");
+    }
+    assert!(printed.lines().last().unwrap().ends_with(" min"), "{printed}");
+    assert!(!run("referee", &[]).0 && !run("referee", &["demo", "x"]).0);
+}
+
+#[test]
 fn figure_writes_a_page_and_a_picture() {
     let folder = tempfile::tempdir().unwrap();
     let [page, picture] = ["a b.html", "ü.svg"].map(|name| folder.path().join(name));

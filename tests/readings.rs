@@ -440,6 +440,9 @@ fn exports_and_captions_name_the_reading() {
     let tokens: attention_tokens::ndarray::Array4<i64> = npz.by_name("lowest_tokens").unwrap();
     assert_eq!((tokens[[0, 2, 1, 0]], tokens[[0, 1, 2, 0]]), (i64::from(lowest.tokens[[4, 0]]), -1));
 
-    let json = attention_tokens::notebook::plot_head(&data.prompts[0]).to_json();
-    assert!(json.contains("through its values (what each cell writes), random signs of seed 7, without b_U"), "{json}");
+    let table = attention_tokens::notebook::attention_table(&data.prompts[0]).to_text();
+    assert!(
+        table.contains("through its values (what each cell writes), random signs of seed 7, without b_U"),
+        "{table}"
+    );
 }

@@ -34,7 +34,8 @@ fn main() -> ExitCode {
 
 fn heads(name: &str, prompt: &str, projection: &str) -> Result<(), Box<dyn Error>> {
     let projection = Projection::ALL.into_iter().find(|known| known.name() == projection);
-    let projection = projection.ok_or_else(|| format!("the projection is one of {}", Projection::ALL.map(Projection::name).join(", ")))?;
+    let projection = projection
+        .ok_or_else(|| format!("the projection is one of {}", Projection::ALL.map(Projection::name).join(", ")))?;
 
     let (model, load) = timed(|| Gpt2::from_pretrained(name, LoadOptions::default()))?;
     let options = RunOptions::for_head_data();

@@ -65,8 +65,10 @@ impl Default for MergeOptions {
 /// **Control.** Random partitions of the same sizes, row by row. The first token and the query itself are kept apart in both,
 /// as many heads attend to nothing else. Under the null hypothesis the words are one more random partition, which gives
 /// permutation p-values; they are corrected for the number of heads by the max-T procedure (Westfall and Young: Resampling-Based
-/// Multiple Testing, Wiley, 1993). Compare with a model that has learned nothing
-/// ([`Gpt2::with_random_weights`]), and with the same reading in another basis ([`Signs`](crate::Signs)).
+/// Multiple Testing, Wiley, 1993). The second control is
+/// the same test on a model that has learned nothing ([`Gpt2::with_random_weights`]), which respects words too: keys with
+/// one word have similar products with the query, and so similar attention, or similar values. Only what a trained model
+/// has beyond that has been learned. A third one is the same reading in another basis ([`Signs`](crate::Signs)).
 ///
 /// **Limits.** A reading that gives all keys different words, or one word, has nothing to merge, and is not tested: the result
 /// says how many heads were. Equal tokens have equal words more often than others, and similar attention and values too, so a

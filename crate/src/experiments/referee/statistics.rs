@@ -136,3 +136,38 @@ fn most_frequent(prompts: &[MergedPrompt]) -> Option<NothingToMerge> {
     let count = |reason: &NothingToMerge| reasons.iter().filter(|other| *other == reason).count();
     reasons.iter().rev().max_by_key(|reason| count(reason)).copied()
 }
+
+#[cfg(test)]
+mod tests {
+    use rand::Rng;
+
+    use super::*;
+    use crate::random::seeded_rng;
+
+    #[test]
+    fn heads_with_an_effect_are_found_and_heads_of_chance_are_not() {
+        let mut rng = seeded_rng(7);
+        let mut prompt = |shift: f64| {
+            let random: Vec<f64> = (0..60).map(|_| rng.random::<f64>() + 1.0).collect();
+            MergedPrompt::Merged { words: rng.random::<f64>() + 1.0 - shift, random }
+        };
+        let mut heads: Vec<Vec<MergedPrompt>> = (0..20).map(|_| (0..10).map(|_| prompt(0.0)).collect()).collect();
+        heads[3] = (0..10).map(|_| prompt(0.5)).collect();
+        heads[5] = vec![MergedPrompt::Nothing(NothingToMerge::OneWord); 10];
+        heads[6] = (0..9).map(|_| MergedPrompt::Nothing(NothingToMerge::AllDifferent)).chain([prompt(0.0)]).collect();
+        heads[7] = (0..10).map(|_| prompt(-0.5)).collect();
+        let tested = merged_heads(&heads, 4, 999, 1);
+        for (index, head) in tested.iter().enumerate() {
+            assert_eq!((head.layer, head.head), (index / 4, index % 4));
+            match head.result {
+                None => assert_eq!((index, head.nothing, head.n_prompts), (5, Some(NothingToMerge::OneWord), 0)),
+                Some(result) => assert_eq!(result.p_corrected <= 0.05, index == 3, "{index}: {head:?}"),
+            }
+        }
+        assert_eq!((tested[6].n_prompts, tested[6].nothing), (1, Some(NothingToMerge::AllDifferent)));
+        assert!(tested[7].result.unwrap().z < -3.0);
+        let squares: Vec<f64> =
+            [0, 1, 2, 4, 8, 9, 10, 11, 12, 13].map(|head: usize| tested[head].result.unwrap().z.powi(2)).to_vec();
+        assert!(squares.iter().sum::<f64>() / 10.0 < 3.0, "{squares:?}");
+    }
+}
