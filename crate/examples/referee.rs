@@ -45,14 +45,12 @@ fn referee(name: &str, n_prompts: usize, n_random: usize) -> Result<(), Box<dyn 
     let seconds = start.elapsed().as_secs_f64();
 
     let readings = readings();
-    for model in [model.clone(), model.with_random_weights(1)?] {
-        let test = merge_test(&model, prompts.clone(), &readings, options.clone())?;
-        println!("{}", test.table());
-        let best = test.ranking().first().map(|rank| rank.reading);
-        if let Some(best) = readings.iter().position(|&reading| Some(reading) == best) {
-            println!("{}", test.heads_table(best)?);
-        }
-    }
+    let test = merge_test(&model, prompts.clone(), &readings, options.clone())?;
+    println!("{}", test.table());
+    let best = test.ranking()[0].reading;
+    println!("{}", test.heads_table(readings.iter().position(|&reading| reading == best).unwrap_or_default())?);
+    let control = merge_test(&model.with_random_weights(1)?, prompts, &readings, options)?;
+    println!("{}", test.table_with_control(&control)?);
 
     let config = model.config();
     let work = |heads: usize, layers: usize, d_model: usize, d_vocab: usize| {

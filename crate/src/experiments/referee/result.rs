@@ -6,7 +6,7 @@ use super::merge_test::MergeOptions;
 use super::partition::NothingToMerge;
 use super::statistics::interval;
 use crate::decode::Reading;
-use crate::error::{Result, check_index};
+use crate::error::{Error, Result, check_index};
 use crate::experiments::permutation::LEVEL;
 use crate::plot::{Figure, MatrixChart, Table};
 use crate::random::seeded_rng;
@@ -159,10 +159,48 @@ impl MergeTest {
         Table::new(caption, &header, self.ranking().iter().map(row).collect())
     }
 
+    /// The ranking beside the same readings of a control, such as a model that has learned nothing: words of such a model are
+    /// respected too, for keys with one word have similar products with a query.
+    ///
+    /// ```
+    /// use attention_tokens::experiments::{MergeOptions, merge_test};
+    /// use attention_tokens::prelude::*;
+    ///
+    /// let model = Gpt2::from_pretrained("letters", LoadOptions::default())?;
+    /// let options = MergeOptions { n_random: 5, resamples: 99, ..Default::default() };
+    /// let test = |model: &Gpt2| merge_test(model, "a b c a b c", &[Reading::OV, Reading::MATCHED], options.clone());
+    /// let table = test(&model)?.table_with_control(&test(&model.with_random_weights(1)?)?)?;
+    /// # assert!(table.to_text().contains("matched"));
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Setting`] if the control lacks a reading.
+    pub fn table_with_control(&self, control: &MergeTest) -> Result<Table> {
+        let row = |rank: &ReadingRank| {
+            let index = control.readings.iter().position(|reading| *reading == rank.reading);
+            let of_control = control.rank(index.ok_or_else(|| Error::Setting {
+                function: "MergeTest::table_with_control",
+                option: "control",
+                expected: "a test of the same readings".into(),
+                found: format!("one without {}", rank.reading),
+            })?);
+            let pair = |value: fn(&ReadingRank) -> String| [value(rank), value(&of_control)];
+            let respected = pair(|rank| format!("{} of {}", rank.n_respected, rank.n_tested));
+            let z = pair(|rank| format!("{:.2}", rank.mean_z));
+            let ratio = pair(|rank| format!("{:.2}", rank.kl_ratio));
+            Ok([rank.reading.to_string()].into_iter().chain(respected).chain(z).chain(ratio).collect())
+        };
+        let header =
+            ["reading", "heads respected", "control", "mean z", "control", "KL of words / of random", "control"];
+        let caption = format!("Heads whose words are respected: {}; control: {}", self.source(), control.source());
+        Ok(Table::new(caption, &header, self.ranking().iter().map(row).collect::<Result<_>>()?))
+    }
+
     /// The heads of a reading as a table, by z-score, largest first; heads with nothing to merge come last, with the reason.
     ///
     /// # Errors
-    /// [`Error::OutOfRange`](crate::Error::OutOfRange) if there is no such reading.
+    /// [`Error::OutOfRange`] if there is no such reading.
     pub fn heads_table(&self, reading: usize) -> Result<Table> {
         check_index("reading", reading, "the test", self.readings.len())?;
         let mut heads = self.heads[reading].clone();
@@ -204,7 +242,7 @@ impl MergeTest {
     /// The z-score of each head of a reading, NaN where there is nothing to merge. Shape: → `[n_layers, n_heads]`.
     ///
     /// # Errors
-    /// [`Error::OutOfRange`](crate::Error::OutOfRange) if there is no such reading.
+    /// [`Error::OutOfRange`] if there is no such reading.
     pub fn z(&self, reading: usize) -> Result<Array2<f32>> {
         check_index("reading", reading, "the test", self.readings.len())?;
         let (_, n_layers, n_heads, _) = self.kl_words.dim();
@@ -216,7 +254,7 @@ impl MergeTest {
     /// less. A star marks a corrected p-value of at most 0.05. A head with nothing to merge is an empty cell.
     ///
     /// # Errors
-    /// [`Error::OutOfRange`](crate::Error::OutOfRange) if there is no such reading.
+    /// [`Error::OutOfRange`] if there is no such reading.
     pub fn plot(&self, reading: usize) -> Result<Figure> {
         let values = self.z(reading)?;
         let largest = self.largest_z();
