@@ -120,14 +120,14 @@ fn untrained(name: &str, n: usize) -> (Gpt2, Vec<Vec<u32>>) {
 fn words_that_have_nothing_to_do_with_the_model_give_chance() {
     let (model, prompts) = untrained("tiny", 8);
     let test = merge_test(&model, prompts, &[Reading::OV], options(60)).unwrap();
-    let (mut z, mut above) = (Vec::new(), 0);
-    for (layer, head) in (0..2).flat_map(|layer| (0..3).map(move |head| (layer, head))) {
+    let (mut z, mut above) = (Vec::<f64>::new(), 0_usize);
+    for (layer, head) in (0..2_usize).flat_map(|layer| (0..3).map(move |head: usize| (layer, head))) {
         let merged = |prompt: &usize| test.nothing[[0, layer, head, *prompt]].is_none();
         let prompts: Vec<usize> = (0..8).filter(merged).collect();
-        for draw in 0..60 {
+        for draw in 0..60_usize {
             let z_of_prompt = |&prompt: &usize| {
                 let kl = test.kl_random.slice(s![0, layer, head, prompt, ..]);
-                let others: Vec<f64> = (0..60).filter(|other| *other != draw).map(|other| kl[other]).collect();
+                let others: Vec<f64> = (0..60_usize).filter(|other| *other != draw).map(|other| kl[other]).collect();
                 let mean = others.iter().sum::<f64>() / 59.0;
                 let variance = others.iter().map(|kl| (kl - mean).powi(2)).sum::<f64>() / 58.0;
                 (mean - kl[draw]) / variance.sqrt()
