@@ -135,7 +135,7 @@ fn without_the_bias_tokens_are_those_of_a_model_whose_bias_is_zero() {
         let (with, without) = (decode(true), decode(false));
         let tokens = |data: &[HeadData]| data.iter().map(|data| data.prompts[0].qk.tokens.clone()).collect::<Vec<_>>();
         assert_eq!(tokens(&with) == tokens(&without), same);
-        assert!(without.iter().all(|data| !data.unembed_bias && !data.prompts[0].unembed_bias));
+        assert!(without.iter().all(|data| !data.reading.unembed_bias && !data.prompts[0].reading.unembed_bias));
     }
 }
 

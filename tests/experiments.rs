@@ -1,10 +1,12 @@
 //! Experiments: against TransformerLens, against counts by hand, and their figures.
 
 mod figures;
+mod referee;
 mod similarity;
 mod sweep_files;
 mod vocabulary;
 
+use attention_tokens::Signs;
 use attention_tokens::experiments::*;
 use attention_tokens::prelude::*;
 
@@ -15,7 +17,7 @@ const PROMPTS: [&str; 2] =
 
 fn all_heads(model: &Gpt2, projection: Projection) -> Vec<HeadData> {
     let (_, cache) = model.run_with_cache(PROMPTS).unwrap();
-    all_heads_data(model, &cache, DecodeOptions { projection, ..Default::default() }).unwrap()
+    all_heads_data(model, &cache, DecodeOptions::default().projection(projection)).unwrap()
 }
 
 /// The same tokens as TransformerLens' `SVDInterpreter`, up to the sign of a vector, unless its singular value is
@@ -127,15 +129,16 @@ fn token_agreement_of_the_demo_model() {
 #[test]
 fn a_sign_flip_of_the_basis_is_a_sign_flip_of_the_vector() {
     let model = demo();
-    let (w_v, w_o) = (model.w_v(2, 5).unwrap(), model.w_o(2, 5).unwrap());
-    let (mut flipped_v, mut flipped_o) = (w_v.clone(), w_o.clone());
-    flipped_v.column_mut(3).mapv_inplace(|x| -x);
-    flipped_o.row_mut(3).mapv_inplace(|x| -x);
     for projection in [Projection::Output, Projection::Ov] {
-        let mut expected = projection.matrix(&w_v, &w_o);
-        expected.row_mut(3).mapv_inplace(|x| -x);
-        let difference = &projection.matrix(&flipped_v, &flipped_o) - &expected;
-        assert!(difference.iter().all(|x| x.abs() < 1e-6));
+        let as_loaded = model.reading_matrix(2, 5, projection).unwrap();
+        let flipped = model.reading_matrix(2, 5, Reading::from(projection).signs(Signs::Random(1))).unwrap();
+        let mut signs = Vec::new();
+        for (as_loaded, flipped) in as_loaded.outer_iter().zip(flipped.outer_iter()) {
+            let sign = as_loaded.dot(&flipped).signum();
+            assert!((&as_loaded * sign - flipped).iter().all(|x| x.abs() < 1e-6));
+            signs.push(sign);
+        }
+        assert!(signs.contains(&1.0) && signs.contains(&-1.0), "{signs:?}");
     }
 }
 

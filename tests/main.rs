@@ -61,6 +61,8 @@ mod paths;
 mod perplexity;
 /// The example programs: their output and their error messages.
 mod programs;
+/// Readings of a head: against plain `f64`, in other bases of its weights, on every backend.
+mod readings;
 /// The README's code is a doctest, and the links of the guides lead to files and headings.
 mod readme;
 /// The files of tokenizers: added tokens, decoders of each kind, and files that are broken or meant to do harm.

@@ -23,7 +23,7 @@ fn heads_prints_the_attention_tokens_of_every_head() {
 
     let model = demo();
     let (_, cache) = model.run_with_cache(prompt).unwrap();
-    let options = DecodeOptions { projection: Projection::Output, ..Default::default() };
+    let options = DecodeOptions::default().projection(Projection::Output);
     let data = head_data(&model, &cache, 2, 3, options).unwrap().prompt(0).unwrap();
     let tokens: Vec<u32> = data.attention_tokens().iter().flatten().copied().collect();
     let distinct: std::collections::BTreeSet<u32> = tokens.iter().copied().collect();
@@ -40,6 +40,19 @@ fn heads_reports_errors() {
     let (passed, _, error) = run("heads", &["demo", "x", "sideways"]);
     assert!(!passed && error.contains("one of notebook, output, ov"), "{error}");
     assert!(!run("heads", &["demo"]).0);
+}
+
+#[test]
+fn referee_ranks_readings_of_a_model_and_of_an_untrained_one() {
+    let (passed, printed, error) = run("referee", &["demo", "1", "2"]);
+    assert!(passed, "{error}");
+    assert!(printed.contains("demo, 1 prompt, 2 random partitions"), "{printed}");
+    assert!(printed.contains("demo, random weights of seed 1, 1 prompt"), "{printed}");
+    for projection in Projection::ALL {
+        assert!(printed.contains(&format!("{}, without b_U", projection.name())), "{printed}");
+    }
+    assert!(printed.lines().last().unwrap().ends_with(" min"), "{printed}");
+    assert!(!run("referee", &[]).0 && !run("referee", &["demo", "x"]).0);
 }
 
 #[test]

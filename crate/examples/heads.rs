@@ -1,8 +1,9 @@
 //! Prints the distinct attention tokens of every head on a prompt.
 //!
-//!     cargo run --release --example heads -- MODEL "PROMPT" [notebook|output|ov]
+//!     cargo run --release --example heads -- MODEL "PROMPT" [PROJECTION]
 //!
-//! MODEL is a name or a folder for `Gpt2::from_pretrained`: `demo`, `gpt2-small`, … The line of a head lists its
+//! MODEL is a name or a folder for `Gpt2::from_pretrained`: `demo`, `gpt2-small`, … PROJECTION is notebook (the default),
+//! output, ov, matched or written. The line of a head lists its
 //! distinct attention tokens, each with its number of cells, in the order of their first appearance row by row. The
 //! last line has the seconds of every stage.
 
@@ -18,7 +19,7 @@ fn main() -> ExitCode {
         [name, prompt] => (name, prompt, "notebook"),
         [name, prompt, projection] => (name, prompt, projection.as_str()),
         _ => {
-            eprintln!("usage: heads MODEL \"PROMPT\" [notebook|output|ov]");
+            eprintln!("usage: heads MODEL \"PROMPT\" [PROJECTION]");
             return ExitCode::FAILURE;
         }
     };
@@ -33,12 +34,13 @@ fn main() -> ExitCode {
 
 fn heads(name: &str, prompt: &str, projection: &str) -> Result<(), Box<dyn Error>> {
     let projection = Projection::ALL.into_iter().find(|known| known.name() == projection);
-    let projection = projection.ok_or("the projection is one of notebook, output, ov")?;
+    let projection = projection
+        .ok_or_else(|| format!("the projection is one of {}", Projection::ALL.map(Projection::name).join(", ")))?;
 
     let (model, load) = timed(|| Gpt2::from_pretrained(name, LoadOptions::default()))?;
     let options = RunOptions::for_head_data();
     let ((_, cache), run) = timed(|| model.run_with_cache_options(prompt, options.clone()))?;
-    let options = DecodeOptions { projection, ..Default::default() };
+    let options = DecodeOptions::default().projection(projection);
     let (data, first) = timed(|| all_heads_data(&model, &cache, options))?;
     let (_, second) = timed(|| all_heads_data(&model, &cache, options))?;
     let (_, third) = timed(|| all_heads_data(&model, &cache, options))?;

@@ -22,7 +22,7 @@
 //! | change a run | [`Intervention`], [`HookPoint`], [`Gpt2::run_with_hooks`], [`RunOptions::hooks`], [`Gpt2::hooked`] |
 //! | ask what a run depends on | [`mod@patching`]: activation patching, ablation, knock-outs, paths; [`Metric`] |
 //! | read its weights | [`Gpt2::weights`], [`Gpt2::w_v`], [`Gpt2::w_o`], [`Weights`], [`Gpt2Config`] |
-//! | decode a head | [`head_data`], [`layer_data`], [`all_heads_data`], [`Projection`], [`unique_index_pattern`] |
+//! | decode a head | [`head_data`], [`layer_data`], [`all_heads_data`], [`Reading`], [`Projection`], [`unique_index_pattern`] |
 //! | test a prompt | [`test_prompt`], [`Gpt2::loss`], [`Gpt2::logits_at`], [`token_ranks`], [`kl_divergence`], [`Gpt2::get_token_position`] |
 //! | ask what writes a logit | [`ActivationCache::logit_lens`], [`ActivationCache::logit_attrs`], [`ActivationCache::head_logit_attrs`], [`ActivationCache::neuron_logit_attrs`], [`ResidualStack`] |
 //! | find heads | [`Gpt2::repeated_token_scores`], [`Gpt2::detect_head`], [`Gpt2::name_heads`], [`Gpt2::name_mover_scores`], [`HeadScores`] |
@@ -60,7 +60,7 @@ pub use attention_tokens::{
 };
 pub use backend::Device;
 pub use config::{ActFn, Gpt2Config};
-pub use decode::{Projection, TopTokens};
+pub use decode::{Basis, MatchedDirections, Projection, Reading, Signs, TopTokens};
 pub use error::{Error, Result};
 pub use model::{
     Activation, ActivationCache, EditValues, Gpt2, HookContext, HookPoint, Intervention, Occurrence, Prompts,
@@ -92,6 +92,6 @@ pub mod prelude {
         Activation, ActivationCache, ColorScale, Composition, DecodeOptions, DetectOptions, DetectionPattern, Device,
         Error, FactoredMatrix, Feature, Figure, GenerateOptions, Gpt2, HeadData, HeadScores, HookPoint, Intervention,
         LensColor, LensScale, LoadOptions, Look, Metric, NameHeadsOptions, Processing, Projection, PromptHeadData,
-        RunOptions, Table, Theme, all_heads_data, head_data, layer_data, test_prompt, unique_index_pattern,
+        Reading, RunOptions, Table, Theme, all_heads_data, head_data, layer_data, test_prompt, unique_index_pattern,
     };
 }

@@ -23,6 +23,7 @@ use std::fmt;
 use ndarray::Array2;
 
 use crate::attention_tokens::{DecodeOptions, Feature, HeadData, OfOnePrompt, head_data, layer_data};
+use crate::decode::Reading;
 use crate::error::Result;
 use crate::model::{ActivationCache, Gpt2, Prompts};
 use crate::plot::{Figure, FigureStyle, Figures, HeadPanel, Look, Table};
@@ -66,17 +67,43 @@ fn run_with_full_cache(model: &Gpt2, prompts: Prompts) -> Result<PromptRun> {
 }
 
 /// The data of one head on every prompt, with the projection of the original notebook and the two best tokens of each
-/// vector. [`head_data`] offers other projections and more tokens.
+/// vector. [`calculate_attns_with`] takes another reading, [`head_data`] more tokens too.
 ///
 /// # Errors
 /// As for [`head_data`].
 pub fn calculate_attns(run: &PromptRun, layer: usize, head: usize) -> Result<HeadData> {
-    head_data(&run.model, &run.cache, layer, head, with_runner_up())
+    head_data(&run.model, &run.cache, layer, head, with_runner_up(Reading::default()))
+}
+
+/// [`calculate_attns`] with another way of reading a cell: a [`Reading`], or a [`Projection`](crate::Projection).
+///
+/// ```
+/// use attention_tokens::notebook::*;
+/// use attention_tokens::prelude::*;
+///
+/// let model = Gpt2::from_pretrained("demo", LoadOptions::default())?;
+/// let run = run_prompts(&model, "Monday, Tuesday,")?;
+/// let written = calculate_attns_with(&run, 3, 5, Reading::WRITTEN.unembed_bias(false))?.prompt(0)?;
+/// // A key is written as the same token for every query.
+/// assert_eq!(written.attention_tokens()[[3, 1]], written.attention_tokens()[[4, 1]]);
+/// assert!(written.lowest.is_some()); // the token that a cell writes against
+/// # Ok::<(), Error>(())
+/// ```
+///
+/// # Errors
+/// As for [`head_data`].
+pub fn calculate_attns_with(
+    run: &PromptRun,
+    layer: usize,
+    head: usize,
+    reading: impl Into<Reading>,
+) -> Result<HeadData> {
+    head_data(&run.model, &run.cache, layer, head, with_runner_up(reading.into()))
 }
 
 /// The best token of each vector and the second-best one.
-fn with_runner_up() -> DecodeOptions {
-    DecodeOptions { top_k: 2, ..Default::default() }
+fn with_runner_up(reading: Reading) -> DecodeOptions {
+    DecodeOptions { reading, top_k: 2 }
 }
 
 /// A heat map of a pattern in the look of the original notebook, [`Look::Original`]: viridis with its midpoint at 0.5, no
@@ -145,7 +172,15 @@ pub fn compare_plots(a: &Figure, b: &Figure, title: &str, description: &str) -> 
 /// # Errors
 /// As for [`layer_data`].
 pub fn calculate_layer(run: &PromptRun, layer: usize) -> Result<Vec<HeadData>> {
-    layer_data(&run.model, &run.cache, layer, with_runner_up())
+    layer_data(&run.model, &run.cache, layer, with_runner_up(Reading::default()))
+}
+
+/// The data of every head of a layer, as [`calculate_attns_with`] returns it for one.
+///
+/// # Errors
+/// As for [`layer_data`].
+pub fn calculate_layer_with(run: &PromptRun, layer: usize, reading: impl Into<Reading>) -> Result<Vec<HeadData>> {
+    layer_data(&run.model, &run.cache, layer, with_runner_up(reading.into()))
 }
 
 /// The heads of a layer, or any others, at a glance: a small heat map of each head's attention tokens, without labels,

@@ -312,8 +312,7 @@ impl FullLogits<'_> {
             "k" => vector(Activation::K, query)?,
             _ => vector(Activation::V, query)?,
         };
-        let (w_v, w_o) = (self.model.w_v(data.layer, data.head)?, self.model.w_o(data.layer, data.head)?);
-        let r = c.dot(&self.projection.matrix(&w_v, &w_o)); // [d_model]
+        let r = c.dot(&self.model.reading_matrix(data.layer, data.head, self.projection)?); // [d_model]
         let weights = self.model.weights()?;
         let mut logits = r.dot(&weights.w_u); // [d_vocab]
         if self.unembed_bias {

@@ -304,7 +304,7 @@ impl ActivationCache {
                 "Head {}.{}: labels are said (through {}), colours are written ({})",
                 data.layer,
                 data.head,
-                data.projection.in_words(),
+                data.reading.in_words(),
                 logit_name(&labels, token, incorrect_token)
             ),
             rows: positions("query"),

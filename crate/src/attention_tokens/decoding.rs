@@ -1,12 +1,12 @@
 //! Decodes the activations of a run into head data.
 
-use ndarray::{Array2, Axis, Ix2, Ix3, s};
+use ndarray::Array2;
 
 use super::head_data::{HeadData, PromptHeadData};
-use super::n_cells;
-use crate::decode::{Projection, Ranking, TopTokens, Vectors};
+use super::streams::{HeadRows, Part, Stream, cells_of_keys};
+use crate::decode::{ColumnChange, Map, Projection, Ranking, Reading, TopTokens, matrix};
 use crate::error::{Result, check_count, check_index};
-use crate::model::{Activation, ActivationCache, Gpt2};
+use crate::model::{ActivationCache, Gpt2};
 
 /// How to decode a head. By default through [`Projection::Notebook`], with the bias of the unembedding as in the original
 /// notebook, and with the best token only.
@@ -15,29 +15,38 @@ use crate::model::{Activation, ActivationCache, Gpt2};
 /// use attention_tokens::prelude::*;
 ///
 /// let options = DecodeOptions::default().projection(Projection::Ov).unembed_bias(false).top_k(2);
-/// # assert_eq!(options, DecodeOptions { projection: Projection::Ov, top_k: 2, unembed_bias: false });
+/// # assert_eq!(options, DecodeOptions { reading: Reading::OV.unembed_bias(false), top_k: 2 });
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DecodeOptions {
-    /// The map from a vector to the residual stream.
-    pub projection: Projection,
+    /// How a cell is read as a token.
+    pub reading: Reading,
     /// Number of tokens for each vector, best first; at least 1.
     pub top_k: usize,
-    /// Whether `b_U` is part of the logits. Where a vector is weak, every head gives `b_U`'s largest tokens; without it,
-    /// a token depends on the head alone.
-    pub unembed_bias: bool,
 }
 
 impl Default for DecodeOptions {
     fn default() -> Self {
-        Self { projection: Projection::default(), top_k: 1, unembed_bias: true }
+        Self { reading: Reading::default(), top_k: 1 }
+    }
+}
+
+impl From<Reading> for DecodeOptions {
+    fn from(reading: Reading) -> Self {
+        Self { reading, ..Self::default() }
     }
 }
 
 impl DecodeOptions {
-    /// Sets [`projection`](Self::projection).
+    /// Sets [`reading`](Self::reading).
+    pub fn reading(mut self, reading: impl Into<Reading>) -> Self {
+        self.reading = reading.into();
+        self
+    }
+
+    /// Sets the projection of [`reading`](Self::reading).
     pub fn projection(mut self, projection: Projection) -> Self {
-        self.projection = projection;
+        self.reading.projection = projection;
         self
     }
 
@@ -47,9 +56,9 @@ impl DecodeOptions {
         self
     }
 
-    /// Sets [`unembed_bias`](Self::unembed_bias).
+    /// Sets whether [`reading`](Self::reading) adds the bias of the unembedding.
     pub fn unembed_bias(mut self, unembed_bias: bool) -> Self {
-        self.unembed_bias = unembed_bias;
+        self.reading.unembed_bias = unembed_bias;
         self
     }
 }
@@ -117,92 +126,147 @@ fn heads_data(
     heads: &[usize],
     options: DecodeOptions,
 ) -> Result<Vec<HeadData>> {
-    let DecodeOptions { projection, top_k, unembed_bias } = options;
+    let DecodeOptions { reading, top_k } = options;
     check_count("DecodeOptions", "top_k", top_k, 1, None)?;
     check_index("layer", layer, "the model", model.config().n_layers)?;
     for &head in heads {
         check_index("head", head, "each layer", model.config().n_heads)?;
     }
-    let ranking = Ranking { k: top_k, unembed_bias };
-    let mut vectors = heads.iter().map(|&head| vectors_of_head(model, cache, layer, head));
-    let top = model.on_device().decode_heads(layer, heads, projection, ranking, &mut vectors)?;
-    let data_of_head = |(&head, top): (&usize, TopTokens)| {
-        let mut start = 0;
-        let prompts = (0..cache.n_prompts()).map(|prompt| {
-            let input = cache.tokens()[prompt].clone();
-            let pattern = cache.view_of_prompt(prompt, Activation::Pattern, layer)?; // [n_heads, query_pos, key_pos]
-            let attn = pattern.index_axis(Axis(0), head).to_owned();
-            let mut take = |rows: usize| {
-                start += rows;
-                top.rows(start - rows..start)
-            };
-            Ok(PromptHeadData {
-                layer,
-                head,
-                projection,
-                unembed_bias,
-                attn: attn.into_dimensionality::<Ix2>().expect("a pattern has three axes"),
-                qk: take(n_cells(input.len())),
-                q: take(input.len()),
-                k: take(input.len()),
-                v: take(input.len()),
-                input,
-                interventions: cache.interventions(),
-                model: model.name().to_owned(),
-                labels: model.token_labels(),
-            })
+    cache.check_model(model, "decoding a cache")?;
+    let decoded = decode(model, cache, layer, heads, options)?;
+    let data_of_head = |(&head, decoded): (&usize, DecodedHead)| {
+        let DecodedHead { attn, qk, lowest, q, k, v } = decoded;
+        let mut lowest = lowest.map(Vec::into_iter);
+        let parts = attn.into_iter().zip(qk).zip(q).zip(k).zip(v);
+        let prompts = parts.enumerate().map(|(prompt, ((((attn, qk), q), k), v))| PromptHeadData {
+            layer,
+            head,
+            reading,
+            attn,
+            qk,
+            q,
+            k,
+            v,
+            lowest: lowest.as_mut().and_then(Iterator::next),
+            input: cache.tokens()[prompt].clone(),
+            interventions: cache.interventions(),
+            model: model.name().to_owned(),
+            labels: model.token_labels(),
         });
-        Ok(HeadData { layer, head, projection, unembed_bias, prompts: prompts.collect::<Result<_>>()? })
+        HeadData { layer, head, reading, prompts: prompts.collect() }
     };
-    heads.iter().zip(top).map(data_of_head).collect()
+    Ok(heads.iter().zip(decoded).map(data_of_head).collect())
 }
 
-/// The attention token of every cell of a head with key ≤ query, prompt by prompt and query by query, decoded through a
-/// matrix `p` in place of a projection. Shape: `p [d_head, d_model]` → `[cells of all prompts]`.
-pub(crate) fn tokens_through(
+/// The tokens of a head, prompt by prompt.
+struct DecodedHead {
+    /// Shape: `[prompt] [query_pos, key_pos]`.
+    attn: Vec<Array2<f32>>,
+    /// Shape: `[prompt] [n_cells, k]`.
+    qk: Vec<TopTokens>,
+    /// Shape: `[prompt] [n_cells, k]`.
+    lowest: Option<Vec<TopTokens>>,
+    /// Shape: each `[prompt] [pos, k]`.
+    q: Vec<TopTokens>,
+    k: Vec<TopTokens>,
+    v: Vec<TopTokens>,
+}
+
+/// Decodes heads of a layer, after checks. Shape: `[n]` → `[n]`.
+fn decode(
+    model: &Gpt2,
+    cache: &ActivationCache,
+    layer: usize,
+    heads: &[usize],
+    DecodeOptions { reading, top_k }: DecodeOptions,
+) -> Result<Vec<DecodedHead>> {
+    let (ranking, d_head) = (Ranking::new(top_k, reading.unembed_bias), model.config().d_head);
+    let rows_of = |&head: &usize| {
+        let change = ColumnChange::of_reading([layer, head], reading.basis, reading.signs, d_head);
+        Ok(HeadRows::new(cache, layer, head)?.with_values_in(&change))
+    };
+    let rows = heads.iter().map(rows_of).collect::<Result<Vec<HeadRows>>>()?;
+    let streams_of = |(&head, rows): (&usize, &HeadRows)| Stream::of_reading([layer, head], reading, rows);
+    let streams: Vec<Vec<Stream>> = heads.iter().zip(&rows).map(streams_of).collect();
+    let needs_matched = streams.iter().flatten().any(|stream| stream.id.map == Map::Matched);
+    let matched = if needs_matched { model.on_device().matched_coordinates(layer, heads)? } else { Vec::new() };
+    let decode_all = |negated: bool| -> Result<Vec<Vec<TopTokens>>> {
+        let (mut ids, mut batches, mut counts) = (Vec::new(), Vec::new(), Vec::new());
+        for (index, (streams, rows)) in streams.iter().zip(&rows).enumerate() {
+            for stream in streams.iter().filter(|stream| stream.id.negated == negated) {
+                let of_stream = stream.batches(model, rows, matched.get(index).map(|matched| &**matched))?;
+                counts.push((index, of_stream.len()));
+                ids.extend(std::iter::repeat_n(stream.id, of_stream.len()));
+                batches.extend(of_stream);
+            }
+        }
+        let ranking = if negated { ranking.negated() } else { ranking };
+        let mut vectors = batches.into_iter().map(|batch| Ok(batch()));
+        let mut tops = model.on_device().decode_heads(&ids, ranking, &mut vectors)?.into_iter();
+        let mut by_head = vec![Vec::new(); heads.len()];
+        for (index, n) in counts {
+            by_head[index].push(TopTokens::concatenated(tops.by_ref().take(n).collect()));
+        }
+        Ok(by_head)
+    };
+    let highest = decode_all(false)?;
+    let lowest =
+        if reading.projection == Projection::Written { decode_all(true)? } else { vec![Vec::new(); heads.len()] };
+    let decoded = rows.into_iter().zip(&streams).zip(highest.into_iter().zip(lowest));
+    Ok(decoded.map(|((rows, streams), tops)| DecodedHead::new(rows, streams, tops, reading)).collect())
+}
+
+impl DecodedHead {
+    /// Takes the parts out of what was decoded: the highest tokens of the streams, and the lowest of the negated ones.
+    fn new(
+        rows: HeadRows,
+        streams: &[Stream],
+        (highest, lowest): (Vec<TopTokens>, Vec<TopTokens>),
+        reading: Reading,
+    ) -> Self {
+        let of_streams = |tops: &[TopTokens], negated: bool, part: Part| {
+            let own = streams.iter().filter(|stream| stream.id.negated == negated);
+            own.zip(tops).find_map(|(stream, top)| rows.of_part(top, &stream.parts, part))
+        };
+        let cells = |tops: &[TopTokens], negated: bool| {
+            of_streams(tops, negated, Part::Cells).or_else(|| {
+                let keys = of_streams(tops, negated, Part::V)?;
+                let cells = |(keys, attn): (&TopTokens, &Array2<f32>)| cells_of_keys(keys, attn, reading.normalized);
+                Some(keys.iter().zip(&rows.attn).map(cells).collect::<Vec<_>>())
+            })
+        };
+        let lowest = cells(&lowest, true).map(|tops| tops.into_iter().map(TopTokens::into_lowest).collect());
+        let qk = cells(&highest, false).expect("a reading decodes cells or values");
+        let [q, k, v] = [Part::Q, Part::K, Part::V]
+            .map(|part| of_streams(&highest, false, part).expect("a reading decodes q, k and v"));
+        Self { qk, lowest, q, k, v, attn: rows.attn }
+    }
+}
+
+/// The attention token of every cell of a head with key ≤ query, prompt by prompt and query by query, with `W_V`, `W_O` and
+/// the values in another basis. Shape: → `[cells of all prompts]`.
+pub(crate) fn tokens_in_basis(
     model: &Gpt2,
     cache: &ActivationCache,
     [layer, head]: [usize; 2],
-    p: Array2<f32>,
+    projection: Projection,
+    change: &ColumnChange,
 ) -> Result<Vec<u32>> {
-    let vectors = vectors_of_head(model, cache, layer, head)?;
-    let top = model.on_device().decode_through(p, &vectors, Ranking { k: 1, unembed_bias: true })?;
-    let mut start = 0;
+    cache.check_model(model, "decoding a cache")?;
+    let rows = HeadRows::new(cache, layer, head)?.with_values_in(change);
+    let stream = Stream::of_cells([layer, head], projection);
+    let (w_v, w_o) = (change.of_columns(&model.w_v(layer, head)?), change.of_rows(&model.w_o(layer, head)?));
+    let on_device = model.on_device();
+    let (mut basis, mut coordinates) = (None, None);
+    if stream.id.map == Map::Matched {
+        basis = on_device.matched_bases(layer, &[head])?.pop();
+        coordinates = on_device.matched_coordinates(layer, &[head])?.pop();
+    }
+    let p = matrix(stream.id.map, &w_v, &w_o, basis.as_ref()).mapv(|x| x as f32);
     let mut tokens = Vec::new();
-    for prompt in cache.tokens() {
-        let end = start + n_cells(prompt.len());
-        tokens.extend(top.tokens.slice(s![start..end, 0]));
-        start = end + 3 * prompt.len(); // the cells are followed by q, k and v
+    for batch in stream.batches(model, &rows, coordinates.as_deref())? {
+        let top = on_device.decode_through(p.clone(), &batch(), Ranking::new(1, true))?;
+        tokens.extend(top.tokens.column(0));
     }
     Ok(tokens)
-}
-
-/// All vectors to decode for a head, prompt by prompt: `q ⊙ k` of the cells with key ≤ query, query by query, then `q`,
-/// `k` and `v` of each position. Shape: → `[n, d_head]`.
-fn vectors_of_head(model: &Gpt2, cache: &ActivationCache, layer: usize, head: usize) -> Result<Vectors> {
-    cache.check_model(model, "decoding a cache")?;
-    let d_head = model.config().d_head;
-    let rows: usize = 3 * cache.tokens().iter().map(Vec::len).sum::<usize>();
-    let ones = rows as u32; // the last row of the table
-    let n: usize = cache.tokens().iter().map(|tokens| n_cells(tokens.len()) + 3 * tokens.len()).sum();
-    let (mut table, mut pairs) = (Vec::with_capacity((rows + 1) * d_head), Vec::with_capacity(n));
-    for prompt in 0..cache.n_prompts() {
-        let rows_of_head = |activation| -> Result<_> {
-            let all = cache.view_of_prompt(prompt, activation, layer)?;
-            let all = all.into_dimensionality::<Ix3>().expect("q, k and v have three axes"); // [pos, n_heads, d_head]
-            Ok(all.index_axis_move(Axis(1), head)) // [pos, d_head]
-        };
-        let first = (table.len() / d_head) as u32;
-        for activation in [Activation::Q, Activation::K, Activation::V] {
-            table.extend(rows_of_head(activation)?); // [pos, d_head]
-        }
-        let pos = cache.tokens()[prompt].len() as u32;
-        let (q, k) = (first, first + pos);
-        pairs.extend((0..pos).flat_map(|query| (0..=query).map(move |key| [q + query, k + key])));
-        pairs.extend((first..first + 3 * pos).map(|row| [row, ones]));
-    }
-    table.resize(table.len() + d_head, 1.0);
-    let table = Array2::from_shape_vec((rows + 1, d_head), table)
-        .expect("a row for each query, key and value, and one of ones");
-    Ok(Vectors::new(table, pairs))
 }

@@ -4,7 +4,7 @@
 use ndarray::{Array2, Array4, s};
 
 use super::n_cells;
-use crate::decode::{Projection, TopTokens};
+use crate::decode::{Reading, TopTokens};
 use crate::error::{Result, check_index};
 use crate::tokenizer::TokenLabels;
 
@@ -49,10 +49,8 @@ pub struct HeadData {
     pub layer: usize,
     /// The head of the layer, from 0.
     pub head: usize,
-    /// The projection that its tokens were decoded through.
-    pub projection: Projection,
-    /// Whether `b_U` is part of the logits.
-    pub unembed_bias: bool,
+    /// How its cells were read as tokens.
+    pub reading: Reading,
     /// The data of each prompt, in the order of the batch.
     pub prompts: Vec<PromptHeadData>,
 }
@@ -64,10 +62,8 @@ pub struct PromptHeadData {
     pub layer: usize,
     /// The head of the layer, from 0.
     pub head: usize,
-    /// The projection that its tokens were decoded through.
-    pub projection: Projection,
-    /// Whether `b_U` is part of the logits.
-    pub unembed_bias: bool,
+    /// How its cells were read as tokens.
+    pub reading: Reading,
     /// The token ids of the prompt. Shape: `[pos]`.
     pub input: Vec<u32>,
     /// The attention pattern; 0 where key > query. Shape: `[query_pos, key_pos]`.
@@ -81,6 +77,10 @@ pub struct PromptHeadData {
     pub k: TopTokens,
     /// The tokens of the value vectors, a row for each position.
     pub v: TopTokens,
+    /// The tokens with the lowest logits of each cell, lowest first, in the rows of [`qk`](Self::qk): what the cell writes
+    /// against. Only of [`Projection::Written`](crate::Projection::Written). The margin is the second-lowest logit minus the
+    /// lowest.
+    pub lowest: Option<TopTokens>,
     /// The interventions that changed the run, in words; none for a run as the model is.
     pub interventions: Vec<String>,
     /// The name of the model, as it was given to `from_pretrained`.
@@ -138,8 +138,8 @@ impl PromptHeadData {
         Self {
             layer: 0,
             head: 1,
-            projection: Projection::Notebook,
-            unembed_bias: true,
+            reading: Reading::NOTEBOOK,
+            lowest: None,
             input: (0..pos as u32).collect(),
             attn: Array2::from_shape_fn(
                 (pos, pos),
@@ -184,7 +184,6 @@ impl PromptHeadData {
 
     /// The model, how tokens were decoded, and what changed the run: the part of a caption that heads have in common.
     pub(crate) fn decoded(&self) -> String {
-        let bias = if self.unembed_bias { "" } else { ", without b_U" };
         // Of a folder, the last part.
         let model = self.model.trim_end_matches(['/', '\\']);
         let model = if model.matches(['/', '\\']).count() > 1 || model.starts_with(['/', '.']) {
@@ -192,7 +191,7 @@ impl PromptHeadData {
         } else {
             model
         };
-        let mut caption = format!(" of {model}, through {}{bias}", self.projection.in_words());
+        let mut caption = format!(" of {model}, through {}", self.reading.in_words());
         for intervention in self.interventions.iter().take(MAX_IN_CAPTION) {
             caption.push_str(&format!("; {intervention}"));
         }

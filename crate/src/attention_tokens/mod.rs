@@ -6,11 +6,13 @@
 //!
 //! ```text
 //! c     = q_i ⊙ k_j                        [d_head]
-//! r     = c P                              [d_model], P one of three projections
+//! r     = c P                              [d_model], P of a projection
 //! token = argmax_v (r · W_U[:, v] + b_U[v])          no final layer norm; the lowest id on a tie
 //! ```
 //!
-//! The query, key and value token of a position are the same with `c = q_i`, `k_i`, `v_i`. `W_V`, `W_O`, `W_U` and
+//! A [`Reading`](crate::Reading) is one choice of projection, basis, bias and normalization; the projections
+//! [`Matched`](crate::Projection::Matched) and [`Written`](crate::Projection::Written) read a cell in a way that no change
+//! of the head's basis changes. The query, key and value token of a position are the same with `c = q_i`, `k_i`, `v_i`. `W_V`, `W_O`, `W_U` and
 //! `b_U` are the weights of the loaded model, after weight processing; no other bias is added.
 
 mod decoding;
@@ -18,8 +20,9 @@ mod export;
 mod head_data;
 mod of_one_prompt;
 mod pattern;
+mod streams;
 
-pub(crate) use decoding::tokens_through;
+pub(crate) use decoding::tokens_in_basis;
 pub use decoding::{DecodeOptions, all_heads_data, head_data, layer_data};
 pub use head_data::{Feature, HeadData, PromptHeadData};
 pub use of_one_prompt::OfOnePrompt;

@@ -1,18 +1,20 @@
 //! Decodes the heads of a layer, and caches a decode table for each.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use ndarray::{Array2, Array3, Axis};
+use ndarray::Array2;
 
-use super::projection_cache::{HeadId, ProjectionCache};
-use super::{Ranking, TopTokens, Vectors};
+use super::matched::{MatchedBasis, MatchedCoordinates};
+use super::projection_cache::ProjectionCache;
+use super::{MatrixId, Ranking, TopTokens, Vectors};
 use crate::error::Result;
 
 /// The decoding operations of a [`Backend`](crate::backend::Backend).
 pub(crate) trait DecodeBackend: Send + Sync {
     /// The unembedding on the device.
     type Unembed: Send + Sync;
-    /// A head's projection on the device, and the data derived from it to decode faster.
+    /// A head's matrix on the device, and the data derived from it to decode faster.
     type DecodeTable: Send + Sync;
 
     /// Copies a projection to the device. Shape: `p [d_head, d_model]`.
@@ -21,7 +23,8 @@ pub(crate) trait DecodeBackend: Send + Sync {
     /// An upper bound on the memory of a table in bytes, including the data that may be derived later.
     fn decode_table_bytes(table: &Self::DecodeTable, unembed: &Self::Unembed) -> usize;
 
-    /// The `k` most likely tokens of `c P W_U + b_U` for each vector, or of `c P W_U`. Ties go to the lowest token id.
+    /// The `k` most likely tokens of `c P W_U + b_U` for each vector, or of `c P W_U`, or of `c P W_U − b_U`. Ties go to the
+    /// lowest token id.
     /// Shape: `c [n, d_head]` → `[n, k]`.
     fn decode(
         &self,
@@ -49,39 +52,59 @@ pub(crate) trait DecodeBackend: Send + Sync {
 /// Decodes heads, with a cache of their decode tables.
 pub(crate) struct HeadDecoder<B: DecodeBackend> {
     tables: ProjectionCache<B::DecodeTable>,
+    /// By layer and head.
+    matched: Mutex<HashMap<(usize, usize), Arc<MatchedCoordinates>>>,
 }
 
 impl<B: DecodeBackend> HeadDecoder<B> {
     /// A decoder whose tables take at most `max_bytes` of memory.
     pub(crate) fn new(max_bytes: usize) -> Self {
-        Self { tables: ProjectionCache::new(max_bytes) }
+        Self { tables: ProjectionCache::new(max_bytes), matched: Mutex::new(HashMap::new()) }
     }
 
-    /// The `k` most likely tokens of the vectors of each head of one layer, in the order of `heads`.
+    /// The `k` most likely tokens of vectors through each matrix, in the order of `ids`.
     ///
-    /// `w_v_and_w_o` returns the layer's `W_V` and `W_O`; it is called only if a head has no table yet.
-    /// Shape: each of `vectors` `[n, d_head]`, `W_V [n_heads, d_model, d_head]`, `W_O [n_heads, d_head, d_model]` →
-    /// each `[n, k]`.
+    /// `matrices` computes those that have no table yet; it is called at most once.
+    /// Shape: each of `vectors` `[n, d_head]`, each matrix `[d_head, d_model]` → each `[n, k]`.
     pub(crate) fn decode(
         &self,
         backend: &B,
         unembed: &B::Unembed,
-        heads: &[HeadId],
+        ids: &[MatrixId],
         ranking: Ranking,
         vectors: &mut (dyn Iterator<Item = Result<Vectors>> + Send),
-        w_v_and_w_o: impl FnOnce() -> Result<(Array3<f32>, Array3<f32>)>,
+        matrices: impl FnOnce(&[MatrixId]) -> Result<Vec<Array2<f32>>>,
     ) -> Result<Vec<TopTokens>> {
-        let upload = |missing: &[HeadId]| {
-            let (w_v, w_o) = w_v_and_w_o()?;
-            let head_weights = |w: &Array3<f32>, head| w.index_axis(Axis(0), head).to_owned();
-            let table = |id: &HeadId| {
-                let p = id.projection.matrix(&head_weights(&w_v, id.head), &head_weights(&w_o, id.head));
+        let upload = |missing: &[MatrixId]| {
+            let table = |p: Array2<f32>| {
                 let table = backend.upload_projection(p)?;
                 Ok((B::decode_table_bytes(&table, unembed), table))
             };
-            missing.iter().map(table).collect()
+            matrices(missing)?.into_iter().map(table).collect()
         };
-        let tables = self.tables.get_or_insert_with(heads, upload)?;
+        let tables = self.tables.get_or_insert_with(ids, upload)?;
         backend.decode_heads(vectors, &tables, unembed, ranking)
+    }
+
+    /// The coordinates of some heads of a layer for [`Projection::Matched`](super::Projection::Matched), in the order of
+    /// `heads`. `bases` computes those of the heads that were not asked for before; it is called at most once.
+    pub(crate) fn matched_coordinates(
+        &self,
+        layer: usize,
+        heads: &[usize],
+        bases: impl FnOnce(&[usize]) -> Result<Vec<MatchedBasis>>,
+    ) -> Result<Vec<Arc<MatchedCoordinates>>> {
+        // No panic under the lock can leave the map half changed.
+        let lock = || self.matched.lock().unwrap_or_else(PoisonError::into_inner);
+        let missing: Vec<usize> = {
+            let known = lock();
+            heads.iter().copied().filter(|&head| !known.contains_key(&(layer, head))).collect()
+        };
+        if !missing.is_empty() {
+            let bases = bases(&missing)?;
+            lock().extend(missing.iter().zip(bases).map(|(&head, basis)| ((layer, head), Arc::new(basis.into()))));
+        }
+        let known = lock();
+        Ok(heads.iter().map(|&head| known[&(layer, head)].clone()).collect())
     }
 }

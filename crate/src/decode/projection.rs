@@ -1,12 +1,24 @@
-//! The three projections from a head's vectors to the residual stream.
+//! The maps from a cell of a head, a pair of a query and a key, to the residual stream.
 
-use ndarray::{Array2, Axis};
-
-/// The linear map `P` from a head's vector `c [d_head]` to the residual stream, `r = c P [d_model]`.
+/// The map from a cell (query *i*, key *j*) of a head to a vector `r [d_model]` of the residual stream, whose most likely
+/// token is the attention token.
 ///
-/// The three projections give different tokens, so each figure names the one that it shows. `Notebook` and `Ov` depend
-/// on the basis that weight processing chose for the head (the signs and the order of its singular vectors). `Output`
-/// does not depend on the basis of `W_V`, but on that of `c`.
+/// | projection | r | depends on the basis |
+/// |---|---|---|
+/// | [`Notebook`](Self::Notebook) | `(W_V c) ⊙ Σ_m W_O[m, :]` | yes |
+/// | [`Output`](Self::Output) | `c W_O` | yes |
+/// | [`Ov`](Self::Ov) | `(W_V c)ᵀ W_V W_O` | yes |
+/// | [`Matched`](Self::Matched) | `Σ_a c_a (V_a · x_j) V_a W_V W_O` | no |
+/// | [`Written`](Self::Written) | `A_ij v_j W_O` | no |
+///
+/// `c = q_i ⊙ k_j`, `A` is the attention pattern, `x_j` the input of the key's weights with a 1 for the bias, and `V_a` are the
+/// right singular vectors of the head's QK circuit, with singular values `S_a`. A head computes the same in any basis of its queries and keys and in any basis of its
+/// values. The first three projections give other tokens in another basis; weight processing chooses one, and training
+/// another. The last two give the same tokens in all of them. Each figure names the projection that it shows.
+///
+/// The tokens of a position's query, key and value vectors: the first three projections take `q_i`, `k_i` and `v_i` in the
+/// place of `c`. The last two, which do not depend on the basis, read a query or a key along the matched directions
+/// (`Σ_a k_ia V_a W_V W_O / √S_a`), and a value through `W_O`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Projection {
     /// `(W_V c) ⊙ Σ_m W_O[m, :]`, as in the original notebook, whose second einsum sums `W_O` over the head dimension.
@@ -18,19 +30,47 @@ pub enum Projection {
     /// `(W_V c)ᵀ W_V W_O`: the OV matrix applied to `c` lifted to the residual stream, as the original notebook's text
     /// describes it.
     Ov,
+    /// `Σ_a c_a (V_a · x_j) V_a W_V W_O`: the key's part along each direction of the QK circuit, weighted by what that
+    /// direction adds to the score, sent through the OV circuit.
+    ///
+    /// With `[W_Q; b_Q] [W_K; b_K]ᵀ = U S Vᵀ`, `c_a` is the product of query and key along the pair `U_a`, `V_a`; the sum
+    /// of all `c_a` is the score times `√d_head`. No sign, order or change of basis of the head's weights changes a token:
+    /// `V_a` enters twice, and the sum has no order. The entry of `V_a` that belongs to the bias is dropped from the
+    /// direction, as it is no direction of the residual stream. It makes no difference whether the model was loaded with
+    /// [`refactor_factored_attn_matrices`](crate::Processing::refactor_factored_attn_matrices): the singular vectors are
+    /// computed from the weights as they are.
+    ///
+    /// Equal singular values leave their vectors free, and almost equal ones leave them to rounding.
+    /// [`Gpt2::matched_directions`](crate::Gpt2::matched_directions) tells where that is so.
+    Matched,
+    /// `A_ij v_j W_O`: what the cell writes to the residual stream.
+    ///
+    /// Attention is not negative, so without the bias of the unembedding the token depends on the key alone, and the query
+    /// only scales the logits. (A cell with attention 0 writes nothing: it has the key's token, with logit 0.) The tokens
+    /// with the lowest logits, which the cell writes against, are in
+    /// [`PromptHeadData::lowest`](crate::PromptHeadData::lowest).
+    Written,
 }
 
 impl Projection {
-    /// All three projections.
-    pub const ALL: [Projection; 3] = [Projection::Notebook, Projection::Output, Projection::Ov];
+    /// All projections.
+    pub const ALL: [Projection; 5] =
+        [Projection::Notebook, Projection::Output, Projection::Ov, Projection::Matched, Projection::Written];
 
-    /// `"notebook"`, `"output"` or `"ov"`.
+    /// `"notebook"`, `"output"`, `"ov"`, `"matched"` or `"written"`.
     pub fn name(self) -> &'static str {
         match self {
             Projection::Notebook => "notebook",
             Projection::Output => "output",
             Projection::Ov => "ov",
+            Projection::Matched => "matched",
+            Projection::Written => "written",
         }
+    }
+
+    /// Whether the tokens depend on the basis in which the head's weights are written.
+    pub fn depends_on_basis(self) -> bool {
+        !matches!(self, Projection::Matched | Projection::Written)
     }
 
     /// The projection in words, for captions: "the original notebook's projection".
@@ -39,51 +79,8 @@ impl Projection {
             Projection::Notebook => "the original notebook's projection",
             Projection::Output => "the head's output weights",
             Projection::Ov => "the head's OV matrix",
+            Projection::Matched => "the matched directions of its QK and OV circuits",
+            Projection::Written => "its values (what each cell writes)",
         }
-    }
-
-    /// The matrix `P` of a head, computed in `f64` and rounded once.
-    ///
-    /// The head's weights are [`Gpt2::w_v`](crate::Gpt2::w_v) and [`Gpt2::w_o`](crate::Gpt2::w_o).
-    /// Shape: `w_v [d_model, d_head]`, `w_o [d_head, d_model]` → `[d_head, d_model]`.
-    ///
-    /// # Panics
-    /// If the shapes differ from these.
-    ///
-    /// ```
-    /// # use attention_tokens::prelude::*;
-    /// let model = Gpt2::from_pretrained("demo", LoadOptions::default())?;
-    /// let p = Projection::Output.matrix(&model.w_v(0, 1)?, &model.w_o(0, 1)?);
-    /// assert_eq!(p, model.w_o(0, 1)?);
-    /// # Ok::<(), Error>(())
-    /// ```
-    pub fn matrix(self, w_v: &Array2<f32>, w_o: &Array2<f32>) -> Array2<f32> {
-        assert_eq!(w_v.dim(), (w_o.ncols(), w_o.nrows()), "W_V is [d_model, d_head] and W_O [d_head, d_model]");
-        let (w_v, w_o) = (w_v.mapv(f64::from), w_o.mapv(f64::from));
-        let p = match self {
-            Projection::Notebook => &w_v.t() * &w_o.sum_axis(Axis(0)),
-            Projection::Output => w_o,
-            Projection::Ov => w_v.t().dot(&w_v).dot(&w_o),
-        };
-        p.mapv(|x| x as f32)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use ndarray::arr2;
-
-    use super::*;
-
-    #[test]
-    fn matrix_of_a_head_with_d_model_3_and_d_head_2() {
-        let w_v = arr2(&[[1.0, 0.0], [2.0, 1.0], [0.0, 3.0]]); // [d_model, d_head]
-        let w_o = arr2(&[[1.0, 2.0, 0.0], [0.0, 1.0, -1.0]]); // [d_head, d_model]
-        let p = |projection: Projection| projection.matrix(&w_v, &w_o);
-        // Σ_m W_O[m, :] = [1, 3, -1] scales the columns of W_Vᵀ.
-        assert_eq!(p(Projection::Notebook), arr2(&[[1.0, 6.0, 0.0], [0.0, 3.0, -3.0]]));
-        assert_eq!(p(Projection::Output), w_o);
-        // W_Vᵀ W_V = [[5, 2], [2, 10]]
-        assert_eq!(p(Projection::Ov), arr2(&[[5.0, 12.0, -2.0], [2.0, 14.0, -10.0]]));
     }
 }

@@ -3,18 +3,10 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::Projection;
+use super::MatrixId;
 use crate::error::Result;
 
-/// A head, and the projection that its vectors are decoded with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct HeadId {
-    pub(crate) layer: usize,
-    pub(crate) head: usize,
-    pub(crate) projection: Projection,
-}
-
-/// Decode tables by head, with a memory limit.
+/// Decode tables by the matrix of a head, with a memory limit.
 pub(crate) struct ProjectionCache<T> {
     max_bytes: usize,
     tables: Mutex<Tables<T>>,
@@ -22,14 +14,14 @@ pub(crate) struct ProjectionCache<T> {
 
 /// The tables in the cache, with the time of the last use of each.
 ///
-/// A new table replaces the one that was not used for the longest time, with one exception: if the head of the new table
+/// A new table replaces the one that was not used for the longest time, with one exception: if the matrix of the new table
 /// was itself asked for before that, its table is not kept. Without the exception, a cache that is smaller than all heads
-/// would never have a table in time when they are gone through in order, because each is replaced before its next turn.
+/// would never have a table in time when heads are gone through in order, because each is replaced before its next turn.
 struct Tables<T> {
-    entries: HashMap<HeadId, CacheEntry<T>>,
+    entries: HashMap<MatrixId, CacheEntry<T>>,
     bytes: usize,
-    /// When each head was last asked for, whether it has a table or not.
-    asked: HashMap<HeadId, u64>,
+    /// When each matrix was last asked for, whether it has a table or not.
+    asked: HashMap<MatrixId, u64>,
     /// The number of requests so far: the time of `CacheEntry::last_used` and of `asked`.
     clock: u64,
 }
@@ -47,15 +39,15 @@ impl<T> ProjectionCache<T> {
         Self { max_bytes, tables: Mutex::new(tables) }
     }
 
-    /// The tables of some heads, in the order of `ids`. `make` is called at most once, with the heads that are not in
-    /// the cache, and returns for each its size in bytes and its table.
+    /// The tables of some matrices, in the order of `ids`. `make` is called at most once, with those that are not in the
+    /// cache, and returns for each its size in bytes and its table.
     pub(crate) fn get_or_insert_with(
         &self,
-        ids: &[HeadId],
-        make: impl FnOnce(&[HeadId]) -> Result<Vec<(usize, T)>>,
+        ids: &[MatrixId],
+        make: impl FnOnce(&[MatrixId]) -> Result<Vec<(usize, T)>>,
     ) -> Result<Vec<Arc<T>>> {
-        let mut found: HashMap<HeadId, Arc<T>> = HashMap::new();
-        let mut missing: Vec<HeadId> = Vec::new();
+        let mut found: HashMap<MatrixId, Arc<T>> = HashMap::new();
+        let mut missing: Vec<MatrixId> = Vec::new();
         let mut asked_before: Vec<Option<u64>> = Vec::new();
         for &id in ids {
             if missing.contains(&id) {
@@ -87,8 +79,8 @@ impl<T> ProjectionCache<T> {
 }
 
 impl<T> Tables<T> {
-    /// The table of a head; if there is none, when the head was asked for before, if it was.
-    fn get(&mut self, id: HeadId) -> Result<Arc<T>, Option<u64>> {
+    /// The table of a matrix; if there is none, when it was asked for before, if it was.
+    fn get(&mut self, id: MatrixId) -> Result<Arc<T>, Option<u64>> {
         self.clock += 1;
         let before = self.asked.insert(id, self.clock);
         let entry = self.entries.get_mut(&id).ok_or(before)?;
@@ -96,12 +88,12 @@ impl<T> Tables<T> {
         Ok(entry.table.clone())
     }
 
-    /// Keeps a table of a head that had been asked for at the time `before`, if at all.
-    fn insert(&mut self, id: HeadId, table: Arc<T>, bytes: usize, before: Option<u64>, max_bytes: usize) {
+    /// Keeps the table of a matrix that had been asked for at the time `before`, if at all.
+    fn insert(&mut self, id: MatrixId, table: Arc<T>, bytes: usize, before: Option<u64>, max_bytes: usize) {
         if let Some(old) = self.entries.remove(&id) {
             self.bytes -= old.bytes; // another thread has made the same table meanwhile
         }
-        let mut oldest: Vec<(u64, HeadId, usize)> =
+        let mut oldest: Vec<(u64, MatrixId, usize)> =
             self.entries.iter().map(|(&id, entry)| (entry.last_used, id, entry.bytes)).collect();
         oldest.sort_unstable_by_key(|&(last_used, ..)| last_used);
         // The tables that must go, so that this one fits.
@@ -112,7 +104,8 @@ impl<T> Tables<T> {
             goes
         });
         let n = n.count();
-        let asked_for_later = |&(last_used, ..): &(u64, HeadId, usize)| before.is_some_and(|before| last_used > before);
+        let asked_for_later =
+            |&(last_used, ..): &(u64, MatrixId, usize)| before.is_some_and(|before| last_used > before);
         if left + bytes > max_bytes || oldest[..n].iter().any(asked_for_later) {
             return;
         }
@@ -129,14 +122,15 @@ impl<T> Tables<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::decode::{Map, Reading};
 
-    fn id(head: usize) -> HeadId {
-        HeadId { layer: 0, head, projection: Projection::Notebook }
+    fn id(head: usize) -> MatrixId {
+        MatrixId::new([0, head], Map::Notebook, Reading::NOTEBOOK)
     }
 
     /// Gets the tables of heads, 10 bytes each, and returns the heads whose table was made.
     fn heads_made(cache: &ProjectionCache<usize>, heads: &[usize]) -> Vec<usize> {
-        let ids: Vec<HeadId> = heads.iter().copied().map(id).collect();
+        let ids: Vec<MatrixId> = heads.iter().copied().map(id).collect();
         let mut made = Vec::new();
         let got = cache.get_or_insert_with(&ids, |missing| {
             made = missing.iter().map(|id| id.head).collect();

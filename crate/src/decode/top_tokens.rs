@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use ndarray::{Array1, Array2, s};
+use ndarray::{Array1, Array2, Axis, concatenate, s};
 
 /// The most likely tokens of `n` decoded vectors, best first.
 ///
@@ -37,6 +37,28 @@ impl TopTokens {
             logits: self.logits.slice(s![rows.clone(), ..]).to_owned(),
             margin: self.margin.slice(s![rows]).to_owned(),
         }
+    }
+
+    /// The top tokens of several lists of vectors as one. Shape: each `[n, k]` → `[rows, k]`.
+    ///
+    /// # Panics
+    /// If there is none, or if they differ in `k`.
+    pub(crate) fn concatenated(parts: Vec<Self>) -> Self {
+        let same = "parts of one decoding have as many tokens each";
+        let tokens: Vec<_> = parts.iter().map(|part| part.tokens.view()).collect();
+        let logits: Vec<_> = parts.iter().map(|part| part.logits.view()).collect();
+        let margin: Vec<_> = parts.iter().map(|part| part.margin.view()).collect();
+        Self {
+            tokens: concatenate(Axis(0), &tokens).expect(same),
+            logits: concatenate(Axis(0), &logits).expect(same),
+            margin: concatenate(Axis(0), &margin).expect(same),
+        }
+    }
+
+    /// The top tokens of negated vectors as the lowest ones of the vectors, lowest first, with their own logits.
+    pub(crate) fn into_lowest(mut self) -> Self {
+        self.logits.mapv_inplace(|logit| -logit);
+        self
     }
 }
 

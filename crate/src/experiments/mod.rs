@@ -10,6 +10,7 @@
 //! | question that the original leaves open | experiment |
 //! |---|---|
 //! | how far do attention tokens depend on the basis of a head and on the projection? | [`TokenAgreement`], [`AttentionScoreCheck`] |
+//! | does the model's computation respect the words that a reading gives to pairs? | [`merge_test()`], which ranks readings |
 //! | which tokens do a head's weights point at, without any prompt? | [`singular_vectors()`] |
 //!
 //! Each experiment documents its question, its statistic, its control, and what it cannot show; notebooks 02 to 07 run
@@ -19,7 +20,9 @@
 mod appending;
 mod attention_score_check;
 mod contraction;
+mod permutation;
 mod prompt_sets;
+mod referee;
 mod similarity;
 mod singular_vectors;
 mod token_agreement;
@@ -29,6 +32,9 @@ pub use appending::{Appending, Group, Monoid, TokenMap, appending};
 pub use attention_score_check::AttentionScoreCheck;
 pub use contraction::{Contraction, ContractionByHead, contraction};
 pub use prompt_sets::{one_token_repeated, random_tokens, random_tokens_like, three_token_cycle, varied_prompts};
+pub use referee::{
+    HeadMerge, HeadResult, MergeOptions, MergeTest, NothingToMerge, ReadingRank, merge_attention, merge_test,
+};
 pub use similarity::{
     Controls, HeadSimilarity, PatternMeasure, PromptPair, SimilarityOptions, SimilarityTest, similarity_test,
 };

@@ -2,13 +2,11 @@
 
 use std::collections::HashMap;
 
-use ndarray::{Array2, Axis};
-use rand::Rng;
-use rand::seq::SliceRandom;
+use ndarray::Array2;
 
 use super::layers_and_heads;
-use crate::attention_tokens::{HeadData, tokens_through};
-use crate::decode::Projection;
+use crate::attention_tokens::{HeadData, tokens_in_basis};
+use crate::decode::{Basis, ColumnChange, Projection, Signs};
 use crate::error::{Error, Result, check_count};
 use crate::model::{ActivationCache, Gpt2};
 use crate::plot::{Figure, MatrixChart, Table};
@@ -54,7 +52,7 @@ impl TokenAgreement {
     ///
     /// let model = Gpt2::from_pretrained("demo", LoadOptions::default())?;
     /// let (_, cache) = model.run_with_cache("Monday, Tuesday,")?;
-    /// let with = |projection| all_heads_data(&model, &cache, DecodeOptions { projection, ..Default::default() });
+    /// let with = |projection| all_heads_data(&model, &cache, DecodeOptions::default().projection(projection));
     /// let result = TokenAgreement::between("output", &with(Projection::Notebook)?, &with(Projection::Output)?)?;
     /// assert_eq!(result.agreement.dim(), (4, 8));
     /// # Ok::<(), Error>(())
@@ -105,15 +103,7 @@ impl TokenAgreement {
         draws: usize,
         seed: u64,
     ) -> Result<Self> {
-        let flip_signs = |w_v: &mut Array2<f32>, w_o: &mut Array2<f32>, rng: &mut SeededRng| {
-            for (mut v, mut o) in w_v.axis_iter_mut(Axis(1)).zip(w_o.outer_iter_mut()) {
-                if rng.random_bool(0.5) {
-                    v.mapv_inplace(|x| -x);
-                    o.mapv_inplace(|x| -x);
-                }
-            }
-        };
-        Self::under("random signs", model, cache, projection, draws, seed, flip_signs)
+        Self::under("random signs", model, cache, projection, draws, seed, ColumnChange::random_signs)
     }
 
     /// Agreement after the pairs of singular vectors of `W_V W_O` are put in a random order, instead of the order of
@@ -129,45 +119,33 @@ impl TokenAgreement {
         draws: usize,
         seed: u64,
     ) -> Result<Self> {
-        let reorder = |w_v: &mut Array2<f32>, w_o: &mut Array2<f32>, rng: &mut SeededRng| {
-            let mut order: Vec<usize> = (0..w_v.ncols()).collect();
-            order.shuffle(rng);
-            (*w_v, *w_o) = (w_v.select(Axis(1), &order), w_o.select(Axis(0), &order));
-        };
-        Self::under("random order", model, cache, projection, draws, seed, reorder)
+        Self::under("random order", model, cache, projection, draws, seed, ColumnChange::random_order)
     }
 
-    /// Agreement after a random `transform` of each head's `W_V [d_model, d_head]` and `W_O [d_head, d_model]`, as the
-    /// mean of `draws` draws. All heads and draws use one generator in turn.
+    /// Agreement after a random change of the basis of each head's values, as the mean of `draws` draws. All heads and draws use one generator in turn.
     /// Shape: → agreement `[n_layers, n_heads]`.
     fn under(
-        change: &str,
+        name: &str,
         model: &Gpt2,
         cache: &ActivationCache,
         projection: Projection,
         draws: usize,
         seed: u64,
-        transform: impl Fn(&mut Array2<f32>, &mut Array2<f32>, &mut SeededRng),
+        change: impl Fn(usize, &mut SeededRng) -> ColumnChange,
     ) -> Result<Self> {
         check_count("TokenAgreement", "draws", draws, 1, None)?;
         let mut rng = seeded_rng(seed);
-        let shape @ (n_layers, n_heads) = (model.config().n_layers, model.config().n_heads);
+        let config = model.config();
+        let (shape @ (n_layers, n_heads), d_head) = ((config.n_layers, config.n_heads), config.d_head);
         let mut heads = Vec::with_capacity(n_layers * n_heads);
         for (layer, head) in (0..n_layers).flat_map(|layer| (0..n_heads).map(move |head| (layer, head))) {
-            let (w_v, w_o) = (model.w_v(layer, head)?, model.w_o(layer, head)?);
-            let decode = |w_v: &Array2<f32>, w_o: &Array2<f32>| {
-                tokens_through(model, cache, [layer, head], projection.matrix(w_v, w_o))
-            };
-            let before = decode(&w_v, &w_o)?;
-            let draw = || {
-                let (mut w_v, mut w_o) = (w_v.clone(), w_o.clone());
-                transform(&mut w_v, &mut w_o, &mut rng);
-                decode(&w_v, &w_o)
-            };
+            let decode = |change: &ColumnChange| tokens_in_basis(model, cache, [layer, head], projection, change);
+            let before = decode(&ColumnChange::of_reading([layer, head], Basis::AsLoaded, Signs::AsLoaded, d_head))?;
+            let draw = || decode(&change(d_head, &mut rng));
             let after: Vec<Vec<u32>> = std::iter::repeat_with(draw).take(draws).collect::<Result<_>>()?;
             heads.push(agreement(&before, &after));
         }
-        Ok(Self::from_heads(format!("{change}, {}", projection.name()), shape, heads))
+        Ok(Self::from_heads(format!("{name}, {}", projection.name()), shape, heads))
     }
 
     /// From each head's agreement and agreement by chance. Shape: `[n_layers n_heads]` → `[n_layers, n_heads]`.

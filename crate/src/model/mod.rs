@@ -5,6 +5,7 @@ mod activation_arrays;
 mod activation_cache;
 mod cache_contents;
 mod cached_activation;
+mod decoding;
 mod derived;
 mod device_weights;
 mod edited_run;

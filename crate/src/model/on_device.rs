@@ -7,6 +7,7 @@ use ndarray::{Array1, Array2, Array3, Axis, s};
 
 use super::activation::Activation;
 use super::activation_cache::ActivationCache;
+use super::decoding::HeadDecoding;
 use super::key_value_cache::KeyValueCache;
 use super::recorder::Recorder;
 use super::run_options::RunPlan;
@@ -15,12 +16,12 @@ use super::transformer::Transformer;
 use super::variants::VariantInput;
 use crate::backend::Backend;
 use crate::config::Gpt2Config;
-use crate::decode::{HeadDecoder, HeadId, Projection, Ranking, TopTokens, Vectors};
+use crate::decode::{HeadDecoder, Ranking, Vectors};
 use crate::error::Result;
 use crate::weights::{BlockWeights, ProcessedWeights, Weights};
 
 /// A model whose device is known at run time. Callers check layers and heads.
-pub(crate) trait ModelOnDevice: Send + Sync {
+pub(crate) trait ModelOnDevice: HeadDecoding + Send + Sync {
     /// Runs a batch of token ids, and returns the logits of each prompt if the plan asks for them.
     /// Shape: `[prompt][pos]` → `[prompt] [pos, d_vocab]`.
     fn run(
@@ -56,21 +57,6 @@ pub(crate) trait ModelOnDevice: Send + Sync {
 
     /// The columns of `W_U` of some tokens, and their entries of `b_U`. Shape: `[n]` → `[n, d_model]`, `[n]`.
     fn unembed_columns(&self, tokens: &[u32]) -> Result<(Array2<f32>, Array1<f32>)>;
-
-    /// The `k` most likely tokens of the vectors of some heads of a layer. `vectors` yields those of each head, in the
-    /// order of `heads`, and may compute them lazily. Shape: each `[n, d_head]` → each `[n, k]`.
-    fn decode_heads(
-        &self,
-        layer: usize,
-        heads: &[usize],
-        projection: Projection,
-        ranking: Ranking,
-        vectors: &mut (dyn Iterator<Item = Result<Vectors>> + Send),
-    ) -> Result<Vec<TopTokens>>;
-
-    /// The `k` most likely tokens of vectors through a matrix `p` in place of a head's projection; nothing is cached.
-    /// Shape: `p [d_head, d_model]`, `vectors [n, d_head]` → `[n, k]`.
-    fn decode_through(&self, p: Array2<f32>, vectors: &Vectors, ranking: Ranking) -> Result<TopTokens>;
 
     /// Copies all weights to the host.
     fn weights(&self) -> Result<Weights>;
@@ -118,7 +104,7 @@ pub(crate) trait ModelOnDevice: Send + Sync {
 pub(super) struct OnDevice<B: Backend> {
     pub(super) backend: B,
     pub(super) transformer: Transformer<B>,
-    decoder: HeadDecoder<B>,
+    pub(super) decoder: HeadDecoder<B>,
     sizes: Arc<Sizes>,
     /// The epsilon of the layer norms.
     eps: f64,
@@ -274,26 +260,8 @@ impl<B: Backend> ModelOnDevice for OnDevice<B> {
         // Each vector is the product of a row and of ones, and goes to the residual stream unchanged.
         rows.push_row(Array1::ones(d_model).view()).expect("a row of the same length");
         let vectors = Vectors::new(rows, (0..n as u32).map(|row| [row, n as u32]).collect());
-        let top = self.decode_through(Array2::eye(d_model), &vectors, Ranking { k: 1, unembed_bias: true })?;
+        let top = self.decode_through(Array2::eye(d_model), &vectors, Ranking::new(1, true))?;
         Ok(top.tokens.column(0).to_vec())
-    }
-
-    fn decode_heads(
-        &self,
-        layer: usize,
-        heads: &[usize],
-        projection: Projection,
-        ranking: Ranking,
-        vectors: &mut (dyn Iterator<Item = Result<Vectors>> + Send),
-    ) -> Result<Vec<TopTokens>> {
-        let heads: Vec<HeadId> = heads.iter().map(|&head| HeadId { layer, head, projection }).collect();
-        let w_v_and_w_o = || Ok((self.w_v(layer)?, self.w_o(layer)?));
-        self.decoder.decode(&self.backend, &self.transformer.unembed, &heads, ranking, vectors, w_v_and_w_o)
-    }
-
-    fn decode_through(&self, p: Array2<f32>, vectors: &Vectors, ranking: Ranking) -> Result<TopTokens> {
-        let table = self.backend.upload_projection(p)?;
-        self.backend.decode(vectors, &table, &self.transformer.unembed, ranking)
     }
 
     fn weights(&self) -> Result<Weights> {

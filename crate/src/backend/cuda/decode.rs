@@ -11,7 +11,7 @@ use super::error::CudaError;
 use super::kernels::{block_per_row, thread_per_element};
 use super::logits::rows_per_block;
 use super::{CudaLinear, DeviceMatrix};
-use crate::decode::{Ranking, TopTokens, Vectors, n_ranked};
+use crate::decode::{Ranking, TopTokens, UnembedBias, Vectors, n_ranked};
 
 /// The size of the vectors that are on the GPU together.
 const VECTOR_BYTES: usize = 64 << 20;
@@ -59,9 +59,17 @@ pub(super) fn decode(
     ranking: Ranking,
 ) -> Result<TopTokens, CudaError> {
     let (n, d_head, n_ranked) = (vectors.len(), table.p.rows, n_ranked(ranking.k, unembed.w.columns));
-    let zeros =
-        if ranking.unembed_bias { None } else { Some(DeviceBuffer::upload(gpu, &vec![0.0_f32; unembed.w.columns])?) };
-    let bias = zeros.as_ref().unwrap_or(&unembed.b);
+    let other_bias = match ranking.bias {
+        UnembedBias::Added => None,
+        UnembedBias::LeftOut => Some(DeviceBuffer::upload(gpu, &vec![0.0_f32; unembed.w.columns])?),
+        UnembedBias::Subtracted => {
+            let mut b_u = vec![0.0_f32; unembed.w.columns];
+            unembed.b.download(0, &mut b_u)?;
+            b_u.iter_mut().for_each(|b| *b = -*b);
+            Some(DeviceBuffer::upload(gpu, &b_u)?)
+        }
+    };
+    let bias = other_bias.as_ref().unwrap_or(&unembed.b);
     let (mut tokens, mut logits) = (Array2::zeros((n, n_ranked)), Array2::zeros((n, n_ranked)));
     let folded = vectors.table().iter().all(|x| x.abs() < MAX_FOLDED);
     let widest = if folded { d_head } else { d_head.max(table.p.columns) };

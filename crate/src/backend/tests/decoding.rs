@@ -61,7 +61,8 @@ fn top_tokens_of_random_vectors() {
             let pairs = (0..n).map(|_| [random.u32(0..rows), random.u32(0..rows)]).collect();
             let c = Vectors::new(matrix(random, rows as usize, d_head), pairs);
             let projections: Vec<_> = (0..random.usize(1..=3)).map(|_| matrix(random, d_head, d_model)).collect();
-            let ranking = Ranking { k: random.usize(1..=4), unembed_bias: random.bool() };
+            let ranking = Ranking::new(random.usize(1..=4), random.bool());
+            let ranking = if random.bool() { ranking.negated() } else { ranking };
             let (got, want) = on_every_backend!(|backend| decode(backend, &projections, (&w_u, &b_u), &c, ranking));
             let what = format!("{n} vectors of {d_head}, vocabulary {d_vocab}, {ranking:?}");
             for (got, want) in got.iter().flat_map(|got| got.iter().zip(&want)) {
@@ -119,8 +120,9 @@ fn ties_go_to_the_lowest_id() {
         for n in vector_counts(random, d_vocab) {
             let (c, projection) = (integers(random, n, d_head), integers(random, d_head, d_model));
             let mut logits = c.dot(&projection).dot(&w_u) + 0.0; // exact, and no negative zero
-            let ranking = Ranking { k: random.usize(1..=5), unembed_bias: random.u8(..) > 50 };
-            if ranking.unembed_bias {
+            let unembed_bias = random.u8(..) > 50;
+            let ranking = Ranking::new(random.usize(1..=5), unembed_bias);
+            if unembed_bias {
                 logits = logits + &b_u + 0.0;
             }
             let (got, want) = on_every_backend!(|backend| decode_one(

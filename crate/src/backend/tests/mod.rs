@@ -79,7 +79,7 @@ fn heads(n_heads: usize, d_head: usize) -> Heads {
 
 /// The `k` best tokens, with the bias of the unembedding.
 fn with_bias(k: usize) -> Ranking {
-    Ranking { k, unembed_bias: true }
+    Ranking::new(k, true)
 }
 
 /// The root mean square of a sum of `terms` products of `factors` uniform numbers between −1 and 1 each.

@@ -3,7 +3,6 @@
 mod design;
 mod measure;
 mod paired_test;
-mod permutation;
 
 pub use design::{Controls, PromptPair, SimilarityOptions};
 pub use measure::PatternMeasure;

@@ -1,9 +1,9 @@
 //! Paired test: do similar prompts give similar patterns of attention tokens?
 
 use super::design::{Controls, Design, PromptPair, SimilarityOptions};
-use super::permutation::{LEVEL, Significance, bootstrap_intervals, difference, permutation_test};
 use crate::attention_tokens::{DecodeOptions, layer_data};
 use crate::error::Result;
+use crate::experiments::permutation::{LEVEL, Significance, bootstrap_intervals, difference, permutation_test};
 use crate::model::Gpt2;
 use crate::plot::{Chart, ChartAxis, Color, Figure, Form, Series, Table};
 use crate::random::seeded_rng;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::attention_tokens::{DecodeOptions, PromptHeadData, layer_data};
-use crate::decode::{Projection, TopTokens};
+use crate::decode::{Projection, Reading, TopTokens};
 use crate::error::{Error, Result, check_index};
 use crate::model::{ActivationCache, Gpt2, Prompts, RunOptions};
 use crate::tokenizer::TokenLabels;
@@ -52,9 +52,7 @@ pub(super) struct Source {
     pub(super) n_layers: usize,
     pub(super) n_heads: usize,
     pub(super) d_vocab: usize,
-    pub(super) projection: Projection,
-    /// Whether the logits that decided include `b_U`.
-    pub(super) unembed_bias: bool,
+    pub(super) reading: Reading,
     /// FNV-1a hash of `W_V` of the first head and `W_O` of the last, so that models of one shape but other weights, or
     /// other weight processing, differ.
     pub(super) fingerprint: u64,
@@ -62,7 +60,7 @@ pub(super) struct Source {
 
 impl Source {
     pub(super) fn new(model: &Gpt2, options: DecodeOptions) -> Result<Self> {
-        let DecodeOptions { projection, unembed_bias, .. } = options;
+        let reading = options.reading;
         let config = model.config();
         let (n_layers, n_heads, d_vocab) = (config.n_layers, config.n_heads, config.d_vocab);
         // FNV-1a, written out because a stored file needs a hash that never changes, which `std`'s hashers do not
@@ -73,22 +71,22 @@ impl Source {
                 fingerprint = (fingerprint ^ u64::from(weight.to_bits())).wrapping_mul(0x100_0000_01b3);
             }
         }
-        Ok(Self { n_layers, n_heads, d_vocab, projection, unembed_bias, fingerprint })
+        Ok(Self { n_layers, n_heads, d_vocab, reading, fingerprint })
     }
 
     /// The decoding of the tokens that are counted.
     pub(super) fn decode_options(&self) -> DecodeOptions {
-        DecodeOptions::default().projection(self.projection).unembed_bias(self.unembed_bias)
+        DecodeOptions::from(self.reading)
     }
 
     /// The decoding in words: `"notebook"`, `"notebook, without b_U"`.
     fn decoding(&self) -> String {
-        format!("{}{}", self.projection.name(), self.without_bias())
+        self.reading.to_string()
     }
 
     /// `", without b_U"` where that is so.
     pub(super) fn without_bias(&self) -> &'static str {
-        if self.unembed_bias { "" } else { ", without b_U" }
+        if self.reading.unembed_bias { "" } else { ", without b_U" }
     }
 }
 
@@ -284,8 +282,7 @@ pub(super) mod tests {
 
     /// Two layers of one head. The counts of `Qk` are given, those of the other components are empty.
     pub(in crate::experiments::vocabulary) fn counts(heads: [&[(u32, u64)]; 2]) -> VocabularyCounts {
-        let projection = Projection::Notebook;
-        let source = Source { n_layers: 2, n_heads: 1, d_vocab: 100, projection, unembed_bias: true, fingerprint: 1 };
+        let source = Source { n_layers: 2, n_heads: 1, d_vocab: 100, reading: Reading::NOTEBOOK, fingerprint: 1 };
         let mut counts = VocabularyCounts::empty(source, TokenLabels::new(None));
         for (layer, own) in heads.into_iter().enumerate() {
             let index = counts.index(layer, 0, Component::Qk);
@@ -304,9 +301,9 @@ pub(super) mod tests {
         assert_eq!((&ab.counts, ab.n_prompts), (&ba.counts, 2));
         assert_eq!(ab.of(0, 0, Component::Qk).unwrap(), &BTreeMap::from([(5, 5), (7, 1)]));
         let mut other = a.clone();
-        other.source.projection = Projection::Ov;
+        other.source.reading = Reading::OV;
         assert!(ab.merge(&other).unwrap_err().to_string().contains("projection ov"));
-        other.source = Source { unembed_bias: false, ..a.source.clone() };
+        other.source = Source { reading: Reading::NOTEBOOK.unembed_bias(false), ..a.source.clone() };
         assert!(ab.merge(&other).unwrap_err().to_string().contains("projection notebook, without b_U"));
         assert!(ab.of(2, 0, Component::Qk).is_err());
     }

@@ -8,7 +8,6 @@ use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, SafeTensorError, TensorView};
 
 use super::counts::{Source, VocabularyCounts};
-use crate::decode::Projection;
 use crate::error::{Error, Result};
 use crate::files::{hexadecimal, replace};
 
@@ -66,8 +65,7 @@ impl VocabularyCounts {
             ("n_layers", source.n_layers.to_string()),
             ("n_heads", source.n_heads.to_string()),
             ("d_vocab", source.d_vocab.to_string()),
-            ("projection", source.projection.name().to_owned()),
-            ("unembed_bias", source.unembed_bias.to_string()),
+            ("reading", source.reading.to_string()),
             ("fingerprint", source.fingerprint.to_string()),
             ("n_prompts", self.n_prompts.to_string()),
             ("key", key.to_owned()),
@@ -117,18 +115,12 @@ impl VocabularyCounts {
             let text = text(name)?;
             text.parse::<u64>().map_err(|_| format_error(format!("{name} {text:?}")))
         };
-        let name = text("projection")?;
-        let projection = Projection::ALL.into_iter().find(|projection| projection.name() == name);
+        let reading = text("reading")?;
         let source = Source {
             n_layers: number("n_layers")? as usize,
             n_heads: number("n_heads")? as usize,
             d_vocab: number("d_vocab")? as usize,
-            projection: projection.ok_or_else(|| format_error(format!("projection {name:?}")))?,
-            unembed_bias: match metadata.get("unembed_bias").map(String::as_str) {
-                None | Some("true") => true, // counts without it are newer than the key
-                Some("false") => false,
-                Some(other) => return Err(format_error(format!("unembed_bias {other:?}"))),
-            },
+            reading: reading.parse().map_err(|_| format_error(format!("reading {reading:?}")))?,
             fingerprint: number("fingerprint")?,
         };
         // Checked before an allocation of these sizes: from here on they are those of `like`.

@@ -103,7 +103,8 @@ impl UnembedBiasShare {
         check_count("UnembedBiasShare", "tokens of b_U", n_largest, 1, Some(model.config().d_vocab))?;
         let (_, cache) = model.run_with_cache_options(prompts, RunOptions::for_head_data())?;
         let mut counts = VocabularyCounts::new(model, projection)?;
-        let source = Source { unembed_bias: false, ..counts.source.clone() };
+        let reading = counts.source.reading.unembed_bias(false);
+        let source = Source { reading, ..counts.source.clone() };
         let mut counts_without_bias = VocabularyCounts::empty(source, counts.labels.clone());
         counts.add_run(model, &cache)?;
         counts_without_bias.add_run(model, &cache)?;
@@ -162,7 +163,7 @@ fn largest_biases(model: &Gpt2, n: usize) -> Result<Vec<(u32, f32)>> {
     let config = model.config();
     let zeros = Vectors::new(Array2::zeros((1, config.d_head)), vec![[0, 0]]);
     let p = Array2::zeros((config.d_head, config.d_model));
-    let top = model.on_device().decode_through(p, &zeros, Ranking { k: n, unembed_bias: true })?;
+    let top = model.on_device().decode_through(p, &zeros, Ranking::new(n, true))?;
     Ok(top.tokens.into_iter().zip(top.logits).collect())
 }
 
