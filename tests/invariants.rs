@@ -227,7 +227,7 @@ fn run_options_select_activations_layers_and_logits() {
     let message = some.get(Activation::Z, 2).unwrap_err().to_string();
     assert_eq!(
         message,
-        "z of layer 2 is not in the cache: it holds only pattern, q of layers 1, 2; run again with RunOptions whose \
+        "z of layer 2 is not in the cache: it holds only q, pattern of layers 1, 2; run again with RunOptions whose \
          activations and layers include it, or with run_with_cache, which caches everything"
     );
     assert!(some.get(Activation::Q, 0).is_err());
@@ -340,5 +340,5 @@ fn errors_name_the_bad_input() {
 fn debug_of_a_model_and_a_cache_prints_sizes() {
     let model = demo();
     let text = format!("{model:?} {:?}", model.run_with_cache("a").unwrap().1);
-    assert!(text.contains("d_head: 16") && text.len() < 1000, "{text}");
+    assert!(text.contains("d_head: 16") && text.len() < 1500, "{text}");
 }

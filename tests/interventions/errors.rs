@@ -118,7 +118,7 @@ fn what_a_cache_lacks_cannot_be_held() {
         model.run_with_cache_options(PROMPTS, RunOptions::default().activations([Activation::Q])).unwrap();
     for hooks in [freeze(Activation::Pattern, &only_q), Intervention::freeze_layer_norms(&only_q)] {
         let message = model.run_with_hooks(PROMPTS, &hooks).unwrap_err().to_string();
-        assert!(message.contains("is not in the cache: it holds only q of layers 0, 1, 2, 3"), "{message}");
+        assert!(message.contains("is not in the cache: it holds only q of layers 0 to 3"), "{message}");
     }
     assert_eq!(freeze(Activation::Q, &only_q).len(), 4);
 }
