@@ -20,6 +20,7 @@ mod pattern;
 
 pub(crate) use decoding::tokens_through;
 pub use decoding::{DecodeOptions, all_heads_data, head_data, layer_data};
+pub(crate) use head_data::run_caption;
 pub use head_data::{Feature, HeadData, PromptHeadData};
 pub use pattern::unique_index_pattern;
 

@@ -30,7 +30,7 @@ pub(crate) struct MatrixChart {
     pub(crate) title: String,
     pub(crate) rows: ChartAxis,
     pub(crate) columns: ChartAxis,
-    /// Shape: `[row, column]`; NaN is an empty cell.
+    /// Shape: `[row, column]`; NaN and infinity are empty cells, of a colour outside of every scale.
     pub(crate) values: Array2<f32>,
     /// Title of the colour bar, and the values at the two ends of the scale.
     pub(crate) scale: (String, [f32; 2]),
@@ -99,11 +99,17 @@ impl MatrixChart {
             dim: self.values.dim(),
             blocks: vec![CellBlock { at: (0, 0), values }],
             paint,
-            precision: Precision::Significant,
+            precision: self.precision(),
             hover,
             labels: None,
             color_bar: color_bar.then(|| self.scale.0.clone()),
         }
+    }
+
+    /// Four significant digits are too few for values that differ little from each other.
+    fn precision(&self) -> Precision {
+        let [low, high] = self.scale.1;
+        if low.abs().max(high.abs()) > 10.0 * (high - low) { Precision::Exact } else { Precision::Significant }
     }
 
     /// The label or the number of each cell, row by row; empty for an empty cell.
@@ -156,6 +162,7 @@ impl MatrixChart {
             title: Some(title),
             axes: vec![self.axes(area)],
             marks: self.marks(self.cells(paint, values, color_bar), area, style),
+            no_token_background: self.values.iter().any(|value| !value.is_finite()),
             ..Drawing::new(size, margins, self.describe())
         }
     }
