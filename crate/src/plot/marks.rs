@@ -46,7 +46,7 @@ pub(super) struct Drawing {
     /// The choices in the menu of a plotly figure, each in place of `marks` and of those of `layers`; empty for no menu.
     pub(super) menu: Vec<MenuChoice>,
     /// More marks, of which a part is shown.
-    pub(super) layers: Option<Layers>,
+    pub(super) layers: Option<Box<Layers>>,
 }
 
 /// Marks over the others, of which a reader of a plotly figure chooses a part to see. A static picture shows the first

@@ -89,7 +89,7 @@ impl AttentionLines {
 
     /// The lines of a head: a mark for each opacity, and one for the legend.
     fn layer(&self, head: usize) -> Vec<Mark> {
-        let (name, color) = (self.patterns.name(head), Color::of_series(head, self.heads.len()));
+        let (name, color) = (format!("head {}", self.patterns.name(head)), Color::of_series(head, self.heads.len()));
         let strokes = |name: &str, strokes: Vec<Vec<[f64; 2]>>, opacity: f64| {
             let entry = LegendEntry { name: name.into(), color, symbol: Symbol::Circle };
             Mark::Strokes(Strokes { entry, strokes, opacity, group: Some(self.patterns.name(head)) })
@@ -188,12 +188,12 @@ impl Content for AttentionLines {
             axes: vec![axes],
             marks,
             legend: true,
-            layers: Some(Layers {
+            layers: Some(Box::new(Layers {
                 marks: heads.map(|head| self.layer(head)).collect(),
                 control: Control::Menu,
                 choices: choices.collect(),
                 first: 0,
-            }),
+            })),
             ..Drawing::new([width, height], margins, self.describe())
         })
     }

@@ -52,7 +52,8 @@ impl ActivationCache {
 
     /// What a token attends to, as the prompt's text with shaded tokens: the view of CircuitsVis'
     /// `attention_heads`. A menu chooses the head, a slider the token, which is framed; the more attention a token
-    /// gets from it, the darker its shade (on a dark theme: the more blue). Tokens after the framed one are grey.
+    /// gets from it, the darker its shade (on a dark theme: the more blue), by the square root. Tokens after the framed one
+    /// are grey.
     ///
     /// CircuitsVis chooses head and token by pointing at them, which takes a script in the page; plotly's menus and sliders
     /// need none, so the figure works without a kernel and in an exported page. The pointer shows the attention as a number.

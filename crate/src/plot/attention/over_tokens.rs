@@ -11,7 +11,7 @@ use crate::plot::marks::{
     CellBlock, Cells, Control, Coordinate, Drawing, Hover, LABEL_SIZE, Layers, LegendEntry, Mark, MenuChoice, Paint,
     Precision, Strokes, Symbol, Text, Title, Vertical,
 };
-use crate::plot::style::{Color, FigureStyle, Theme};
+use crate::plot::style::{Color, FigureStyle, Theme, evenly, gradient};
 
 /// Maximum number of pairs of positions in all heads together; each takes about 7 bytes of a notebook.
 const MAX_PAIRS: usize = 150_000;
@@ -21,11 +21,14 @@ const SIDE: usize = 20;
 /// Height of a line of tokens, and the least and greatest width of a column.
 const LINE: f64 = 34.0;
 const COLUMN: [f64; 2] = [34.0, 120.0];
-/// Maximum width of a token in characters.
+/// Width of a token in characters beyond which it is broken into lines, and of a character in font sizes.
 const MAX_LABEL: usize = 14;
+const CHARACTER: f64 = 0.65;
 /// Pixels for the menu above the tokens, and for the slider below.
 const MENU: f64 = 44.0;
 const SLIDER: usize = 100;
+/// Number of steps between which shades are interpolated.
+const SHADES: usize = 20;
 /// The pointer's text on a token.
 const TEMPLATE: &str = "attention %{z}<br>%{hovertext}<extra></extra>";
 
@@ -67,23 +70,25 @@ impl OverTokens {
     /// The tokens in lines of a figure of this width, and of this height if it was chosen.
     fn lines(&self, width: f64, height: Option<f64>) -> Lines {
         let longest = self.patterns.labels.iter().map(|label| fit::width(label).min(MAX_LABEL)).max().unwrap_or(1);
-        let column = (longest as f64 * 0.65 * LABEL_SIZE as f64 + 10.0).clamp(COLUMN[0], COLUMN[1]);
+        let column = (longest as f64 * CHARACTER * LABEL_SIZE as f64 + 10.0).clamp(COLUMN[0], COLUMN[1]);
         let pos = self.patterns.n_pos().max(1);
         let columns = ((width / column).floor() as usize).clamp(1, pos);
         let n = pos.div_ceil(columns);
-        let line = height.map_or(LINE, |height| (height / n as f64).max(4.0));
+        let line = height.map_or(LINE, |height| height / n as f64);
         Lines { columns, n, cell: [column.min(width / columns as f64), line] }
     }
 
-    /// The theme's shades, from no attention to all of it, on which the theme's texts have a contrast of at least 5, and the
-    /// shade of tokens after the framed one.
+    /// The theme's shades from no attention to all of it, on which its texts have a contrast of at least 5, and the shade of
+    /// tokens after the framed one. They grow with the square root of the attention: most of it is small.
     fn shades(style: FigureStyle) -> (Vec<[u8; 3]>, [u8; 3]) {
-        match style.theme() {
+        let (from_none, after) = match style.theme() {
             Theme::Dark => (vec![[0x11, 0x11, 0x11], [0, 0x48, 0x70], [0, 0x72, 0xb2]], [0x33; 3]),
             Theme::Light | Theme::Transparent => {
                 (vec![[0xff, 0xff, 0xff], [0xf3, 0xb0, 0x4d], [0xd5, 0x5e, 0]], [0xe4; 3])
             }
-        }
+        };
+        let shade = gradient(evenly(&from_none));
+        ((0..=SHADES).map(|step| shade((step as f64 / SHADES as f64).sqrt())).collect(), after)
     }
 
     fn cells(&self, values: Array2<f64>, paint: Paint, hover: Hover) -> Mark {
@@ -113,19 +118,24 @@ impl OverTokens {
         self.cells(self.in_lines(lines, attention), Paint::Shades(shades.to_vec()), hover)
     }
 
-    /// The label of each token in its place.
+    /// The label of each token in its place, in one line or more; one that does not fit is cut.
     fn texts(&self, lines: &Lines, style: FigureStyle) -> impl Iterator<Item = Mark> {
-        let labels: Vec<String> = self.patterns.labels.iter().map(|label| fit::shortened(label, MAX_LABEL)).collect();
+        let labels = &self.patterns.labels;
+        let fitted = fit::fit(labels, lines.cell);
+        let size = fitted.size.min(LABEL_SIZE + 2);
+        let room = (lines.cell[0] / CHARACTER / size as f64).floor() as usize;
+        let text = move |(fitted, label): (String, &String)| {
+            if fitted.is_empty() { fit::shortened(label, room.max(2)) } else { fitted }
+        };
+        let texts: Vec<String> = fitted.texts.into_iter().zip(labels).map(text).collect();
         let color = if style.theme() == Theme::Dark { Color::White } else { Color::Black };
         let columns = lines.columns;
-        // The height of two lines is enough for any label.
-        let fitted = fit::fit(&labels, lines.cell);
-        fitted.texts.into_iter().enumerate().map(move |(pos, text)| {
+        texts.into_iter().enumerate().map(move |(pos, text)| {
             Mark::Text(Text {
                 x: Coordinate::Value((pos % columns) as f64),
                 y: Coordinate::Value((pos / columns) as f64),
                 vertical: Some(Vertical::Middle),
-                ..Text::new(text, fitted.size.min(LABEL_SIZE + 2), color)
+                ..Text::new(text, size, color)
             })
         })
     }
@@ -146,18 +156,22 @@ impl Content for OverTokens {
         // All titles have the same length, up to the digits of the head.
         let title = Title::new(&self.title(self.patterns.n_heads() - 1), width);
         let top = (title.bottom() + MENU).round();
+        // In a small figure, each of them has its share of the height.
+        let [top, below] = match style.size {
+            Some([_, height]) => [top.min((height / 2) as f64), SLIDER.min(height / 4) as f64],
+            None => [top, SLIDER as f64],
+        };
         let inner = (width - 2 * SIDE) as f64;
-        let given = style.size.map(|[_, height]| (height as f64 - top - SLIDER as f64).max(20.0));
-        let lines = self.lines(inner, given);
+        let lines = self.lines(inner, style.size.map(|[_, height]| height as f64 - top - below));
         let area = Area {
             x: SIDE as f64,
             y: top,
             width: lines.columns as f64 * lines.cell[0],
             height: lines.n as f64 * lines.cell[1],
         };
-        let height = style.size.map_or((area.bottom() as usize) + SLIDER, |[_, height]| height);
-        let margins =
-            [SIDE, width - SIDE - area.width.round() as usize, top as usize, height - area.bottom().round() as usize];
+        let height = style.size.map_or((area.bottom() + below).round() as usize, |[_, height]| height);
+        let right = width - SIDE - area.width.round() as usize;
+        let margins = [SIDE, right, top as usize, height - area.bottom().round() as usize];
         let axes = Axes { area, square: false, ..Axes::of_cells((lines.n, lines.columns), area) };
         let (shades, after) = Self::shades(style);
 
@@ -182,12 +196,12 @@ impl Content for OverTokens {
             axes: vec![axes],
             marks: std::iter::once(background.clone()).chain(self.texts(&lines, style)).collect(),
             menu: (0..self.patterns.n_heads()).map(choice).collect(),
-            layers: Some(Layers {
+            layers: Some(Box::new(Layers {
                 marks: (0..pos).map(layer).collect(),
                 control: Control::Slider("the framed token: "),
                 choices: (0..pos).map(|query| (self.patterns.position(query), vec![query])).collect(),
                 first: pos - 1,
-            }),
+            })),
             ..Drawing::new([width, height], margins, self.describe())
         })
     }

@@ -4,7 +4,7 @@ use ndarray::{Array1, Array2, ArrayBase, ArrayD, Axis, Data, Dimension, Ix1, Ix2
 
 use crate::error::{Error, Result, check_count};
 
-/// The numbers of an array, for [`imshow`](crate::imshow), [`line`](crate::line) and [`scatter`](crate::scatter). Converts
+/// The numbers of an array, for [`imshow`](crate::imshow), [`line()`](crate::line()) and [`scatter`](crate::scatter). Converts
 /// from arrays and views of `f32`, `f64` and whole numbers, from slices, vectors and arrays of Rust; a function that takes
 /// it is called with `&array`.
 #[derive(Clone, Debug)]

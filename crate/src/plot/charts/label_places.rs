@@ -16,7 +16,7 @@ pub(super) fn with_room(
     labels: &[String],
     taken: &mut Vec<([f64; 2], f64)>,
 ) -> Vec<String> {
-    let mut place = |(at, label): ([f64; 2], &String)| {
+    let place = |(at, label): ([f64; 2], &String)| {
         let half = fit::width(label) as f64 * CHARACTER * TOKEN_SIZE as f64 / 2.0;
         let is_clear = |&(other, other_half): &([f64; 2], f64)| {
             (at[0] - other[0]).abs() >= half + other_half || (at[1] - other[1]).abs() >= 2.0 * HALF_HEIGHT
@@ -27,7 +27,7 @@ pub(super) fn with_room(
         taken.push((at, half));
         label.clone()
     };
-    points.zip(labels).map(|point| place(point)).collect()
+    points.zip(labels).map(place).collect()
 }
 
 #[cfg(test)]

@@ -68,11 +68,10 @@ impl MatrixChart {
         let inner = (width - left - RIGHT.min(width / 3)) as f64;
         // Square cells, unless there are too few or too many of them for a screen.
         let cell = (inner / columns.max(1) as f64).min(MAX_CELL);
-        let [_, height] = style.size.unwrap_or_else(|| {
-            let height = (cell * rows as f64).clamp(HEIGHTS[0], HEIGHTS[1]);
-            [width, top + height as usize + bottom]
-        });
-        let bottom = room(bottom, height);
+        let (height, bottom) = match style.size {
+            Some([_, height]) => (height, room(bottom, height)),
+            None => (top + (cell * rows as f64).clamp(HEIGHTS[0], HEIGHTS[1]) as usize + bottom, bottom),
+        };
         (title, [width, height], [left, RIGHT.min(width / 3), top.min(height / 3), bottom])
     }
 

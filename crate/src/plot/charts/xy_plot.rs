@@ -20,7 +20,7 @@ const MAX_SERIES: usize = 200;
 /// Maximum number of names in the legend, which no figure has room for more of.
 const MAX_NAMES: usize = 24;
 
-/// Lines and points, from [`line`] or [`scatter`]. Each function returns it with one thing changed or added. As the last
+/// Lines and points, from [`line()`] or [`scatter`]. Each function returns it with one thing changed or added. As the last
 /// expression of a cell it shows itself; [`figure`](Self::figure) makes a [`Figure`] of it, for files, themes and sizes.
 #[derive(Clone, Debug)]
 pub struct XyPlot {
@@ -192,7 +192,7 @@ impl XyPlot {
     /// One more line through these points. Shape: `x [point]`, `y [point]`.
     ///
     /// # Errors
-    /// As for [`scatter`] and [`line`].
+    /// As for [`scatter`] and [`line()`].
     pub fn add_line(self, name: &str, x: impl Into<PlotArray>, y: impl Into<PlotArray>) -> Result<Self> {
         self.with(name, true, x.into(), y.into())
     }
