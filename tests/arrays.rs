@@ -47,7 +47,7 @@ fn imshow_has_known_colors_at_known_values() {
     };
     // The ends and the middle of plotly's RdBu; 1 is at three quarters.
     let plot = imshow(&array).unwrap();
-    assert_eq!(fill(&plot), some(["#050aac", "#bebebe", "#b20a1c", "#dd7f50"]));
+    assert_eq!(fill(&plot), some(["#050aac", "#bebebe", "#b20a1c", "#dd7a50"]));
     let trace = json_of(&plot.figure())["data"][0].clone();
     assert_eq!((&trace["zmin"], &trace["zmax"], &trace["colorscale"]), (&json!(-2.0), &json!(2.0), &json!("RdBu")));
     assert_eq!(trace["z"], json!([[-2.0, 0.0, 2.0], [1.0, null, null]]));
@@ -204,7 +204,7 @@ fn points_have_labels_that_cover_no_other_and_those_without_a_place_are_counted(
     assert_eq!(points["hovertext"][1], "y 1<br>x 0<br>second");
     assert_eq!((&other["name"], &other["hovertext"][0]), (&json!("other"), &json!("y 4<br>x 3<br>fifth<br>other")));
     assert_ne!(points["marker"]["symbol"], other["marker"]["symbol"]);
-    assert_eq!(json["layout"]["title"]["text"], "<br>1 point that is not finite is not drawn");
+    assert_eq!(json["layout"]["title"]["text"], "1 point that is not finite is not drawn");
 }
 
 /// A run of a prompt of `n_pos` tokens, and the pattern of a layer. Shape: `[head, query, key]`.
@@ -309,7 +309,8 @@ fn menu_and_slider_choose_head_and_token_independently() {
                 if key > query {
                     assert!(rows[key].is_null(), "tokens after the framed one");
                 } else {
-                    assert_close(rows[key], pattern[[head, query, key]]);
+                    let written = rows[key].as_f64().unwrap() as f32;
+                    assert!((written - pattern[[head, query, key]]).abs() < 6e-4, "head {head}, {query}, {key}");
                 }
             }
         };
@@ -396,13 +397,13 @@ fn lines_have_the_attention_as_their_opacity_and_the_weakest_are_left_out() {
 
 #[test]
 fn figures_of_long_prompts_are_bounded() {
-    let (run, _) = run_of(400, 1);
+    let (run, _) = run_of(250, 1);
     let lines = plot_attention_lines(&run, 1).unwrap();
-    assert!(lines.to_json().len() < 800_000 && lines.to_svg().unwrap().len() < 400_000);
+    assert!(lines.to_json().len() < 600_000 && lines.to_svg().unwrap().len() < 300_000);
     let labels = |figure: &Figure| list(&json_of(figure)["layout"]["annotations"]).len();
-    assert!(labels(&lines) < 2 * 110, "every fourth token has its label: {}", labels(&lines));
+    assert!(labels(&lines) < 2 * 110, "every third token has its label: {}", labels(&lines));
     let head = plot_attention(&run, 1, 0).unwrap();
-    assert!(head.to_json().len() < 2_000_000 && head.to_svg().unwrap().len() < 400_000);
+    assert!(head.to_json().len() < 700_000 && head.to_svg().unwrap().len() < 200_000);
     let (run, _) = run_of(120, 1);
     let text = plot_attention_over_tokens(&run, 1).unwrap();
     assert!(text.to_json().len() < 1_500_000, "{}", text.to_json().len());

@@ -30,7 +30,7 @@
 //! | continue a text, score one | [`Gpt2::generate`], [`GenerateOptions`], [`Gpt2::perplexity`] |
 //! | take prompts of a known task | [`mod@datasets`]: indirect objects, greater-than, docstrings, repeated tokens, text files |
 //! | draw it | [`mod@notebook`]: the original notebook's functions, and more; [`Figure`], [`Theme`], [`Look`], [`ColorScale`] |
-//! | draw any array | [`imshow`], [`line()`], [`scatter`] |
+//! | draw any array, attention patterns | [`imshow`], [`line()`], [`scatter`], [`ActivationCache::plot_attention`], [`ActivationCache::plot_attention_lines`] |
 //! | ask about all heads | [`mod@experiments`]: the original's claims, with controls |
 //! | export it | [`HeadData::write_csv`], [`HeadData::write_npz`], [`Table`], [`Figure::write_html`], [`Figure::write_svg`], [`ActivationCache::write_safetensors`], [`write_npz`] |
 

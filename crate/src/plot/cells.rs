@@ -3,6 +3,7 @@
 use ndarray::{Array2, s};
 
 use super::style::{Color, FigureStyle, evenly, gradient};
+use super::text::rounded;
 
 /// Coloured cells in rows and columns: a heat map.
 #[derive(Clone, Debug)]
@@ -66,6 +67,8 @@ pub(super) enum Precision {
     Exact,
     /// Four significant digits.
     Significant,
+    /// Three decimals.
+    Thousandths,
 }
 
 /// Hover texts of cells.
@@ -77,6 +80,17 @@ pub(super) enum Hover {
     Texts(Vec<String>),
     /// plotly's template, and a text for each cell for its `%{hovertext}`, or none.
     Template(&'static str, Vec<String>),
+}
+
+impl Precision {
+    /// The number with these digits.
+    pub(super) fn round(self, value: f64) -> f64 {
+        match self {
+            Self::Exact => value,
+            Self::Significant => rounded(value),
+            Self::Thousandths => (1e3 * value).round() / 1e3,
+        }
+    }
 }
 
 impl Cells {

@@ -9,6 +9,8 @@ pub(super) use super::cells::{CellBlock, CellLabels, Cells, ColorRange, Hover, P
 use super::fit;
 use super::style::Color;
 
+/// Width of a figure in pixels unless another was chosen: that of an output of JupyterLab with its side bar open.
+pub(super) const WIDTH: usize = 940;
 /// Font size of axis labels and legends.
 pub(super) const LABEL_SIZE: usize = 12;
 /// Font size of texts in cells, captions, and labels beside points.

@@ -1,7 +1,7 @@
 //! Small panels of one size in rows, as one matrix of cells with gaps: plotly.rs has at most eight pairs of axes.
 
 use super::canvas::Area;
-use super::marks::{Coordinate, LABEL_SIZE, TOOL_BAR, Text, Title, Vertical};
+use super::marks::{Coordinate, LABEL_SIZE, TOOL_BAR, Text, Title, Vertical, WIDTH};
 use super::style::{Color, FigureStyle};
 use crate::error::{Error, Result};
 
@@ -9,8 +9,6 @@ use crate::error::{Error, Result};
 const MAX_CELLS: usize = 300_000;
 /// Maximum number of cells with a hover text each.
 const MAX_HOVER_TEXTS: usize = 10_000;
-/// Width of a figure unless another was chosen: that of an output of JupyterLab with its side bar open.
-const WIDTH: usize = 940;
 
 /// The places of the panels. A panel has `pos` rows and columns.
 pub(super) struct SmallPanels {

@@ -6,7 +6,7 @@ use crate::plot::content::{Content, Drawn};
 use crate::plot::fit;
 use crate::plot::marks::{
     Control, Coordinate, Drawing, Horizontal, LABEL_SIZE, Layers, LegendEntry, Mark, Markers, Strokes, Symbol, Text,
-    Title, Vertical,
+    Title, Vertical, WIDTH,
 };
 use crate::plot::style::{Color, FigureStyle};
 use crate::plot::text::number;
@@ -17,8 +17,7 @@ const MAX_LINES: usize = 6_000;
 const MIN_ATTENTION: f32 = 0.01;
 /// The opacities that lines have: the nearest one to the attention.
 const OPACITIES: [f64; 9] = [1.0, 0.8, 0.6, 0.45, 0.3, 0.2, 0.1, 0.05, 0.02];
-/// Width of a figure unless another was chosen, and margins: left, right, bottom.
-const WIDTH: usize = 940;
+/// Margins in pixels: left, right, bottom.
 const MARGINS: [usize; 3] = [20, 110, 20];
 /// Pixels for the menu above.
 const MENU: f64 = 44.0;

@@ -60,7 +60,7 @@ impl ActivationCache {
     /// The text is set in columns of one width, not as running text. A static picture shows head 0 and the last token.
     /// [`plot_layer_attention`](Self::plot_layer_attention) has the small patterns that CircuitsVis shows beside.
     ///
-    /// The limit is 150,000 pairs of positions in all heads together, about 1 MB of a notebook: 111 tokens with 12 heads.
+    /// The limit is 150,000 pairs of positions in all heads together, about 1.3 MB of a notebook: 111 tokens with 12 heads.
     ///
     /// # Errors
     /// As for [`plot_layer_attention`](Self::plot_layer_attention).

@@ -9,14 +9,13 @@ use crate::plot::content::{Content, Drawn};
 use crate::plot::fit;
 use crate::plot::marks::{
     CellBlock, Cells, Control, Coordinate, Drawing, Hover, LABEL_SIZE, Layers, LegendEntry, Mark, MenuChoice, Paint,
-    Precision, Strokes, Symbol, Text, Title, Vertical,
+    Precision, Strokes, Symbol, Text, Title, Vertical, WIDTH,
 };
 use crate::plot::style::{Color, FigureStyle, Theme, evenly, gradient};
 
 /// Maximum number of pairs of positions in all heads together; each takes about 7 bytes of a notebook.
 const MAX_PAIRS: usize = 150_000;
-/// Width of a figure unless another was chosen, and the margins on both sides.
-const WIDTH: usize = 940;
+/// The margins on both sides in pixels.
 const SIDE: usize = 20;
 /// Height of a line of tokens, and the least and greatest width of a column.
 const LINE: f64 = 34.0;
@@ -27,6 +26,8 @@ const CHARACTER: f64 = 0.65;
 /// Pixels for the menu above the tokens, and for the slider below.
 const MENU: f64 = 44.0;
 const SLIDER: usize = 100;
+/// Maximum width of the name of a step of the slider in characters.
+const MAX_STEP: usize = 16;
 /// Number of steps between which shades are interpolated.
 const SHADES: usize = 20;
 /// The pointer's text on a token.
@@ -67,6 +68,11 @@ impl OverTokens {
         format!("Attention of head {name}{caption}: the framed token attends to the shaded ones")
     }
 
+    /// The name of a step of the slider, which is centred below it.
+    fn step(&self, query: usize) -> String {
+        fit::shortened(&self.patterns.position(query), MAX_STEP)
+    }
+
     /// The tokens in lines of a figure of this width, and of this height if it was chosen.
     fn lines(&self, width: f64, height: Option<f64>) -> Lines {
         let longest = self.patterns.labels.iter().map(|label| fit::width(label).min(MAX_LABEL)).max().unwrap_or(1);
@@ -97,7 +103,7 @@ impl OverTokens {
             dim: values.dim(),
             blocks: vec![CellBlock { at: (0, 0), values }],
             paint,
-            precision: Precision::Significant,
+            precision: Precision::Thousandths,
             hover,
             labels: None,
             color_bar: None,
@@ -199,7 +205,7 @@ impl Content for OverTokens {
             layers: Some(Box::new(Layers {
                 marks: (0..pos).map(layer).collect(),
                 control: Control::Slider("the framed token: "),
-                choices: (0..pos).map(|query| (self.patterns.position(query), vec![query])).collect(),
+                choices: (0..pos).map(|query| (self.step(query), vec![query])).collect(),
                 first: pos - 1,
             })),
             ..Drawing::new([width, height], margins, self.describe())

@@ -5,14 +5,12 @@ use ndarray::{Array3, Axis, Ix3};
 use crate::attention_tokens::run_caption;
 use crate::error::{Error, Result, check_index};
 use crate::model::{Activation, ActivationCache, Gpt2};
-use crate::plot::charts::MatrixPlot;
+use crate::plot::charts::{MAX_HOVER_TEXTS, MatrixPlot};
 use crate::plot::figure::Figure;
 use crate::plot::text::number;
 
 /// Maximum number of cells of one head's figure, about 3 MB of a notebook.
 const MAX_CELLS: usize = 300_000;
-/// Maximum number of cells with a hover text each; with more, plotly shows the names of row and column.
-const MAX_HOVER_TEXTS: usize = 5_000;
 
 /// The attention patterns of a layer on one prompt.
 pub(super) struct Patterns {

@@ -7,12 +7,12 @@ use crate::plot::content::{Content, Drawn};
 use crate::plot::fit;
 use crate::plot::marks::{
     Coordinate, Drawing, LABEL_SIZE, LegendEntry, Line, MARKER_WIDTH, Mark, Markers, Strokes, Symbol, Text, Title,
-    Vertical,
+    Vertical, WIDTH,
 };
 use crate::plot::style::{Color, FigureStyle};
 
 /// Width and height in pixels, unless others were chosen.
-const SIZE: [usize; 2] = [940, 600];
+const SIZE: [usize; 2] = [WIDTH, 600];
 /// Pixels on the left and at the bottom, for the axes.
 const LEFT: usize = 90;
 const BOTTOM: usize = 100;
@@ -96,11 +96,12 @@ impl Series {
                 let strokes = self.arrows(axes, boxes);
                 vec![Mark::Strokes(Strokes { entry, strokes, opacity: 1.0, group: None })]
             }
-            Form::Points | Form::Intervals(_) => {
+            Form::Points => {
                 let points = self.points.iter().map(|&point| axes.pixel(point));
                 let labels = with_room(points, &self.labels, taken);
                 vec![markers(if labels.iter().all(String::is_empty) { &[] } else { &labels })]
             }
+            Form::Intervals(_) => vec![markers(&self.labels)],
             Form::Nodes => {
                 let label = |(point, label): (&[f64; 2], &String)| {
                     Mark::Text(Text {

@@ -7,12 +7,12 @@ use crate::plot::canvas::{Area, Axes, Axis, Ticks};
 use crate::plot::content::{Content, Drawn};
 use crate::plot::fit;
 use crate::plot::marks::{
-    CellBlock, CellLabels, Cells, ColorRange, Coordinate, Drawing, Hover, Mark, Paint, Precision, Text, Title, Vertical,
+    CellBlock, CellLabels, Cells, ColorRange, Coordinate, Drawing, Hover, Mark, Paint, Precision, Text, Title,
+    Vertical, WIDTH,
 };
 use crate::plot::style::{Color, FigureStyle, palette};
 
-/// Width of a figure unless another was chosen, and the least and greatest height of all cells together, in pixels.
-const WIDTH: usize = 940;
+/// The least and greatest height of all cells together, in pixels.
 const HEIGHTS: [f64; 2] = [200.0, 700.0];
 /// Greatest side of a cell in pixels.
 const MAX_CELL: f64 = 90.0;
@@ -22,7 +22,7 @@ const ABOVE: f64 = 26.0;
 /// Maximum number of cells with a number or a label in each.
 const MAX_LABELS: usize = 1_500;
 /// Maximum number of cells with a hover text each; with more, plotly shows the names of row and column, and the number.
-const MAX_HOVER_TEXTS: usize = 5_000;
+pub(in crate::plot) const MAX_HOVER_TEXTS: usize = 5_000;
 
 /// A matrix of numbers as a heat map.
 #[derive(Clone, Debug)]

@@ -4,7 +4,7 @@ use ndarray::Array2;
 
 use super::array::PlotArray;
 use super::axis::ChartAxis;
-use super::matrix::MatrixChart;
+use super::matrix::{MAX_HOVER_TEXTS, MatrixChart};
 use super::ticks;
 use crate::error::{Error, Result, check_count, check_setting};
 use crate::plot::figure::Figure;
@@ -12,8 +12,6 @@ use crate::plot::text::number;
 
 /// Maximum number of cells; more take over 3 MB of a notebook, and no screen shows them.
 const MAX_CELLS: usize = 300_000;
-/// Maximum number of cells with a hover text each, as [`MatrixChart`] writes them.
-const MAX_HOVER_TEXTS: usize = 5_000;
 
 /// A heat map of an array with two axes, from [`imshow`]. Each function returns it with one thing changed. As the last
 /// expression of a cell it shows itself; [`figure`](Self::figure) makes a [`Figure`] of it, for files, themes and sizes.
@@ -270,11 +268,12 @@ impl MatrixPlot {
 
     /// The title, and the number of infinite values, which the colour bar cannot show.
     fn titled(&self) -> String {
-        match self.values.iter().filter(|x| x.is_infinite()).count() {
-            0 => self.title.clone(),
-            1 => format!("{}\n1 cell is infinite and has no colour", self.title),
-            n => format!("{}\n{n} cells are infinite and have no colour", self.title),
-        }
+        let note = match self.values.iter().filter(|x| x.is_infinite()).count() {
+            0 => String::new(),
+            1 => "1 cell is infinite and has no colour".into(),
+            n => format!("{n} cells are infinite and have no colour"),
+        };
+        ticks::lines([self.title.clone(), note])
     }
 
     fn finite(&self) -> impl Iterator<Item = f32> {

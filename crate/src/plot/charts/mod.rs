@@ -12,6 +12,7 @@ mod xy_plot;
 pub use array::PlotArray;
 pub(crate) use axis::ChartAxis;
 pub(crate) use chart::{Chart, Form, Series};
+pub(in crate::plot) use matrix::MAX_HOVER_TEXTS;
 pub(crate) use matrix::MatrixChart;
 pub(super) use matrix::Names;
 pub use matrix_plot::{MatrixPlot, imshow};

@@ -25,6 +25,11 @@ pub(super) fn labels<L: ToString>(
     Err(Error::Count { function, what, found: labels.len(), min: n, max: Some(n), hint })
 }
 
+/// A text of these lines, without the empty ones.
+pub(super) fn lines(lines: impl IntoIterator<Item = String>) -> String {
+    lines.into_iter().filter(|line| !line.is_empty()).collect::<Vec<_>>().join("\n")
+}
+
 /// A label for an axis, where there is no room for long ones.
 pub(super) fn on_axis(label: &str) -> String {
     fit::shortened(label, MAX_WIDTH)

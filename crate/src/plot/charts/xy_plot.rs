@@ -243,23 +243,21 @@ impl XyPlot {
 
     /// The figure.
     pub fn figure(&self) -> Figure {
-        let n = self.series.len();
         let x = match &self.x_ticks {
             Some(labels) => ChartAxis::names(&self.labels[0], labels.iter().map(|label| ticks::on_axis(label))),
             None => ChartAxis::linear(&self.labels[0]),
         };
         let series = self.series.iter().enumerate().map(|(index, series)| self.drawn(index, series)).collect();
         let named = self.series.iter().filter(|series| !series.name.is_empty()).count();
-        let mut title = self.title.clone();
-        if named > MAX_NAMES {
-            title += &format!("\n{} of {n} names are in the legend", MAX_NAMES);
-        }
+        let names =
+            if named > MAX_NAMES { format!("{MAX_NAMES} of {named} names are in the legend") } else { String::new() };
         let all = self.series.iter().flat_map(|series| &series.points);
-        match all.filter(|point| !Named::is_drawn(point)).count() {
-            0 => {}
-            1 => title += "\n1 point that is not finite is not drawn",
-            without => title += &format!("\n{without} points that are not finite are not drawn"),
-        }
+        let points = match all.filter(|point| !Named::is_drawn(point)).count() {
+            0 => String::new(),
+            1 => "1 point that is not finite is not drawn".into(),
+            n => format!("{n} points that are not finite are not drawn"),
+        };
+        let title = ticks::lines([self.title.clone(), names, points]);
         Chart { title, x, y: ChartAxis::linear(&self.labels[1]), series }.figure()
     }
 

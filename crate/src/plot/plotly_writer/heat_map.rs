@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::cell_labels::{self, Labelled};
 use super::{AxisNames, font};
 use crate::plot::canvas::{Axes, Ticks};
-use crate::plot::marks::{Cells, ColorRange, Hover, LABEL_SIZE, Paint, Precision};
+use crate::plot::marks::{Cells, ColorRange, Hover, LABEL_SIZE, Paint};
 use crate::plot::style::{Color, ColorScale, FigureStyle, evenly, hex};
 use crate::plot::text::{escape, escape_lines, rounded};
 
@@ -111,10 +111,7 @@ pub(super) fn hover_texts(cells: &Cells) -> Option<Vec<Vec<String>>> {
 
 /// The numbers of the heat map. Shape: → `[row] [column]`.
 fn numbers(cells: &Cells) -> Vec<Vec<f32>> {
-    rows(&cells.values().mapv(|value| match cells.precision {
-        Precision::Exact => value as f32,
-        Precision::Significant => rounded(value) as f32,
-    }))
+    rows(&cells.values().mapv(|value| cells.precision.round(value) as f32))
 }
 
 /// The indices of the colours. Shape: → `[row] [column]`.
@@ -131,7 +128,7 @@ pub(super) fn z(cells: &Cells) -> serde_json::Value {
     match &cells.paint {
         Paint::Scale(_) => serde_json::json!(numbers(cells)),
         // As `f64`: a `Value` would write an `f32` with the digits of one.
-        Paint::Shades(_) => serde_json::json!(rows(&cells.values().mapv(rounded))),
+        Paint::Shades(_) => serde_json::json!(rows(&cells.values().mapv(|value| cells.precision.round(value)))),
         Paint::Indices(_) => serde_json::json!(indices(cells)),
     }
 }
@@ -152,7 +149,7 @@ mod tests {
 
     use super::*;
     use crate::plot::canvas::Area;
-    use crate::plot::marks::{CellBlock, CellLabels};
+    use crate::plot::marks::{CellBlock, CellLabels, Precision};
 
     #[test]
     fn blocks_are_one_heat_map_with_gaps() {

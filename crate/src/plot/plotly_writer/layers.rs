@@ -48,7 +48,8 @@ pub(super) fn menu(drawing: &Drawing, layers: &Layers) -> UpdateMenu {
     menu::above(layers.choices.iter().enumerate().map(button).collect()).active(layers.first as i32)
 }
 
-/// A slider with a step for each choice, below the canvas.
+/// A slider with a step for each choice, below the canvas. Its ends are a little within it, as the names of the steps are
+/// centred below them.
 pub(super) fn slider(drawing: &Drawing, layers: &Layers, prefix: &'static str, style: FigureStyle) -> Slider {
     let step = |(choice, (name, _)): (usize, &(String, Vec<usize>))| {
         SliderStep::new().label(escape(name)).method(SliderMethod::Restyle).args(shown(drawing, layers, choice))
@@ -59,11 +60,11 @@ pub(super) fn slider(drawing: &Drawing, layers: &Layers, prefix: &'static str, s
         .active(layers.first as i32)
         .current_value(SliderCurrentValue::new().prefix(prefix).font(font()))
         .font(font())
-        .x(0.0)
+        .x(0.04)
         .y(0.0)
         .x_anchor(Anchor::Left)
         .y_anchor(Anchor::Top)
-        .length(1.0)
+        .length(0.92)
         .pad(Pad::new(10, 0, 10))
 }
 
