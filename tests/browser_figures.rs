@@ -5,6 +5,7 @@
 use attention_tokens::experiments::{ContractionByHead, appending};
 use attention_tokens::notebook::*;
 use attention_tokens::prelude::*;
+use ndarray::Array2;
 use serde_json::{Value, json};
 
 use crate::browser::{in_browser, save, wait_for};
@@ -91,17 +92,67 @@ return {
   cut: texts.filter(({at}) => at.left < svg.left - 1 || at.right > svg.right + 1 || at.top < svg.top - 1 || at.bottom > svg.bottom + 1).map(({text}) => text),
 };"##;
 
-/// Head 0.1 on a prompt of `n_pos` tokens, which repeats itself with variations.
-fn head(n_pos: usize, layer: usize, head: usize) -> PromptHeadData {
-    let model = demo();
+/// A run of a prompt of `n_pos` tokens, which repeats itself with variations.
+fn run(model: &Gpt2, n_pos: usize) -> PromptRun {
     let text = model.to_tokens("The next sentence is false. The previous sentence is true.").unwrap();
     let token = |pos: usize| match pos {
         0 => text[0],
         pos if pos < 27 => text[1 + (pos - 1) % 12],
         pos => text[1 + (pos - 1) % 12] + (pos % 7 * 31) as u32,
     };
-    let run = run_prompts(&model, vec![(0..n_pos).map(token).collect::<Vec<u32>>()]).unwrap();
-    calculate_attns(&run, layer, head).unwrap().prompt(0).unwrap()
+    run_prompts(model, vec![(0..n_pos).map(token).collect::<Vec<u32>>()]).unwrap()
+}
+
+/// A head on such a prompt.
+fn head(n_pos: usize, layer: usize, head: usize) -> PromptHeadData {
+    calculate_attns(&run(&demo(), n_pos), layer, head).unwrap().prompt(0).unwrap()
+}
+
+/// The views of attention patterns, on prompts of several lengths.
+fn attention_figures(model: &Gpt2, emoji: &str) -> Vec<(String, Figure)> {
+    let mut runs: Vec<(String, PromptRun)> =
+        [13, 28, 66, 250].map(|n_pos| (n_pos.to_string(), run(model, n_pos))).to_vec();
+    runs.push(("emoji".into(), run_prompts(model, emoji).unwrap()));
+    let mut figures = Vec::new();
+    for (name, run) in runs {
+        figures.push((format!("attention-{name}"), plot_attention(&run, 1, 2).unwrap()));
+        figures.push((format!("attention-lines-{name}"), plot_attention_lines(&run, 1).unwrap()));
+        if name != "250" {
+            figures.push((format!("attention-grid-{name}"), plot_layer_attention(&run, 1).unwrap()));
+            figures.push((format!("attention-over-tokens-{name}"), plot_attention_over_tokens(&run, 1).unwrap()));
+        }
+    }
+    figures
+}
+
+/// Figures of any array.
+fn array_figures() -> Vec<(String, Figure)> {
+    let wave = |rows: usize, columns: usize| {
+        Array2::from_shape_fn((rows, columns), |(row, column)| ((31 * row + 17 * column) % 101) as f64 / 50.0 - 1.0)
+    };
+    let mut holes = wave(12, 12);
+    (holes[[2, 3]], holes[[4, 1]]) = (f64::NAN, f64::INFINITY);
+    let diverging = imshow(&holes).unwrap().title("By head").y_label("Layer").x_label("Head").color_label("logit");
+    let long = imshow(wave(3, 4))
+        .unwrap()
+        .x_ticks([" a", "\n", "日本語日本語", "a label of forty characters, which is cut"])
+        .unwrap();
+    let names = |n: usize| (0..n).map(|index| format!("head {index}"));
+    let lines = line(wave(3, 30)).unwrap().names(names(3)).unwrap().title("Three").x_label("layer").y_label("loss");
+    let many = line(wave(40, 30)).unwrap().names(names(40)).unwrap();
+    let [x, y] = [wave(2, 60).row(0).to_owned(), wave(2, 60).row(1).to_owned()];
+    let points = scatter(&x, &y).unwrap().point_labels(names(60)).unwrap().x_label("copying").y_label("induction");
+    let figures = [
+        ("imshow", diverging.figure()),
+        ("imshow-sequential", diverging.sequential().figure()),
+        ("imshow-large", imshow(wave(300, 200)).unwrap().figure()),
+        ("imshow-long-labels", long.figure()),
+        ("line", lines.figure()),
+        ("line-ticks", lines.x_ticks((0..30).map(|index| format!("{index} token"))).unwrap().figure()),
+        ("line-many", many.figure()),
+        ("scatter", points.add_line("y = x", [-1.0, 1.0], [-1.0, 1.0]).unwrap().figure()),
+    ];
+    figures.map(|(name, figure)| (name.to_owned(), figure)).to_vec()
 }
 
 /// Each kind of figure with a name.
@@ -154,6 +205,9 @@ fn figures() -> Vec<(String, Figure)> {
     add("logit-attrs", cache.plot_logit_attrs(&model, &stack, mary, Some(john)).unwrap());
     let said = head_data(&model, &cache, 3, 5, DecodeOptions::default()).unwrap().prompt(0).unwrap();
     add("cell-logit-attrs", cache.plot_cell_logit_attrs(&model, &said, mary, Some(john)).unwrap());
+    for (name, figure) in attention_figures(&model, emoji).into_iter().chain(array_figures()) {
+        add(&name, figure);
+    }
     figures
 }
 

@@ -4,6 +4,8 @@
 mod activations;
 /// Analysis of runs: sums that must add up, and errors.
 mod analysis;
+/// Figures of any array, and of attention patterns.
+mod arrays;
 /// The beginning-of-sequence token: the tokenizer's own, that of `config.json`, or none.
 mod bos;
 /// Notebook 01 in JupyterLab, and its HTML page, in Chromium. Needs Jupyter, Chromium and chromedriver.

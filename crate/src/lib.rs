@@ -30,6 +30,7 @@
 //! | continue a text, score one | [`Gpt2::generate`], [`GenerateOptions`], [`Gpt2::perplexity`] |
 //! | take prompts of a known task | [`mod@datasets`]: indirect objects, greater-than, docstrings, repeated tokens, text files |
 //! | draw it | [`mod@notebook`]: the original notebook's functions, and more; [`Figure`], [`Theme`], [`Look`], [`ColorScale`] |
+//! | draw any array, attention patterns | [`imshow`], [`line()`], [`scatter`], [`ActivationCache::plot_attention`], [`ActivationCache::plot_attention_lines`] |
 //! | ask about all heads | [`mod@experiments`]: the original's claims, with controls |
 //! | export it | [`HeadData::write_csv`], [`HeadData::write_npz`], [`Table`], [`Figure::write_html`], [`Figure::write_svg`], [`ActivationCache::write_safetensors`], [`write_npz`] |
 
@@ -67,7 +68,7 @@ pub use model::{
     RunOptions,
 };
 pub use patching::{Metric, Sweep};
-pub use plot::{ColorScale, Figure, Figures, Look, Table, Theme};
+pub use plot::{ColorScale, Figure, Figures, Look, MatrixPlot, PlotArray, Table, Theme, XyPlot, imshow, line, scatter};
 pub use pretrained::LoadOptions;
 pub use tokenizer::Tokenizer;
 pub use weights::{BlockWeights, LayerNormWeights, Processing, Weights};
@@ -92,6 +93,7 @@ pub mod prelude {
         Activation, ActivationCache, ColorScale, Composition, DecodeOptions, DetectOptions, DetectionPattern, Device,
         Error, FactoredMatrix, Feature, Figure, GenerateOptions, Gpt2, HeadData, HeadScores, HookPoint, Intervention,
         LensColor, LensScale, LoadOptions, Look, Metric, NameHeadsOptions, Processing, Projection, PromptHeadData,
-        Reading, RunOptions, Table, Theme, all_heads_data, head_data, layer_data, test_prompt, unique_index_pattern,
+        Reading, RunOptions, Table, Theme, all_heads_data, head_data, imshow, layer_data, line, scatter, test_prompt,
+        unique_index_pattern,
     };
 }

@@ -51,6 +51,18 @@ impl fmt::Debug for PromptRun {
     }
 }
 
+impl PromptRun {
+    /// The run of one prompt of the batch, which shares the activations, for the functions that draw one prompt.
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`](crate::Error::OutOfRange) if the batch has no such prompt.
+    pub fn prompt(&self, prompt: usize) -> Result<PromptRun> {
+        let cache = self.cache.prompt(prompt)?;
+        let logits = self.logits.get(prompt).cloned().into_iter().collect();
+        Ok(Self { model: self.model.clone(), logits, cache })
+    }
+}
+
 /// Tokenizes the prompts, with the beginning-of-sequence token in front (if the model has one), runs the model, and
 /// caches every activation.
 ///
@@ -245,6 +257,66 @@ pub fn browse_heads(heads: &[HeadData], prompt: usize) -> Result<Figure> {
 /// ```
 pub fn plot_head(data: &impl OfOnePrompt) -> Figure {
     Figure::of_panel(HeadPanel::labelled(data.of_one_prompt().clone(), MIN_ATTN), FigureStyle::default())
+}
+
+/// The attention pattern of a head, with the tokens on both axes: [`ActivationCache::plot_attention`]. A run of several
+/// prompts takes [`run.prompt(i)?`](PromptRun::prompt).
+///
+/// ```
+/// use attention_tokens::notebook::*;
+/// use attention_tokens::prelude::*;
+///
+/// let model = Gpt2::from_pretrained("demo", LoadOptions::default())?;
+/// let run = run_prompts(&model, ["The next sentence is false.", "The next bus is late."])?;
+/// let figure = plot_attention(&run.prompt(1)?, 0, 1)?;
+/// assert!(figure.describe().starts_with("matrix: Attention of head 0.1 of demo"));
+/// assert!(plot_attention(&run, 0, 1).is_err(), "which of the two?");
+/// # Ok::<(), Error>(())
+/// ```
+///
+/// # Errors
+/// As for [`ActivationCache::plot_attention`].
+pub fn plot_attention(run: &PromptRun, layer: usize, head: usize) -> Result<Figure> {
+    run.cache.plot_attention(&run.model, layer, head)
+}
+
+/// The attention patterns of all heads of a layer, small, with one colour scale:
+/// [`ActivationCache::plot_layer_attention`].
+///
+/// ```
+/// use attention_tokens::notebook::*;
+/// use attention_tokens::prelude::*;
+///
+/// let model = Gpt2::from_pretrained("demo", LoadOptions::default())?;
+/// let run = run_prompts(&model, "The next sentence is false.")?;
+/// assert!(plot_layer_attention(&run, 0)?.describe().starts_with("grid of heat maps: Attention of the 8 heads of layer 0"));
+/// assert!(plot_attention_over_tokens(&run, 0)?.describe().contains("a menu of 8 heads and a slider of tokens"));
+/// assert!(plot_attention_lines(&run, 0)?.describe().starts_with("lines between tokens"));
+/// # Ok::<(), Error>(())
+/// ```
+///
+/// # Errors
+/// As for [`ActivationCache::plot_layer_attention`].
+pub fn plot_layer_attention(run: &PromptRun, layer: usize) -> Result<Figure> {
+    run.cache.plot_layer_attention(&run.model, layer)
+}
+
+/// What a token attends to, as shaded text with a menu of heads and a slider of tokens, the view of CircuitsVis:
+/// [`ActivationCache::plot_attention_over_tokens`].
+///
+/// # Errors
+/// As for [`ActivationCache::plot_attention_over_tokens`].
+pub fn plot_attention_over_tokens(run: &PromptRun, layer: usize) -> Result<Figure> {
+    run.cache.plot_attention_over_tokens(&run.model, layer)
+}
+
+/// What each token attends to, as lines between two columns of tokens, the head view of BertViz:
+/// [`ActivationCache::plot_attention_lines`].
+///
+/// # Errors
+/// As for [`ActivationCache::plot_attention_lines`].
+pub fn plot_attention_lines(run: &PromptRun, layer: usize) -> Result<Figure> {
+    run.cache.plot_attention_lines(&run.model, layer)
 }
 
 /// Several figures as one output of a cell, one below the other. By itself, a cell shows only the last of several.

@@ -91,6 +91,25 @@ pub struct PromptHeadData {
 /// More interventions than these are counted in a caption instead of listed.
 const MAX_IN_CAPTION: usize = 3;
 
+/// A model, what was read of its run, and what changed the run: the end of a caption.
+pub(crate) fn run_caption(model: &str, what: &str, interventions: &[String]) -> String {
+    // Of a folder, the last part.
+    let model = model.trim_end_matches(['/', '\\']);
+    let model = if model.matches(['/', '\\']).count() > 1 || model.starts_with(['/', '.']) {
+        model.rsplit(['/', '\\']).next().unwrap_or(model)
+    } else {
+        model
+    };
+    let mut caption = format!(" of {model}{what}");
+    for intervention in interventions.iter().take(MAX_IN_CAPTION) {
+        caption.push_str(&format!("; {intervention}"));
+    }
+    if let Some(more @ 1..) = interventions.len().checked_sub(MAX_IN_CAPTION) {
+        caption.push_str(&format!("; {more} more interventions"));
+    }
+    caption
+}
+
 impl HeadData {
     /// Number of prompts in the batch.
     pub fn n_prompts(&self) -> usize {
@@ -184,21 +203,7 @@ impl PromptHeadData {
 
     /// The model, how tokens were decoded, and what changed the run: the part of a caption that heads have in common.
     pub(crate) fn decoded(&self) -> String {
-        // Of a folder, the last part.
-        let model = self.model.trim_end_matches(['/', '\\']);
-        let model = if model.matches(['/', '\\']).count() > 1 || model.starts_with(['/', '.']) {
-            model.rsplit(['/', '\\']).next().unwrap_or(model)
-        } else {
-            model
-        };
-        let mut caption = format!(" of {model}, through {}", self.reading.in_words());
-        for intervention in self.interventions.iter().take(MAX_IN_CAPTION) {
-            caption.push_str(&format!("; {intervention}"));
-        }
-        if let Some(more @ 1..) = self.interventions.len().checked_sub(MAX_IN_CAPTION) {
-            caption.push_str(&format!("; {more} more interventions"));
-        }
-        caption
+        run_caption(&self.model, &format!(", through {}", self.reading.in_words()), &self.interventions)
     }
 
     /// A feature of every cell, −1 where key > query. Shape: → `[query_pos, key_pos]`.

@@ -24,6 +24,7 @@ mod streams;
 
 pub(crate) use decoding::tokens_in_basis;
 pub use decoding::{DecodeOptions, all_heads_data, head_data, layer_data};
+pub(crate) use head_data::run_caption;
 pub use head_data::{Feature, HeadData, PromptHeadData};
 pub use of_one_prompt::OfOnePrompt;
 pub use pattern::unique_index_pattern;

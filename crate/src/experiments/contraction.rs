@@ -7,7 +7,7 @@ use ndarray::Array2;
 use super::layers_and_heads;
 use crate::attention_tokens::{HeadData, OfOnePrompt};
 use crate::error::{Result, check_count};
-use crate::plot::{Chart, ChartAxis, Color, Figure, Form, MatrixChart, Series};
+use crate::plot::{Chart, ChartAxis, Color, Figure, Form, MatrixPlot, Series};
 
 /// The counts behind the two contraction ratios of one head on one prompt.
 ///
@@ -173,12 +173,10 @@ impl ContractionByHead {
         let log = ratio.mapv(f32::log2);
         let most = log.iter().filter(|x| x.is_finite()).fold(0.1_f32, |most, x| most.max(x.abs()));
         let text = |((layer, head), ratio): ((usize, usize), &f32)| format!("{ratio:.3}\nhead {layer}.{head}");
-        MatrixChart {
-            labels: ratio.iter().map(|ratio| format!("{ratio:.2}")).collect(),
-            texts: ratio.indexed_iter().map(text).collect(),
-            ..MatrixChart::of_heads(self.titled(title), log, ("log2(ratio)".into(), [-most, most]))
-        }
-        .diverging_figure()
+        let plot = MatrixPlot::new(log).title(self.titled(title)).y_label("layer").x_label("head");
+        let plot = plot.color_label("log2(ratio)").diverging(0.0).between([-most, most]);
+        let plot = plot.in_cells(ratio.iter().map(|ratio| format!("{ratio:.2}")).collect());
+        plot.under_the_pointer(ratio.indexed_iter().map(text).collect()).figure()
     }
 
     /// The distinct ratio of the first positions of each prompt by their number, a line for each head, up to the length

@@ -3,7 +3,7 @@
 use ndarray::{ArrayD, Axis, Dimension, Ix1, Ix2};
 
 use crate::error::{Error, Result, check_index};
-use crate::plot::{ChartAxis, ColorScale, Figure, MatrixChart, Table};
+use crate::plot::{Figure, Table, imshow};
 
 /// An axis of a [`Sweep`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,7 +61,7 @@ impl Sweep {
         &self.values - self.unchanged
     }
 
-    /// A heat map of a sweep with one or two axes; white is the unchanged run's value.
+    /// A heat map of a sweep with one or two axes; grey is the unchanged run's value.
     ///
     /// # Errors
     /// [`Error::Count`] for more axes: [`select`](Self::select) takes one away.
@@ -80,19 +80,18 @@ impl Sweep {
                 hint: Some("Sweep::select takes one away"),
             });
         };
-        let named = |axis: &SweepAxis| ChartAxis::names(&axis.name, axis.labels.iter().cloned());
-        let [rows, columns] = match &self.axes[..] {
-            [columns] => [ChartAxis::names("", [self.title.clone()]), named(columns)],
-            [rows, columns, ..] => [named(rows), named(columns)],
-            [] => [ChartAxis::hidden(), ChartAxis::hidden()],
+        let rows = match &self.axes[..] {
+            [rows, _, ..] => (rows.name.clone(), rows.labels.clone()),
+            _ => (String::new(), vec![self.title.clone()]),
         };
-        let largest = values.iter().map(|x| (x - self.unchanged).abs()).filter(|x| x.is_finite()).fold(1e-6, f32::max);
         let title = format!("{} by {}; unchanged: {:.3}", self.metric, self.title, self.unchanged);
         // The title names the metric; above the bar, a long name would be cut.
         let name = if self.metric.chars().count() > 16 { "metric" } else { self.metric.as_str() };
-        let scale = (name.to_owned(), [self.unchanged - largest, self.unchanged + largest]);
-        let chart = MatrixChart { title, rows, columns, values, scale, labels: Vec::new(), texts: Vec::new() };
-        chart.figure().with_color_scale(ColorScale::RdBu)
+        let plot = imshow(&values)?.title(title).color_label(name).midpoint(f64::from(self.unchanged))?;
+        let plot = plot.y_label(rows.0).y_ticks(rows.1)?;
+        let columns = self.axes.last();
+        let columns = columns.map_or_else(Default::default, |axis| (axis.name.clone(), axis.labels.clone()));
+        Ok(plot.x_label(columns.0).x_ticks(columns.1)?.figure())
     }
 
     /// The places with the largest differences from the unchanged run, largest first.

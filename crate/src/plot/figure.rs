@@ -125,7 +125,7 @@ impl MatrixChart {
 }
 
 impl Figure {
-    fn new(content: impl Content) -> Self {
+    pub(super) fn new(content: impl Content) -> Self {
         Self { content: Rc::new(content), style: FigureStyle::default() }
     }
 

@@ -4,12 +4,13 @@
 //! write it. Texts are plain: each writer escapes them. What plotly can do and a static picture cannot (hover texts,
 //! linked zoom, the menu of heads) is data of the marks that the SVG writer ignores.
 
-use ndarray::{Array2, s};
-
 use super::canvas::Axes;
+pub(super) use super::cells::{CellBlock, CellLabels, Cells, ColorRange, Hover, Paint, Precision};
 use super::fit;
-use super::style::{Color, FigureStyle};
+use super::style::Color;
 
+/// Width of a figure in pixels unless another was chosen: that of an output of JupyterLab with its side bar open.
+pub(super) const WIDTH: usize = 940;
 /// Font size of axis labels and legends.
 pub(super) const LABEL_SIZE: usize = 12;
 /// Font size of texts in cells, captions, and labels beside points.
@@ -44,8 +45,31 @@ pub(super) struct Drawing {
     pub(super) legend: bool,
     /// Whether the areas of the axes have the colour of cells without a token, for cells of NaN.
     pub(super) no_token_background: bool,
-    /// The choices in the menu of a plotly figure, each in place of `marks`; empty for no menu.
+    /// The choices in the menu of a plotly figure, each in place of `marks` and of those of `layers`; empty for no menu.
     pub(super) menu: Vec<MenuChoice>,
+    /// More marks, of which a part is shown.
+    pub(super) layers: Option<Box<Layers>>,
+}
+
+/// Marks over the others, of which a reader of a plotly figure chooses a part to see. A static picture shows the first
+/// choice's.
+#[derive(Clone, Debug)]
+pub(super) struct Layers {
+    /// The marks of each layer: no texts and no frames, which plotly cannot hide.
+    pub(super) marks: Vec<Vec<Mark>>,
+    pub(super) control: Control,
+    /// The name of each choice, and the layers that it shows.
+    pub(super) choices: Vec<(String, Vec<usize>)>,
+    /// The choice at the beginning.
+    pub(super) first: usize,
+}
+
+/// How a reader chooses among layers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Control {
+    Menu,
+    /// A slider below the figure, with this text before the name of the choice.
+    Slider(&'static str),
 }
 
 /// The title, centred above the figure, below plotly's tool bar.
@@ -56,8 +80,9 @@ pub(super) struct Title {
     pub(super) size: usize,
 }
 
-/// An entry of the menu: other marks for the same axes. plotly replaces only colours, hover texts, texts and frames, so
-/// the texts must have the number and the places of those in [`Drawing::marks`].
+/// An entry of the menu: other marks for the same axes, those of the layers after the others. plotly replaces only colours,
+/// hover texts, texts and frames, so the texts must have the number and the places of those in [`Drawing::marks`], and
+/// several cells the order of theirs.
 #[derive(Clone, Debug)]
 pub(super) struct MenuChoice {
     pub(super) name: String,
@@ -75,78 +100,6 @@ pub(super) enum Mark {
     Line(Line),
     Strokes(Strokes),
     Markers(Markers),
-}
-
-/// Coloured cells in rows and columns: a heat map.
-#[derive(Clone, Debug)]
-pub(super) struct Cells {
-    pub(super) axes: usize,
-    /// Number of rows and of columns, including the gaps between blocks.
-    pub(super) dim: (usize, usize),
-    /// The values; one block, or several with gaps between them.
-    pub(super) blocks: Vec<CellBlock>,
-    pub(super) paint: Paint,
-    pub(super) precision: Precision,
-    pub(super) hover: Hover,
-    /// The texts in the cells, horizontal; plotly makes them larger when one zooms in.
-    pub(super) labels: Option<CellLabels>,
-    /// Title of the colour bar, which is drawn on the right of the axes; `None` for no colour bar.
-    pub(super) color_bar: Option<String>,
-}
-
-/// A block of adjacent cells.
-#[derive(Clone, Debug)]
-pub(super) struct CellBlock {
-    /// Row and column of the first cell.
-    pub(super) at: (usize, usize),
-    /// Shape: `[row, column]`. NaN is not drawn.
-    pub(super) values: Array2<f64>,
-}
-
-/// What the values of cells are, and their colours. NaN is an empty cell, without a hover text.
-#[derive(Clone, Debug)]
-pub(super) enum Paint {
-    /// Numbers on the figure's colour scale.
-    Scale(ColorRange),
-    /// 0 for a cell without a token, then indices from 1 of these colours.
-    Indices(Vec<[u8; 3]>),
-}
-
-/// Texts in cells, black or white, whichever has more contrast.
-#[derive(Clone, Debug)]
-pub(super) struct CellLabels {
-    /// Row by row; empty for a cell without text. They may have several lines.
-    pub(super) texts: Vec<String>,
-    /// Font size.
-    pub(super) size: usize,
-}
-
-/// The values at the ends of the colour scale.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum ColorRange {
-    /// The lowest and the highest.
-    Ends([f64; 2]),
-    /// The value in the middle; plotly makes the range wide enough for all values, and equally wide on both sides.
-    Midpoint(f64),
-}
-
-/// Digits of a heat map's numbers in plotly's JSON; more would only make a notebook larger.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Precision {
-    Exact,
-    /// Four significant digits.
-    Significant,
-}
-
-/// Hover texts of cells.
-#[derive(Clone, Debug)]
-pub(super) enum Hover {
-    /// Nothing is shown.
-    Skip,
-    /// A text for each cell, row by row.
-    Texts(Vec<String>),
-    /// plotly's template, and a text for each cell for its `%{hovertext}`, or none.
-    Template(&'static str, Vec<String>),
 }
 
 /// White frames around cells.
@@ -230,6 +183,10 @@ pub(super) struct Line {
 pub(super) struct Strokes {
     pub(super) entry: LegendEntry,
     pub(super) strokes: Vec<Vec<[f64; 2]>>,
+    /// From 0, which cannot be seen, to 1.
+    pub(super) opacity: f64,
+    /// What plotly's legend shows and hides together; `None` for this mark alone.
+    pub(super) group: Option<String>,
 }
 
 /// Markers at points.
@@ -261,11 +218,34 @@ impl Drawing {
     pub(super) fn new(size: [usize; 2], margins: [usize; 4], description: String) -> Self {
         let (axes, marks, menu) = (Vec::new(), Vec::new(), Vec::new());
         let (legend, no_token_background) = (false, false);
-        Self { size, margins, description, title: None, axes, marks, legend, no_token_background, menu }
+        Self { size, margins, description, title: None, axes, marks, legend, no_token_background, menu, layers: None }
+    }
+
+    /// The marks that are shown at the beginning, in the order in which they are drawn: over layers are texts and frames, as
+    /// in plotly.
+    pub(super) fn shown(&self) -> impl Iterator<Item = &Mark> {
+        let is_over = |mark: &&Mark| self.layers.is_some() && matches!(mark, Mark::Text(_) | Mark::Frames(_));
+        let layers = self.layers.iter();
+        let layers = layers.flat_map(|layers| layers.choices[layers.first].1.iter().flat_map(|&at| &layers.marks[at]));
+        self.marks.iter().filter(move |mark| !is_over(mark)).chain(layers).chain(self.marks.iter().filter(is_over))
+    }
+}
+
+impl Layers {
+    /// Whether each mark of all layers is shown by a choice.
+    pub(super) fn are_shown(&self, choice: usize) -> impl Iterator<Item = (&Mark, bool)> {
+        let shown = &self.choices[choice].1;
+        let layers = self.marks.iter().enumerate();
+        layers.flat_map(move |(layer, marks)| marks.iter().map(move |mark| (mark, shown.contains(&layer))))
     }
 }
 
 impl Title {
+    /// The title of a figure of this width, if it has one.
+    pub(super) fn of(text: Option<&str>, width: usize) -> Option<Self> {
+        text.filter(|text| !text.is_empty()).map(|text| Self::new(text, width))
+    }
+
     /// A title in as many lines as it needs in a figure of this width.
     pub(super) fn new(text: &str, width: usize) -> Self {
         let lines = fit::paragraph(text, width as f64 - 40.0, TITLE_SIZE);
@@ -278,43 +258,6 @@ impl Title {
     }
 }
 
-impl Cells {
-    /// The colour of each value; `None` for NaN, and for a cell without a token, which has the theme's colour for it.
-    pub(super) fn color(&self, style: FigureStyle) -> impl Fn(f64) -> Option<[u8; 3]> + use<> {
-        let share = match &self.paint {
-            Paint::Scale(range) => Some(range.share(&self.blocks)),
-            Paint::Indices(_) => None,
-        };
-        let colors = if let Paint::Indices(colors) = &self.paint { colors.clone() } else { Vec::new() };
-        let scale = style.scale().colors();
-        move |value: f64| match &share {
-            _ if value.is_nan() => None,
-            Some(share) => Some(scale(share(value))),
-            None => (value as usize).checked_sub(1).and_then(|index| colors.get(index).copied()),
-        }
-    }
-
-    /// The value of each cell, row by row; NaN between the blocks.
-    pub(super) fn values(&self) -> Array2<f64> {
-        let mut values = Array2::from_elem(self.dim, f64::NAN);
-        for block in &self.blocks {
-            let ((row, column), (rows, columns)) = (block.at, block.values.dim());
-            values.slice_mut(s![row..row + rows, column..column + columns]).assign(&block.values);
-        }
-        values
-    }
-
-    /// The colour of each cell's label, row by row; `None` for a cell without one.
-    pub(super) fn label_colors(&self, style: FigureStyle) -> Vec<Option<Color>> {
-        let Some(labels) = &self.labels else { return Vec::new() };
-        let color = self.color(style);
-        let on = |rgb: Option<[u8; 3]>| rgb.map_or(Color::Text, Color::readable_on);
-        let values = self.values();
-        let cells = values.iter().zip(&labels.texts);
-        cells.map(|(&value, text)| (!text.is_empty()).then(|| on(color(value)))).collect()
-    }
-}
-
 impl Mark {
     /// The legend's entry, for the marks of charts.
     pub(super) fn legend_entry(&self) -> Option<&LegendEntry> {
@@ -324,20 +267,6 @@ impl Mark {
             | Self::Markers(Markers { entry, .. }) => Some(entry),
             Self::Cells(_) | Self::Frames(_) | Self::Text(_) => None,
         }
-    }
-}
-
-impl ColorRange {
-    /// A function from the values of these blocks to positions on the colour scale, whose ends are 0 and 1.
-    pub(super) fn share(self, blocks: &[CellBlock]) -> impl Fn(f64) -> f64 + use<> {
-        let (origin, at_origin, width) = match self {
-            Self::Ends([low, high]) => (low, 0.0, (high - low).max(f64::MIN_POSITIVE)),
-            Self::Midpoint(midpoint) => {
-                let distances = blocks.iter().flat_map(|block| &block.values).map(|value| (value - midpoint).abs());
-                (midpoint, 0.5, 2.0 * distances.filter(|distance| distance.is_finite()).fold(0.0, f64::max))
-            }
-        };
-        move |value| if width > 0.0 { at_origin + (value - origin) / width } else { at_origin }
     }
 }
 
@@ -366,23 +295,5 @@ impl Symbol {
     /// The symbol of an index; symbols repeat.
     pub(super) fn nth(index: usize) -> Self {
         Self::ALL[index % Self::ALL.len()]
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use ndarray::arr2;
-
-    use super::{CellBlock, ColorRange};
-
-    #[test]
-    fn a_midpoint_is_in_the_middle_of_the_scale() {
-        let of = |values| {
-            let share = ColorRange::Midpoint(0.5).share(&[CellBlock { at: (0, 0), values: arr2(&[values]) }]);
-            values.map(share)
-        };
-        assert_eq!(of([-0.5, 0.5, 2.5]), [0.25, 0.5, 1.0]);
-        assert_eq!(of([0.5, 0.5, 0.5]), [0.5; 3]);
-        assert_eq!([1.0, 2.0, 5.0].map(ColorRange::Ends([1.0, 3.0]).share(&[])), [0.0, 0.5, 2.0]);
     }
 }

@@ -2,14 +2,16 @@
 //!
 //! | layer | files |
 //! |---|---|
-//! | drawing | `style`, `text`, `fit`, `canvas` (areas and axes), `marks` (a figure as a list of marks) |
-//! | content | `content`, and what implements it: `heads` and `charts` build marks |
+//! | drawing | `style`, `text`, `fit`, `canvas` (areas and axes), `marks` with `cells` (a figure as a list of marks) |
+//! | content | `content`, and what implements it: `heads`, `attention` and `charts` build marks |
 //! | writing | `plotly_writer`, `svg_writer` with the elements of `svg` and `png` |
 //! | showing | `figure`, `figures`, `table`, `mime` |
 
+mod attention;
 #[cfg(test)]
 mod both_writers;
 mod canvas;
+mod cells;
 mod charts;
 mod content;
 mod figure;
@@ -20,6 +22,7 @@ mod marks;
 mod mime;
 mod plotly_writer;
 mod png;
+mod small_panels;
 mod style;
 mod svg;
 mod svg_writer;
@@ -27,6 +30,7 @@ mod table;
 mod text;
 
 pub(crate) use charts::{Chart, ChartAxis, Form, MatrixChart, Series};
+pub use charts::{MatrixPlot, PlotArray, XyPlot, imshow, line, scatter};
 pub use figure::Figure;
 pub use figures::Figures;
 pub(crate) use heads::HeadPanel;

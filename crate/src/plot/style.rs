@@ -130,12 +130,8 @@ const CIVIDIS: &str = "00204c 002a66 00346e 273f6c 3c4a6b 4c556b 5b5f6d 686a70 7
 
 impl ColorScale {
     /// The stops that plotly.js interpolates between: position on the scale from 0 to 1, and red, green, blue.
-    fn stops(self) -> Vec<(f64, [u8; 3])> {
-        let evenly = |colors: &str| {
-            let colors: Vec<[u8; 3]> = colors.split_whitespace().map(rgb).collect();
-            let last = (colors.len() - 1) as f64;
-            colors.into_iter().enumerate().map(|(index, color)| (index as f64 / last, color)).collect()
-        };
+    fn stops(self) -> Vec<Stop> {
+        let evenly = |colors: &str| evenly(&colors.split_whitespace().map(rgb).collect::<Vec<_>>());
         match self {
             Self::Viridis => evenly(VIRIDIS),
             Self::Cividis => evenly(CIVIDIS),
@@ -165,15 +161,29 @@ impl ColorScale {
 
     /// Red, green and blue at a position on the scale, from 0 to 1; NaN counts as 0.
     pub(super) fn colors(self) -> impl Fn(f64) -> [u8; 3] {
-        let stops = self.stops();
-        move |share: f64| {
-            let share = if share.is_nan() { 0.0 } else { share.clamp(0.0, 1.0) };
-            let above = stops.iter().position(|&(at, _)| at >= share).unwrap_or(stops.len() - 1).max(1);
-            let ((from_at, from), (to_at, to)) = (stops[above - 1], stops[above]);
-            let part = (share - from_at) / (to_at - from_at);
-            let between = |from: u8, to: u8| (f64::from(from) + part * (f64::from(to) - f64::from(from))).round() as u8;
-            [0, 1, 2].map(|channel| between(from[channel], to[channel]))
-        }
+        gradient(self.stops())
+    }
+}
+
+/// A position on a scale from 0 to 1, and red, green, blue.
+type Stop = (f64, [u8; 3]);
+
+/// Colours at equal distances on a scale.
+pub(super) fn evenly(colors: &[[u8; 3]]) -> Vec<Stop> {
+    let last = colors.len().saturating_sub(1).max(1) as f64;
+    colors.iter().enumerate().map(|(index, &color)| (index as f64 / last, color)).collect()
+}
+
+/// Red, green and blue between these stops, of which there are at least two; beyond the ends, and for NaN at the first one,
+/// those of an end.
+pub(super) fn gradient(stops: Vec<Stop>) -> impl Fn(f64) -> [u8; 3] {
+    move |share: f64| {
+        let share = if share.is_nan() { 0.0 } else { share.clamp(0.0, 1.0) };
+        let above = stops.iter().position(|&(at, _)| at >= share).unwrap_or(stops.len() - 1).max(1);
+        let ((from_at, from), (to_at, to)) = (stops[above - 1], stops[above]);
+        let part = (share - from_at) / (to_at - from_at);
+        let between = |from: u8, to: u8| (f64::from(from) + part * (f64::from(to) - f64::from(from))).round() as u8;
+        [0, 1, 2].map(|channel| between(from[channel], to[channel]))
     }
 }
 
@@ -227,6 +237,14 @@ impl Color {
     pub(crate) fn of_layer(layer: usize, n_layers: usize) -> Self {
         let step = layer as f64 / n_layers.saturating_sub(1).max(1) as f64;
         Self::Scale(0.06 + 0.82 * step)
+    }
+
+    /// Colour of one of `n` series that have no order: of the palette, those that can be seen as a thin line on white and on
+    /// black, and with more series the scale without its ends.
+    pub(crate) fn of_series(index: usize, n: usize) -> Self {
+        let is_seen = |color: &[u8; 3]| (0.085..0.6).contains(&luminance(*color));
+        let colors: Vec<[u8; 3]> = palette().into_iter().filter(is_seen).collect();
+        if n <= colors.len() { Self::Rgb(colors[index]) } else { Self::of_layer(index, n) }
     }
 
     /// The colour as CSS writes it, which plotly and SVG both read.
@@ -284,6 +302,15 @@ mod tests {
         let css = [Color::Text, Color::Faint, Color::White, Color::Scale(1.0)].map(|color| color.css(style));
         assert_eq!(css, ["#eee", "#aaa", "white", "#ffffff"]);
         assert_eq!([[250, 230, 40], [70, 0, 80]].map(Color::readable_on), [Color::Black, Color::White]);
+    }
+
+    #[test]
+    fn few_series_have_colors_of_the_palette_and_many_those_of_the_scale() {
+        let colors: Vec<Color> = (0..14).map(|index| Color::of_series(index, 14)).collect();
+        assert_eq!(colors[0], Color::Rgb(palette()[0]));
+        let distinct = colors.iter().enumerate().all(|(index, color)| !colors[..index].contains(color));
+        assert!(distinct && colors.iter().all(|color| matches!(color, Color::Rgb(_))), "{colors:?}");
+        assert_eq!(Color::of_series(3, 15), Color::of_layer(3, 15));
     }
 
     #[test]

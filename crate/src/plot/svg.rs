@@ -94,6 +94,17 @@ impl Svg {
         }
     }
 
+    /// What `draw` adds, of this opacity.
+    pub(super) fn translucent(&mut self, opacity: f64, draw: impl FnOnce(&mut Self)) {
+        if opacity < 1.0 {
+            let _ = write!(self.xml, "<g opacity='{opacity}'>");
+        }
+        draw(self);
+        if opacity < 1.0 {
+            self.xml += "</g>";
+        }
+    }
+
     /// The outline of a square in white.
     pub(super) fn frame(&mut self, [x, y]: [f64; 2], side: f64, line_width: f64) {
         let (x, y, side) = (px(x), px(y), px(side));

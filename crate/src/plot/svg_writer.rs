@@ -28,7 +28,8 @@ pub(super) fn svg(drawing: &Drawing, style: FigureStyle) -> String {
     }
     drawing.axes.iter().for_each(|axes| writer.axes(axes));
     let is_text = |mark: &Mark| matches!(mark, Mark::Text(_));
-    for marks in drawing.marks.chunk_by(|a, b| is_text(a) && is_text(b)) {
+    let shown: Vec<&Mark> = drawing.shown().collect();
+    for marks in shown.chunk_by(|a, b| is_text(a) && is_text(b)) {
         writer.marks(marks);
     }
     if drawing.legend {
@@ -59,18 +60,20 @@ impl SvgWriter<'_> {
     }
 
     /// Writes one mark, or consecutive texts, grouped by style.
-    fn marks(&mut self, marks: &[Mark]) {
-        match &marks[0] {
+    fn marks(&mut self, marks: &[&Mark]) {
+        match marks[0] {
             Mark::Cells(cells) => self.cells(cells),
             Mark::Frames(frames) => self.frames(frames),
             Mark::Text(_) => self.texts(marks),
             Mark::Line(Line { entry, points, .. }) => {
-                let points = self.pixels(points);
-                self.svg.lines([points], &entry.color.css(self.style), LINE_WIDTH);
+                let is_number = |point: &[f64; 2]| point.iter().all(|x| x.is_finite());
+                let parts = points.chunk_by(|a, b| is_number(a) && is_number(b)).filter(|part| is_number(&part[0]));
+                let parts = parts.map(|part| self.pixels(part)).collect::<Vec<_>>();
+                self.svg.lines(parts, &entry.color.css(self.style), LINE_WIDTH);
             }
-            Mark::Strokes(Strokes { entry, strokes }) => {
+            Mark::Strokes(Strokes { entry, strokes, opacity, .. }) => {
                 let strokes = strokes.iter().map(|stroke| self.pixels(stroke)).collect::<Vec<_>>();
-                self.svg.lines(strokes, &entry.color.css(self.style), LINE_WIDTH);
+                self.svg.translucent(*opacity, |svg| svg.lines(strokes, &entry.color.css(self.style), LINE_WIDTH));
             }
             Mark::Markers(markers) => self.markers(markers),
         }
@@ -121,7 +124,7 @@ impl SvgWriter<'_> {
         }
     }
 
-    fn texts(&mut self, marks: &[Mark]) {
+    fn texts(&mut self, marks: &[&Mark]) {
         let mut groups: Vec<(TextStyle, Vec<PlacedText>)> = Vec::new();
         for mark in marks {
             let Mark::Text(text) = mark else { continue };
@@ -214,7 +217,7 @@ impl SvgWriter<'_> {
     fn legend(&mut self) {
         let area = self.drawing.axes[0].area;
         let left = area.right() + 20.0;
-        let entries = self.drawing.marks.iter().filter_map(|mark| Some((mark, mark.legend_entry()?)));
+        let entries = self.drawing.shown().filter_map(|mark| Some((mark, mark.legend_entry()?)));
         for (row, (mark, entry)) in entries.filter(|(_, entry)| !entry.name.is_empty()).enumerate() {
             let y = area.y + 10.0 + 18.0 * row as f64;
             let color = entry.color.css(self.style);

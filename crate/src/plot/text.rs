@@ -71,8 +71,24 @@ pub(super) fn rounded(x: f64) -> f64 {
     if x.is_finite() { format!("{x:.3e}").parse().expect("a number that was just written") } else { x }
 }
 
+/// A number with four significant digits, for people.
+pub(super) fn number(x: f64) -> String {
+    match x.abs() {
+        0.0 => "0".into(),
+        1e-5..1e7 => rounded(x).to_string(),
+        _ if x.is_finite() => format!("{x:.3e}"),
+        _ => x.to_string(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn numbers_are_short_whatever_their_size() {
+        let numbers = [0.0, -1.23456, 98765.4, 1.5e-9, 2.5e30, f64::INFINITY, f64::NAN];
+        assert_eq!(numbers.map(super::number), ["0", "-1.235", "98770", "1.500e-9", "2.500e30", "inf", "NaN"]);
+    }
+
     #[test]
     fn rounding_leaves_four_significant_digits() {
         let numbers = [0.0, 1.23456, -98765.4, 0.000123449, f64::INFINITY];

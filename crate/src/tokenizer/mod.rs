@@ -27,6 +27,7 @@ pub(crate) use labels::TokenLabels;
 use library::Library;
 use special_tokens::Beside;
 use spelling::Spelling;
+pub(crate) use visible::visible;
 
 /// A model's tokenizer: text ↔ token ids. Cloning is cheap.
 #[derive(Clone)]

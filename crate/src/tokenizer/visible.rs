@@ -18,7 +18,7 @@ use std::sync::LazyLock;
 use fancy_regex::Regex;
 
 /// Bytes of text with everything visible.
-pub(super) fn visible(bytes: &[u8]) -> String {
+pub(crate) fn visible(bytes: &[u8]) -> String {
     let mut shown = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
         push_visible(&mut shown, chunk.valid());

@@ -11,7 +11,9 @@ pub(super) fn all() -> Vec<(String, Figure)> {
     let mut figures = heads();
     figures.extend(charts());
     figures.extend(matrices());
-    let styled = ["labelled", "light", "pair", "menu", "chart linear Points", "matrix 4 × 8"];
+    figures.extend(arrays());
+    figures.extend(attention());
+    let styled = ["labelled", "light", "pair", "menu", "chart linear Points", "matrix 4 × 8", "imshow", "over tokens"];
     let others: Vec<(String, Figure)> =
         figures.iter().filter(|(name, _)| styled.contains(&name.as_str())).cloned().collect();
     for (name, figure) in others {
@@ -149,4 +151,51 @@ fn matrices() -> Vec<(String, Figure)> {
     figures
         .push(("matrix of turned labels".into(), MatrixChart { labels: named("label", 60), ..matrix(3, 20) }.figure()));
     figures
+}
+
+/// Figures of arrays that a user has.
+fn arrays() -> Vec<(String, Figure)> {
+    let mut values = wave(7, 9).mapv(f64::from);
+    (values[[1, 1]], values[[2, 2]], values[[3, 3]]) = (f64::NAN, f64::INFINITY, f64::NEG_INFINITY);
+    let named = imshow(&values).unwrap().title("<$x$>").x_label("a & b").x_ticks(["<b>", " ", "\n"].repeat(3)).unwrap();
+    let mut lines = wave(4, 12);
+    lines.column_mut(5).fill(f32::NAN);
+    (lines[[0, 0]], lines[[1, 11]], lines[[2, 2]]) = (f32::NAN, f32::INFINITY, f32::NAN);
+    let lines = line(&lines).unwrap().names(["a", "", "<c>", "d"]).unwrap();
+    let points = scatter(lines_of(20), lines_of(20)).unwrap().point_labels(["<i>"; 20]).unwrap();
+    let figures = [
+        ("imshow", named.figure()),
+        ("imshow, sequential", imshow(&values).unwrap().sequential().color_label("<p>").figure()),
+        ("imshow, large", imshow(wave(90, 70)).unwrap().midpoint(1000.0).unwrap().figure()),
+        ("imshow, small numbers", imshow(wave(5, 5).mapv(|x| x * 1e-3)).unwrap().figure()),
+        ("line", lines.figure()),
+        ("line with names of places", lines.x_ticks(0..12).unwrap().figure()),
+        ("line of one point", line([1.0]).unwrap().figure()),
+        ("many lines", line(wave(40, 5)).unwrap().names(0..40).unwrap().figure()),
+        ("scatter", points.add_line("x", [0.0, 1.0], [0.0, 1.0]).unwrap().figure()),
+        ("scatter without places", scatter([f64::NAN, 1.0], [0.0, 1.0]).unwrap().figure()),
+    ];
+    figures.map(|(name, figure)| (name.to_owned(), figure)).to_vec()
+}
+
+fn lines_of(n: usize) -> Vec<f64> {
+    (0..n).map(|index| (index * 7 % 11) as f64).collect()
+}
+
+fn attention() -> Vec<(String, Figure)> {
+    let model = Gpt2::from_pretrained("demo", LoadOptions::default()).unwrap();
+    let run = run_prompts(&model, "The <b>next</b> bus & $x$.\nIt is late.").unwrap();
+    let long = run_prompts(&model, vec![(0..75).map(|index| 11 + 7919 * index % 4000).collect::<Vec<u32>>()]).unwrap();
+    let figures = [
+        ("attention of a head", plot_attention(&run, 0, 1).unwrap()),
+        ("attention of a head, long", plot_attention(&long, 0, 1).unwrap()),
+        ("attention of a layer", plot_layer_attention(&run, 0).unwrap()),
+        ("attention of a layer, long", plot_layer_attention(&long, 0).unwrap()),
+        ("over tokens", plot_attention_over_tokens(&run, 1).unwrap()),
+        ("over tokens, narrow", plot_attention_over_tokens(&run, 1).unwrap().with_size(300, 400).unwrap()),
+        ("lines between tokens", plot_attention_lines(&run, 1).unwrap()),
+        ("lines between tokens, long", plot_attention_lines(&long, 1).unwrap()),
+        ("lines between tokens, small", plot_attention_lines(&run, 1).unwrap().with_size(300, 250).unwrap()),
+    ];
+    figures.map(|(name, figure)| (name.to_owned(), figure)).to_vec()
 }

@@ -28,7 +28,8 @@ fn texts(drawing: &Drawing, max_names: impl Fn(&Ticks) -> usize) -> Vec<String> 
             texts.extend(thinned(names, max_names(&axis.ticks)).cloned());
         }
     }
-    for mark in &drawing.marks {
+    let layers = drawing.layers.iter().flat_map(|layers| layers.marks.iter().flatten());
+    for mark in drawing.marks.iter().chain(layers) {
         match mark {
             Mark::Text(Text { text, .. }) => texts.push(text.clone()),
             Mark::Cells(cells) => texts.extend(cells.color_bar.clone()),

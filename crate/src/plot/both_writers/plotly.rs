@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{frames, sorted, texts};
 use crate::plot::Figure;
 use crate::plot::canvas::Ticks;
-use crate::plot::marks::{CellLabels, Cells, Coordinate, Drawing, Hover, LegendEntry, Mark, Text};
+use crate::plot::marks::{CellLabels, Cells, Control, Coordinate, Drawing, Hover, LegendEntry, Mark, Text};
 
 pub(super) fn check(name: &str, drawing: &Drawing, figure: &Figure) {
     let json: Value = serde_json::from_str(&figure.to_json()).unwrap();
@@ -16,7 +16,10 @@ pub(super) fn check(name: &str, drawing: &Drawing, figure: &Figure) {
     assert_eq!(sorted(written_texts(&json)), sorted(texts(drawing, max_names)), "{name}: texts in plotly");
 
     let mut annotations = list(&layout["annotations"]).iter();
-    for mark in &drawing.marks {
+    let layers = drawing.layers.iter().flat_map(|layers| layers.are_shown(layers.first));
+    for (mark, shown) in drawing.marks.iter().map(|mark| (mark, true)).chain(layers) {
+        let n_traces = traces.len();
+        let next = traces.clone();
         match mark {
             Mark::Text(text) => check_text(name, text, annotations.next().expect("an annotation for each text")),
             Mark::Cells(cells) => {
@@ -36,7 +39,10 @@ pub(super) fn check(name: &str, drawing: &Drawing, figure: &Figure) {
                 let gap = [f64::NAN; 2];
                 let points: Vec<_> =
                     strokes.strokes.iter().flat_map(|stroke| stroke.iter().copied().chain([gap])).collect();
-                check_points(name, &strokes.entry, &points, traces.next().expect("a trace for the strokes"), "lines");
+                let trace = traces.next().expect("a trace for the strokes");
+                check_points(name, &strokes.entry, &points, trace, "lines");
+                assert_eq!(trace["opacity"].as_f64().unwrap_or(1.0), strokes.opacity, "{name}");
+                assert_eq!(trace["legendgroup"].as_str(), strokes.group.as_deref(), "{name}");
             }
             Mark::Markers(markers) => {
                 let trace = traces.next().expect("a trace for the markers");
@@ -52,6 +58,9 @@ pub(super) fn check(name: &str, drawing: &Drawing, figure: &Figure) {
                 }
             }
         }
+        for trace in next.take(n_traces - traces.len()) {
+            assert_eq!(trace["visible"] != false, shown, "{name}: a layer is shown or hidden");
+        }
     }
     assert!(traces.next().is_none() && annotations.next().is_none(), "{name}: nothing but the marks");
 
@@ -65,12 +74,22 @@ pub(super) fn check(name: &str, drawing: &Drawing, figure: &Figure) {
 
     check_areas(name, drawing, layout);
 
-    let buttons = list(&layout["updatemenus"][0]["buttons"]);
+    check_menu(name, drawing, &json);
+    check_layers(name, drawing, &json);
+}
+
+/// Asserts that each button of the menu has the marks of its choice.
+fn check_menu(name: &str, drawing: &Drawing, json: &Value) {
+    if drawing.menu.is_empty() {
+        return;
+    }
+    let buttons = list(&json["layout"]["updatemenus"][0]["buttons"]);
     assert_eq!(buttons.len(), drawing.menu.len(), "{name}: entries of the menu");
     for (choice, button) in drawing.menu.iter().zip(buttons) {
         assert_eq!(button["label"], choice.name, "{name}");
-        let (data, layout) = (&button["args"][0], &button["args"][1]);
-        let mut texts = 0;
+        let (data, layout, traces) = (&button["args"][0], &button["args"][1], &button["args"][2]);
+        assert_eq!(unescaped(layout["title.text"].as_str().unwrap()), choice.title, "{name}");
+        let (mut texts, mut n_cells) = (0, 0);
         for mark in &choice.marks {
             match mark {
                 Mark::Text(text) => {
@@ -79,19 +98,48 @@ pub(super) fn check(name: &str, drawing: &Drawing, figure: &Figure) {
                     texts += 1;
                 }
                 Mark::Cells(cells) => {
-                    check_values(name, cells, &data["z"][0]);
+                    check_values(name, cells, &data["z"][n_cells]);
                     if let Some(labels) = &cells.labels {
                         let written = [0, 1].map(|of| json!({"text": data["text"][of]}));
                         check_labels(name, labels, written.each_ref());
                     }
+                    if drawing.layers.is_some() {
+                        let trace = &json["data"][traces[n_cells].as_u64().unwrap() as usize];
+                        assert_eq!(trace["type"], "heatmap", "{name}: trace of the cells");
+                    }
+                    n_cells += 1;
                 }
                 _ => {}
             }
+        }
+        if drawing.layers.is_some() {
+            assert_eq!((texts, list(&data["z"]).len(), list(traces).len()), (0, n_cells, n_cells), "{name}");
+            continue;
         }
         assert_eq!(texts, list(&json["layout"]["annotations"]).len(), "{name}: every text is replaced");
         let mut framed: Vec<_> = path_frames(layout["shapes[0].path"].as_str().unwrap()).collect();
         framed.sort_unstable();
         assert_eq!(framed, frames(&choice.marks, 0), "{name}: frames of a button");
+    }
+}
+
+/// Asserts that each choice among the layers shows the traces of its layers, and what is always shown.
+fn check_layers(name: &str, drawing: &Drawing, json: &Value) {
+    let Some(layers) = &drawing.layers else { return };
+    let layout = &json["layout"];
+    let control = match layers.control {
+        Control::Menu => &layout["updatemenus"][usize::from(!drawing.menu.is_empty())],
+        Control::Slider(_) => &layout["sliders"][0],
+    };
+    let steps = list(&control[if layers.control == Control::Menu { "buttons" } else { "steps" }]);
+    assert_eq!((steps.len(), &control["active"]), (layers.choices.len(), &layers.first.into()), "{name}");
+    // A mark without texts in its cells is one trace.
+    let always = list(&json["data"]).len() - layers.marks.iter().map(Vec::len).sum::<usize>();
+    for (choice, step) in steps.iter().enumerate() {
+        assert_eq!(unescaped(step["label"].as_str().unwrap()), layers.choices[choice].0, "{name}");
+        let shown: Vec<bool> =
+            std::iter::repeat_n(true, always).chain(layers.are_shown(choice).map(|(_, shown)| shown)).collect();
+        assert_eq!(step["args"], json!([{ "visible": shown }]), "{name}: choice {choice}");
     }
 }
 

@@ -26,7 +26,7 @@ pub(super) fn check(name: &str, drawing: &Drawing, figure: &Figure) {
             want.extend(axis.labelled_values().into_iter().map(|(_, label)| label));
         }
     }
-    for mark in &drawing.marks {
+    for mark in drawing.shown() {
         let Mark::Cells(cells) = mark else { continue };
         want.extend(cells.labels.iter().flat_map(|labels| labels.texts.iter().cloned()));
         if let (Some(_), Paint::Scale(ColorRange::Ends(ends))) = (&cells.color_bar, &cells.paint) {
@@ -53,7 +53,7 @@ pub(super) fn check(name: &str, drawing: &Drawing, figure: &Figure) {
     }
 
     let groups: Vec<Node> = nodes("g").filter(|node| node.has_attribute("shape-rendering")).collect();
-    let blocks = drawing.marks.iter().filter_map(|mark| if let Mark::Cells(cells) = mark { Some(cells) } else { None });
+    let blocks = drawing.shown().filter_map(|mark| if let Mark::Cells(cells) = mark { Some(cells) } else { None });
     let mut own_groups = groups.iter();
     let mut n_images = 0;
     for cells in blocks {
@@ -124,17 +124,19 @@ fn strokes(drawing: &Drawing, style: FigureStyle) -> (Vec<Stroke>, Vec<Stroke>) 
     }
     let pixels = |points: &[[f64; 2]]| points.iter().map(|&point| drawing.axes[0].pixel(point).map(tenths)).collect();
     let mut row = 0;
-    for mark in &drawing.marks {
+    for mark in drawing.shown() {
         let Some(entry) = mark.legend_entry() else { continue };
         let color = entry.color.css(style).into_owned();
         let area = drawing.axes[0].area;
         let key = [area.x + area.width + 20.0, area.y + 10.0 + 18.0 * f64::from(row)];
         let ends = [-6.0, 6.0].map(|off| [key[0] + off, key[1]].map(tenths)).to_vec();
-        let named = !entry.name.is_empty();
+        let named = drawing.legend && !entry.name.is_empty();
         row += i32::from(named);
         match mark {
             Mark::Line(line) => {
-                lines.push((color.clone(), pixels(&line.points)));
+                let is_number = |point: &[f64; 2]| point.iter().all(|x| x.is_finite());
+                let parts = line.points.split(|point| !is_number(point)).filter(|part| !part.is_empty());
+                lines.extend(parts.map(|part| (color.clone(), pixels(part))));
                 lines.extend(named.then_some((color, ends)));
             }
             Mark::Strokes(strokes) => {

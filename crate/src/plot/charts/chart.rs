@@ -1,17 +1,18 @@
 //! Charts of experiments: points, lines, intervals and arrows between two axes.
 
 use super::axis::ChartAxis;
+use super::label_places::with_room;
 use crate::plot::canvas::{Area, Axes};
 use crate::plot::content::{Content, Drawn};
 use crate::plot::fit;
 use crate::plot::marks::{
     Coordinate, Drawing, LABEL_SIZE, LegendEntry, Line, MARKER_WIDTH, Mark, Markers, Strokes, Symbol, Text, Title,
-    Vertical,
+    Vertical, WIDTH,
 };
 use crate::plot::style::{Color, FigureStyle};
 
 /// Width and height in pixels, unless others were chosen.
-const SIZE: [usize; 2] = [940, 600];
+const SIZE: [usize; 2] = [WIDTH, 600];
 /// Pixels on the left and at the bottom, for the axes.
 const LEFT: usize = 90;
 const BOTTOM: usize = 100;
@@ -77,8 +78,8 @@ impl Series {
         if let Form::Intervals(ends) = &self.form { ends } else { &[] }
     }
 
-    /// `boxes` are the nodes of the chart.
-    fn marks(&self, axes: &Axes, boxes: &[NodeBox]) -> Vec<Mark> {
+    /// `boxes` are the nodes of the chart, `taken` the places of labels of points.
+    fn marks(&self, axes: &Axes, boxes: &[NodeBox], taken: &mut Vec<([f64; 2], f64)>) -> Vec<Mark> {
         let entry = LegendEntry { name: self.name.clone(), color: self.color, symbol: Symbol::nth(self.symbol) };
         let markers = |labels: &[String]| {
             Mark::Markers(Markers {
@@ -91,8 +92,16 @@ impl Series {
         };
         match &self.form {
             Form::Line => vec![Mark::Line(Line { entry, points: self.points.clone(), hover: self.texts.clone() })],
-            Form::Arrows => vec![Mark::Strokes(Strokes { entry, strokes: self.arrows(axes, boxes) })],
-            Form::Points | Form::Intervals(_) => vec![markers(&self.labels)],
+            Form::Arrows => {
+                let strokes = self.arrows(axes, boxes);
+                vec![Mark::Strokes(Strokes { entry, strokes, opacity: 1.0, group: None })]
+            }
+            Form::Points => {
+                let points = self.points.iter().map(|&point| axes.pixel(point));
+                let labels = with_room(points, &self.labels, taken);
+                vec![markers(if labels.iter().all(String::is_empty) { &[] } else { &labels })]
+            }
+            Form::Intervals(_) => vec![markers(&self.labels)],
             Form::Nodes => {
                 let label = |(point, label): (&[f64; 2], &String)| {
                     Mark::Text(Text {
@@ -230,9 +239,10 @@ impl Content for Chart {
         let (title, size, margins) = self.layout(style);
         let axes = self.axes(Area::between(margins, size));
         let boxes: Vec<NodeBox> = self.series.iter().flat_map(Series::boxes).collect();
+        let mut taken = Vec::new();
         Drawn::Marks(Drawing {
             title: Some(title),
-            marks: self.series.iter().flat_map(|series| series.marks(&axes, &boxes)).collect(),
+            marks: self.series.iter().flat_map(|series| series.marks(&axes, &boxes, &mut taken)).collect(),
             axes: vec![axes],
             legend: true,
             ..Drawing::new(size, margins, self.describe())

@@ -7,12 +7,12 @@ use crate::plot::canvas::{Area, Axes, Axis, Ticks};
 use crate::plot::content::{Content, Drawn};
 use crate::plot::fit;
 use crate::plot::marks::{
-    CellBlock, CellLabels, Cells, ColorRange, Coordinate, Drawing, Hover, Mark, Paint, Precision, Text, Title, Vertical,
+    CellBlock, CellLabels, Cells, ColorRange, Coordinate, Drawing, Hover, Mark, Paint, Precision, Text, Title,
+    Vertical, WIDTH,
 };
 use crate::plot::style::{Color, FigureStyle, palette};
 
-/// Width of a figure unless another was chosen, and the least and greatest height of all cells together, in pixels.
-const WIDTH: usize = 940;
+/// The least and greatest height of all cells together, in pixels.
 const HEIGHTS: [f64; 2] = [200.0, 700.0];
 /// Greatest side of a cell in pixels.
 const MAX_CELL: f64 = 90.0;
@@ -22,7 +22,7 @@ const ABOVE: f64 = 26.0;
 /// Maximum number of cells with a number or a label in each.
 const MAX_LABELS: usize = 1_500;
 /// Maximum number of cells with a hover text each; with more, plotly shows the names of row and column, and the number.
-const MAX_HOVER_TEXTS: usize = 5_000;
+pub(in crate::plot) const MAX_HOVER_TEXTS: usize = 5_000;
 
 /// A matrix of numbers as a heat map.
 #[derive(Clone, Debug)]
@@ -30,7 +30,7 @@ pub(crate) struct MatrixChart {
     pub(crate) title: String,
     pub(crate) rows: ChartAxis,
     pub(crate) columns: ChartAxis,
-    /// Shape: `[row, column]`; NaN is an empty cell.
+    /// Shape: `[row, column]`; NaN and infinity are empty cells, of a colour outside of every scale.
     pub(crate) values: Array2<f32>,
     /// Title of the colour bar, and the values at the two ends of the scale.
     pub(crate) scale: (String, [f32; 2]),
@@ -68,11 +68,10 @@ impl MatrixChart {
         let inner = (width - left - RIGHT.min(width / 3)) as f64;
         // Square cells, unless there are too few or too many of them for a screen.
         let cell = (inner / columns.max(1) as f64).min(MAX_CELL);
-        let [_, height] = style.size.unwrap_or_else(|| {
-            let height = (cell * rows as f64).clamp(HEIGHTS[0], HEIGHTS[1]);
-            [width, top + height as usize + bottom]
-        });
-        let bottom = room(bottom, height);
+        let (height, bottom) = match style.size {
+            Some([_, height]) => (height, room(bottom, height)),
+            None => (top + (cell * rows as f64).clamp(HEIGHTS[0], HEIGHTS[1]) as usize + bottom, bottom),
+        };
         (title, [width, height], [left, RIGHT.min(width / 3), top.min(height / 3), bottom])
     }
 
@@ -99,11 +98,17 @@ impl MatrixChart {
             dim: self.values.dim(),
             blocks: vec![CellBlock { at: (0, 0), values }],
             paint,
-            precision: Precision::Significant,
+            precision: self.precision(),
             hover,
             labels: None,
             color_bar: color_bar.then(|| self.scale.0.clone()),
         }
+    }
+
+    /// Four significant digits are too few for values that differ little from each other.
+    fn precision(&self) -> Precision {
+        let [low, high] = self.scale.1;
+        if low.abs().max(high.abs()) > 10.0 * (high - low) { Precision::Exact } else { Precision::Significant }
     }
 
     /// The label or the number of each cell, row by row; empty for an empty cell.
@@ -156,6 +161,7 @@ impl MatrixChart {
             title: Some(title),
             axes: vec![self.axes(area)],
             marks: self.marks(self.cells(paint, values, color_bar), area, style),
+            no_token_background: self.values.iter().any(|value| !value.is_finite()),
             ..Drawing::new(size, margins, self.describe())
         }
     }

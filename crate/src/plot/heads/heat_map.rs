@@ -8,7 +8,7 @@ use super::token_colors::TokenColors;
 use crate::plot::canvas::Axes;
 use crate::plot::content::{Content, Drawn};
 use crate::plot::fit;
-use crate::plot::marks::{Coordinate, Drawing, Mark, TOKEN_SIZE, Text, Title, Vertical};
+use crate::plot::marks::{Coordinate, Drawing, Mark, TOKEN_SIZE, Text, Vertical};
 use crate::plot::style::{Color, FigureStyle, Look};
 
 const DESCRIPTION_SIZE: usize = 14;
@@ -139,13 +139,6 @@ fn are_linked([left, right]: &[HeadPanel; 2]) -> bool {
         _ => true,
     };
     left.pattern.dim() == right.pattern.dim() && same_names
-}
-
-impl Title {
-    /// The title of a figure of this width, if it has one.
-    pub(super) fn of(text: Option<&str>, width: usize) -> Option<Self> {
-        text.filter(|text| !text.is_empty()).map(|text| Self::new(text, width))
-    }
 }
 
 #[cfg(test)]

@@ -3,11 +3,9 @@
 use super::legend::{self, LegendPlace};
 use super::panel::HeadPanel;
 use crate::plot::canvas::Area;
-use crate::plot::marks::{TOOL_BAR, Title};
+use crate::plot::marks::{TOOL_BAR, Title, WIDTH};
 use crate::plot::style::{FigureStyle, Look};
 
-/// Width of a figure unless another was chosen: that of an output of JupyterLab with its side bar open.
-pub(super) const WIDTH: usize = 940;
 /// Left, right, top, bottom margins of plotly's canvas.
 pub(super) const MARGINS: [usize; 4] = [10, 10, 10, 10];
 /// Greatest side of a panel unless a height was chosen.

@@ -46,7 +46,7 @@ fn axis(axis: &Axis, axes: &Axes, style: FigureStyle) -> PlotlyAxis {
     match &axis.ticks {
         Ticks::None => {
             let hidden = written.show_tick_labels(false).show_grid(false);
-            if axes.square { hidden.tick_length(0) } else { hidden }
+            if axis.font_size.is_none() { hidden.tick_length(0) } else { hidden }
         }
         Ticks::Linear => of_numbers(written),
         Ticks::Log => of_numbers(written).type_(AxisType::Log),

@@ -8,15 +8,15 @@ use serde::Serialize;
 use super::cell_labels::{self, Labelled};
 use super::{AxisNames, font};
 use crate::plot::canvas::{Axes, Ticks};
-use crate::plot::marks::{Cells, ColorRange, Hover, LABEL_SIZE, Paint, Precision};
-use crate::plot::style::{Color, ColorScale, FigureStyle, hex};
+use crate::plot::marks::{Cells, ColorRange, Hover, LABEL_SIZE, Paint};
+use crate::plot::style::{Color, ColorScale, FigureStyle, evenly, hex};
 use crate::plot::text::{escape, escape_lines, rounded};
 
 /// One heat map for all blocks: the JSON is smaller than with one for each block, and plotly.rs has at most eight
 /// pairs of axes. If there are texts in the cells, a second one has those in black.
 pub(super) fn traces(cells: &Cells, axes: &Axes, names: &AxisNames, style: FigureStyle) -> Vec<Box<dyn Trace>> {
     match &cells.paint {
-        Paint::Scale(_) => of_values(numbers(cells), 0.0, cells, axes, names, style),
+        Paint::Scale(_) | Paint::Shades(_) => of_values(numbers(cells), 0.0, cells, axes, names, style),
         Paint::Indices(_) => of_values(indices(cells), Some(0), cells, axes, names, style),
     }
 }
@@ -55,6 +55,7 @@ fn finished<X: Serialize + Clone + 'static, Z: Serialize + Clone + 'static>(
         Paint::Scale(ColorRange::Ends([low, high])) => main.zmin(*low).zmax(*high),
         Paint::Scale(ColorRange::Midpoint(midpoint)) => main.zmid(*midpoint),
         Paint::Indices(colors) => main.zmin(-0.5).zmax(colors.len() as f64 + 0.5),
+        Paint::Shades(_) => main.zmin(0.0).zmax(1.0),
     };
     let main = if let Some(title) = &cells.color_bar {
         let font = || font(LABEL_SIZE, Color::Text, style);
@@ -80,7 +81,14 @@ fn finished<X: Serialize + Clone + 'static, Z: Serialize + Clone + 'static>(
 }
 
 fn color_scale(paint: &Paint, style: FigureStyle) -> PlotlyScale {
-    let Paint::Indices(colors) = paint else { return PlotlyScale::Palette(palette(style.scale())) };
+    let colors = match paint {
+        Paint::Scale(_) => return PlotlyScale::Palette(palette(style.scale())),
+        Paint::Shades(colors) => {
+            let stop = |(at, color)| ColorScaleElement(rounded(at), hex(color));
+            return PlotlyScale::Vector(evenly(colors).into_iter().map(stop).collect());
+        }
+        Paint::Indices(colors) => colors,
+    };
     let colors: Vec<String> =
         std::iter::once(style.theme().no_token().to_owned()).chain(colors.iter().map(|&rgb| hex(rgb))).collect();
     let n = colors.len() as f64;
@@ -103,15 +111,12 @@ pub(super) fn hover_texts(cells: &Cells) -> Option<Vec<Vec<String>>> {
 
 /// The numbers of the heat map. Shape: → `[row] [column]`.
 fn numbers(cells: &Cells) -> Vec<Vec<f32>> {
-    rows(&cells.values().mapv(|value| match cells.precision {
-        Precision::Exact => value as f32,
-        Precision::Significant => rounded(value) as f32,
-    }))
+    rows(&cells.values().mapv(|value| cells.precision.round(value) as f32))
 }
 
 /// The indices of the colours. Shape: → `[row] [column]`.
 fn indices(cells: &Cells) -> Vec<Vec<Option<u16>>> {
-    rows(&cells.values().mapv(|value| (!value.is_nan()).then_some(value as u16)))
+    rows(&cells.values().mapv(|value| value.is_finite().then_some(value as u16)))
 }
 
 fn rows<Z: Clone>(values: &Array2<Z>) -> Vec<Vec<Z>> {
@@ -122,6 +127,8 @@ fn rows<Z: Clone>(values: &Array2<Z>) -> Vec<Vec<Z>> {
 pub(super) fn z(cells: &Cells) -> serde_json::Value {
     match &cells.paint {
         Paint::Scale(_) => serde_json::json!(numbers(cells)),
+        // As `f64`: a `Value` would write an `f32` with the digits of one.
+        Paint::Shades(_) => serde_json::json!(rows(&cells.values().mapv(|value| cells.precision.round(value)))),
         Paint::Indices(_) => serde_json::json!(indices(cells)),
     }
 }
@@ -142,7 +149,7 @@ mod tests {
 
     use super::*;
     use crate::plot::canvas::Area;
-    use crate::plot::marks::{CellBlock, CellLabels};
+    use crate::plot::marks::{CellBlock, CellLabels, Precision};
 
     #[test]
     fn blocks_are_one_heat_map_with_gaps() {

@@ -1,34 +1,57 @@
 //! The menu of a figure: a button for each choice, which replaces the marks in the page, without a kernel.
 
-use plotly::common::{Anchor, Font};
+use plotly::common::{Anchor, Font, Pad};
 use plotly::layout::update_menu::{Button, ButtonMethod, UpdateMenu};
 use serde_json::{Map, Value, json};
 
-use super::{annotations, cell_labels, heat_map};
-use crate::plot::marks::{Mark, MenuChoice, TOKEN_SIZE};
+use super::{annotations, cell_labels, heat_map, layers};
+use crate::plot::marks::{Drawing, Mark, MenuChoice, TOKEN_SIZE};
 use crate::plot::style::{Color, FigureStyle};
 use crate::plot::text::escape_lines;
 
-/// A menu in the upper left corner.
-pub(super) fn menu(choices: &[MenuChoice], style: FigureStyle) -> UpdateMenu {
+/// The menu of a figure: in the upper left corner, or above the canvas of one with layers.
+pub(super) fn menu(drawing: &Drawing, style: FigureStyle) -> UpdateMenu {
+    let indices = drawing.layers.as_ref().map(|layers| {
+        // The traces of the cells, of which several are replaced one by one.
+        let marks = drawing.marks.iter().chain(layers.marks.iter().flatten());
+        let mut next = 0;
+        let traces = marks.filter_map(|mark| {
+            let index = next;
+            next += layers::n_traces(mark);
+            matches!(mark, Mark::Cells(_)).then_some(index)
+        });
+        traces.collect::<Vec<usize>>()
+    });
+    let buttons = drawing.menu.iter().map(|choice| button(choice, indices.as_deref(), style)).collect();
+    if indices.is_some() { above(buttons) } else { of(buttons).y_anchor(Anchor::Top) }
+}
+
+/// A menu above the left end of the canvas.
+pub(super) fn above(buttons: Vec<Button>) -> UpdateMenu {
+    of(buttons).y_anchor(Anchor::Bottom).pad(Pad::new(0, 6, 0))
+}
+
+fn of(buttons: Vec<Button>) -> UpdateMenu {
     UpdateMenu::new()
-        .buttons(choices.iter().map(|choice| button(choice, style)).collect())
+        .buttons(buttons)
         // In every theme, because plotly highlights the entry under the pointer in a light colour of its own.
         .background_color("white")
         .font(Font::new().size(TOKEN_SIZE + 2).color("black"))
         .x(0.0)
         .x_anchor(Anchor::Left)
         .y(1.0)
-        .y_anchor(Anchor::Top)
 }
 
 /// New cells and texts for the figure's traces, new texts and colours for its annotations, and new frames for its shape.
-fn button(choice: &MenuChoice, style: FigureStyle) -> Button {
+/// `indices` are the traces of the cells, if there may be several.
+fn button(choice: &MenuChoice, indices: Option<&[usize]>, style: FigureStyle) -> Button {
     let (mut cells, mut layout) = (Map::new(), Map::<String, Value>::new());
+    let mut several = Vec::new();
     layout.insert("title.text".into(), escape_lines(&choice.title).into());
     let mut texts = 0;
     for mark in &choice.marks {
         match mark {
+            Mark::Cells(own) if indices.is_some() => several.push(heat_map::z(own)),
             Mark::Cells(own) => {
                 cells.insert("z".into(), json!([heat_map::z(own)]));
                 if let Some(texts) = heat_map::hover_texts(own) {
@@ -51,7 +74,11 @@ fn button(choice: &MenuChoice, style: FigureStyle) -> Button {
             Mark::Line(_) | Mark::Strokes(_) | Mark::Markers(_) => {}
         }
     }
-    Button::new().label(&choice.name).method(ButtonMethod::Update).args(json!([cells, layout]))
+    let args = match indices {
+        Some(indices) => json!([{ "z": several }, layout, indices]),
+        None => json!([cells, layout]),
+    };
+    Button::new().label(&choice.name).method(ButtonMethod::Update).args(args)
 }
 
 #[cfg(test)]
@@ -68,6 +95,7 @@ mod tests {
         ];
         let button = serde_json::to_value(button(
             &MenuChoice { name: "0.1".into(), title: "T".into(), marks },
+            None,
             FigureStyle::default(),
         ))
         .unwrap();

@@ -7,23 +7,25 @@
 //! | `Text` | an annotation |
 //! | `Frames` | shapes |
 //! | menu | an update menu, whose buttons replace the marks of the figure |
+//! | layers | traces, of which an update menu or a slider shows some |
 
 mod annotations;
 mod axes;
 mod cell_labels;
 mod heat_map;
 mod json;
+mod layers;
 mod menu;
 mod scatter;
 
 use plotly::common::{Anchor, Font, Title};
 use plotly::layout::{HoverMode, Legend, Margin};
-use plotly::{Layout, Plot};
+use plotly::{Layout, Plot, Trace};
 
 pub(super) use self::json::json;
 use super::canvas::Area;
 use super::fit;
-use super::marks::{Drawing, LABEL_SIZE, Mark, TOOL_BAR};
+use super::marks::{Control, Drawing, LABEL_SIZE, Mark, TOOL_BAR};
 use super::style::{Color, FigureStyle};
 use super::text::{escape_lines, rounded};
 
@@ -38,26 +40,42 @@ pub(super) fn plot(drawing: &Drawing, style: FigureStyle) -> Plot {
     }
     for mark in &drawing.marks {
         match mark {
-            Mark::Cells(cells) => {
-                let (axes, names) = (&drawing.axes[cells.axes], AxisNames::nth(cells.axes));
-                plot.add_traces(heat_map::traces(cells, axes, &names, style));
-            }
             Mark::Frames(frames) => {
                 for shape in annotations::shapes(frames, &AxisNames::nth(frames.axes)) {
                     layout.add_shape(shape);
                 }
             }
             Mark::Text(text) => layout.add_annotation(annotations::annotation(text, &AxisNames::nth(text.axes), style)),
-            Mark::Line(line) => plot.add_trace(scatter::line(line, style)),
-            Mark::Strokes(strokes) => plot.add_trace(scatter::strokes(strokes, style)),
-            Mark::Markers(markers) => plot.add_trace(scatter::markers(markers, style)),
+            mark => plot.add_traces(traces(mark, drawing, style)),
         }
     }
+    let mut menus = Vec::new();
     if !drawing.menu.is_empty() {
-        layout = layout.update_menus(vec![menu::menu(&drawing.menu, style)]);
+        menus.push(menu::menu(drawing, style));
     }
-    plot.set_layout(layout);
+    if let Some(layers) = &drawing.layers {
+        for (mark, shown) in layers.are_shown(layers.first) {
+            let traces = traces(mark, drawing, style);
+            plot.add_traces(if shown { traces } else { traces.into_iter().map(layers::hidden).collect() });
+        }
+        match layers.control {
+            Control::Menu => menus.push(layers::menu(drawing, layers)),
+            Control::Slider(prefix) => layout = layout.sliders(vec![layers::slider(drawing, layers, prefix, style)]),
+        }
+    }
+    plot.set_layout(if menus.is_empty() { layout } else { layout.update_menus(menus) });
     plot
+}
+
+/// The traces of a mark; none for texts and frames, which are parts of the layout.
+fn traces(mark: &Mark, drawing: &Drawing, style: FigureStyle) -> Vec<Box<dyn Trace>> {
+    match mark {
+        Mark::Cells(cells) => heat_map::traces(cells, &drawing.axes[cells.axes], &AxisNames::nth(cells.axes), style),
+        Mark::Frames(_) | Mark::Text(_) => Vec::new(),
+        Mark::Line(line) => vec![scatter::line(line, style)],
+        Mark::Strokes(strokes) => vec![scatter::strokes(strokes, style)],
+        Mark::Markers(markers) => vec![scatter::markers(markers, style)],
+    }
 }
 
 /// Size, margins, background, title and legend.

@@ -24,7 +24,12 @@ pub(super) fn line(line: &Line, style: FigureStyle) -> Trace {
 pub(super) fn strokes(strokes: &Strokes, style: FigureStyle) -> Trace {
     let gap = [f64::NAN; 2];
     let points = strokes.strokes.iter().flat_map(|stroke| stroke.iter().copied().chain([gap]));
-    trace(&strokes.entry, points, Mode::Lines).line(stroke(&strokes.entry, style)).hover_info(HoverInfo::Skip)
+    let mut trace =
+        trace(&strokes.entry, points, Mode::Lines).line(stroke(&strokes.entry, style)).hover_info(HoverInfo::Skip);
+    if strokes.opacity < 1.0 {
+        trace = trace.opacity(strokes.opacity);
+    }
+    if let Some(group) = &strokes.group { trace.legend_group(group) } else { trace }
 }
 
 /// Markers, with their intervals as error bars.
@@ -115,9 +120,11 @@ mod tests {
 
     #[test]
     fn strokes_are_one_line_with_gaps() {
-        let strokes = Strokes { entry: entry(""), strokes: vec![vec![[0.0, 1.0], [2.0, 3.0]]; 2] };
+        let strokes = vec![vec![[0.0, 1.0], [2.0, 3.0]]; 2];
+        let strokes = Strokes { entry: entry(""), strokes, opacity: 0.25, group: Some("a".into()) };
         let trace = serde_json::to_value(super::strokes(&strokes, FigureStyle::default())).unwrap();
         assert_eq!((&trace["x"], &trace["showlegend"]), (&json!([0.0, 2.0, null, 0.0, 2.0, null]), &json!(false)));
         assert_eq!((&trace["mode"], &trace["hoverinfo"]), (&json!("lines"), &json!("skip")));
+        assert_eq!((&trace["opacity"], &trace["legendgroup"]), (&json!(0.25), &json!("a")));
     }
 }
