@@ -67,7 +67,7 @@ fn imshow_has_known_colors_at_known_values() {
 
 #[test]
 fn cells_without_a_number_have_the_color_outside_of_every_scale() {
-    let figure = imshow(&arr2(&[[1.0, f64::NAN], [f64::NEG_INFINITY, f64::INFINITY]])).unwrap().title("A").figure();
+    let figure = imshow(arr2(&[[1.0, f64::NAN], [f64::NEG_INFINITY, f64::INFINITY]])).unwrap().title("A").figure();
     let layout = json_of(&figure)["layout"].clone();
     assert_eq!(
         (&layout["plot_bgcolor"], &layout["title"]["text"]),
@@ -76,10 +76,10 @@ fn cells_without_a_number_have_the_color_outside_of_every_scale() {
     assert!(figure.to_svg().unwrap().contains("fill='#f2f2f2'"));
     let dark = figure.with_theme(Theme::Dark).unwrap();
     assert_eq!(json_of(&dark)["layout"]["plot_bgcolor"], "#222222");
-    let whole = imshow(&arr2(&[[1.0, 2.0]])).unwrap().figure();
+    let whole = imshow(arr2(&[[1.0, 2.0]])).unwrap().figure();
     assert_eq!(json_of(&whole)["layout"]["plot_bgcolor"], "white");
     // No number at all.
-    let none = imshow(&arr2(&[[f32::NAN]])).unwrap();
+    let none = imshow(arr2(&[[f32::NAN]])).unwrap();
     for figure in [none.figure(), none.sequential().figure()] {
         assert_eq!(json_of(&figure)["data"][0]["z"], json!([[null]]));
         assert!(figure.describe().ends_with("all empty"), "{}", figure.describe());
@@ -103,7 +103,7 @@ fn every_type_and_view_of_an_array_gives_one_figure() {
 
 #[test]
 fn names_of_axes_ticks_and_hover_texts_are_those_given() {
-    let plot = imshow(&arr2(&[[0.12345, -1.0], [2.0, 3.0]])).unwrap().title("a <b>").color_label("logit");
+    let plot = imshow(arr2(&[[0.12345, -1.0], [2.0, 3.0]])).unwrap().title("a <b>").color_label("logit");
     let plot = plot.x_label("Head").y_label("Layer").y_ticks([7, 8]).unwrap().x_ticks([" next", "\n"]).unwrap();
     let json = json_of(&plot.figure());
     let layout = &json["layout"];
@@ -128,7 +128,7 @@ fn names_of_axes_ticks_and_hover_texts_are_those_given() {
 
 #[test]
 fn values_that_differ_little_are_not_rounded_to_one() {
-    let plot = imshow(&arr2(&[[1000.001_f64, 1000.002, 1000.0]])).unwrap().midpoint(1000.0).unwrap();
+    let plot = imshow(arr2(&[[1000.001_f64, 1000.002, 1000.0]])).unwrap().midpoint(1000.0).unwrap();
     let z = json_of(&plot.figure())["data"][0]["z"][0].clone();
     assert_eq!(list(&z).iter().map(|x| x.as_f64().unwrap() as f32).collect::<Vec<_>>(), [1000.001, 1000.002, 1000.0]);
 }
@@ -172,7 +172,7 @@ fn arrays_and_labels_that_do_not_fit_are_errors_with_what_was_found() {
 
 #[test]
 fn a_line_has_its_values_its_name_and_a_gap_where_it_has_no_number() {
-    let plot = line(&arr2(&[[1.0, f32::NAN, 3.0, 4.0], [0.5, 0.5, 0.5, 0.5]])).unwrap();
+    let plot = line(arr2(&[[1.0, f32::NAN, 3.0, 4.0], [0.5, 0.5, 0.5, 0.5]])).unwrap();
     let plot = plot.names(["one", "two"]).unwrap().title("T").x_label("layer").y_label("loss");
     let figure = plot.figure();
     let json = json_of(&figure);
@@ -186,7 +186,7 @@ fn a_line_has_its_values_its_name_and_a_gap_where_it_has_no_number() {
     let color = one["line"]["color"].as_str().unwrap();
     let path = svg.split(&format!("<path fill='none' stroke='{color}'")).nth(1).unwrap().split("/>").next().unwrap();
     assert_eq!((path.matches('M').count(), path.contains("NaN")), (2, false), "{path}");
-    let placed = json_of(&plot.clone().x(&arr1(&[0.0, 10.0, 20.0, 40.0])).unwrap().figure());
+    let placed = json_of(&plot.clone().x(arr1(&[0.0, 10.0, 20.0, 40.0])).unwrap().figure());
     assert_eq!(placed["data"][1]["x"], json!([0.0, 10.0, 20.0, 40.0]));
     let ticked = json_of(&plot.x_ticks(["a", "b", "c", " d"]).unwrap().figure());
     assert_eq!(ticked["layout"]["xaxis"]["ticktext"], json!(["a", "b", "c", "␣d"]));
