@@ -46,7 +46,7 @@ impl TokenLabels {
 
     /// The label of a token, wherever a person reads it. No two tokens of a vocabulary have the same label.
     ///
-    /// It is the token's text with everything visible, as the table of [`visible`](super::visible) has it; `<sp>` for a
+    /// It is the token's text with everything visible, as the table of [`visible`](super::visible()) has it; `<sp>` for a
     /// lone space, `EOS` for `<|endoftext|>`, `#` and the id for an id without text. Of a label with more than 40
     /// characters, the first 28 and the id are left.
     pub(crate) fn label(&self, token: u32) -> String {
