@@ -19,7 +19,8 @@ mod outline;
 
 type Result<T, E = String> = std::result::Result<T, E>;
 
-/// The crates whose types a notebook uses. rust-analyzer reads outlines of their sources, in the folder `sources`.
+/// The crates whose types a notebook uses. rust-analyzer reads the outline of the first, and the sources of the others, in the
+/// folder `sources`.
 const PUBLIC: [&str; 3] = ["attention_tokens", "ndarray", "plotly"];
 
 fn main() {
@@ -105,7 +106,8 @@ fn link_build_folder(profile: &Path) {
     let _ = symlink(&profile.join("build"), &profile.with_file_name("build")); // Without it, loading reports the error.
 }
 
-/// Copies the outlines of the public crates' sources, and returns whether one has changed.
+/// Copies the outline of the library's sources and links those of the other public crates. Returns whether one has
+/// changed.
 fn copy_sources(artifacts: &[String], folder: &Path) -> Result<bool> {
     fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     let mut changed = false;
@@ -113,7 +115,14 @@ fn copy_sources(artifacts: &[String], folder: &Path) -> Result<bool> {
         let artifact = artifacts.iter().find(|line| json_strings(line, r#""target":{"#, '}').any(|text| text == name));
         let source = artifact.and_then(|line| json_strings(line, r#""src_path":"#, ',').next().map(PathBuf::from));
         let source = source.as_deref().and_then(Path::parent).ok_or(format!("cargo reported no sources of {name}"))?;
-        changed |= outline::copy(source, &folder.join(name))?;
+        let to = folder.join(name);
+        if name == PUBLIC[0] {
+            changed |= outline::copy(source, &to)?;
+        } else if !fs::read_link(&to).is_ok_and(|target| target == source) {
+            changed = true;
+            let _ = fs::remove_file(&to).or_else(|_| fs::remove_dir_all(&to));
+            symlink(source, &to).map_err(|error| format!("{} -> {}: {error}", to.display(), source.display()))?;
+        }
     }
     Ok(changed)
 }

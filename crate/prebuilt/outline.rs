@@ -84,9 +84,9 @@ fn outline(source: &str) -> String {
             Item::Other if text.contains("struct ") && is_struct(text) => {
                 if text.ends_with('{') {
                     item = Item::Fields;
-                } else if let Some(open) = text.find('(') {
+                } else if let Some(open) = tuple_of(text) {
                     // A tuple; one of several fields follows on lines of its own.
-                    disabled = (text.ends_with(';') && !text[open + 1..].starts_with("pub ")).then_some(open + 1);
+                    disabled = (text.ends_with(';') && !text[open..].starts_with("pub ")).then_some(open);
                 } else if !text.ends_with(';') {
                     item = Item::Header(text.to_owned());
                 }
@@ -126,6 +126,21 @@ fn outline(source: &str) -> String {
     }
 }
 
+/// Where the fields of a tuple struct begin, in the line that begins it.
+fn tuple_of(text: &str) -> Option<usize> {
+    let name = text.find("struct ")? + "struct ".len();
+    let mut depth = 0;
+    for (place, character) in text.char_indices().skip_while(|&(place, _)| place < name) {
+        match character {
+            '<' => depth += 1,
+            '>' => depth -= 1,
+            '(' if depth == 0 => return Some(place + 1),
+            _ => {}
+        }
+    }
+    None
+}
+
 /// Whether a line at the left margin begins a struct.
 fn is_struct(text: &str) -> bool {
     let text = match text.strip_prefix("pub(").and_then(|rest| rest.split_once(") ")) {
@@ -155,6 +170,9 @@ mod tests {
         let source = r#"//! A module.
 pub struct Gpt2(pub(super) Arc<Inner>);
 pub struct Open(pub f32);
+pub(in crate::a) struct Kept<F: Fn(u8) -> u8>(pub F);
+pub(in crate::a) struct Closed<F: Fn(u8)>(pub(crate) F);
+pub struct Unit;
 struct Inner {
     /// A comment.
     config: Config,
@@ -205,6 +223,7 @@ fn free() {
 "#;
         let expected = source
             .replace("Gpt2(pub(super)", "Gpt2(#[cfg(any())] pub(super)")
+            .replace("Closed<F: Fn(u8)>(pub", "Closed<F: Fn(u8)>(#[cfg(any())] pub")
             .replace("    config", "    #[cfg(any())] config")
             .replace("    pub(super) device", "    #[cfg(any())] pub(super) device")
             .replace("    x: T", "    #[cfg(any())] x: T")
