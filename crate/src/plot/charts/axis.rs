@@ -55,6 +55,13 @@ impl ChartAxis {
         names.iter().collect::<HashSet<_>>().len() == names.len()
     }
 
+    /// Whether names side by side need more than `width` pixels.
+    pub(in crate::plot) fn is_crowded(&self, width: f64) -> bool {
+        let Scale::Names(names) = &self.scale else { return false };
+        let longest = names.iter().map(|name| name.chars().count()).max().unwrap_or(0);
+        longest as f64 * 0.65 * LABEL_SIZE as f64 > width / names.len() as f64
+    }
+
     /// Pixels for names and title: the width of the left margin, or the height of the bottom margin, where names are
     /// rotated.
     pub(in crate::plot) fn margin(&self) -> usize {

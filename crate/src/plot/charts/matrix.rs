@@ -77,6 +77,8 @@ impl MatrixChart {
 
     fn axes(&self, area: Area) -> Axes {
         let (x, y) = (self.columns.x(std::iter::empty()), self.rows.y(std::iter::empty()));
+        // By itself, plotly turns crowded names by 30°, where they run under their neighbours.
+        let x = if self.columns.is_crowded(area.width) { Axis { tick_angle: Some(-90), ..x } } else { x };
         // Without hover texts, plotly shows the names of row and column, so they must be the values of the axes.
         let distinct = self.columns.has_distinct_names() && self.rows.has_distinct_names();
         let [x, y] = if self.has_too_many_hover_texts() && distinct { [x, y].map(as_categories) } else { [x, y] };

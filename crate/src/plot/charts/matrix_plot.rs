@@ -331,7 +331,11 @@ impl MatrixPlot {
             "" => ["column", "row"][axis],
             label => label,
         });
+        // plotly shows no text over an empty cell.
         let text = |((row, column), &value): ((usize, usize), &f32)| {
+            if value.is_nan() {
+                return String::new();
+            }
             format!("{}\n{y} {}, {x} {}", number(f64::from(value)), self.ticks[1][row], self.ticks[0][column])
         };
         self.values.indexed_iter().map(text).collect()
