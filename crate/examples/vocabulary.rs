@@ -131,17 +131,16 @@ fn same_file(a: &Path, b: &Path) -> bool {
 
 /// Writes COUNTS.csv and COUNTS.parquet, and prints the tokens common to every head.
 fn write(counts: &VocabularyCounts, path: &str) -> Result<(), Box<dyn Error>> {
-    let with_suffix = |extension: &str| beside(path, extension);
-    counts.write_csv(with_suffix("csv"))?;
+    counts.write_csv(beside(path, "csv"))?;
     #[cfg(feature = "parquet")]
-    counts.write_parquet(with_suffix("parquet"))?;
+    counts.write_parquet(beside(path, "parquet"))?;
     for component in Component::ALL {
         let common = counts.common_tokens(&[component]);
         let shown: Vec<String> = common.iter().take(12).map(|&token| counts.label(token)).collect();
         let (name, n) = (component.name(), common.len());
         println!("{name}: {n} tokens common to every head: {}", shown.join(" "));
     }
-    println!("{} prompts, in {}", counts.n_prompts(), with_suffix("csv").display());
+    println!("{} prompts, in {}", counts.n_prompts(), beside(path, "csv").display());
     #[cfg(target_os = "linux")]
     if let Some(peak) = peak_memory() {
         println!("peak memory: {peak}");

@@ -16,7 +16,7 @@ pub fn log_probs(logits: &Array2<f32>) -> Array2<f32> {
 }
 
 /// `ln Σ exp(x)`, computed in `f64`. Shape: `[n]`.
-pub(super) fn log_sum_exp(x: ArrayView1<f32>) -> f64 {
+pub(crate) fn log_sum_exp(x: ArrayView1<f32>) -> f64 {
     let largest = f64::from(x.fold(f32::NEG_INFINITY, |largest, &x| largest.max(x)));
     largest + x.iter().map(|&x| (f64::from(x) - largest).exp()).sum::<f64>().ln()
 }

@@ -34,7 +34,7 @@ pub use heads::{
 pub use lens_differences::LensDifferences;
 pub use logit_lens::{LensScale, LogitLens};
 pub use loss::log_probs;
-pub(crate) use loss::token_loss;
+pub(crate) use loss::{log_sum_exp, token_loss};
 pub use perplexity::{Perplexity, PerplexityOptions};
 pub use residual_stream::ResidualStack;
 pub use test_prompt::{AnswerToken, PromptTest, RankedToken, test_prompt, test_prompt_options};

@@ -1,6 +1,6 @@
 //! The residual stream of a run, as it accumulates and as a sum of components.
 
-use ndarray::{Array2, Array3, ArrayView2, ArrayView3, ArrayViewMut3, Axis, Ix2, Ix3, s, stack};
+use ndarray::{Array2, Array3, ArrayView2, ArrayViewMut3, Axis, s, stack};
 use rayon::prelude::*;
 
 use crate::error::{Error, Result, check_count, check_position};
@@ -190,18 +190,6 @@ impl ActivationCache {
         let layer = layer.unwrap_or(self.n_layers());
         check_count(what, "layer", layer, 0, Some(self.n_layers()))?;
         Ok(layer)
-    }
-
-    /// An activation of this shape. Shape: → `[pos, d_model]`.
-    pub(super) fn matrix(&self, activation: Activation, layer: usize) -> Result<ArrayView2<'_, f32>> {
-        let x = self.view(activation, layer)?;
-        Ok(x.into_dimensionality::<Ix2>().expect("a row of the residual stream for each token"))
-    }
-
-    /// An activation of this shape. Shape: → `[pos, n_heads, d_head]` or `[n_heads, query_pos, key_pos]`.
-    pub(super) fn cube(&self, activation: Activation, layer: usize) -> Result<ArrayView3<'_, f32>> {
-        let x = self.view(activation, layer)?;
-        Ok(x.into_dimensionality::<Ix3>().expect("an array for each head"))
     }
 }
 

@@ -84,16 +84,20 @@ impl HeadRows {
     /// The vectors of parts, prompt by prompt; those of cells are products of queries and keys, with `matched` the products
     /// of [`Map::Matched`], or the keys' values. Shape: → `[n, d_head]`.
     fn vectors(&self, parts: &[Part], cells: CellVectors, matched: Option<&MatchedCoordinates>) -> Vectors {
-        let (q, k) = match matched {
-            Some(matched) => (matched.of_queries(self.q.view()), matched.of_keys(self.k.view())),
-            None => (self.q.clone(), self.k.clone()),
+        let n = self.q.nrows() as u32;
+        let [of_q, of_k, of_v, ones] = [0, n, 2 * n, 3 * n];
+        let row_of_ones = Array2::ones((1, self.q.ncols()));
+        let tables = |q: ArrayView2<f32>, k: ArrayView2<f32>, squares: &[ArrayView2<f32>]| {
+            let tables = [&[q, k, self.v.view(), row_of_ones.view()], squares].concat();
+            concatenate(Axis(0), &tables).expect("each has d_head columns")
         };
-        let k_of_cells = if matched.is_some() { k.mapv(|x| x * x) } else { k.clone() };
-        let n = q.nrows() as u32;
-        let ones = Array2::ones((1, q.ncols()));
-        let tables: [ArrayView2<f32>; 5] = [q.view(), k.view(), k_of_cells.view(), self.v.view(), ones.view()];
-        let table = concatenate(Axis(0), &tables).expect("each has d_head columns");
-        let [of_q, of_k, k_of_cells, of_v, ones] = [0, n, 2 * n, 3 * n, 4 * n];
+        let (table, k_of_cells) = match matched {
+            Some(matched) => {
+                let (q, k) = (matched.of_queries(self.q.view()), matched.of_keys(self.k.view()));
+                (tables(q.view(), k.view(), &[k.mapv(|x| x * x).view()]), ones + 1)
+            }
+            None => (tables(self.q.view(), self.k.view(), &[]), of_k),
+        };
         let (mut pairs, mut first) = (Vec::with_capacity(self.n_vectors(parts)), 0);
         for &pos in &self.lens {
             let pos = pos as u32;

@@ -97,22 +97,22 @@ impl<T> Tables<T> {
             self.entries.iter().map(|(&id, entry)| (entry.last_used, id, entry.bytes)).collect();
         oldest.sort_unstable_by_key(|&(last_used, ..)| last_used);
         // The tables that must go, so that this one fits.
-        let mut left = self.bytes;
-        let n = oldest.iter().take_while(|(.., bytes_of_old)| {
-            let goes = left + bytes > max_bytes;
-            left -= if goes { *bytes_of_old } else { 0 };
-            goes
-        });
-        let n = n.count();
-        let asked_for_later =
-            |&(last_used, ..): &(u64, MatrixId, usize)| before.is_some_and(|before| last_used > before);
-        if left + bytes > max_bytes || oldest[..n].iter().any(asked_for_later) {
+        let (mut leaving, mut left) = (Vec::new(), self.bytes);
+        for (last_used, id, bytes_of_old) in oldest {
+            if left + bytes <= max_bytes {
+                break;
+            }
+            if before.is_some_and(|before| last_used > before) {
+                return;
+            }
+            leaving.push(id);
+            left -= bytes_of_old;
+        }
+        if left + bytes > max_bytes {
             return;
         }
-        for (_, id, bytes) in &oldest[..n] {
-            self.entries.remove(id);
-            self.bytes -= bytes;
-        }
+        leaving.iter().for_each(|id| drop(self.entries.remove(id)));
+        self.bytes = left;
         self.clock += 1;
         self.bytes += bytes;
         self.entries.insert(id, CacheEntry { table, bytes, last_used: self.clock });

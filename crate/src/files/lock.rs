@@ -14,7 +14,7 @@ pub(crate) enum Lock {
     Unsupported,
 }
 
-/// Creates a lock file where there is none, and locks it unless somebody else has.
+/// Locks a file, which is created if it does not exist. Does not wait for another owner of the lock.
 pub(crate) fn try_lock(path: &Path) -> IoResult<Lock> {
     loop {
         let file = open(path)?;

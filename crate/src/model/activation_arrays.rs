@@ -1,6 +1,6 @@
 //! The activations of a cache as arrays of two or three axes, by their own names and by TransformerLens' names of hooks.
 
-use ndarray::{Array2, Array3, ArrayD, Ix2, Ix3};
+use ndarray::{Array2, Array3, ArrayD, ArrayView2, ArrayView3, Ix2, Ix3};
 
 use super::activation::Activation;
 use super::activation_cache::ActivationCache;
@@ -9,36 +9,48 @@ use crate::error::{Error, Result};
 
 /// A method for each activation, which returns its array with a fixed number of axes.
 macro_rules! arrays {
-    ($($method:ident $activation:ident $array:ident $axes:ident $shape:literal $what:literal;)*) => {$(
+    ($($method:ident $activation:ident $array:ident $view:ident $shape:literal $what:literal;)*) => {$(
         #[doc = concat!($what, " A copy of [`", stringify!($activation), "`](Activation::", stringify!($activation),
             "), for a cache of one prompt. Shape: → `", $shape, "`.")]
         ///
         /// # Errors
         /// As for [`get`](Self::get).
         pub fn $method(&self, layer: usize) -> Result<$array<f32>> {
-            let view = self.view(Activation::$activation, layer)?;
-            Ok(view.into_dimensionality::<$axes>().expect(concat!("the axes are ", $shape)).to_owned())
+            Ok(self.$view(Activation::$activation, layer)?.to_owned())
         }
     )*};
 }
 
 impl ActivationCache {
     arrays! {
-        pattern Pattern Array3 Ix3 "[n_heads, query_pos, key_pos]" "Where each head attends: rows sum to 1.";
-        attn_scores AttnScores Array3 Ix3 "[n_heads, query_pos, key_pos]"
+        pattern Pattern Array3 cube "[n_heads, query_pos, key_pos]" "Where each head attends: rows sum to 1.";
+        attn_scores AttnScores Array3 cube "[n_heads, query_pos, key_pos]"
             "The attention scores before the softmax, −∞ where key > query.";
-        q Q Array3 Ix3 "[pos, n_heads, d_head]" "The query vectors.";
-        k K Array3 Ix3 "[pos, n_heads, d_head]" "The key vectors.";
-        v V Array3 Ix3 "[pos, n_heads, d_head]" "The value vectors.";
-        z Z Array3 Ix3 "[pos, n_heads, d_head]" "What each head has gathered, `pattern v`.";
-        result Result Array3 Ix3 "[pos, n_heads, d_model]" "What each head writes to the residual stream, `z W_O`.";
-        attn_out AttnOut Array2 Ix2 "[pos, d_model]" "What attention adds to the residual stream.";
-        mlp_pre MlpPre Array2 Ix2 "[pos, d_mlp]" "The neurons before the activation function.";
-        mlp_post MlpPost Array2 Ix2 "[pos, d_mlp]" "The neurons after the activation function.";
-        mlp_out MlpOut Array2 Ix2 "[pos, d_model]" "What the MLP adds to the residual stream.";
-        resid_pre ResidPre Array2 Ix2 "[pos, d_model]" "The residual stream before the block.";
-        resid_mid ResidMid Array2 Ix2 "[pos, d_model]" "The residual stream between attention and MLP.";
-        resid_post ResidPost Array2 Ix2 "[pos, d_model]" "The residual stream after the block.";
+        q Q Array3 cube "[pos, n_heads, d_head]" "The query vectors.";
+        k K Array3 cube "[pos, n_heads, d_head]" "The key vectors.";
+        v V Array3 cube "[pos, n_heads, d_head]" "The value vectors.";
+        z Z Array3 cube "[pos, n_heads, d_head]" "What each head has gathered, `pattern v`.";
+        result Result Array3 cube "[pos, n_heads, d_model]" "What each head writes to the residual stream, `z W_O`.";
+        attn_out AttnOut Array2 matrix "[pos, d_model]" "What attention adds to the residual stream.";
+        mlp_pre MlpPre Array2 matrix "[pos, d_mlp]" "The neurons before the activation function.";
+        mlp_post MlpPost Array2 matrix "[pos, d_mlp]" "The neurons after the activation function.";
+        mlp_out MlpOut Array2 matrix "[pos, d_model]" "What the MLP adds to the residual stream.";
+        resid_pre ResidPre Array2 matrix "[pos, d_model]" "The residual stream before the block.";
+        resid_mid ResidMid Array2 matrix "[pos, d_model]" "The residual stream between attention and MLP.";
+        resid_post ResidPost Array2 matrix "[pos, d_model]" "The residual stream after the block.";
+    }
+
+    /// An activation of the residual stream or of an MLP, without a copy. Shape: → `[pos, d_model]` or `[pos, d_mlp]`.
+    pub(crate) fn matrix(&self, activation: Activation, layer: usize) -> Result<ArrayView2<'_, f32>> {
+        let x = self.view(activation, layer)?;
+        Ok(x.into_dimensionality::<Ix2>().expect("a row for each token"))
+    }
+
+    /// An activation of heads, without a copy. Shape: → `[pos, n_heads, d_head]`, `[pos, n_heads, d_model]` or
+    /// `[n_heads, query_pos, key_pos]`.
+    pub(crate) fn cube(&self, activation: Activation, layer: usize) -> Result<ArrayView3<'_, f32>> {
+        let x = self.view(activation, layer)?;
+        Ok(x.into_dimensionality::<Ix3>().expect("an array for each head"))
     }
 
     /// A copy of an activation by TransformerLens' name of its hook, for a cache of one prompt: what

@@ -24,6 +24,13 @@ pub(super) fn width(text: &str) -> usize {
     text.chars().map(|c| if is_wide(c) { 2 } else { 1 }).sum()
 }
 
+/// Whether labels side by side need more than `width` pixels.
+pub(super) fn is_crowded<'a>(labels: impl ExactSizeIterator<Item = &'a str>, size: usize, width: f64) -> bool {
+    let n = labels.len().max(1) as f64;
+    let longest = labels.map(|label| label.chars().count()).max().unwrap_or(0);
+    longest as f64 * CHARACTER * size as f64 > width / n
+}
+
 /// Whether a character is about as wide as high.
 pub(super) fn is_wide(c: char) -> bool {
     matches!(c, '\u{1100}'..='\u{115f}' | '\u{2e80}'..='\u{a4cf}' | '\u{ac00}'..='\u{d7a3}' | '\u{f900}'..='\u{faff}'

@@ -241,8 +241,7 @@ impl SvgWriter<'_> {
         self.grid(&axes.x, ticks.iter().map(|&(x, _)| [[x, top], [x, bottom]]));
         let size = axes.x.font_size.unwrap_or(LABEL_SIZE);
         // Long labels are turned, as plotly turns them.
-        let longest = ticks.iter().map(|(_, label)| label.chars().count()).max().unwrap_or(0) as f64;
-        let crowded = longest * 0.65 * size as f64 > width / ticks.len().max(1) as f64;
+        let crowded = fit::is_crowded(ticks.iter().map(|(_, label)| label.as_str()), size, width);
         let degrees = axes.x.tick_angle.unwrap_or(if crowded { -90 } else { 0 });
         let (anchor, down) = if degrees == 0 { ("middle", size as f64 / 2.0) } else { ("end", 0.0) };
         let y = bottom + axes.x.tick_distance + down;

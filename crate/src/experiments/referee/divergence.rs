@@ -3,6 +3,7 @@
 use ndarray::{Array2, ArrayView2, Axis, s};
 use rayon::prelude::*;
 
+use crate::analysis::log_sum_exp;
 use crate::error::Result;
 use crate::model::Gpt2;
 
@@ -48,9 +49,8 @@ impl CleanPredictions {
         }
         let mut probabilities = logits.clone();
         probabilities.outer_iter_mut().for_each(|mut row| {
-            let largest = row.fold(f32::NEG_INFINITY, |largest, &x| largest.max(x));
-            let sum: f64 = row.iter().map(|&x| f64::from(x - largest).exp()).sum();
-            row.mapv_inplace(|x| (f64::from(x - largest).exp() / sum) as f32);
+            let log_sum = log_sum_exp(row.view());
+            row.mapv_inplace(|x| (f64::from(x) - log_sum).exp() as f32);
         });
         Ok(Self { positions, logits, probabilities, n })
     }

@@ -303,6 +303,7 @@ impl MergeTest {
     }
 
     /// Shows the ranking in a notebook; evcxr calls this for a cell's last expression.
+    #[doc(hidden)] // not offered as a completion
     pub fn evcxr_display(&self) {
         self.table().evcxr_display();
     }

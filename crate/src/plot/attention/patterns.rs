@@ -1,10 +1,10 @@
 //! The attention patterns of a layer with the tokens of the prompt.
 
-use ndarray::{Array3, Axis, Ix3};
+use ndarray::{Array3, Axis};
 
 use crate::attention_tokens::run_caption;
 use crate::error::{Error, Result, check_index};
-use crate::model::{Activation, ActivationCache, Gpt2};
+use crate::model::{ActivationCache, Gpt2};
 use crate::plot::charts::{MAX_HOVER_TEXTS, MatrixPlot};
 use crate::plot::figure::Figure;
 use crate::plot::text::number;
@@ -34,8 +34,7 @@ impl Patterns {
         cache.check_model(model, function)?;
         let tokens = cache.one_prompt()?;
         let labels = model.token_labels();
-        let pattern = cache.view(Activation::Pattern, layer)?.into_dimensionality::<Ix3>();
-        let mut pattern = pattern.expect("a pattern has three axes").to_owned();
+        let mut pattern = cache.pattern(layer)?;
         for ((_, query, key), attn) in pattern.indexed_iter_mut() {
             if key > query {
                 *attn = f32::NAN;

@@ -123,7 +123,7 @@ fn check_menu(name: &str, drawing: &Drawing, json: &Value) {
     }
 }
 
-/// Asserts that each choice among the layers shows the traces of its layers, and what is always shown.
+/// Asserts that each choice of the control shows the traces of its layers and those that are always shown, and no others.
 fn check_layers(name: &str, drawing: &Drawing, json: &Value) {
     let Some(layers) = &drawing.layers else { return };
     let layout = &json["layout"];

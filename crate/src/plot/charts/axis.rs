@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use crate::plot::canvas::{Axis, Ticks};
+use crate::plot::fit;
 use crate::plot::marks::LABEL_SIZE;
 
 /// Pixels between an axis and its tick labels.
@@ -58,8 +59,7 @@ impl ChartAxis {
     /// Whether names side by side need more than `width` pixels.
     pub(in crate::plot) fn is_crowded(&self, width: f64) -> bool {
         let Scale::Names(names) = &self.scale else { return false };
-        let longest = names.iter().map(|name| name.chars().count()).max().unwrap_or(0);
-        longest as f64 * 0.65 * LABEL_SIZE as f64 > width / names.len() as f64
+        fit::is_crowded(names.iter().map(String::as_str), LABEL_SIZE, width)
     }
 
     /// Pixels for names and title: the width of the left margin, or the height of the bottom margin, where names are

@@ -342,6 +342,7 @@ impl MatrixPlot {
     }
 
     /// Shows the figure in a notebook; evcxr calls this for a cell's last expression.
+    #[doc(hidden)] // not offered as a completion
     pub fn evcxr_display(&self) {
         self.figure().evcxr_display();
     }

@@ -7,7 +7,7 @@ use crate::tokenizer::visible;
 /// Maximum width of a label along an axis in characters: what the largest margin has room for.
 const MAX_WIDTH: usize = 32;
 
-/// Labels as texts, if there are as many as there are things to label. `what` are these, for the error.
+/// Converts labels to text and checks their number. The error calls the labelled things `what`.
 ///
 /// # Errors
 /// [`Error::Count`] if there are more or fewer of them.

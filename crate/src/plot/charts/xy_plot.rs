@@ -182,7 +182,7 @@ impl XyPlot {
     /// characters are cut, and only as many are shown as there is room for; the pointer shows all.
     ///
     /// # Errors
-    /// [`Error::Count`] unless there are as many as the longest line has points.
+    /// [`Error::Count`] unless the number of labels equals the number of points of the longest line.
     pub fn x_ticks(self, labels: impl IntoIterator<Item = impl ToString>) -> Result<Self> {
         let n = self.series.iter().map(|series| series.points.len()).max().unwrap_or(0);
         let labels = ticks::labels(self.function, format!("x_ticks for {n} points"), labels, n)?;
@@ -311,6 +311,7 @@ impl XyPlot {
     }
 
     /// Shows the figure in a notebook; evcxr calls this for a cell's last expression.
+    #[doc(hidden)] // not offered as a completion
     pub fn evcxr_display(&self) {
         self.figure().evcxr_display();
     }
