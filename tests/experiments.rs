@@ -171,3 +171,21 @@ fn contraction_of_the_demo_model() {
     assert!(all.distinct_ratio.iter().all(|&x| all.distinct_ratio[low] <= x && x <= all.distinct_ratio[high]));
     assert!(ContractionByHead::new(&heads[1..]).unwrap_err().to_string().contains("every head of a model"));
 }
+
+/// What a pair writes, apart from `b_U`, depends on the key alone: attention only scales it. So appending a token changes
+/// no token of the keys before it, and every map is the identity.
+#[test]
+fn appending_changes_no_token_that_a_key_writes() {
+    let model = demo();
+    let tokens = [" and", "."].map(|token| model.to_single_token(token).unwrap());
+    let reading = Reading::WRITTEN.unembed_bias(false);
+    for (layer, head) in [(0, 1), (2, 3), (3, 5)] {
+        let result = appending(&model, layer, head, &PROMPTS, &tokens, reading).unwrap();
+        assert_eq!(result.reading, reading);
+        for map in &result.maps {
+            assert_eq!((map.conflict_rate(), map.fixed_points().len()), (0.0, map.most_frequent().len()));
+            assert!(map.most_frequent().len() > 3);
+        }
+        assert_eq!(result.monoid(8, 100).unwrap().len(), 1);
+    }
+}

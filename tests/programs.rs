@@ -78,12 +78,31 @@ fn figure_reports_errors() {
     for (args, expected) in [
         (&["demo", "x"][..], "usage: figure MODEL"),
         (&["demo", "x", "1"], "expected LAYER.HEAD, for example 0.1, found \"1\""),
-        (&["demo", "x", "0.1", "a.png"], "expected a file FILE.html or FILE.svg, found \"a.png\""),
+        (&["demo", "x", "0.1", "a.jpg"], "expected a file FILE.html, FILE.svg or FILE.png, found \"a.jpg\""),
         (&["demo", "x", "0.8"], "head 8 out of range"),
         (&["demo", "x", "0.1", missing.to_str().unwrap()], "cannot be written"),
     ] {
         let (passed, _, error) = run("figure", args);
         assert!(!passed && error.contains(expected), "{error}");
+    }
+}
+
+/// Without the feature, the error names it, and a former file stays.
+#[test]
+fn figure_writes_pixels_with_the_feature() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.png");
+    std::fs::write(&path, "former").unwrap();
+    let (passed, _, error) = run("figure", &["demo", "The bus is late.", "0.1", path.to_str().unwrap()]);
+    let written = std::fs::read(path).unwrap();
+    if cfg!(feature = "png") {
+        assert!(passed, "{error}");
+        // The header: width and height are at bytes 16 and 20.
+        let [width, height] = [16, 20].map(|at| u32::from_be_bytes(written[at..at + 4].try_into().unwrap()));
+        assert!(written.starts_with(b"\x89PNG") && width > 400 && height > 400, "{width} × {height}");
+    } else {
+        assert!(!passed && error.contains("write_png needs the feature `png`"), "{error}");
+        assert_eq!(written, b"former");
     }
 }
 

@@ -440,7 +440,15 @@ fn exports_and_captions_name_the_reading() {
     let tokens: attention_tokens::ndarray::Array4<i64> = npz.by_name("lowest_tokens").unwrap();
     assert_eq!((tokens[[0, 2, 1, 0]], tokens[[0, 1, 2, 0]]), (i64::from(lowest.tokens[[4, 0]]), -1));
 
-    let table = attention_tokens::notebook::attention_table(&data.prompts[0]).to_text();
+    // Tables and hover texts have what a cell writes against.
+    let [written, against] = [&data.prompts[0].qk, lowest].map(|top| data.prompts[0].token_label(top.tokens[[4, 0]]));
+    let table = attention_tokens::notebook::attention_table(&data.prompts[0]);
+    assert_eq!(table.rows()[2][2], format!("{written} ¦ −{against}"));
+    let figure = attention_tokens::notebook::plot_head(&data.prompts[0]).to_json();
+    let escaped = serde_json::to_string(&format!("against {against}, logit −")).unwrap();
+    assert!(figure.contains(escaped.trim_matches('"').trim_end_matches('−')), "{escaped}");
+
+    let table = table.to_text();
     assert!(
         table.contains("through its values (what each cell writes), random signs of seed 7, without b_U"),
         "{table}"

@@ -1,9 +1,9 @@
 //! Counts the attention tokens of every head over a text file of prompts, one a line: resumable, and in shards.
 //!
 //!     cargo run --release --features full --example vocabulary -- MODEL PROMPTS.txt COUNTS [--shard I/N] [--tokens N]
-//!                                                                 [--stop-after N] [--save-every SECONDS]
-//!     cargo run --release --example vocabulary -- MODEL --estimate N PROMPTS.txt
-//!     cargo run --release --example vocabulary -- MODEL --merge COUNTS SHARD...
+//!                                                                 [--stop-after N] [--save-every SECONDS] [--reading READING]
+//!     cargo run --release --example vocabulary -- MODEL --estimate N PROMPTS.txt [--reading READING]
+//!     cargo run --release --example vocabulary -- MODEL --merge COUNTS SHARD... [--reading READING]
 //!
 //! MODEL is anything that `Gpt2::from_pretrained` accepts: `demo`, a folder, `gpt2-small`, ... COUNTS stores the counts
 //! and the position in the file, so the same command resumes an interrupted run. A finished run writes COUNTS.csv, with
@@ -14,7 +14,8 @@
 //! adds up their counts. `--tokens N` truncates prompts to N tokens (30 by default, as in the original).
 //! `--stop-after N` stops after the batch in which N prompts have been counted. `--save-every SECONDS` (10 by default) is how
 //! often COUNTS is written: what a killed run has counted since is counted again. `--estimate N` measures the rate on the
-//! first N prompts and estimates the total time.
+//! first N prompts and estimates the total time. `--reading READING` says how cells are read as tokens: `matched`,
+//! `"written, without b_U"`, or another name that `Reading` has; without it the original's, `notebook`.
 
 use std::error::Error;
 use std::io::Read;
@@ -26,8 +27,9 @@ use attention_tokens::experiments::{Component, SweepOptions, VocabularyCounts, c
 use attention_tokens::prelude::*;
 
 const USAGE: &str = "usage: vocabulary MODEL PROMPTS.txt COUNTS [--shard I/N] [--tokens N] [--stop-after N]\n           \
-                     [--save-every SECONDS]\n       \
-                     vocabulary MODEL --estimate N PROMPTS.txt\n       vocabulary MODEL --merge COUNTS SHARD...";
+                     [--save-every SECONDS] [--reading READING]\n       \
+                     vocabulary MODEL --estimate N PROMPTS.txt [--reading READING]\n       \
+                     vocabulary MODEL --merge COUNTS SHARD... [--reading READING]";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -42,16 +44,25 @@ fn main() -> ExitCode {
 }
 
 fn vocabulary(args: &[&str]) -> Result<(), Box<dyn Error>> {
-    let [model, rest @ ..] = args else { return Err(USAGE.into()) };
+    let mut args = args.to_vec();
+    let mut reading = Reading::NOTEBOOK;
+    if let Some(option) = args.iter().position(|&arg| arg == "--reading") {
+        reading = args.get(option + 1).ok_or(USAGE)?.parse()?;
+        args.drain(option..option + 2);
+    }
+    let [model, ref rest @ ..] = args[..] else { return Err(USAGE.into()) };
     let load = || Gpt2::from_pretrained(model, LoadOptions::default());
     match rest {
         ["--estimate", sample, prompts] => {
-            println!("{}", estimate_sweep(&load()?, prompts, &SweepOptions::default(), sample.parse()?)?);
+            println!(
+                "{}",
+                estimate_sweep(&load()?, prompts, &SweepOptions { reading, ..Default::default() }, sample.parse()?)?
+            );
             Ok(())
         }
         ["--merge", merged, shards @ ..] if !shards.is_empty() => {
             check_outputs(merged, shards)?;
-            let mut counts = VocabularyCounts::new(&load()?, Projection::default())?;
+            let mut counts = VocabularyCounts::new(&load()?, reading)?;
             for shard in shards {
                 counts.merge(&VocabularyCounts::load(shard, &counts)?)?;
             }
@@ -59,7 +70,7 @@ fn vocabulary(args: &[&str]) -> Result<(), Box<dyn Error>> {
             write(&counts, merged)
         }
         [prompts, state, options @ ..] if !prompts.starts_with("--") => {
-            let mut sweep = SweepOptions { state: Some(state.into()), ..Default::default() };
+            let mut sweep = SweepOptions { reading, state: Some(state.into()), ..Default::default() };
             for option in options.chunks(2) {
                 match option {
                     ["--shard", value] => {

@@ -17,6 +17,9 @@ mod library;
 #[path = "outline.rs"]
 mod outline;
 
+/// The features of this package, each of which is one of the library.
+const FEATURES: [&str; 2] = ["cuda", "png"];
+
 type Result<T, E = String> = std::result::Result<T, E>;
 
 /// The crates whose types a notebook uses. rust-analyzer reads the outline of the first, and the sources of the others, in the
@@ -67,11 +70,12 @@ fn in_kernel() -> bool {
 /// Compiles the library, and returns cargo's JSON messages: a line for each crate and for each build script.
 fn compile(root: &Path) -> Result<Vec<String>> {
     let cargo = env::var_os("CARGO").ok_or("CARGO is not set")?;
-    let cuda = env::var_os("CARGO_FEATURE_CUDA").is_some();
-    if cuda {
+    let mut features = FEATURES.to_vec();
+    features.retain(|feature| env::var_os(format!("CARGO_FEATURE_{}", feature.to_uppercase())).is_some());
+    if features.contains(&"cuda") {
         cuda::check()?;
     }
-    let mut command = library::compile(&cargo, root, cuda);
+    let mut command = library::compile(&cargo, root, &features);
     command.args(["--quiet", "--message-format", "json-render-diagnostics"]).args(library::FOR_RUSTC);
     let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output();
     let output = output.map_err(|error| format!("{} does not start: {error}", cargo.display()))?;

@@ -32,15 +32,15 @@ const NOT_INHERITED: [&str; 20] = [
     "TARGET",
 ];
 
-/// The command that compiles the crate and its dependencies into one dynamic library, with the feature `cuda` or
-/// without it. `root` is the top of the repository. The caller adds its own arguments, then [`FOR_RUSTC`].
-pub(crate) fn compile(cargo: &OsStr, root: &Path, cuda: bool) -> Command {
+/// The command that compiles the crate and its dependencies into one dynamic library, with the feature `full` and
+/// those of `features`. `root` is the top of the repository. The caller adds its own arguments, then [`FOR_RUSTC`].
+pub(crate) fn compile(cargo: &OsStr, root: &Path, features: &[&str]) -> Command {
     let mut command = Command::new(cargo);
     command.args(["rustc", "--release", "--locked", "--package", "attention-tokens", "--lib", "--crate-type", "dylib"]);
     // The heavy dependencies of `full` are compiled once here, and cost a notebook nothing.
-    command.args(["--features", if cuda { "full,cuda" } else { "full" }]);
-    // Both libraries have the same file name, so each has a target folder of its own.
-    let target = root.join(if cuda { "target/cuda" } else { "target" });
+    command.args(["--features", &[&["full"], features].concat().join(",")]);
+    // All of them have the same file name, so each has a target folder of its own.
+    let target = if features.is_empty() { root.join("target") } else { root.join("target").join(features.join("-")) };
     command.arg("--target-dir").arg(&target).current_dir(root);
     inherit_no_build(&mut command);
     // Whatever `build.build-dir` is in the user's configuration.

@@ -389,6 +389,21 @@ pub enum Error {
         /// The number of tokens on the map.
         n_tokens: usize,
     },
+    /// A function that needs an optional feature of this crate, which this build lacks.
+    #[error("{function} needs the feature `{feature}` of attention-tokens, which this build lacks; {hint}")]
+    Feature {
+        /// The function.
+        function: &'static str,
+        /// The feature.
+        feature: &'static str,
+        /// What to do about it.
+        hint: &'static str,
+    },
+    /// No font is installed, so a picture would be without its letters.
+    #[error(
+        "write_png: expected a font for the letters of the figure, found none installed; install one (on Debian: apt install fonts-dejavu-core), or use write_svg"
+    )]
+    Fonts,
     /// A requirement of CUDA is missing: the feature `cuda` of this build, the driver, a library, or the GPU.
     #[error("CUDA needs {missing}; {hint}")]
     Cuda {

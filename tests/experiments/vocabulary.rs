@@ -91,9 +91,9 @@ fn errors_name_the_state_or_the_file_that_does_not_fit() {
         other_length.contains("8 tokens a prompt") && other_length.contains("remove it to begin anew"),
         "{other_length}"
     );
-    let other_projection = error(&file, &SweepOptions { projection: Projection::Ov, ..with_state.clone() });
+    let other_projection = error(&file, &SweepOptions { reading: Reading::OV, ..with_state.clone() });
     assert!(other_projection.contains("projection notebook"), "{other_projection}");
-    let without_bias = SweepOptions { unembed_bias: false, ..with_state.clone() };
+    let without_bias = SweepOptions { reading: Reading::NOTEBOOK.unembed_bias(false), ..with_state.clone() };
     let other_bias = error(&file, &without_bias);
     assert!(other_bias.contains("found projection notebook, weights"), "{other_bias}");
 
@@ -126,10 +126,14 @@ fn errors_name_the_state_or_the_file_that_does_not_fit() {
 fn counts_without_the_bias_of_the_unembedding() {
     let (model, folder) = (demo(), tempfile::tempdir().unwrap());
     let file = prompts_file(folder.path());
-    let without_bias = SweepOptions { unembed_bias: false, state: Some(folder.path().join("state")), ..options() };
+    let without_bias = SweepOptions {
+        reading: Reading::NOTEBOOK.unembed_bias(false),
+        state: Some(folder.path().join("state")),
+        ..options()
+    };
     let counts = count_file(&model, &file, &without_bias, &mut no_progress).unwrap();
     let decoding = DecodeOptions::default().unembed_bias(false);
-    let mut same = VocabularyCounts::with_options(&model, decoding).unwrap();
+    let mut same = VocabularyCounts::new(&model, decoding.reading).unwrap();
     let loaded = VocabularyCounts::load(folder.path().join("state"), &same).unwrap();
     assert_eq!(all_counts(&loaded), all_counts(&counts));
     assert_ne!(all_counts(&count_file(&model, &file, &options(), &mut no_progress).unwrap()), all_counts(&counts));

@@ -7,7 +7,7 @@ use crate::tool::{Result, shell, works};
 use crate::{cuda, notebooks, prerequisites, root, setup};
 
 /// The optional features that compile on every machine.
-const FEATURES: [&str; 2] = ["--features", "attention-tokens/full"];
+const FEATURES: [&str; 2] = ["--features", "attention-tokens/full,attention-tokens/png"];
 
 /// Checks the feature `cuda`, without a GPU.
 pub(crate) fn cuda() -> Result<()> {

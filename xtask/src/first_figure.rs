@@ -21,7 +21,7 @@ const ARGUMENTS: [&str; 3] = ["demo", "The next sentence is false. The previous 
 pub(crate) fn library_and_figure(progress: &Progress) -> Result<()> {
     let shell = shell()?;
     let compiled = progress.step("the library", |step| {
-        let mut compile = library::compile("cargo".as_ref(), &crate::root(), false);
+        let mut compile = library::compile("cargo".as_ref(), &crate::root(), &[]);
         compile.args(["--message-format", "json-render-diagnostics"]);
         let messages = logged::run(step, "library", compile.args(library::FOR_RUSTC))?;
         // Its build script copies what rust-analyzer reads of the sources.

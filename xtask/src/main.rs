@@ -13,6 +13,7 @@ mod notebooks;
 #[cfg(test)]
 #[path = "../../crate/prebuilt/outline.rs"]
 mod outline;
+mod pages;
 mod prerequisites;
 mod progress;
 mod python;
@@ -28,8 +29,9 @@ use std::process::ExitCode;
 use tool::Result;
 
 const USAGE: &str = "\
-usage: cargo xtask run [--store] [NOTEBOOK …]  set up, then execute the notebooks headless (all of notebooks/
-                                               if none is named); --store writes the outputs into them
+usage: cargo xtask run [--store] [NOTEBOOK …]  set up, then execute the notebooks headless (those of
+                                               notebooks/ whose pages are not up to date, if none is
+                                               named); --store writes the outputs into them
        cargo xtask lab [ARGUMENT …]            set up, then start JupyterLab in notebooks/
        cargo xtask test [--cuda]               run all checks of CI; with --cuda those of cuda-check too
        cargo xtask cuda-check                  compile the feature cuda, and test it without a GPU
@@ -69,12 +71,12 @@ fn run(arguments: &[String]) -> Result<()> {
         _ => return Err(USAGE.into()),
     };
     let jupyter = setup::jupyter()?;
-    let notebooks = if names.is_empty() {
-        notebooks::in_folder("notebooks")?
-    } else {
-        names.into_iter().map(std::path::absolute).collect::<std::io::Result<_>>()?
-    };
-    notebooks::execute(&jupyter, &notebooks, store)
+    if !names.is_empty() {
+        let named = names.into_iter().map(std::path::absolute).collect::<std::io::Result<Vec<_>>>()?;
+        return notebooks::execute(&jupyter, &named, store);
+    }
+    let all = notebooks::in_folder("notebooks")?;
+    if store { notebooks::execute(&jupyter, &all, true) } else { notebooks::execute_changed(&jupyter, &all) }
 }
 
 /// cargo's target folder, for what is not a library or a program.

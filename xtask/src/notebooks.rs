@@ -6,6 +6,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
+use crate::pages::Inputs;
 use crate::progress::Progress;
 use crate::setup::{self, Jupyter};
 use crate::tool::{Result, run, shell};
@@ -23,9 +24,29 @@ fn output_folder() -> PathBuf {
     crate::target_folder().join("notebooks")
 }
 
+/// Executes the notebooks whose pages are not up to date, as [`execute`] does, and prints the paths of the other pages.
+pub(crate) fn execute_changed(jupyter: &Jupyter, notebooks: &[PathBuf]) -> Result<()> {
+    let inputs = Inputs::now(jupyter);
+    let (made, changed): (Vec<_>, Vec<_>) =
+        notebooks.iter().cloned().partition(|notebook| inputs.made(notebook, &page(notebook)));
+    for notebook in &made {
+        println!("up to date: {}", page(notebook).display());
+    }
+    if !made.is_empty() {
+        println!("(a notebook that you name is executed in any case)");
+    }
+    if changed.is_empty() { Ok(()) } else { execute(jupyter, &changed, false) }
+}
+
+/// The page of an executed notebook.
+fn page(notebook: &Path) -> PathBuf {
+    output_folder().join(notebook.file_stem().unwrap_or_default()).with_extension("html")
+}
+
 /// Executes each notebook in a kernel of its own, two at a time, and prints cells, figures, seconds and the paths of the
 /// results. With `store`, the outputs are written to the notebook itself as well.
 pub(crate) fn execute(jupyter: &Jupyter, notebooks: &[PathBuf], store: bool) -> Result<()> {
+    let inputs = Inputs::now(jupyter);
     let command = |notebook: &Path| {
         let mut script = script(jupyter, notebook);
         script.args(store.then_some("--store"));
@@ -33,7 +54,8 @@ pub(crate) fn execute(jupyter: &Jupyter, notebooks: &[PathBuf], store: bool) -> 
     };
     if let [notebook] = notebooks {
         println!("{}", notebook.display());
-        return run("the notebook", &mut command(notebook));
+        run("the notebook", &mut command(notebook))?;
+        return inputs.remember(notebook, &page(notebook));
     }
     Progress::run(notebooks.len(), |progress| {
         // Half of a cell's time is one thread of rust-analyzer or of the compiler, so two notebooks gain from two cores.
@@ -43,6 +65,7 @@ pub(crate) fn execute(jupyter: &Jupyter, notebooks: &[PathBuf], store: bool) -> 
                 let name = notebook.strip_prefix(root()).unwrap_or(notebook).display().to_string();
                 let log = format!("notebook-{}", notebook.file_stem().unwrap_or_default().display());
                 let output = progress.step(&name, |step| logged::run(step, &log, &mut command(notebook)))?;
+                inputs.remember(notebook, &page(notebook))?;
                 // The results, without evcxr's own line and those about single cells, which the log has.
                 let output = String::from_utf8_lossy(&output);
                 let results = output.lines().filter(|line| line.starts_with("  ") && !line.trim().starts_with("cell "));

@@ -43,7 +43,7 @@ pub(crate) fn common_tokens(model: &Gpt2) -> Result<Vec<Row>> {
     let author = [11, 12, 13, 198, 257, 262, 284, 286, 287, 290, 357, 366, 393, 705];
     let prompts = RepeatedTokens { len: 15, batch: 2, ..RepeatedTokens::default() }.prompts(model.config())?;
     let found = |unembed_bias: bool| {
-        let mut counts = VocabularyCounts::with_options(model, DecodeOptions::default().unembed_bias(unembed_bias))?;
+        let mut counts = VocabularyCounts::new(model, Reading::NOTEBOOK.unembed_bias(unembed_bias))?;
         counts.add(model, prompts.clone())?;
         let shared = Component::ALL.map(|component| {
             let heads = counts.heads_per_token(component).into_iter();

@@ -179,20 +179,53 @@ impl Figure {
         write(path.as_ref(), &page)
     }
 
-    /// Writes the figure as a static picture, made without a browser. (There is no `write_png`: drawing text as pixels needs
-    /// fonts and a renderer, which every notebook would have to compile. `rsvg-convert figure.svg` and Inkscape do it, and
-    /// so does the camera in plotly's tool bar.)
+    /// Writes the figure as a static picture, made without a browser.
     ///
     /// # Errors
     /// [`Error::FigureKind`] for a figure made from a plot, because only plotly can draw it; [`Error::Write`] if the
     /// file cannot be written.
     pub fn write_svg(&self, path: impl AsRef<Path>) -> Result<()> {
-        let svg = self.to_svg().ok_or(Error::FigureKind {
-            function: "write_svg",
+        write(path.as_ref(), &self.svg_for("write_svg")?)
+    }
+
+    /// Writes the picture of [`write_svg`](Self::write_svg) as PNG, with two pixels for each pixel of the figure in both
+    /// directions, as sharp as print needs. Its letters are those of the fonts that are installed: a character that none of
+    /// them has is an empty box.
+    ///
+    /// Needs the feature `png` of this crate, in a notebook `features = ["png"]` on the `:dep` line. The feature is not in
+    /// `full`, because it takes half a minute to compile, which all notebooks would wait for. Without it, convert the SVG with
+    /// `rsvg-convert --zoom 2 figure.svg > figure.png`, or use the camera in plotly's tool bar.
+    ///
+    /// # Errors
+    /// [`Error::Feature`] without the feature; [`Error::Fonts`] if no font is installed; otherwise as for
+    /// [`write_svg`](Self::write_svg).
+    pub fn write_png(&self, path: impl AsRef<Path>) -> Result<()> {
+        let svg = self.svg_for("write_png")?;
+        #[cfg(feature = "png")]
+        {
+            let fonts = super::pixels::system_fonts()?;
+            replace(path.as_ref(), |path| -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+                Ok(std::fs::write(path, super::pixels::png(&svg, fonts)?)?)
+            })
+        }
+        #[cfg(not(feature = "png"))]
+        {
+            let _ = (svg, path);
+            Err(Error::Feature {
+                function: "write_png",
+                feature: "png",
+                hint: "add features = [\"png\"] to the dependency, or use write_svg",
+            })
+        }
+    }
+
+    /// The static picture. `function` is the caller, for the error.
+    fn svg_for(&self, function: &'static str) -> Result<String> {
+        self.to_svg().ok_or(Error::FigureKind {
+            function,
             expected: "a figure that this crate draws",
             found: "a figure made from a plot; use write_html",
-        })?;
-        write(path.as_ref(), &svg)
+        })
     }
 
     /// The figure in words.

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | drawing | `style`, `text`, `fit`, `canvas` (areas and axes), `marks` with `cells` (a figure as a list of marks) |
 //! | content | `content`, and what implements it: `heads`, `attention` and `charts` build marks |
-//! | writing | `plotly_writer`, `svg_writer` with the elements of `svg` and `png` |
+//! | writing | `plotly_writer`, `svg_writer` with the elements of `svg` and `png`, `pixels` (a static picture as pixels) |
 //! | showing | `figure`, `figures`, `table`, `mime` |
 
 mod attention;
@@ -20,6 +20,8 @@ mod fit;
 mod heads;
 mod marks;
 mod mime;
+#[cfg(feature = "png")]
+mod pixels;
 mod plotly_writer;
 mod png;
 mod small_panels;

@@ -40,7 +40,8 @@ impl Table {
     }
 
     /// The attention tokens of a head on a prompt: a row for each query position, a column for each key position. A cell
-    /// has the best token, or all of them if there are more than two.
+    /// has the best token, or all of them if there are more than two, and, after a minus sign, the token that it writes
+    /// against, where the reading has one.
     pub(crate) fn of_attention_tokens(data: &PromptHeadData) -> Self {
         let pos = data.n_pos();
         let label = |token: u32| data.token_label(token);
@@ -50,9 +51,12 @@ impl Table {
             (0..KEPT_POSITIONS).map(Some).chain([None]).chain((pos - KEPT_POSITIONS..pos).map(Some)).collect()
         };
         let cell = |query: usize, key: usize| {
-            let tokens = data.qk.tokens.row(data.cell(query, key)?);
+            let row = data.cell(query, key)?;
+            let tokens = data.qk.tokens.row(row);
             let n = if tokens.len() > 2 { tokens.len() } else { 1 };
-            Some(tokens.iter().take(n).map(|&token| label(token)).collect::<Vec<_>>().join(" ¦ "))
+            let written = tokens.iter().take(n).map(|&token| label(token));
+            let against = data.lowest.iter().map(|lowest| format!("−{}", label(lowest.tokens[[row, 0]])));
+            Some(written.chain(against).collect::<Vec<_>>().join(" ¦ "))
         };
         let row = |query: &Option<usize>| match query {
             None => vec![LEFT_OUT.to_owned()],

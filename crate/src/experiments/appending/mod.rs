@@ -11,7 +11,7 @@ use ndarray::Array2;
 pub use self::monoid::{Group, Monoid};
 pub use self::token_map::TokenMap;
 use crate::attention_tokens::{DecodeOptions, head_data};
-use crate::decode::Projection;
+use crate::decode::Reading;
 use crate::error::{Error, Result, check_count};
 use crate::model::{Gpt2, RunOptions};
 use crate::plot::{Chart, ChartAxis, Color, Figure, Form, MatrixChart, Series, Table};
@@ -24,8 +24,8 @@ pub struct Appending {
     pub layer: usize,
     /// The head of the layer, from 0.
     pub head: usize,
-    /// The projection that tokens were decoded with.
-    pub projection: Projection,
+    /// How cells were read as tokens.
+    pub reading: Reading,
     /// The tokens that were appended.
     pub appended: Vec<u32>,
     /// The transitions of each appended token, from the prompts alone and from the prompts with one token of the set
@@ -41,7 +41,8 @@ pub struct Appending {
     labels: TokenLabels,
 }
 
-/// Appends every pair of the tokens to every prompt, and follows the attention tokens of a head.
+/// Appends every pair of the tokens to every prompt, and follows the attention tokens of a head. `reading` is a
+/// [`Reading`], or a [`Projection`](crate::Projection).
 ///
 /// **Question.** The original claims that appending a token acts on the tokens before it like the operation of a
 /// non-abelian group.
@@ -87,7 +88,18 @@ pub fn appending(
     head: usize,
     prompts: &[&str],
     tokens: &[u32],
-    projection: Projection,
+    reading: impl Into<Reading>,
+) -> Result<Appending> {
+    appending_with(model, [layer, head], prompts, tokens, reading.into())
+}
+
+/// [`appending`] without the generic parameter.
+fn appending_with(
+    model: &Gpt2,
+    [layer, head]: [usize; 2],
+    prompts: &[&str],
+    tokens: &[u32],
+    reading: Reading,
 ) -> Result<Appending> {
     check_count("appending", "prompts", prompts.len(), 1, None)?;
     check_count("appending", "tokens", tokens.len(), 1, None)?;
@@ -105,7 +117,7 @@ pub fn appending(
         let batch: Vec<Vec<u32>> = appended_pairs.map(|pair| [prompt.as_slice(), &pair].concat()).collect();
         let options = RunOptions::for_head_data().layers([layer]);
         let (_, cache) = model.run_with_cache_options(batch, options)?;
-        let data = head_data(model, &cache, layer, head, DecodeOptions::default().projection(projection))?;
+        let data = head_data(model, &cache, layer, head, DecodeOptions::from(reading))?;
         // The last row after x y, at the prompt's positions: [x] [y] [pos].
         let mut last: Vec<Vec<Vec<u32>>> = vec![Vec::with_capacity(n); n];
         for (index, data) in data.prompts().iter().enumerate() {
@@ -129,7 +141,7 @@ pub fn appending(
     Ok(Appending {
         layer,
         head,
-        projection,
+        reading,
         appended: tokens.to_vec(),
         maps,
         commuting: same / positions as f32,
@@ -270,7 +282,7 @@ impl Appending {
     /// A figure's title with the head, the projection and the number of prompts.
     fn caption(&self, title: &str) -> String {
         let prompts = if self.n_prompts == 1 { "prompt" } else { "prompts" };
-        let (layer, head, projection) = (self.layer, self.head, self.projection.in_words());
+        let (layer, head, projection) = (self.layer, self.head, self.reading.in_words());
         format!("{title}: head {layer}.{head}, through {projection}, {} {prompts}", self.n_prompts)
     }
 }
@@ -289,7 +301,7 @@ mod tests {
         Appending {
             layer: 0,
             head: 0,
-            projection: Projection::Notebook,
+            reading: Reading::NOTEBOOK,
             appended: (100..100 + n as u32).collect(),
             maps,
             commuting: Array2::ones((n, n)),

@@ -5,7 +5,7 @@ use rand::seq::SliceRandom;
 
 use super::measure::PatternMeasure;
 use crate::attention_tokens::HeadData;
-use crate::decode::Projection;
+use crate::decode::Reading;
 use crate::error::{Error, Result, check_count};
 use crate::model::{ActivationCache, Gpt2, RunOptions};
 use crate::random::SeededRng;
@@ -50,8 +50,8 @@ pub enum Controls {
 /// Options of [`similarity_test()`](super::similarity_test()).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SimilarityOptions {
-    /// The projection that tokens are decoded with.
-    pub projection: Projection,
+    /// How cells are read as tokens. A [`Projection`](crate::Projection) converts into a reading, with `b_U`.
+    pub reading: Reading,
     /// The similarity of two patterns.
     pub measure: PatternMeasure,
     /// The prompts that pairs are compared with.
@@ -65,10 +65,10 @@ pub struct SimilarityOptions {
 }
 
 impl Default for SimilarityOptions {
-    /// The `Notebook` projection, the adjusted Rand index, 4 other prompts as controls, 4999 resamples, seed 0.
+    /// The original's reading, [`Reading::NOTEBOOK`], the adjusted Rand index, 4 other prompts as controls, 4999 resamples, seed 0.
     fn default() -> Self {
         Self {
-            projection: Projection::default(),
+            reading: Reading::NOTEBOOK,
             measure: PatternMeasure::default(),
             controls: Controls::default(),
             n_controls: 4,

@@ -96,7 +96,7 @@ pub fn similarity_test(
     let design = Design::new(model, pairs, kind, options, &mut rng)?;
     let n_pairs = design.n_pairs();
     let cache = design.run(model)?;
-    let decode = DecodeOptions::default().projection(options.projection);
+    let decode = DecodeOptions::from(options.reading);
     let mut similarities: Vec<([usize; 2], Vec<Vec<f64>>)> = Vec::new(); // [head] [pair] [1 + controls]
     for layer in 0..model.config().n_layers {
         for head in layer_data(model, &cache, layer, decode)? {
@@ -234,9 +234,9 @@ impl SimilarityTest {
             Controls::Shuffled => "shuffled tokens",
             Controls::SharedWords => "shared words alone",
         };
-        let (measure, projection) = (self.options.measure.name(), self.options.projection.name());
+        let (measure, reading) = (self.options.measure.name(), self.options.reading);
         format!(
-            "{} of {} pairs alike in {} against {controls}, projection {projection}",
+            "{} of {} pairs alike in {} against {controls}, projection {reading}",
             capitalized(measure),
             self.n_pairs,
             self.kind

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::attention_tokens::{DecodeOptions, PromptHeadData, layer_data};
-use crate::decode::{Projection, Reading, TopTokens};
+use crate::decode::{Reading, TopTokens};
 use crate::error::{Error, Result, check_index};
 use crate::model::{ActivationCache, Gpt2, Prompts, RunOptions};
 use crate::tokenizer::TokenLabels;
@@ -59,8 +59,7 @@ pub(super) struct Source {
 }
 
 impl Source {
-    pub(super) fn new(model: &Gpt2, options: DecodeOptions) -> Result<Self> {
-        let reading = options.reading;
+    pub(super) fn new(model: &Gpt2, reading: Reading) -> Result<Self> {
         let config = model.config();
         let (n_layers, n_heads, d_vocab) = (config.n_layers, config.n_heads, config.d_vocab);
         // FNV-1a, written out because a stored file needs a hash that never changes, which `std`'s hashers do not
@@ -129,21 +128,12 @@ pub struct VocabularyCounts {
 }
 
 impl VocabularyCounts {
-    /// Counts of no prompts, for a model and a projection.
+    /// Counts of no prompts, for a model and a reading, or a [`Projection`](crate::Projection).
     ///
     /// # Errors
     /// [`Error::Device`] if the device fails.
-    pub fn new(model: &Gpt2, projection: Projection) -> Result<Self> {
-        Self::with_options(model, DecodeOptions::default().projection(projection))
-    }
-
-    /// Counts of no prompts, for a model, a projection, and logits with or without the bias of the unembedding. The
-    /// most likely token is counted, whatever [`top_k`](DecodeOptions::top_k) is.
-    ///
-    /// # Errors
-    /// [`Error::Device`] if the device fails.
-    pub fn with_options(model: &Gpt2, options: DecodeOptions) -> Result<Self> {
-        Ok(Self::empty(Source::new(model, options)?, model.token_labels()))
+    pub fn new(model: &Gpt2, reading: impl Into<Reading>) -> Result<Self> {
+        Ok(Self::empty(Source::new(model, reading.into())?, model.token_labels()))
     }
 
     /// Counts of no prompts.
@@ -163,7 +153,7 @@ impl VocabularyCounts {
 
     /// [`add`](Self::add) without the generic parameter.
     fn add_prompts(&mut self, model: &Gpt2, prompts: Prompts) -> Result<()> {
-        self.check_same_source(&Source::new(model, self.source.decode_options())?)?;
+        self.check_same_source(&Source::new(model, self.source.reading)?)?;
         self.add_checked(model, prompts)
     }
 

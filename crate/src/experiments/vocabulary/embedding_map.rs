@@ -82,7 +82,7 @@ impl VocabularyCounts {
         max_tokens: usize,
         method: MapMethod,
     ) -> Result<EmbeddingMap> {
-        self.check_same_source(&Source::new(model, self.source.decode_options())?)?;
+        self.check_same_source(&Source::new(model, self.source.reading)?)?;
         let tokens: Vec<u32> =
             ranked(&self.totals(component)).into_iter().take(max_tokens).map(|(token, _)| token).collect();
         check_count("embedding_map", "tokens", tokens.len(), 3, None)?;

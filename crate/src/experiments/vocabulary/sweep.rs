@@ -7,18 +7,15 @@ use std::time::{Duration, Instant};
 use super::counts::VocabularyCounts;
 use super::prompt_file::PromptFile;
 use super::state_lock::StateLock;
-use crate::attention_tokens::DecodeOptions;
-use crate::decode::Projection;
+use crate::decode::Reading;
 use crate::error::{Result, check_count, check_index};
 use crate::model::Gpt2;
 
 /// Options of [`count_file`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SweepOptions {
-    /// The projection that tokens are decoded with.
-    pub projection: Projection,
-    /// Whether the logits that decide include `b_U`, the bias of the unembedding.
-    pub unembed_bias: bool,
+    /// How cells are read as tokens. A [`Projection`](crate::Projection) converts into a reading, with `b_U`.
+    pub reading: Reading,
     /// Maximum tokens of a prompt, including the beginning-of-sequence token. Longer prompts are truncated.
     pub max_tokens: usize,
     /// Tokens in a batch: prompts are added until there are this many. It bounds the memory of the activations.
@@ -37,12 +34,11 @@ pub struct SweepOptions {
 }
 
 impl Default for SweepOptions {
-    /// The `Notebook` projection with `b_U`, 30 tokens a prompt as in the original, batches of 1024 tokens, one shard,
+    /// The original's reading, [`Reading::NOTEBOOK`], 30 tokens a prompt as in the original, batches of 1024 tokens, one shard,
     /// no state, progress every 10 seconds.
     fn default() -> Self {
         Self {
-            projection: Projection::default(),
-            unembed_bias: true,
+            reading: Reading::NOTEBOOK,
             max_tokens: 30,
             batch_tokens: 1024,
             shard: (0, 1),
@@ -50,12 +46,6 @@ impl Default for SweepOptions {
             save_every: Duration::from_secs(10),
             stop_after: None,
         }
-    }
-}
-
-impl SweepOptions {
-    fn decode_options(&self) -> DecodeOptions {
-        DecodeOptions::default().projection(self.projection).unembed_bias(self.unembed_bias)
     }
 }
 
@@ -128,7 +118,7 @@ fn sweep(
     check(model, options)?;
     let started = Instant::now();
     let mut prompts = PromptFile::open(path)?;
-    let mut counts = VocabularyCounts::with_options(model, options.decode_options())?;
+    let mut counts = VocabularyCounts::new(model, options.reading)?;
     let key = state_key(options);
     let _lock = options.state.as_deref().map(StateLock::acquire).transpose()?;
     if let Some(state) = options.state.as_deref().filter(|state| state.exists()) {
@@ -265,7 +255,7 @@ fn estimate(model: &Gpt2, path: &Path, options: &SweepOptions, sample: u64) -> R
     }
     check_count("estimate_sweep", "sample", usize::try_from(sample).unwrap_or(usize::MAX), 2, None)?;
     check_count("estimate_sweep", format!("prompts in {}", path.display()), texts.len(), 2, None)?;
-    let mut counts = VocabularyCounts::with_options(model, options.decode_options())?;
+    let mut counts = VocabularyCounts::new(model, options.reading)?;
     let mut run = |texts: &[String]| -> Result<f64> {
         let started = Instant::now();
         let mut batch: Vec<Vec<u32>> = Vec::new();

@@ -53,6 +53,14 @@ fn without_positions(data: &PromptHeadData, feature: Option<Feature>, query: usi
     if !next.is_empty() {
         lines.push(format!("then {}", next.join(", ")));
     }
+    if let Some(lowest) = &data.lowest {
+        let against = format!(
+            "against {}, logit {}",
+            data.token_label(lowest.tokens[[row, 0]]),
+            significant(lowest.logits[[row, 0]])
+        );
+        lines.push(against);
+    }
     lines.join("\n")
 }
 
