@@ -365,3 +365,34 @@ fn a_prompt_of_one_token_adds_up_too() {
     assert!(strikes.strikes.iter().all(|strike| strike.total.is_finite()));
     assert!(!format!("{}{}", receipt.table(), strikes.table()).contains("NaN"));
 }
+
+/// The row of a receipt is decoded alone.
+#[test]
+fn pairs_say_what_they_say_in_the_data_of_their_head() {
+    let mut rng = rng();
+    let model = model("odd", LoadOptions::default());
+    let tokens: Vec<u32> = (0..8).map(|_| rng.u32(..90)).collect();
+    let (_, cache) = model.run_with_cache(vec![tokens.clone()]).unwrap();
+    let readings = [
+        Reading::NOTEBOOK,
+        Reading::OUTPUT.signs(attention_tokens::Signs::Random(3)),
+        Reading::OV.normalized(true),
+        Reading::MATCHED.unembed_bias(false),
+        Reading::WRITTEN,
+        Reading::WRITTEN.normalized(true),
+    ];
+    for said in readings {
+        let position = rng.usize(..8);
+        let options = ReceiptOptions { said, ..at(position as isize) };
+        let receipt = receipt(&model, vec![tokens.clone()], [3, 70], options).unwrap();
+        let heads = all_heads_data(&model, &cache, said.into()).unwrap();
+        let mut compared = 0;
+        for line in &receipt.lines {
+            let (Contributor::Cell { layer, head, key }, Some(cell)) = (line.contributor, line.cell) else { continue };
+            let data = heads[layer * 2 + head].prompt(0).unwrap();
+            assert_eq!(Some(cell.said), data.attention_tokens()[[position, key]], "{said} at {:?}", line.contributor);
+            compared += 1;
+        }
+        assert_eq!(compared, 6 * (position + 1));
+    }
+}

@@ -4,7 +4,7 @@ use ndarray::{Array1, Array2, ArrayView1, s};
 
 use super::contributor::Contributor;
 use super::lines::{Receipt, ReceiptCell, ReceiptLine};
-use crate::attention_tokens::{DecodeOptions, layer_data};
+use crate::attention_tokens::tokens_of_row;
 use crate::decode::Reading;
 use crate::error::{Result, check_index, check_position, check_setting};
 use crate::model::{Activation, ActivationCache, FREEZE_LAYER_NORM, Gpt2, Prompts, RunOptions};
@@ -179,26 +179,23 @@ impl<'a> Ledger<'a> {
         let Self { model, cache, position, .. } = *self;
         let w_o = model.on_device().w_o(layer)?.mapv(f64::from); // [n_heads, d_head, d_model]
         let (v, pattern) = (cache.cube(Activation::V, layer)?, cache.cube(Activation::Pattern, layer)?);
-        let said = layer_data(model, cache, layer, said.into())?;
-        let written = layer_data(model, cache, layer, DecodeOptions::from(Reading::WRITTEN.unembed_bias(false)))?;
+        let said = tokens_of_row(model, cache, layer, position, said)?;
+        let written = tokens_of_row(model, cache, layer, position, Reading::WRITTEN.unembed_bias(false))?;
         let input = cache.one_prompt()?;
         let mut lines = Vec::with_capacity(w_o.dim().0 * (position + 1));
         for (head, w_o) in w_o.outer_iter().enumerate() {
             let through_w_o: Array1<f64> = w_o.dot(&self.direction); // [d_head]
             let values: Array2<f64> = v.slice(s![..=position, head, ..]).mapv(f64::from); // [key_pos, d_head]
             let by_key = values.dot(&through_w_o);
-            let (said, written) = (&said[head].prompts()[0], &written[head].prompts()[0]);
-            let said = said.tokens_of_query(position);
-            for (key, (&said, by_key)) in said.iter().zip(by_key).enumerate() {
+            let lowest = written[head].lowest.as_ref().expect("of this projection");
+            for (key, by_key) in by_key.into_iter().enumerate() {
                 let attention = pattern[[head, position, key]];
-                let row = written.cell(position, key).expect("key ≤ query");
-                let lowest = written.lowest.as_ref().expect("of this projection");
                 let cell = ReceiptCell {
                     key_token: input[key],
                     attention,
-                    said,
-                    written: written.qk.tokens[[row, 0]],
-                    lowest: lowest.tokens[[row, 0]],
+                    said: said[head].highest[key],
+                    written: written[head].highest[key],
+                    lowest: lowest[key],
                 };
                 let contributor = Contributor::Cell { layer, head, key };
                 lines.push(ReceiptLine { contributor, logits: f64::from(attention) * by_key, cell: Some(cell) });
