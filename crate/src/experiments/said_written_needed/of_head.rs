@@ -10,7 +10,7 @@ use crate::patching::{Metric, SweepOptions, cell_effects};
 use crate::tokenizer::TokenLabels;
 
 /// The reading of what a pair writes. Without `b_U`, which is the same for every pair.
-pub(super) const WRITTEN: Reading = Reading::WRITTEN.unembed_bias(false);
+pub(super) const WRITTEN: Reading = Reading { unembed_bias: false, ..Reading::WRITTEN };
 
 /// Options of [`said_written_needed`].
 #[derive(Clone, Debug, PartialEq)]
