@@ -55,23 +55,24 @@ fn pairs_have_the_words_of_the_head_and_needs_of_runs_with_a_closure() {
     }
 }
 
-/// The head of the demo model that attends to the first name writes it, and the answer needs that pair more than any other of
-/// the head, in prompts where the first name is right.
+/// The head of the demo model that attends to the first name raises it above the other one, and the answer needs that pair more
+/// than any other of the head. But the token that the pair raises most is no name: known name movers write the name, this one
+/// does not.
 #[test]
-fn the_head_that_moves_the_first_name_writes_it() {
+fn the_pair_of_the_first_name_is_needed_and_writes_no_name() {
     let model = demo();
-    for (first, second) in [("Mary", "John"), ("Tom", "Anna"), ("Kate", "Paul")] {
-        let prompt = format!("When {first} and {second} went to the store, {second} gave a drink to");
-        let [right, wrong] = [first, second].map(|name| model.to_single_token(&format!(" {name}")).unwrap());
-        let options = NeedOptions { answers: Some([right, wrong]), ..Default::default() };
-        let pairs = said_written_needed(&model, prompt.as_str(), 3, 5, options).unwrap();
-        let last = pairs.input.len() - 1;
-        assert_eq!(pairs.input[2], right);
-        assert_eq!(pairs.written[[last, 2]], Some(right), "{first}: {:?}", pairs.top(5));
-        assert_ne!(pairs.said[[last, 2]], Some(right), "{first}");
-        let largest = pairs.needed.iter().copied().filter(|x| x.is_finite()).fold(0.0_f32, f32::max);
-        assert_eq!(pairs.needed[[last, 2]], largest, "{}", pairs.top(5));
-        assert!(largest > 0.3, "{}", pairs.top(5));
+    let [right, wrong] = [" Mary", " John"].map(|name| model.to_single_token(name).unwrap());
+    let options = NeedOptions { answers: Some([right, wrong]), ..Default::default() };
+    let pairs = said_written_needed(&model, PROMPT, 3, 5, options).unwrap();
+    let last = pairs.input.len() - 1;
+    assert_eq!(pairs.input[2], right);
+    let largest = pairs.needed.iter().copied().filter(|x| x.is_finite()).fold(0.0_f32, f32::max);
+    assert_eq!(pairs.needed[[last, 2]], largest, "{}", pairs.top(5));
+    assert!((0.9..1.02).contains(&largest), "{}", pairs.top(5));
+    let (_, cache) = model.run_with_cache(PROMPT).unwrap();
+    assert!(cache.cell_logit_attrs(&model, 3, 5, right, Some(wrong)).unwrap()[[last, 2]] > 0.7);
+    for word in [pairs.written[[last, 2]], pairs.said[[last, 2]]] {
+        assert!(![right, wrong].contains(&word.unwrap()), "{}", pairs.top(5));
     }
 }
 
@@ -102,6 +103,12 @@ fn induction_heads_write_the_token_that_followed() {
     assert!(needed > others, "{needed}, all other pairs of the last position {others}");
 }
 
+/// Words of letters alone, which figures show as they are.
+fn labels_of<'a>(model: &Gpt2, tokens: impl Iterator<Item = &'a u32>) -> Vec<String> {
+    let words = tokens.map(|&token| model.to_single_str_token(token).unwrap());
+    words.filter(|word| word.len() < 5 && word.chars().all(|c| c.is_ascii_alphabetic())).collect()
+}
+
 #[test]
 fn the_figure_has_a_menu_of_what_pairs_say_write_and_are_needed_for() {
     let model = demo();
@@ -117,7 +124,8 @@ fn the_figure_has_a_menu_of_what_pairs_say_write_and_are_needed_for() {
     let labels: Vec<&str> = buttons.iter().map(|button| button["label"].as_str().unwrap()).collect();
     assert_eq!(labels, ["said", "written", "needed"]);
     let texts = |of: &serde_json::Value| of["text"].to_string();
-    assert!(texts(&buttons[1]["args"][0]).contains("Mary"), "what is written");
+    let written = labels_of(&model, pairs.written.iter().flatten());
+    assert!(written.iter().any(|word| texts(&buttons[1]["args"][0]).contains(word)), "what is written");
     assert!(texts(&buttons[2]["args"][0]).contains("+0."), "what is needed");
     for button in buttons {
         let z = |z: &serde_json::Value| z[14][2].as_f64().unwrap();
@@ -126,7 +134,7 @@ fn the_figure_has_a_menu_of_what_pairs_say_write_and_are_needed_for() {
         assert_eq!(lines(&button["args"][1]["title.text"]), lines(&json["layout"]["title"]["text"]));
     }
     let hover = json["data"][0]["hovertext"][14][2].as_str().unwrap();
-    assert!(hover.contains("writes ␣Mary") && hover.contains("query 14 ␣to, key 2 ␣Mary"), "{hover}");
+    assert!(hover.contains("needed +0.96") && hover.contains("query 14 ␣to, key 2 ␣Mary"), "{hover}");
     for figure in [figure.clone(), figure.with_theme(Theme::Dark).unwrap()] {
         let svg = figure.to_svg().unwrap();
         roxmltree::Document::parse(&svg).unwrap();
