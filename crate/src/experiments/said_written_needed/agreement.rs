@@ -76,8 +76,7 @@ pub struct WordAgreement {
 /// **Control.** For each number its expected value if the words (or the attention) of each row were shuffled among the row's
 /// keys, computed exactly: a head that says one word for all keys agrees as often by chance. Rows of one pair have nothing to
 /// shuffle and do not count. The second control is a model that has learned nothing ([`Gpt2::with_random_weights`],
-/// [`WordAgreement::table_with_control`]): knocking out a pair takes its attention away, so need and attention go together in
-/// any model.
+/// [`WordAgreement::table_with_control`]); its attention is nearly uniform.
 ///
 /// **Limits.** A word is the most likely one of many; two that differ may be near each other. An agreement does not make a word
 /// a cause.
