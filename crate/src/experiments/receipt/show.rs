@@ -109,7 +109,7 @@ impl Receipt {
         let chart = Chart {
             title: format!("{}; the sum of all lines is {:+.3}", self.caption(), self.total()),
             x: ChartAxis::linear("logits"),
-            y: ChartAxis::names("", bars.iter().map(|(name, ..)| name.clone())),
+            y: ChartAxis::names("line", bars.iter().map(|(name, ..)| name.clone())),
             series: vec![
                 series("raises", RAISES, 0, |logits| logits >= 0.0),
                 series("lowers", LOWERS, 1, |logits| logits < 0.0),
