@@ -1,7 +1,9 @@
 //! Experiments: against TransformerLens, against counts by hand, and their figures.
 
 mod figures;
+mod receipt;
 mod referee;
+mod said_written_needed;
 mod similarity;
 mod sweep_files;
 mod vocabulary;

@@ -31,6 +31,7 @@
 //! | take prompts of a known task | [`mod@datasets`]: indirect objects, greater-than, docstrings, repeated tokens, text files |
 //! | draw it | [`mod@notebook`]: the original notebook's functions, and more; [`Figure`], [`Theme`], [`Look`], [`ColorScale`] |
 //! | draw any array, attention patterns | [`imshow`], [`line()`], [`scatter`], [`ActivationCache::plot_attention`], [`ActivationCache::plot_attention_lines`] |
+//! | take a prediction apart | [`experiments::receipt()`], [`experiments::Receipt::strike`], [`experiments::said_written_needed()`] |
 //! | ask about all heads | [`mod@experiments`]: the original's claims, with controls |
 //! | export it | [`HeadData::write_csv`], [`HeadData::write_npz`], [`Table`], [`Figure::write_html`], [`Figure::write_svg`], [`ActivationCache::write_safetensors`], [`write_npz`] |
 

@@ -35,6 +35,9 @@ fn experiments_have_figures() {
     let tokens = [" and", "."].map(|token| model.to_single_token(token).unwrap());
     let appended = appending(&model, 0, 1, &PROMPTS, &tokens, Projection::Notebook).unwrap();
     let monoid = appended.monoid(6, 50).unwrap();
+    let answers = [" true", " false"].map(|word| model.to_single_token(word).unwrap());
+    let receipt = receipt(&model, PROMPTS[0], answers, ReceiptOptions::default()).unwrap();
+    let pairs = said_written_needed(&model, PROMPTS[1], 3, 5, NeedOptions::default()).unwrap();
     let counts = counts(&model);
     let shared = counts.shared_tokens(Component::K);
     let map = counts.embedding_map(&model, Component::V, 100, MapMethod::Pca).unwrap();
@@ -43,6 +46,8 @@ fn experiments_have_figures() {
         appended.plot_transitions(6),
         appended.plot_commuting(),
         monoid.plot(),
+        receipt.plot(),
+        pairs.plot().unwrap(),
         counts.plot_rank_frequency(Component::Qk),
         shared.plot(),
         shared.clustered().plot(),

@@ -320,7 +320,7 @@ impl ActivationCache {
 
 /// The first of 5e-7, 5e-6, … that a deviation does not exceed. A rounding error differs from one processor to another, such
 /// a bound hardly ever does.
-fn bound_of(deviation: f32) -> String {
+pub(crate) fn bound_of(deviation: f32) -> String {
     if !deviation.is_finite() {
         return deviation.to_string();
     }

@@ -180,19 +180,45 @@ fn decode(
     heads: &[usize],
     DecodeOptions { reading, top_k }: DecodeOptions,
 ) -> Result<Vec<DecodedHead>> {
-    let (ranking, d_head) = (Ranking::new(top_k, reading.unembed_bias), model.config().d_head);
-    let rows_of = |&head: &usize| {
-        let change = ColumnChange::of_reading([layer, head], reading.basis, reading.signs, d_head);
-        Ok(HeadRows::new(cache, layer, head)?.with_values_in(&change))
-    };
-    let rows = heads.iter().map(rows_of).collect::<Result<Vec<HeadRows>>>()?;
+    let rows = rows_of_heads(model, cache, layer, heads, reading)?;
     let streams_of = |(&head, rows): (&usize, &HeadRows)| Stream::of_reading([layer, head], reading, rows);
     let streams: Vec<Vec<Stream>> = heads.iter().zip(&rows).map(streams_of).collect();
+    let decoded = decode_streams(model, [layer, top_k], heads, &rows, &streams, reading)?;
+    let decoded = rows.into_iter().zip(&streams).zip(decoded);
+    Ok(decoded.map(|((rows, streams), tops)| DecodedHead::new(rows, streams, tops, reading)).collect())
+}
+
+/// The queries, keys and values of heads of a layer, in the basis of a reading. Shape: `heads [n]` → `[n]`.
+fn rows_of_heads(
+    model: &Gpt2,
+    cache: &ActivationCache,
+    layer: usize,
+    heads: &[usize],
+    reading: Reading,
+) -> Result<Vec<HeadRows>> {
+    let rows_of = |&head: &usize| {
+        let change = ColumnChange::of_reading([layer, head], reading.basis, reading.signs, model.config().d_head);
+        Ok(HeadRows::new(cache, layer, head)?.with_values_in(&change))
+    };
+    heads.iter().map(rows_of).collect()
+}
+
+/// The tokens of streams of heads of a layer: the highest ones of each stream, and the lowest ones of each negated stream.
+/// Shape: `heads [n]`, `streams [n] [stream]` → `[n]`.
+fn decode_streams(
+    model: &Gpt2,
+    [layer, top_k]: [usize; 2],
+    heads: &[usize],
+    rows: &[HeadRows],
+    streams: &[Vec<Stream>],
+    reading: Reading,
+) -> Result<Vec<(Vec<TopTokens>, Vec<TopTokens>)>> {
+    let ranking = Ranking::new(top_k, reading.unembed_bias);
     let needs_matched = streams.iter().flatten().any(|stream| stream.id.map == Map::Matched);
     let matched = if needs_matched { model.on_device().matched_coordinates(layer, heads)? } else { Vec::new() };
     let decode_all = |negated: bool| -> Result<Vec<Vec<TopTokens>>> {
         let (mut ids, mut batches, mut counts) = (Vec::new(), Vec::new(), Vec::new());
-        for (index, (streams, rows)) in streams.iter().zip(&rows).enumerate() {
+        for (index, (streams, rows)) in streams.iter().zip(rows).enumerate() {
             for stream in streams.iter().filter(|stream| stream.id.negated == negated) {
                 let of_stream = stream.batches(model, rows, matched.get(index).map(|matched| &**matched))?;
                 counts.push((index, of_stream.len()));
@@ -212,8 +238,39 @@ fn decode(
     let highest = decode_all(false)?;
     let lowest =
         if reading.projection == Projection::Written { decode_all(true)? } else { vec![Vec::new(); heads.len()] };
-    let decoded = rows.into_iter().zip(&streams).zip(highest.into_iter().zip(lowest));
-    Ok(decoded.map(|((rows, streams), tops)| DecodedHead::new(rows, streams, tops, reading)).collect())
+    Ok(highest.into_iter().zip(lowest).collect())
+}
+
+/// The tokens of the cells of one query of a head, from the first key to the query's own position.
+pub(crate) struct RowTokens {
+    /// Shape: `[query + 1]`.
+    pub(crate) highest: Vec<u32>,
+    /// The tokens with the lowest logits, of [`Projection::Written`]. Shape: `[query + 1]`.
+    pub(crate) lowest: Option<Vec<u32>>,
+}
+
+/// The tokens of one query of every head of a layer, which are those of [`layer_data`] and take less time. The cache is of one
+/// prompt. Shape: → `[n_heads]`.
+pub(crate) fn tokens_of_row(
+    model: &Gpt2,
+    cache: &ActivationCache,
+    layer: usize,
+    query: usize,
+    reading: Reading,
+) -> Result<Vec<RowTokens>> {
+    cache.check_model(model, "decoding a cache")?;
+    let heads: Vec<usize> = (0..model.config().n_heads).collect();
+    let rows = rows_of_heads(model, cache, layer, &heads, reading)?;
+    let streams_of = |(&head, rows): (&usize, &HeadRows)| Stream::of_row([layer, head], reading, rows, query);
+    let streams: Vec<Vec<Stream>> = heads.iter().zip(&rows).map(streams_of).collect();
+    let decoded = decode_streams(model, [layer, 1], &heads, &rows, &streams, reading)?;
+    // Of all values, those up to the query.
+    let best = |top: &TopTokens| top.tokens.column(0).iter().take(query + 1).copied().collect();
+    let tokens = |(highest, lowest): &(Vec<TopTokens>, Vec<TopTokens>)| RowTokens {
+        highest: best(&highest[0]),
+        lowest: lowest.first().map(best),
+    };
+    Ok(decoded.iter().map(tokens).collect())
 }
 
 impl DecodedHead {

@@ -22,8 +22,8 @@ mod of_one_prompt;
 mod pattern;
 mod streams;
 
-pub(crate) use decoding::tokens_in_basis;
 pub use decoding::{DecodeOptions, all_heads_data, head_data, layer_data};
+pub(crate) use decoding::{tokens_in_basis, tokens_of_row};
 pub(crate) use head_data::run_caption;
 pub use head_data::{Feature, HeadData, PromptHeadData};
 pub use of_one_prompt::OfOnePrompt;

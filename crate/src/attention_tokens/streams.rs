@@ -1,5 +1,6 @@
 //! The vectors of a head that a reading decodes, and the matrices that they are decoded through.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use ndarray::{Array2, ArrayView2, Axis, Ix2, Ix3, concatenate};
@@ -17,6 +18,8 @@ const SCALED_AT_ONCE: usize = 16_384;
 pub(super) enum Part {
     /// Of the cells with key ≤ query, query by query.
     Cells,
+    /// Of the cells of one query.
+    Row(usize),
     /// Of the queries of each position.
     Q,
     /// Of the keys.
@@ -28,7 +31,20 @@ pub(super) enum Part {
 impl Part {
     /// The number of vectors of a prompt.
     fn len(self, pos: usize) -> usize {
-        if self == Part::Cells { n_cells(pos) } else { pos }
+        match self {
+            Part::Cells => n_cells(pos),
+            Part::Row(query) => query + 1,
+            Part::Q | Part::K | Part::V => pos,
+        }
+    }
+
+    /// The queries whose cells it has; none for a part of positions.
+    fn queries(self, pos: usize) -> Range<usize> {
+        match self {
+            Part::Cells => 0..pos,
+            Part::Row(query) => query..query + 1,
+            Part::Q | Part::K | Part::V => 0..0,
+        }
     }
 }
 
@@ -103,9 +119,11 @@ impl HeadRows {
             let pos = pos as u32;
             for part in parts {
                 let start = match part {
-                    Part::Cells => {
+                    Part::Cells | Part::Row(_) => {
+                        let queries = part.queries(pos as usize);
                         let cells_of = |query: u32| (0..=query).map(move |key| (query, key));
-                        pairs.extend((0..pos).flat_map(cells_of).map(|(query, key)| match cells {
+                        let queries = queries.start as u32..queries.end as u32;
+                        pairs.extend(queries.flat_map(cells_of).map(|(query, key)| match cells {
                             CellVectors::QueriesTimesKeys => [of_q + first + query, k_of_cells + first + key],
                             CellVectors::Values => [of_v + first + key, ones],
                         }));
@@ -133,8 +151,9 @@ impl HeadRows {
         for (&pos, attn) in self.lens.iter().zip(&self.attn) {
             for part in parts {
                 match part {
-                    Part::Cells => {
-                        factors.extend((0..pos).flat_map(|query| attn.row(query).to_vec().into_iter().take(query + 1)))
+                    Part::Cells | Part::Row(_) => {
+                        let row = |query: usize| attn.row(query).to_vec().into_iter().take(query + 1);
+                        factors.extend(part.queries(pos).flat_map(row));
                     }
                     _ => factors.extend(std::iter::repeat_n(1.0, pos)),
                 }
@@ -214,6 +233,21 @@ impl Stream {
         }
     }
 
+    /// The stream of the cells of one query, and for [`Projection::Written`] the negated one. If the token depends on the key
+    /// alone, they are streams of all values.
+    pub(super) fn of_row(head: [usize; 2], reading: Reading, rows: &HeadRows, query: usize) -> Vec<Self> {
+        let is_written = reading.projection == Projection::Written;
+        let part = if is_written && depends_on_key_alone(reading, rows) { Part::V } else { Part::Row(query) };
+        let stream = |id: MatrixId| Self {
+            id,
+            parts: vec![part],
+            cells: if is_written { CellVectors::Values } else { CellVectors::QueriesTimesKeys },
+            normalized: reading.normalized,
+        };
+        let id = MatrixId::new(head, reading.projection.into(), reading);
+        if is_written { vec![stream(id), stream(id.negated())] } else { vec![stream(id)] }
+    }
+
     /// The stream of the cells alone, to be decoded through another matrix.
     pub(super) fn of_cells(head: [usize; 2], projection: Projection) -> Self {
         let cells = match projection {
@@ -233,7 +267,8 @@ impl Stream {
         matched: Option<&'a MatchedCoordinates>,
     ) -> Result<Vec<Batch<'a>>> {
         let matched = matched.filter(|_| self.id.map == Map::Matched);
-        let by_attention = self.cells == CellVectors::Values && self.parts.contains(&Part::Cells);
+        let has_cells = self.parts.iter().any(|part| matches!(part, Part::Cells | Part::Row(_)));
+        let by_attention = self.cells == CellVectors::Values && has_cells;
         if !by_attention && !self.normalized {
             return Ok(vec![Box::new(move || rows.vectors(&self.parts, self.cells, matched))]);
         }

@@ -11,18 +11,22 @@
 //! |---|---|
 //! | how far do attention tokens depend on the basis of a head and on the projection? | [`TokenAgreement`], [`AttentionScoreCheck`] |
 //! | does the model's computation respect the words that a reading gives to pairs? | [`merge_test()`], which ranks readings |
+//! | do heads mean what they say: is it what they write, and what the prediction needs? | [`said_written_needed()`], [`word_agreement()`] |
+//! | which pairs, MLPs and embeddings write a prediction, and what if one is missing? | [`receipt()`], [`Receipt::strike`] |
 //! | which tokens do a head's weights point at, without any prompt? | [`singular_vectors()`] |
 //!
-//! Each experiment documents its question, its statistic, its control, and what it cannot show; notebooks 02 to 07 run
-//! them. They take a model or the [`HeadData`] of a run, and return plain numbers with a [`Figure`](crate::Figure) of
-//! them.
+//! Each experiment documents its question, its statistic, its control, and what it cannot show; notebooks 02 to 07, 12
+//! and 13 run them. They take a model or the [`HeadData`] of a run, and return plain numbers with a
+//! [`Figure`](crate::Figure) of them.
 
 mod appending;
 mod attention_score_check;
 mod contraction;
 mod permutation;
 mod prompt_sets;
+mod receipt;
 mod referee;
+mod said_written_needed;
 mod similarity;
 mod singular_vectors;
 mod token_agreement;
@@ -32,8 +36,13 @@ pub use appending::{Appending, Group, Monoid, TokenMap, appending};
 pub use attention_score_check::AttentionScoreCheck;
 pub use contraction::{Contraction, ContractionByHead, contraction};
 pub use prompt_sets::{one_token_repeated, random_tokens, random_tokens_like, three_token_cycle, varied_prompts};
+pub use receipt::{Contributor, Receipt, ReceiptCell, ReceiptLine, ReceiptOptions, Strike, Strikes, receipt};
 pub use referee::{
     HeadMerge, HeadResult, MergeOptions, MergeTest, NothingToMerge, ReadingRank, merge_attention, merge_test,
+};
+pub use said_written_needed::{
+    AgreementOptions, HeadAgreement, NeedOptions, SaidWrittenNeeded, WithChance, WordAgreement, said_written_needed,
+    word_agreement,
 };
 pub use similarity::{
     Controls, HeadSimilarity, PatternMeasure, PromptPair, SimilarityOptions, SimilarityTest, similarity_test,

@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use plotly::Plot;
 
-use super::charts::{Chart, MatrixChart, Names};
+use super::charts::{Chart, LabelMenu, MatrixChart, Names};
 use super::content::{Content, Drawn};
 use super::heads::{Grid, HeadMenu, HeadPanel, HeatMaps};
 use super::style::{ColorScale, FigureStyle, Look, Theme};
@@ -104,6 +104,14 @@ impl Figure {
 impl Chart {
     pub(crate) fn figure(self) -> Figure {
         Figure::new(self)
+    }
+}
+
+impl LabelMenu {
+    /// For values around 0, as [`MatrixChart::diverging_figure`].
+    pub(crate) fn diverging_figure(self) -> Figure {
+        let style = FigureStyle { color_scale: Some(ColorScale::RdBu), ..FigureStyle::default() };
+        Figure { style, ..Figure::new(self) }
     }
 }
 

@@ -47,6 +47,8 @@ pub(super) struct Drawing {
     pub(super) no_token_background: bool,
     /// The choices in the menu of a plotly figure, each in place of `marks` and of those of `layers`; empty for no menu.
     pub(super) menu: Vec<MenuChoice>,
+    /// Whether the menu is above the canvas, and not in its upper left corner. One of a figure with layers always is.
+    pub(super) menu_above: bool,
     /// More marks, of which a part is shown.
     pub(super) layers: Option<Box<Layers>>,
 }
@@ -183,6 +185,8 @@ pub(super) struct Line {
 pub(super) struct Strokes {
     pub(super) entry: LegendEntry,
     pub(super) strokes: Vec<Vec<[f64; 2]>>,
+    /// Width of the lines in pixels.
+    pub(super) width: f64,
     /// From 0, which cannot be seen, to 1.
     pub(super) opacity: f64,
     /// What plotly's legend shows and hides together; `None` for this mark alone.
@@ -217,8 +221,19 @@ impl Drawing {
     /// An empty canvas with its margins: left, right, top, bottom.
     pub(super) fn new(size: [usize; 2], margins: [usize; 4], description: String) -> Self {
         let (axes, marks, menu) = (Vec::new(), Vec::new(), Vec::new());
-        let (legend, no_token_background) = (false, false);
-        Self { size, margins, description, title: None, axes, marks, legend, no_token_background, menu, layers: None }
+        Self {
+            size,
+            margins,
+            description,
+            title: None,
+            axes,
+            marks,
+            legend: false,
+            no_token_background: false,
+            menu,
+            menu_above: false,
+            layers: None,
+        }
     }
 
     /// The marks that are shown at the beginning, in the order in which they are drawn: over layers are texts and frames, as

@@ -31,7 +31,7 @@ mod svg_writer;
 mod table;
 mod text;
 
-pub(crate) use charts::{Chart, ChartAxis, Form, MatrixChart, Series};
+pub(crate) use charts::{Chart, ChartAxis, Form, LabelMenu, Labels, MatrixChart, Series};
 pub use charts::{MatrixPlot, PlotArray, XyPlot, imshow, line, scatter};
 pub use figure::Figure;
 pub use figures::Figures;

@@ -71,9 +71,9 @@ impl SvgWriter<'_> {
                 let parts = parts.map(|part| self.pixels(part)).collect::<Vec<_>>();
                 self.svg.lines(parts, &entry.color.css(self.style), LINE_WIDTH);
             }
-            Mark::Strokes(Strokes { entry, strokes, opacity, .. }) => {
+            Mark::Strokes(Strokes { entry, strokes, width, opacity, .. }) => {
                 let strokes = strokes.iter().map(|stroke| self.pixels(stroke)).collect::<Vec<_>>();
-                self.svg.translucent(*opacity, |svg| svg.lines(strokes, &entry.color.css(self.style), LINE_WIDTH));
+                self.svg.translucent(*opacity, |svg| svg.lines(strokes, &entry.color.css(self.style), *width));
             }
             Mark::Markers(markers) => self.markers(markers),
         }

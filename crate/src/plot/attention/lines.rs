@@ -5,8 +5,8 @@ use crate::plot::canvas::{Area, Axes};
 use crate::plot::content::{Content, Drawn};
 use crate::plot::fit;
 use crate::plot::marks::{
-    Control, Coordinate, Drawing, Horizontal, LABEL_SIZE, Layers, LegendEntry, Mark, Markers, Strokes, Symbol, Text,
-    Title, Vertical, WIDTH,
+    Control, Coordinate, Drawing, Horizontal, LABEL_SIZE, LINE_WIDTH, Layers, LegendEntry, Mark, Markers, Strokes,
+    Symbol, Text, Title, Vertical, WIDTH,
 };
 use crate::plot::style::{Color, FigureStyle};
 use crate::plot::text::number;
@@ -91,7 +91,7 @@ impl AttentionLines {
         let (name, color) = (format!("head {}", self.patterns.name(head)), Color::of_series(head, self.heads.len()));
         let strokes = |name: &str, strokes: Vec<Vec<[f64; 2]>>, opacity: f64| {
             let entry = LegendEntry { name: name.into(), color, symbol: Symbol::Circle };
-            Mark::Strokes(Strokes { entry, strokes, opacity, group: Some(self.patterns.name(head)) })
+            Mark::Strokes(Strokes { entry, strokes, width: LINE_WIDTH, opacity, group: Some(self.patterns.name(head)) })
         };
         // A line without length, which is not seen: the entries of the others would be as faint as they are.
         let mut marks = vec![strokes(&name, vec![vec![[0.0, 0.0]; 2]], 1.0)];

@@ -8,8 +8,8 @@ use crate::plot::canvas::{Area, Axes};
 use crate::plot::content::{Content, Drawn};
 use crate::plot::fit;
 use crate::plot::marks::{
-    CellBlock, Cells, Control, Coordinate, Drawing, Hover, LABEL_SIZE, Layers, LegendEntry, Mark, MenuChoice, Paint,
-    Precision, Strokes, Symbol, Text, Title, Vertical, WIDTH,
+    CellBlock, Cells, Control, Coordinate, Drawing, Hover, LABEL_SIZE, LINE_WIDTH, Layers, LegendEntry, Mark,
+    MenuChoice, Paint, Precision, Strokes, Symbol, Text, Title, Vertical, WIDTH,
 };
 use crate::plot::style::{Color, FigureStyle, Theme, evenly, gradient};
 
@@ -152,7 +152,7 @@ impl OverTokens {
         let [left, right, top, bottom] = [x - 0.47, x + 0.47, y - 0.44, y + 0.44];
         let stroke = vec![[left, top], [right, top], [right, bottom], [left, bottom], [left, top]];
         let entry = LegendEntry { name: String::new(), color: Color::Text, symbol: Symbol::Circle };
-        Mark::Strokes(Strokes { entry, strokes: vec![stroke], opacity: 1.0, group: None })
+        Mark::Strokes(Strokes { entry, strokes: vec![stroke], width: LINE_WIDTH, opacity: 1.0, group: None })
     }
 }
 

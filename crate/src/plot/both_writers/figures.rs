@@ -3,7 +3,7 @@
 use ndarray::Array2;
 
 use crate::notebook::*;
-use crate::plot::{Chart, ChartAxis, Color, Form, MatrixChart, Series};
+use crate::plot::{Chart, ChartAxis, Color, Form, LabelMenu, Labels, MatrixChart, Series};
 use crate::prelude::*;
 
 /// Each figure with a name.
@@ -108,6 +108,14 @@ fn charts() -> Vec<(String, Figure)> {
             figures.push((format!("chart {axis_name} {form_name}"), chart.figure()));
         }
     }
+    let bars = |name: &str, sign: f64| {
+        let points: Vec<[f64; 2]> = (0..6).map(|row| [sign * (row as f64 + 0.5), 2.0 * row as f64]).collect();
+        let texts = named(6).collect();
+        Series { texts, ..Series::new(name, Form::Bars, Color::of_layer(0, 2), points) }
+    };
+    let (x, y) = (ChartAxis::linear("x"), ChartAxis::names("", named(12)));
+    let chart = Chart { title: "<bars>".into(), x, y, series: vec![bars("a < b", 1.0), bars("", -1.0)] };
+    figures.push(("chart of bars".into(), chart.figure()));
     figures
 }
 
@@ -146,6 +154,9 @@ fn matrices() -> Vec<(String, Figure)> {
     };
     let mut figures: Vec<(String, Figure)> =
         figures.map(|(name, matrix)| (format!("matrix {name}"), matrix.figure())).to_vec();
+    let labels = |name: &str| Labels { name: name.into(), title: format!("<{name}>"), texts: named(name, 32) };
+    let menu = LabelMenu { matrix: matrix(4, 8), choices: ["said", "$written$", "a long name"].map(labels).to_vec() };
+    figures.push(("menu of labels".into(), menu.diverging_figure()));
     figures.push(("matrix of few names".into(), of_names(5).figure_of_names()));
     figures.push(("matrix of many names".into(), of_names(30).figure_of_names()));
     figures

@@ -42,6 +42,7 @@ pub(super) fn check(name: &str, drawing: &Drawing, figure: &Figure) {
                 let trace = traces.next().expect("a trace for the strokes");
                 check_points(name, &strokes.entry, &points, trace, "lines");
                 assert_eq!(trace["opacity"].as_f64().unwrap_or(1.0), strokes.opacity, "{name}");
+                assert_eq!(trace["line"]["width"], strokes.width, "{name}");
                 assert_eq!(trace["legendgroup"].as_str(), strokes.group.as_deref(), "{name}");
             }
             Mark::Markers(markers) => {
@@ -117,7 +118,7 @@ fn check_menu(name: &str, drawing: &Drawing, json: &Value) {
             continue;
         }
         assert_eq!(texts, list(&json["layout"]["annotations"]).len(), "{name}: every text is replaced");
-        let mut framed: Vec<_> = path_frames(layout["shapes[0].path"].as_str().unwrap()).collect();
+        let mut framed: Vec<_> = path_frames(layout["shapes[0].path"].as_str().unwrap_or_default()).collect();
         framed.sort_unstable();
         assert_eq!(framed, frames(&choice.marks, 0), "{name}: frames of a button");
     }

@@ -6,16 +6,18 @@ use crate::plot::canvas::{Area, Axes};
 use crate::plot::content::{Content, Drawn};
 use crate::plot::fit;
 use crate::plot::marks::{
-    Coordinate, Drawing, LABEL_SIZE, LegendEntry, Line, MARKER_WIDTH, Mark, Markers, Strokes, Symbol, Text, Title,
-    Vertical, WIDTH,
+    Coordinate, Drawing, LABEL_SIZE, LINE_WIDTH, LegendEntry, Line, MARKER_WIDTH, Mark, Markers, Strokes, Symbol, Text,
+    Title, Vertical, WIDTH,
 };
 use crate::plot::style::{Color, FigureStyle};
 
 /// Width and height in pixels, unless others were chosen.
 const SIZE: [usize; 2] = [WIDTH, 600];
-/// Pixels on the left and at the bottom, for the axes.
-const LEFT: usize = 90;
+/// Pixels at the bottom, for the axis.
 const BOTTOM: usize = 100;
+/// Height of a bar in pixels, and of a bar with the space around it.
+const BAR: f64 = 11.0;
+const BAR_ROW: usize = 20;
 /// Length of the two lines of an arrow's head in pixels.
 const ARROW_HEAD: f64 = 8.0;
 /// Radius of the loop of an arrow from a node to itself, and how much larger the next one is.
@@ -64,6 +66,8 @@ pub(crate) enum Form {
     Arrows,
     /// Labels in boxes, at which arrows end.
     Nodes,
+    /// A horizontal bar from 0 to each point, which has the marker. The y axis has names.
+    Bars,
 }
 
 impl Series {
@@ -94,7 +98,7 @@ impl Series {
             Form::Line => vec![Mark::Line(Line { entry, points: self.points.clone(), hover: self.texts.clone() })],
             Form::Arrows => {
                 let strokes = self.arrows(axes, boxes);
-                vec![Mark::Strokes(Strokes { entry, strokes, opacity: 1.0, group: None })]
+                vec![Mark::Strokes(Strokes { entry, strokes, width: LINE_WIDTH, opacity: 1.0, group: None })]
             }
             Form::Points => {
                 let points = self.points.iter().map(|&point| axes.pixel(point));
@@ -102,6 +106,19 @@ impl Series {
                 vec![markers(if labels.iter().all(String::is_empty) { &[] } else { &labels })]
             }
             Form::Intervals(_) => vec![markers(&self.labels)],
+            Form::Bars => {
+                let strokes = self.points.iter().map(|&[x, y]| vec![[0.0, y], [x, y]]).collect();
+                let named = LegendEntry { name: String::new(), ..entry.clone() };
+                let bars = Strokes { entry: entry.clone(), strokes, width: BAR, opacity: 1.0, group: None };
+                let ends = Markers {
+                    entry: named,
+                    points: self.points.clone(),
+                    intervals: Vec::new(),
+                    labels: Vec::new(),
+                    hover: self.texts.clone(),
+                };
+                vec![Mark::Strokes(bars), Mark::Markers(ends)]
+            }
             Form::Nodes => {
                 let label = |(point, label): (&[f64; 2], &String)| {
                     Mark::Text(Text {
@@ -205,20 +222,29 @@ fn with_head(mut line: Vec<[f64; 2]>, tip: [f64; 2], [dx, dy]: [f64; 2]) -> Vec<
 impl Chart {
     /// The title, the size, and the margins: left, right, top, bottom.
     fn layout(&self, style: FigureStyle) -> (Title, [usize; 2], [usize; 4]) {
-        let size = style.size.unwrap_or(SIZE);
-        let title = Title::new(&self.title, size[0]);
+        let [width, _] = style.size.unwrap_or(SIZE);
+        let title = Title::new(&self.title, width);
         let longest = self.series.iter().map(|series| fit::width(&series.name)).max().unwrap_or(0);
         let legend = (70.0 + longest as f64 * 0.6 * LABEL_SIZE as f64).clamp(110.0, 320.0) as usize;
         let top = (title.bottom() + 10.0).round() as usize;
-        let margins = [LEFT, if longest == 0 { 30 } else { legend }, top, BOTTOM];
+        let size =
+            style.size.unwrap_or_else(|| [width, self.height_of_bars().map_or(SIZE[1], |bars| top + bars + BOTTOM)]);
+        let margins = [self.y.margin(), if longest == 0 { 30 } else { legend }, top, BOTTOM];
         let most = [size[0] / 4, size[0] / 3, size[1] / 3, size[1] / 4];
         (title, size, [0, 1, 2, 3].map(|side| margins[side].min(most[side])))
+    }
+
+    /// Height of all bars, if the chart has bars.
+    fn height_of_bars(&self) -> Option<usize> {
+        let bars = self.series.iter().filter(|series| matches!(series.form, Form::Bars));
+        bars.map(|series| series.points.len()).reduce(|a, b| a + b).map(|n| n * BAR_ROW)
     }
 
     fn axes(&self, area: Area) -> Axes {
         let points = || self.series.iter().flat_map(|series| &series.points);
         let ends = self.series.iter().flat_map(|series| series.ends().iter().flatten().copied());
-        let mut x = self.x.x(points().map(|point| point[0]));
+        let zero = self.height_of_bars().map(|_| 0.0);
+        let mut x = self.x.x(points().map(|point| point[0]).chain(zero));
         let mut y = self.y.y(points().map(|point| point[1]).chain(ends));
         // Room for the boxes and loops of nodes at the edges.
         let widest = self.series.iter().flat_map(Series::boxes).fold(0.0, |most, node| f64::max(most, node.half[0]));

@@ -18,7 +18,7 @@ const HEIGHTS: [f64; 2] = [200.0, 700.0];
 const MAX_CELL: f64 = 90.0;
 /// Pixels on the right, for the colour bar, and between the title and the cells, for the title of the colour bar.
 const RIGHT: usize = 120;
-const ABOVE: f64 = 26.0;
+pub(super) const ABOVE: f64 = 26.0;
 /// Maximum number of cells with a number or a label in each.
 const MAX_LABELS: usize = 1_500;
 /// Maximum number of cells with a hover text each; with more, plotly shows the names of row and column, and the number.
@@ -57,11 +57,12 @@ impl MatrixChart {
         }
     }
 
-    /// The title, the size, and the margins: left, right, top, bottom.
-    fn layout(&self, style: FigureStyle) -> (Title, [usize; 2], [usize; 4]) {
+    /// The title, the size, and the margins: left, right, top, bottom. There are `above` pixels between the title and the
+    /// cells.
+    pub(super) fn layout(&self, above: f64, style: FigureStyle) -> (Title, [usize; 2], [usize; 4]) {
         let width = style.size.map_or(WIDTH, |[width, _]| width);
         let title = Title::new(&self.title, width);
-        let top = (title.bottom() + ABOVE).round() as usize;
+        let top = (title.bottom() + above).round() as usize;
         let (rows, columns) = self.values.dim();
         let room = |margin: usize, of: usize| margin.min(of / 3);
         let (left, bottom) = (room(self.rows.margin(), width), self.columns.margin());
@@ -75,7 +76,7 @@ impl MatrixChart {
         (title, [width, height], [left, RIGHT.min(width / 3), top.min(height / 3), bottom])
     }
 
-    fn axes(&self, area: Area) -> Axes {
+    pub(super) fn axes(&self, area: Area) -> Axes {
         let (x, y) = (self.columns.x(std::iter::empty()), self.rows.y(std::iter::empty()));
         // By itself, plotly turns crowded names by 30°, where they run under their neighbours.
         let x = if self.columns.is_crowded(area.width) { Axis { tick_angle: Some(-90), ..x } } else { x };
@@ -89,7 +90,7 @@ impl MatrixChart {
         self.values.len() > MAX_HOVER_TEXTS
     }
 
-    fn cells(&self, paint: Paint, values: Array2<f64>, color_bar: bool) -> Cells {
+    pub(super) fn cells(&self, paint: Paint, values: Array2<f64>, color_bar: bool) -> Cells {
         let hover = if self.texts.is_empty() || self.has_too_many_hover_texts() {
             Hover::Template("%{z}<br>%{y}, %{x}<extra></extra>", Vec::new())
         } else {
@@ -157,7 +158,7 @@ impl MatrixChart {
     }
 
     fn drawing(&self, paint: Paint, values: Array2<f64>, color_bar: bool, style: FigureStyle) -> Drawing {
-        let (title, size, margins) = self.layout(style);
+        let (title, size, margins) = self.layout(ABOVE, style);
         let area = Area::between(margins, size);
         Drawing {
             title: Some(title),

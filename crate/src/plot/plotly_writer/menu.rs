@@ -9,7 +9,7 @@ use crate::plot::marks::{Drawing, Mark, MenuChoice, TOKEN_SIZE};
 use crate::plot::style::{Color, FigureStyle};
 use crate::plot::text::escape_lines;
 
-/// The menu of a figure: in the upper left corner, or above the canvas of one with layers.
+/// The menu of a figure: in the upper left corner, or above the canvas.
 pub(super) fn menu(drawing: &Drawing, style: FigureStyle) -> UpdateMenu {
     let indices = drawing.layers.as_ref().map(|layers| {
         // The traces of the cells, of which several are replaced one by one.
@@ -23,7 +23,7 @@ pub(super) fn menu(drawing: &Drawing, style: FigureStyle) -> UpdateMenu {
         traces.collect::<Vec<usize>>()
     });
     let buttons = drawing.menu.iter().map(|choice| button(choice, indices.as_deref(), style)).collect();
-    if indices.is_some() { above(buttons) } else { of(buttons).y_anchor(Anchor::Top) }
+    if indices.is_some() || drawing.menu_above { above(buttons) } else { of(buttons).y_anchor(Anchor::Top) }
 }
 
 /// A menu above the left end of the canvas.

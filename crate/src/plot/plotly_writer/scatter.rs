@@ -16,7 +16,8 @@ type Trace = Box<Scatter<f64, f64>>;
 /// A line with small markers, at which plotly shows the hover texts.
 pub(super) fn line(line: &Line, style: FigureStyle) -> Trace {
     let trace = trace(&line.entry, line.points.iter().copied(), Mode::LinesMarkers);
-    let trace = trace.marker(marker(&line.entry, LINE_MARKER_WIDTH, style)).line(stroke(&line.entry, style));
+    let trace =
+        trace.marker(marker(&line.entry, LINE_MARKER_WIDTH, style)).line(stroke(&line.entry, LINE_WIDTH, style));
     with_hover_texts(trace, &line.hover)
 }
 
@@ -24,8 +25,9 @@ pub(super) fn line(line: &Line, style: FigureStyle) -> Trace {
 pub(super) fn strokes(strokes: &Strokes, style: FigureStyle) -> Trace {
     let gap = [f64::NAN; 2];
     let points = strokes.strokes.iter().flat_map(|stroke| stroke.iter().copied().chain([gap]));
-    let mut trace =
-        trace(&strokes.entry, points, Mode::Lines).line(stroke(&strokes.entry, style)).hover_info(HoverInfo::Skip);
+    let mut trace = trace(&strokes.entry, points, Mode::Lines)
+        .line(stroke(&strokes.entry, strokes.width, style))
+        .hover_info(HoverInfo::Skip);
     if strokes.opacity < 1.0 {
         trace = trace.opacity(strokes.opacity);
     }
@@ -69,8 +71,8 @@ fn marker(entry: &LegendEntry, width: usize, style: FigureStyle) -> Marker {
     Marker::new().color(entry.color.css(style).into_owned()).size(width).symbol(symbol)
 }
 
-fn stroke(entry: &LegendEntry, style: FigureStyle) -> PlotlyLine {
-    PlotlyLine::new().color(entry.color.css(style).into_owned()).width(LINE_WIDTH)
+fn stroke(entry: &LegendEntry, width: f64, style: FigureStyle) -> PlotlyLine {
+    PlotlyLine::new().color(entry.color.css(style).into_owned()).width(width)
 }
 
 /// Without texts, plotly shows the coordinates.
@@ -121,10 +123,11 @@ mod tests {
     #[test]
     fn strokes_are_one_line_with_gaps() {
         let strokes = vec![vec![[0.0, 1.0], [2.0, 3.0]]; 2];
-        let strokes = Strokes { entry: entry(""), strokes, opacity: 0.25, group: Some("a".into()) };
+        let strokes = Strokes { entry: entry(""), strokes, width: 9.0, opacity: 0.25, group: Some("a".into()) };
         let trace = serde_json::to_value(super::strokes(&strokes, FigureStyle::default())).unwrap();
         assert_eq!((&trace["x"], &trace["showlegend"]), (&json!([0.0, 2.0, null, 0.0, 2.0, null]), &json!(false)));
         assert_eq!((&trace["mode"], &trace["hoverinfo"]), (&json!("lines"), &json!("skip")));
         assert_eq!((&trace["opacity"], &trace["legendgroup"]), (&json!(0.25), &json!("a")));
+        assert_eq!(trace["line"]["width"], json!(9.0));
     }
 }

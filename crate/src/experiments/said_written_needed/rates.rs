@@ -1,0 +1,146 @@
+//! The agreement of words within the rows of a head, and the correlation of need and attention, each with its control.
+
+use std::collections::HashMap;
+
+/// A number, and what it would be by chance.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct WithChance {
+    /// The number.
+    pub observed: f64,
+    /// The same, expected if the words, or the attention, of each row were shuffled among its keys.
+    pub by_chance: f64,
+}
+
+/// Cells of rows whose words agree, counted, and expected.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Agreement {
+    same: f64,
+    expected: f64,
+    cells: f64,
+}
+
+impl Agreement {
+    /// Adds a row. A row of one cell has nothing to shuffle, and is left out.
+    /// Shape: each `[key]`.
+    pub(super) fn add(&mut self, a: &[u32], b: &[u32]) {
+        if a.len() < 2 {
+            return;
+        }
+        let counts = |words: &[u32]| {
+            let mut counts: HashMap<u32, u32> = HashMap::new();
+            words.iter().for_each(|&word| *counts.entry(word).or_default() += 1);
+            counts
+        };
+        // Whole numbers, because the order of a hash map is random and the last digits of a sum would be too.
+        let (of_a, of_b) = (counts(a), counts(b));
+        let pairs: u64 =
+            of_a.iter().map(|(word, &n)| u64::from(n) * u64::from(of_b.get(word).copied().unwrap_or(0))).sum();
+        self.same += a.iter().zip(b).filter(|(a, b)| a == b).count() as f64;
+        self.expected += pairs as f64 / a.len() as f64;
+        self.cells += a.len() as f64;
+    }
+
+    /// The share of cells whose words agree; 0 if there are no cells.
+    pub(super) fn rate(&self) -> WithChance {
+        let share = |n: f64| if self.cells > 0.0 { n / self.cells } else { 0.0 };
+        WithChance { observed: share(self.same), by_chance: share(self.expected) }
+    }
+}
+
+/// Spearman's rank correlation of two numbers of each cell, and its expected value if the first ones were shuffled within
+/// their rows. `None` where one of them does not vary, or there are fewer than three cells. Shape: `[row] [key] [2]`.
+pub(super) fn rank_correlation(rows: &[Vec<[f32; 2]>]) -> Option<WithChance> {
+    let cells: Vec<[f32; 2]> = rows.iter().flatten().copied().collect();
+    if cells.len() < 3 {
+        return None;
+    }
+    let centred = |of: usize| {
+        let ranks = ranks(&cells.iter().map(|cell| cell[of]).collect::<Vec<f32>>());
+        let mean = (cells.len() - 1) as f64 / 2.0;
+        ranks.into_iter().map(|rank| rank - mean).collect::<Vec<f64>>()
+    };
+    let (a, b) = (centred(0), centred(1));
+    let square = |x: &[f64]| x.iter().map(|x| x * x).sum::<f64>();
+    let norm = (square(&a) * square(&b)).sqrt();
+    let observed: f64 = a.iter().zip(&b).map(|(a, b)| a * b).sum();
+    // Shuffled, each number of a row is its mean on average.
+    let (mut expected, mut first) = (0.0, 0);
+    for row in rows {
+        let of_row = first..first + row.len();
+        let mean = a[of_row.clone()].iter().sum::<f64>() / row.len().max(1) as f64;
+        expected += mean * b[of_row].iter().sum::<f64>();
+        first += row.len();
+    }
+    (norm > 0.0).then(|| WithChance { observed: observed / norm, by_chance: expected / norm })
+}
+
+/// The rank of each number, from 0; equal ones share the mean of theirs. Shape: `[n]` → the same.
+fn ranks(x: &[f32]) -> Vec<f64> {
+    let mut order: Vec<usize> = (0..x.len()).collect();
+    order.sort_by(|&a, &b| x[a].total_cmp(&x[b]));
+    let (mut ranks, mut rank) = (vec![0.0; x.len()], 0);
+    for equal in order.chunk_by(|&a, &b| x[a] == x[b]) {
+        let mean = rank as f64 + (equal.len() - 1) as f64 / 2.0;
+        equal.iter().for_each(|&index| ranks[index] = mean);
+        rank += equal.len();
+    }
+    ranks
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::seq::SliceRandom;
+
+    use super::*;
+    use crate::random::seeded_rng;
+
+    #[test]
+    fn chance_is_the_mean_over_shuffled_rows() {
+        let rows: [(Vec<u32>, Vec<u32>); 3] =
+            [(vec![1], vec![1]), (vec![1, 1, 2, 3], vec![1, 2, 2, 1]), (vec![5, 5, 5, 6, 7], vec![5, 5, 6, 5, 7])];
+        let (mut agreement, mut rng) = (Agreement::default(), seeded_rng(1));
+        rows.iter().for_each(|(a, b)| agreement.add(a, b));
+        let rate = agreement.rate();
+        assert_eq!(rate.observed, (2.0 + 3.0) / 9.0);
+        let mut shuffled = 0.0;
+        for _ in 0..4_000 {
+            let mut agreement = Agreement::default();
+            for (a, b) in &rows {
+                let mut a = a.clone();
+                a.shuffle(&mut rng);
+                agreement.add(&a, b);
+            }
+            shuffled += agreement.rate().observed / 4_000.0;
+        }
+        assert!((shuffled - rate.by_chance).abs() < 0.01, "{shuffled}, not {}", rate.by_chance);
+        assert_eq!(Agreement::default().rate(), WithChance::default());
+    }
+
+    #[test]
+    fn correlations_are_those_of_ranks_and_chance_keeps_the_rows() {
+        assert_eq!(ranks(&[3.0, 1.0, 3.0, 2.0]), [2.5, 0.0, 2.5, 1.0]);
+        let row = |row: &[[f32; 2]]| row.to_vec();
+        // The same order, whatever the sizes; rows that do not differ.
+        let same = [row(&[[0.1, 1.0], [0.9, 50.0]]), row(&[[0.1, 1.0], [0.9, 50.0]])];
+        let correlation = rank_correlation(&same).unwrap();
+        assert!((correlation.observed - 1.0).abs() < 1e-12 && correlation.by_chance.abs() < 1e-12);
+        // All of the correlation is between rows.
+        let between = rank_correlation(&[row(&[[0.1, 1.0], [0.1, 1.0]]), row(&[[0.9, 5.0], [0.9, 5.0]])]).unwrap();
+        assert!((between.observed - 1.0).abs() < 1e-12 && (between.by_chance - 1.0).abs() < 1e-12);
+        assert_eq!(rank_correlation(&[row(&[[0.5, 1.0], [0.5, 2.0], [0.5, 3.0]])]), None);
+        assert_eq!(rank_correlation(&[row(&[[0.5, 1.0], [0.6, 2.0]])]), None);
+        let mut rng = seeded_rng(2);
+        let rows = [row(&[[0.1, 3.0], [0.2, 1.0], [0.7, 9.0]]), row(&[[0.3, 5.0], [0.3, 2.0], [0.4, 7.0], [0.0, 4.0]])];
+        let (mut mean, chance) = (0.0, rank_correlation(&rows).unwrap().by_chance);
+        for _ in 0..4_000 {
+            let shuffled = rows.clone().map(|mut row| {
+                let mut first: Vec<f32> = row.iter().map(|cell| cell[0]).collect();
+                first.shuffle(&mut rng);
+                row.iter_mut().zip(first).for_each(|(cell, x)| cell[0] = x);
+                row
+            });
+            mean += rank_correlation(&shuffled).unwrap().observed / 4_000.0;
+        }
+        assert!((mean - chance).abs() < 0.02, "{mean}, not {chance}");
+    }
+}
