@@ -1,6 +1,7 @@
 //! Experiments: against TransformerLens, against counts by hand, and their figures.
 
 mod figures;
+mod multiplication;
 mod referee;
 mod similarity;
 mod sweep_files;

@@ -36,6 +36,7 @@ fn experiments_have_figures() {
     let appended = appending(&model, 0, 1, &PROMPTS, &tokens, Projection::Notebook).unwrap();
     let monoid = appended.monoid(6, 50).unwrap();
     let counts = counts(&model);
+    let table = multiplication_table(&model, 0, 1, &(300..312).collect::<Vec<_>>(), Reading::MATCHED).unwrap();
     let shared = counts.shared_tokens(Component::K);
     let map = counts.embedding_map(&model, Component::V, 100, MapMethod::Pca).unwrap();
     let figures = figures.into_iter().chain([
@@ -43,6 +44,7 @@ fn experiments_have_figures() {
         appended.plot_transitions(6),
         appended.plot_commuting(),
         monoid.plot(),
+        table.plot(),
         counts.plot_rank_frequency(Component::Qk),
         shared.plot(),
         shared.clustered().plot(),
@@ -57,6 +59,7 @@ fn experiments_have_figures() {
     );
     assert_eq!(agreement_table(&[unchanged]).rows()[0][..2], ["nothing", "1.000"]);
     assert_eq!(vectors.table().rows().len(), 4);
+    assert_eq!(table.table().rows()[0][1][..4], *"12: ");
 }
 
 fn check_figure(figure: &Figure) {

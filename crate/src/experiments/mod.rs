@@ -5,7 +5,7 @@
 //! | heads learn vocabularies of their own, and share some tokens | [`VocabularyCounts`], [`count_file`], [`SharedTokens`], [`EmbeddingMap`] |
 //! | prompts of similar structure or meaning give similar patterns | [`similarity_test()`] |
 //! | some heads contract a prompt, some expand it | [`contraction()`], [`ContractionByHead`] |
-//! | appending a token acts like the operation of a group | [`appending()`], [`TokenMap`], [`Monoid`] |
+//! | appending a token acts like the operation of a group | [`appending()`], [`TokenMap`], [`Monoid`]; without prompts, [`multiplication_table()`] |
 //!
 //! | question that the original leaves open | experiment |
 //! |---|---|
@@ -20,6 +20,7 @@
 mod appending;
 mod attention_score_check;
 mod contraction;
+mod multiplication;
 mod permutation;
 mod prompt_sets;
 mod referee;
@@ -31,6 +32,10 @@ mod vocabulary;
 pub use appending::{Appending, Group, Monoid, TokenMap, appending};
 pub use attention_score_check::AttentionScoreCheck;
 pub use contraction::{Contraction, ContractionByHead, contraction};
+pub use multiplication::{
+    MultiplicationTable, ProductTable, PropertyTest, ShuffledProperty, TableProperty, TableTest,
+    closed_multiplication_table, multiplication_table,
+};
 pub use prompt_sets::{one_token_repeated, random_tokens, random_tokens_like, three_token_cycle, varied_prompts};
 pub use referee::{
     HeadMerge, HeadResult, MergeOptions, MergeTest, NothingToMerge, ReadingRank, merge_attention, merge_test,
