@@ -1,5 +1,6 @@
 //! Experiments: against TransformerLens, against counts by hand, and their figures.
 
+mod concordance;
 mod figures;
 mod multiplication;
 mod referee;

@@ -11,6 +11,7 @@
 //! |---|---|
 //! | how far do attention tokens depend on the basis of a head and on the projection? | [`TokenAgreement`], [`AttentionScoreCheck`] |
 //! | does the model's computation respect the words that a reading gives to pairs? | [`merge_test()`], which ranks readings |
+//! | in which contexts does a head say a word? | [`concordance()`], which writes pages to read |
 //! | which tokens do a head's weights point at, without any prompt? | [`singular_vectors()`] |
 //!
 //! Each experiment documents its question, its statistic, its control, and what it cannot show; notebooks 02 to 07 run
@@ -19,6 +20,7 @@
 
 mod appending;
 mod attention_score_check;
+mod concordance;
 mod contraction;
 mod multiplication;
 mod permutation;
@@ -31,6 +33,9 @@ mod vocabulary;
 
 pub use appending::{Appending, Group, Monoid, TokenMap, appending};
 pub use attention_score_check::AttentionScoreCheck;
+pub use concordance::{
+    Concordance, ConcordanceOptions, ConcordanceProgress, HeadWord, HeadWords, WordContext, concordance,
+};
 pub use contraction::{Contraction, ContractionByHead, contraction};
 pub use multiplication::{
     MultiplicationTable, ProductTable, PropertyTest, ShuffledProperty, TableProperty, TableTest,
