@@ -14,8 +14,8 @@
 //! | in which contexts does a head say a word? | [`concordance()`], which writes pages to read |
 //! | which tokens do a head's weights point at, without any prompt? | [`singular_vectors()`] |
 //!
-//! Each experiment documents its question, its statistic, its control, and what it cannot show; notebooks 02 to 07 run
-//! them. They take a model or the [`HeadData`] of a run, and return plain numbers with a [`Figure`](crate::Figure) of
+//! Each experiment documents its question, its statistic, its control, and what it cannot show; notebooks 02 to 07, 12 and 14
+//! run them. They take a model or the [`HeadData`] of a run, and return plain numbers with a [`Figure`](crate::Figure) of
 //! them.
 
 mod appending;
