@@ -8,14 +8,21 @@ use attention_tokens::prelude::*;
 
 use crate::support::demo;
 
+/// For the small model that repeats letters.
 const PROMPTS: [&str; 6] = [
-    "The next sentence is false. The previous sentence is true.",
-    "Monday, Tuesday, Wednesday, Thursday",
+    "a b c d a b c d e f",
+    "k l m k l m k l m",
     "",
-    "A <b>bold</b> & \"quoted\" </script><script>alert('x')</script> word — ␣ and $x$",
-    "Monday, Tuesday, Wednesday, Thursday",
-    "When Mary and John went to the store, John gave a drink to",
+    "z y x z y x",
+    "k l m k l m k l m",
+    "q r s t u q r s t u v w q r s t",
 ];
+
+const HOSTILE: &str = "A <b>bold</b> & \"quoted\" </script><script>alert('x')</script> word";
+
+fn letters() -> Gpt2 {
+    Gpt2::from_pretrained("letters", LoadOptions::default()).unwrap()
+}
 
 /// Files with the prompts, in a folder of their own.
 fn files(folder: &Path) -> Vec<PathBuf> {
@@ -31,7 +38,7 @@ fn collect(model: &Gpt2, files: &[PathBuf], options: &ConcordanceOptions) -> Con
 
 #[test]
 fn contexts_are_those_of_a_plain_loop() {
-    let model = demo();
+    let model = letters();
     let folder = tempfile::tempdir().unwrap();
     for (reading, first_key) in [(Reading::MATCHED.unembed_bias(false), false), (Reading::OV, true)] {
         // Batches of one prompt and of several.
@@ -44,7 +51,7 @@ fn contexts_are_those_of_a_plain_loop() {
             contexts_per_word: 2,
         };
         let found = collect(&model, &files(folder.path()), &options);
-        assert_eq!((found.n_prompts, found.heads.len()), (5, 32));
+        assert_eq!((found.n_prompts, found.heads.len()), (5, 8));
         let prompts: Vec<Vec<u32>> = PROMPTS
             .iter()
             .filter(|text| !text.is_empty())
@@ -126,7 +133,9 @@ fn pages_of_all_heads_are_escaped_bounded_and_load_nothing() {
     let model = demo();
     let folder = tempfile::tempdir().unwrap();
     let options = ConcordanceOptions { max_tokens: 60, words_per_head: 10, contexts_per_word: 3, ..Default::default() };
-    let found = collect(&model, &files(folder.path()), &options);
+    let prompts = folder.path().join("prompts.txt");
+    std::fs::write(&prompts, format!("{HOSTILE}\nThe next bus is late.\n")).unwrap();
+    let found = collect(&model, &[prompts], &options);
     let pages = folder.path().join("new/pages");
     found.write_pages(&pages).unwrap();
     let mut names: Vec<String> =
@@ -144,19 +153,23 @@ fn pages_of_all_heads_are_escaped_bounded_and_load_nothing() {
         // The prompt with markup is text: there is one script, and no element of the prompt.
         assert_eq!(tags.iter().filter(|tag| *tag == "script").count(), 1, "{name}");
         assert!(!tags.iter().any(|tag| tag == "b" || tag == "/b"), "{name}");
-        hostile += usize::from(text.contains("A <b>bold</b> & \"quoted\" </script><script>alert('x')</script> word"));
+        hostile += usize::from(text.contains(HOSTILE));
     }
     assert!(hostile > 10, "{hostile} pages have the prompt with markup");
     let index = std::fs::read_to_string(pages.join("index.html")).unwrap();
     for name in names.iter().filter(|name| *name != "index.html") {
         assert!(index.contains(&format!("href=\"{name}\"")), "{name}");
     }
-    // The same files give the same pages, and a word of the head is on its page.
-    let again = folder.path().join("again");
-    collect(&model, &files(folder.path()), &options).write_pages(&again).unwrap();
-    for name in &names {
-        assert_eq!(std::fs::read(pages.join(name)).unwrap(), std::fs::read(again.join(name)).unwrap(), "{name}");
+    // The same files give the same pages.
+    let (model, again) = (letters(), folder.path().join("again"));
+    for folder in [&again, &folder.path().join("once more")] {
+        collect(&model, &files(folder.parent().unwrap()), &options).write_pages(folder).unwrap();
     }
+    for name in std::fs::read_dir(&again).unwrap().map(|entry| entry.unwrap().file_name()) {
+        let other = folder.path().join("once more").join(&name);
+        assert_eq!(std::fs::read(again.join(&name)).unwrap(), std::fs::read(other).unwrap(), "{name:?}");
+    }
+    // The words of a head are on its page, with their contexts.
     let head = &found.heads[9];
     assert_eq!((head.layer, head.head, head.words.len()), (1, 1, head.n_words.min(10)));
     let page = std::fs::read_to_string(pages.join("head-1-1.html")).unwrap();
@@ -167,7 +180,7 @@ fn pages_of_all_heads_are_escaped_bounded_and_load_nothing() {
 
 #[test]
 fn what_cannot_be_read_or_written_is_an_error() {
-    let model = demo();
+    let model = letters();
     let folder = tempfile::tempdir().unwrap();
     let files = files(folder.path());
     let options = ConcordanceOptions::default();
@@ -177,7 +190,7 @@ fn what_cannot_be_read_or_written_is_an_error() {
     assert!(error(&[], &options).contains("files: expected at least 1, found 0"));
     assert!(error(&[folder.path().join("none.txt")], &options).contains("none.txt"));
     for (options, name) in [
-        (ConcordanceOptions { max_tokens: 0, ..options.clone() }, "max_tokens: expected 1 to 256, found 0"),
+        (ConcordanceOptions { max_tokens: 0, ..options.clone() }, "max_tokens: expected 1 to 96, found 0"),
         (ConcordanceOptions { batch_tokens: 0, ..options.clone() }, "batch_tokens: expected at least 1"),
         (ConcordanceOptions { words_per_head: 0, ..options.clone() }, "words_per_head: expected at least 1"),
         (ConcordanceOptions { contexts_per_word: 0, ..options.clone() }, "contexts_per_word: expected at least 1"),
@@ -189,7 +202,7 @@ fn what_cannot_be_read_or_written_is_an_error() {
     let path = files[0].clone();
     let changed = concordance(&model, &files[..1], &options, &mut |progress| {
         if std::mem::replace(&mut passes, progress.pass) == 0 {
-            std::fs::write(&path, PROMPTS[..4].join("\n").replace("bold", "good")).unwrap();
+            std::fs::write(&path, PROMPTS[..4].join("\n").replace("d a", "e a")).unwrap();
         }
     });
     assert!(changed.unwrap_err().to_string().contains("a file that does not change while it is read"));

@@ -101,19 +101,19 @@ pub fn concordance(
         }
     }
 
-    let words =
-        |(index, ((chosen, counts), mut best)): (usize, ((Vec<(u32, u64)>, BTreeMap<u32, u64>), BestContexts))| {
-            let word = |(token, count): (u32, u64)| HeadWord { token, count, contexts: best.take(token) };
-            HeadWords {
-                layer: index / n_heads,
-                head: index % n_heads,
-                n_words: counts.len(),
-                n_cells: counts.values().sum(),
-                words: chosen.into_iter().map(word).collect(),
-            }
-        };
+    let heads = chosen.into_iter().zip(counts).zip(best).enumerate();
+    let heads = heads.map(|(index, ((chosen, counts), mut best))| {
+        let word = |(token, count): (u32, u64)| HeadWord { token, count, contexts: best.take(token) };
+        HeadWords {
+            layer: index / n_heads,
+            head: index % n_heads,
+            n_words: counts.len(),
+            n_cells: counts.values().sum(),
+            words: chosen.into_iter().map(word).collect(),
+        }
+    });
     Ok(Concordance {
-        heads: chosen.into_iter().zip(counts).zip(best).enumerate().map(words).collect(),
+        heads: heads.collect(),
         n_prompts,
         options: options.clone(),
         model: model.name().to_owned(),

@@ -48,10 +48,9 @@ const MAX_TOKENS: usize = 2_000;
 /// a ∘ b = the most likely token of the pair (q_a, k_b), by a Reading
 /// ```
 ///
-/// The attention of layer 0 (which on a token by itself would be a linear map) is left out, and so is all that later layers
-/// add. [`Projection::Written`](crate::Projection::Written) multiplies with an attention of 1, for attention depends on
-/// the other keys of a prompt: `a ∘ b` is then what the value of `b` writes, whatever `a` is. Interventions of the model are
-/// not applied.
+/// The attention of layer 0 is left out, and so is all that later layers add. Interventions of the model are not applied.
+/// [`Projection::Written`](crate::Projection::Written) multiplies with an attention of 1, for attention depends on the other
+/// keys of a prompt: `a ∘ b` is then what the value of `b` writes, whatever `a` is.
 ///
 /// **Control.** [`ProductTable::test`] puts the same products into a random order: a head with few words has many
 /// associative triples by chance. Shuffling does not change the closure; its control, and one more of the others, is the
