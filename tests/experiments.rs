@@ -1,6 +1,8 @@
 //! Experiments: against TransformerLens, against counts by hand, and their figures.
 
+mod concordance;
 mod figures;
+mod multiplication;
 mod receipt;
 mod referee;
 mod said_written_needed;

@@ -56,6 +56,24 @@ fn referee_ranks_readings_of_a_model_and_of_an_untrained_one() {
 }
 
 #[test]
+fn concordance_writes_a_page_for_each_head() {
+    let folder = tempfile::tempdir().unwrap();
+    let (prompts, pages) = (folder.path().join("prompts.txt"), folder.path().join("pages"));
+    std::fs::write(&prompts, "Monday, Tuesday, Wednesday\nThe next bus is late.\n").unwrap();
+    let [prompts, pages] = [&prompts, &pages].map(|path| path.to_str().unwrap());
+    let (passed, printed, error) =
+        run("concordance", &["demo", pages, prompts, "--reading", "ov, without b_U", "--words", "3"]);
+    assert!(passed, "{error}");
+    assert!(printed.starts_with("2 prompts, 32 heads, in ") && error.contains("pass 2 of 2: 2 prompts"), "{error}");
+    let page = std::fs::read_to_string(folder.path().join("pages/head-2-3.html")).unwrap();
+    assert!(page.contains("the head&#39;s OV matrix, without b_U, 2 prompts"), "{page}");
+    for args in [&["demo", pages][..], &["demo", pages, prompts, "--words"], &["demo", pages, prompts, "--sideways"]] {
+        let (passed, _, error) = run("concordance", args);
+        assert!(!passed && error.contains("usage: concordance MODEL FOLDER"), "{error}");
+    }
+}
+
+#[test]
 fn figure_writes_a_page_and_a_picture() {
     let folder = tempfile::tempdir().unwrap();
     let [page, picture] = ["a b.html", "ü.svg"].map(|name| folder.path().join(name));

@@ -39,6 +39,7 @@ fn experiments_have_figures() {
     let receipt = receipt(&model, PROMPTS[0], answers, ReceiptOptions::default()).unwrap();
     let pairs = said_written_needed(&model, PROMPTS[1], 3, 5, NeedOptions::default()).unwrap();
     let counts = counts(&model);
+    let table = multiplication_table(&model, 0, 1, &(300..312).collect::<Vec<_>>(), Reading::MATCHED).unwrap();
     let shared = counts.shared_tokens(Component::K);
     let map = counts.embedding_map(&model, Component::V, 100, MapMethod::Pca).unwrap();
     let figures = figures.into_iter().chain([
@@ -48,6 +49,7 @@ fn experiments_have_figures() {
         monoid.plot(),
         receipt.plot(),
         pairs.plot().unwrap(),
+        table.plot(),
         counts.plot_rank_frequency(Component::Qk),
         shared.plot(),
         shared.clustered().plot(),
@@ -62,6 +64,7 @@ fn experiments_have_figures() {
     );
     assert_eq!(agreement_table(&[unchanged]).rows()[0][..2], ["nothing", "1.000"]);
     assert_eq!(vectors.table().rows().len(), 4);
+    assert_eq!(table.table().rows()[0][1][..4], *"12: ");
 }
 
 fn check_figure(figure: &Figure) {

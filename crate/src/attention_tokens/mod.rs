@@ -19,6 +19,7 @@ mod decoding;
 mod export;
 mod head_data;
 mod of_one_prompt;
+mod pairs;
 mod pattern;
 mod streams;
 
@@ -27,6 +28,7 @@ pub(crate) use decoding::{tokens_in_basis, tokens_of_row};
 pub(crate) use head_data::run_caption;
 pub use head_data::{Feature, HeadData, PromptHeadData};
 pub use of_one_prompt::OfOnePrompt;
+pub(crate) use pairs::tokens_of_pairs;
 pub use pattern::unique_index_pattern;
 
 /// The number of cells with key ≤ query of a prompt.

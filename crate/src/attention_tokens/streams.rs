@@ -11,7 +11,7 @@ use crate::error::Result;
 use crate::model::{Activation, ActivationCache, Gpt2};
 
 /// Vectors that are computed together, where each has a factor of its own.
-const SCALED_AT_ONCE: usize = 16_384;
+pub(super) const SCALED_AT_ONCE: usize = 16_384;
 
 /// The vectors of one prompt, in the order of the cells or positions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -333,27 +333,27 @@ pub(super) fn cells_of_keys(keys: &TopTokens, attn: &Array2<f32>, normalized: bo
 }
 
 /// Vectors to decode as they are. Shape: `[n, d_head]` → the same.
-fn single(mut c: Array2<f32>) -> Vectors {
+pub(super) fn single(mut c: Array2<f32>) -> Vectors {
     let n = c.nrows() as u32;
     c.push_row(ndarray::Array1::ones(c.ncols()).view()).expect("as many columns");
     Vectors::new(c, (0..n).map(|row| [row, n]).collect())
 }
 
 /// The variance of `c P` along `d_model`, as a quadratic form.
-struct Variance {
+pub(super) struct Variance {
     /// `P Pᵀ / d_model` of a matrix with centred rows. Shape: `[d_head, d_head]`.
     gram: Array2<f64>,
 }
 
 impl Variance {
     /// Shape: `p [d_head, d_model]`, each row of mean 0.
-    fn new(p: &Array2<f32>) -> Self {
+    pub(super) fn new(p: &Array2<f32>) -> Self {
         let p = p.mapv(f64::from);
         Self { gram: p.dot(&p.t()) / p.ncols() as f64 }
     }
 
     /// Scales each vector so that `c P` has variance 1. One whose `c P` is 0 stays. Shape: `[n, d_head]`.
-    fn normalize(&self, c: &mut Array2<f32>) {
+    pub(super) fn normalize(&self, c: &mut Array2<f32>) {
         let exact = c.mapv(f64::from);
         let products = exact.dot(&self.gram);
         for ((mut c, exact), product) in c.outer_iter_mut().zip(exact.outer_iter()).zip(products.outer_iter()) {

@@ -5,7 +5,7 @@
 //! | heads learn vocabularies of their own, and share some tokens | [`VocabularyCounts`], [`count_file`], [`SharedTokens`], [`EmbeddingMap`] |
 //! | prompts of similar structure or meaning give similar patterns | [`similarity_test()`] |
 //! | some heads contract a prompt, some expand it | [`contraction()`], [`ContractionByHead`] |
-//! | appending a token acts like the operation of a group | [`appending()`], [`TokenMap`], [`Monoid`] |
+//! | appending a token acts like the operation of a group | [`appending()`], [`TokenMap`], [`Monoid`]; without prompts, [`multiplication_table()`] |
 //!
 //! | question that the original leaves open | experiment |
 //! |---|---|
@@ -13,15 +13,18 @@
 //! | does the model's computation respect the words that a reading gives to pairs? | [`merge_test()`], which ranks readings |
 //! | do heads mean what they say: is it what they write, and what the prediction needs? | [`said_written_needed()`], [`word_agreement()`] |
 //! | which pairs, MLPs and embeddings write a prediction, and what if one is missing? | [`receipt()`], [`Receipt::strike`] |
+//! | in which contexts does a head say a word? | [`concordance()`], which writes pages to read |
 //! | which tokens do a head's weights point at, without any prompt? | [`singular_vectors()`] |
 //!
-//! Each experiment documents its question, its statistic, its control, and what it cannot show; notebooks 02 to 07, 12
-//! and 13 run them. They take a model or the [`HeadData`] of a run, and return plain numbers with a
+//! Each experiment documents its question, its statistic, its control, and what it cannot show; notebooks 02 to 07 and
+//! 12 to 14 run them. They take a model or the [`HeadData`] of a run, and return plain numbers with a
 //! [`Figure`](crate::Figure) of them.
 
 mod appending;
 mod attention_score_check;
+mod concordance;
 mod contraction;
+mod multiplication;
 mod permutation;
 mod prompt_sets;
 mod receipt;
@@ -34,7 +37,14 @@ mod vocabulary;
 
 pub use appending::{Appending, Group, Monoid, TokenMap, appending};
 pub use attention_score_check::AttentionScoreCheck;
+pub use concordance::{
+    Concordance, ConcordanceOptions, ConcordanceProgress, HeadWord, HeadWords, WordContext, concordance,
+};
 pub use contraction::{Contraction, ContractionByHead, contraction};
+pub use multiplication::{
+    MultiplicationTable, ProductTable, PropertyTest, ShuffledProperty, TableProperty, TableTest,
+    closed_multiplication_table, multiplication_table,
+};
 pub use prompt_sets::{one_token_repeated, random_tokens, random_tokens_like, three_token_cycle, varied_prompts};
 pub use receipt::{Contributor, Receipt, ReceiptCell, ReceiptLine, ReceiptOptions, Strike, Strikes, receipt};
 pub use referee::{

@@ -19,6 +19,7 @@ mod partial_runs;
 mod prompts;
 mod recorder;
 mod run_options;
+mod single_tokens;
 mod sizes;
 mod text;
 mod transformer;

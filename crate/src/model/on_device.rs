@@ -11,6 +11,7 @@ use super::decoding::HeadDecoding;
 use super::key_value_cache::KeyValueCache;
 use super::recorder::Recorder;
 use super::run_options::RunPlan;
+use super::single_tokens::SingleTokens;
 use super::sizes::Sizes;
 use super::transformer::Transformer;
 use super::variants::VariantInput;
@@ -21,7 +22,7 @@ use crate::error::Result;
 use crate::weights::{BlockWeights, ProcessedWeights, Weights};
 
 /// A model whose device is known at run time. Callers check layers and heads.
-pub(crate) trait ModelOnDevice: HeadDecoding + Send + Sync {
+pub(crate) trait ModelOnDevice: HeadDecoding + SingleTokens + Send + Sync {
     /// Runs a batch of token ids, and returns the logits of each prompt if the plan asks for them.
     /// Shape: `[prompt][pos]` → `[prompt] [pos, d_vocab]`.
     fn run(
@@ -105,7 +106,7 @@ pub(super) struct OnDevice<B: Backend> {
     pub(super) backend: B,
     pub(super) transformer: Transformer<B>,
     pub(super) decoder: HeadDecoder<B>,
-    sizes: Arc<Sizes>,
+    pub(super) sizes: Arc<Sizes>,
     /// The epsilon of the layer norms.
     eps: f64,
 }

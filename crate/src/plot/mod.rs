@@ -39,3 +39,4 @@ pub(crate) use heads::HeadPanel;
 pub(crate) use style::{Color, FigureStyle};
 pub use style::{ColorScale, Look, Theme};
 pub use table::Table;
+pub(crate) use text::escape_xml;

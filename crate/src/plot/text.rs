@@ -46,7 +46,7 @@ pub(super) fn escape_minimally(text: &str) -> String {
 
 /// Escapes text for XML and HTML, between tags or quotes. Characters that XML does not allow, such as control
 /// characters, become U+FFFD.
-pub(super) fn escape_xml(text: &str) -> String {
+pub(crate) fn escape_xml(text: &str) -> String {
     text.chars().fold(String::with_capacity(text.len()), |mut escaped, c| {
         match c {
             '&' => escaped.push_str("&amp;"),

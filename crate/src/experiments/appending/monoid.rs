@@ -35,10 +35,11 @@ pub struct Monoid {
     complete: bool,
 }
 
-/// A subgroup of a monoid. Its identity may differ from that of the monoid; its elements have inverses in it.
+/// A group in a monoid, or in a multiplication table. Its identity may differ from that of the whole; its elements have
+/// inverses in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Group {
-    /// The element that is the group's identity, an idempotent of the monoid.
+    /// The element that is the group's identity, an idempotent.
     pub identity: usize,
     /// The elements of the group, ascending.
     pub elements: Vec<usize>,

@@ -14,6 +14,8 @@ mod unembed_bias;
 
 pub use counts::{Component, VocabularyCounts};
 pub use embedding_map::{EmbeddingMap, MapMethod};
+pub(super) use prompt_file::PromptFile;
 pub use shared_tokens::SharedTokens;
+pub(super) use state::Place;
 pub use sweep::{SweepEstimate, SweepOptions, SweepProgress, count_file, estimate_sweep};
 pub use unembed_bias::{SharedVocabulary, UnembedBiasShare};

@@ -14,7 +14,7 @@ use crate::files::hexadecimal;
 const MAX_LINE_BYTES: u64 = 1 << 20;
 
 /// An open file of prompts. Empty lines are skipped.
-pub(super) struct PromptFile {
+pub(in crate::experiments) struct PromptFile {
     path: PathBuf,
     reader: BufReader<File>,
     /// Length of the file in bytes.
@@ -29,7 +29,7 @@ pub(super) struct PromptFile {
 
 impl PromptFile {
     /// Opens a file at its first line.
-    pub(super) fn open(path: &Path) -> Result<Self> {
+    pub(in crate::experiments) fn open(path: &Path) -> Result<Self> {
         let file = File::open(path).map_err(Error::io(path))?;
         let len = file.metadata().map_err(Error::io(path))?.len();
         let reader = BufReader::new(file);
@@ -37,7 +37,7 @@ impl PromptFile {
     }
 
     /// The place of the next prompt.
-    pub(super) fn place(&self) -> Place {
+    pub(in crate::experiments) fn place(&self) -> Place {
         Place { offset: self.offset, n_read: self.n_read, digest: hexadecimal(self.digest.clone().finish()) }
     }
 
@@ -76,7 +76,7 @@ impl PromptFile {
     /// # Errors
     /// [`Error::Format`] if a line is not UTF-8 or longer than a megabyte, or the file has become shorter;
     /// [`Error::Io`].
-    pub(super) fn next_prompt(&mut self) -> Result<Option<(u64, String)>> {
+    pub(in crate::experiments) fn next_prompt(&mut self) -> Result<Option<(u64, String)>> {
         loop {
             let mut line = Vec::new();
             let mut limited = (&mut self.reader).take(MAX_LINE_BYTES);

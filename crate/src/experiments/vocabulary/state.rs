@@ -13,11 +13,11 @@ use crate::files::{hexadecimal, replace};
 
 /// The place of a sweep in its file of prompts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Place {
+pub(in crate::experiments) struct Place {
     /// The byte offset of the next prompt.
     pub(super) offset: u64,
     /// The number of prompts before the offset, of all shards.
-    pub(super) n_read: u64,
+    pub(in crate::experiments) n_read: u64,
     /// The SHA-256 of the bytes before the offset, in hexadecimal digits.
     pub(super) digest: String,
 }

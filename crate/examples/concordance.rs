@@ -1,0 +1,58 @@
+//! Writes a concordance: for each head a searchable HTML page of its words and the contexts in which it says them.
+//!
+//!     cargo run --release --example concordance -- MODEL FOLDER PROMPTS.txt... [--reading READING] [--words N]
+//!                                                  [--contexts N] [--tokens N] [--first-key]
+//!
+//! MODEL is anything that `Gpt2::from_pretrained` accepts: `demo`, a folder, `gpt2-small`, ... The files have a prompt a
+//! line, and are read twice: once to count words, once to collect contexts. FOLDER gets `index.html` and a page for each
+//! head; the pages load nothing from elsewhere. READING is the name of a reading, `matched, without b_U` by default. A head
+//! has its `--words` most frequent words (200), each with the `--contexts` (5) in which it attends most. `--tokens` truncates
+//! prompts (30). `--first-key` counts the pairs whose key is the first token too.
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use attention_tokens::experiments::{ConcordanceOptions, concordance};
+use attention_tokens::prelude::*;
+
+const USAGE: &str = "usage: concordance MODEL FOLDER PROMPTS.txt... [--reading READING] [--words N] [--contexts N]\n       \
+                     [--tokens N] [--first-key]";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    match write_concordance(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("concordance: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn write_concordance(args: &[String]) -> Result<(), Box<dyn Error>> {
+    let [model, folder, rest @ ..] = args else { return Err(USAGE.into()) };
+    let (mut options, mut files) = (ConcordanceOptions::default(), Vec::<PathBuf>::new());
+    let mut rest = rest.iter();
+    while let Some(arg) = rest.next() {
+        let mut value = || rest.next().ok_or(USAGE);
+        match arg.as_str() {
+            "--reading" => options.reading = value()?.parse()?,
+            "--words" => options.words_per_head = value()?.parse()?,
+            "--contexts" => options.contexts_per_word = value()?.parse()?,
+            "--tokens" => options.max_tokens = value()?.parse()?,
+            "--first-key" => options.first_key = true,
+            _ if arg.starts_with("--") => return Err(USAGE.into()),
+            _ => files.push(arg.into()),
+        }
+    }
+    if files.is_empty() {
+        return Err(USAGE.into());
+    }
+    let model = Gpt2::from_pretrained(model, LoadOptions::default())?;
+    let concordance = concordance(&model, &files, &options, &mut |progress| eprintln!("{progress}"))?;
+    concordance.write_pages(folder)?;
+    let (n_prompts, n_heads) = (concordance.n_prompts, concordance.heads.len());
+    println!("{n_prompts} prompts, {n_heads} heads, in {}", PathBuf::from(folder).join("index.html").display());
+    Ok(())
+}
