@@ -4,7 +4,7 @@ use xshell::cmd;
 
 use crate::stages::Stages;
 use crate::tool::{Result, shell, works};
-use crate::{cuda, notebooks, prerequisites, root, setup};
+use crate::{cuda, notebooks, prerequisites, root, setup, supply_chain};
 
 /// The optional features that compile on every machine.
 const FEATURES: [&str; 2] = ["--features", "attention-tokens/full"];
@@ -23,11 +23,16 @@ pub(crate) fn all(cuda: bool) -> Result<()> {
     let shell = shell()?;
     stages.run("format", || {
         cmd!(shell, "cargo fmt --all --check").run()?;
-        // These two packages are not in the workspace.
-        let files = ["prebuilt/build.rs", "prebuilt/src/lib.rs", "notebook/src/lib.rs"];
-        let files = files.map(|file| format!("crate/{file}"));
+        // These three packages are not in the workspace.
+        let files = [
+            "crate/prebuilt/build.rs",
+            "crate/prebuilt/src/lib.rs",
+            "crate/notebook/src/lib.rs",
+            "tests/fuzz/src/main.rs",
+        ];
         Ok(cmd!(shell, "rustfmt --check --edition 2024 {files...}").run()?)
     })?;
+    stages.run("dependencies", supply_chain::check)?;
     stages.run("clippy", || {
         let clippy = cmd!(shell, "cargo clippy --locked --workspace {FEATURES...} --all-targets -- --deny warnings");
         Ok(clippy.run()?)

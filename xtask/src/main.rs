@@ -4,22 +4,27 @@ mod checks;
 mod cuda;
 mod environment;
 mod first_figure;
+mod fuzz;
 mod kernel;
 mod lab;
 #[path = "../../crate/prebuilt/library.rs"]
 mod library;
 mod logged;
 mod notebooks;
+mod notices;
 #[cfg(test)]
 #[path = "../../crate/prebuilt/outline.rs"]
 mod outline;
+mod pins;
 mod prerequisites;
+mod programs;
 mod progress;
 mod python;
 mod rust_src;
 mod setup;
 mod stages;
 mod stoppable;
+mod supply_chain;
 mod tool;
 
 use std::path::PathBuf;
@@ -34,6 +39,11 @@ usage: cargo xtask run [--store] [NOTEBOOK …]  set up, then execute the notebo
        cargo xtask test [--cuda]               run all checks of CI; with --cuda those of cuda-check too
        cargo xtask cuda-check                  compile the feature cuda, and test it without a GPU
        cargo xtask speed FOLDER                time a model in a notebook and in a release program
+       cargo xtask supply-chain                check licences, sources and duplicates of dependencies, and the notices
+       cargo xtask advisories                  check dependencies against RustSec's list of vulnerabilities, by network
+       cargo xtask fuzz SECONDS [TARGET …]     try changed files of each kind, guided by the code that they reach
+       cargo xtask notices                     write the licences of the compiled library's packages
+       cargo xtask pin [--upgrade]             write the Python packages' versions and hashes, after environment.yml
 
 The set-up installs a Python environment and the Rust kernel in .venv, or in the folder ATTENTION_TOKENS_VENV.";
 
@@ -50,6 +60,12 @@ fn main() -> ExitCode {
         "test" if rest.is_empty() => checks::all(false),
         "test" if rest == ["--cuda"] => checks::all(true),
         "cuda-check" if rest.is_empty() => checks::cuda(),
+        "supply-chain" if rest.is_empty() => supply_chain::check(),
+        "advisories" if rest.is_empty() => supply_chain::advisories(),
+        "fuzz" if !rest.is_empty() => fuzz::fuzz(&rest[0], &rest[1..]),
+        "notices" if rest.is_empty() => notices::write(),
+        "pin" if rest.is_empty() => pins::write(false),
+        "pin" if rest == ["--upgrade"] => pins::write(true),
         _ => Err(USAGE.into()),
     };
     match outcome {
