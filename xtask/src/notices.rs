@@ -24,6 +24,9 @@ const TARGETS: [&str; 8] = [
     "x86_64-pc-windows-msvc",
 ];
 
+/// Name, version and origin of a package, for `cargo tree`.
+const FORMAT: &str = "{p}";
+
 /// How names of files with licences, and with the names of their holders, begin.
 const LICENCE_FILES: [&str; 7] = ["license", "licence", "copying", "copyright", "notice", "unlicense", "authors"];
 
@@ -110,7 +113,7 @@ fn packages() -> Result<Vec<Package>> {
     let tree = cmd!(
         shell,
         "cargo tree --locked --package attention-tokens --features full,cuda --edges normal,no-proc-macro --prefix none
-         --format {{p}} {TARGETS...}"
+         --format {FORMAT} {TARGETS...}"
     );
     let tree = tree.quiet().read()?;
     // `name v1.0.0`, ` (/path)` of the library itself, ` (*)` where it was listed before.
@@ -127,8 +130,11 @@ fn packages() -> Result<Vec<Package>> {
         ((text("name"), text("version")), package)
     });
     let known: BTreeMap<(&str, &str), &Value> = known.collect();
-    let find = |id: &(&str, &str)| known.get(id).ok_or_else(|| format!("cargo metadata has no {} {}", id.0, id.1));
-    linked.iter().map(|id| package(find(id)?)).collect()
+    let package_of = |id: &(&str, &str)| match known.get(id) {
+        Some(metadata) => package(metadata),
+        None => Err(format!("cargo metadata has no {} {}", id.0, id.1).into()),
+    };
+    linked.iter().map(package_of).collect()
 }
 
 fn package(metadata: &Value) -> Result<Package> {
