@@ -54,13 +54,18 @@ impl Pins {
         })
     }
 
+    /// The text of the file, whatever it was made of.
+    pub(crate) fn text(self) -> Result<String> {
+        let file = self.file();
+        Ok(fs::read_to_string(crate::root().join(file)).map_err(|error| format!("{file}: {error}"))?)
+    }
+
     /// The text of the file.
     ///
     /// # Errors
     /// A file that does not belong to the packages that are wanted, or has a package without a hash.
     pub(crate) fn read(self) -> Result<String> {
-        let file = self.file();
-        let text = fs::read_to_string(crate::root().join(file)).map_err(|error| format!("{file}: {error}"))?;
+        let (file, text) = (self.file(), self.text()?);
         check(&self.wanted()?, &text).map_err(|error| {
             format!("{file} does not belong to {}: {error}; `cargo xtask pin` writes it anew", self.source())
         })?;

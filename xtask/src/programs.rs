@@ -22,6 +22,7 @@ pub(crate) fn cargo_deny() -> Result<PathBuf> {
     if own.is_ok_and(|version| version.trim() == format!("cargo-deny {pinned}")) {
         return Ok("cargo-deny".into());
     }
+    Pins::Programs.read()?;
     let error = |error| format!("{error}\n  or install it with: cargo install --locked cargo-deny@{pinned}");
     Ok(provide("cargo-deny").map_err(error)?)
 }
@@ -37,7 +38,8 @@ fn provide(name: &str) -> Result<PathBuf> {
         let bin = folder.join(if cfg!(windows) { "Scripts" } else { "bin" });
         bin.join(name).with_extension(env::consts::EXE_EXTENSION)
     };
-    let (stamp, wanted) = (folder.join("installed.txt"), Pins::Programs.read()?);
+    // Not checked: after a change of `PACKAGES`, uv has to write the file anew.
+    let (stamp, wanted) = (folder.join("installed.txt"), Pins::Programs.text()?);
     if fs::read_to_string(&stamp).unwrap_or_default() != wanted || !program(name).is_file() {
         install(&folder, &program("python"))?;
         fs::write(&stamp, wanted).map_err(|error| format!("{}: {error}", stamp.display()))?;

@@ -39,7 +39,7 @@ fn foreign_texts_in_messages_are_written_out_and_short() {
     let (path, expected) = (PathBuf::from("a"), || String::from("b"));
     let errors = [
         Error::Format { path: path.clone(), expected: expected(), found: found(), source: None },
-        Error::Config { path: path.clone(), field: "n_head".into(), expected: expected(), found: found() },
+        Error::Config { path: path.clone(), field: "n_head", expected: expected(), found: found() },
         Error::Tensor { path, tensor: "t".into(), expected: expected(), found: found() },
     ];
     for error in errors {
