@@ -4,7 +4,6 @@ mod checks;
 mod cuda;
 mod environment;
 mod first_figure;
-mod fuzz;
 mod kernel;
 mod lab;
 #[path = "../../crate/prebuilt/library.rs"]
@@ -41,7 +40,6 @@ usage: cargo xtask run [--store] [NOTEBOOK …]  set up, then execute the notebo
        cargo xtask speed FOLDER                time a model in a notebook and in a release program
        cargo xtask supply-chain                check licences, sources and duplicates of dependencies, and the notices
        cargo xtask advisories                  check dependencies against RustSec's list of vulnerabilities, by network
-       cargo xtask fuzz SECONDS [TARGET …]     try changed files of each kind, guided by the code that they reach
        cargo xtask notices                     write the licences of the compiled library's packages
        cargo xtask pin [--upgrade]             write the Python packages' versions and hashes, after environment.yml
 
@@ -62,7 +60,6 @@ fn main() -> ExitCode {
         "cuda-check" if rest.is_empty() => checks::cuda(),
         "supply-chain" if rest.is_empty() => supply_chain::check(),
         "advisories" if rest.is_empty() => supply_chain::advisories(),
-        "fuzz" if !rest.is_empty() => fuzz::fuzz(&rest[0], &rest[1..]),
         "notices" if rest.is_empty() => notices::write(),
         "pin" if rest.is_empty() => pins::write(false),
         "pin" if rest == ["--upgrade"] => pins::write(true),
