@@ -225,7 +225,7 @@ mod tests {
         // Two rows of one token.
         counts([&[(5, 1), (6, 1)], &[]]).save(&path).unwrap();
         let mut bytes = std::fs::read(&path).unwrap();
-        let rows: Vec<usize> = (0..bytes.len() - 4).filter(|&at| bytes[at..at + 4] == 6_u32.to_le_bytes()).collect();
+        let rows: Vec<usize> = (0..=bytes.len() - 4).filter(|&at| bytes[at..at + 4] == 6_u32.to_le_bytes()).collect();
         assert_eq!(rows.len(), 1, "the token 6");
         bytes[rows[0]] = 5;
         let tensors = SafeTensors::deserialize(&bytes).unwrap();
