@@ -13,7 +13,7 @@ mod tests;
 use std::path::PathBuf;
 
 pub(crate) use checks::{check_count, check_index, check_position, check_setting};
-use parts::{bounded, count_range, first, heads_found, index_range, position_range, prefixed, tokens_found};
+use parts::{bounded, count_range, first, foreign, heads_found, index_range, position_range, prefixed, tokens_found};
 pub(crate) use parts::{shortened, shown};
 
 /// A result whose error is [`Error`].
@@ -65,7 +65,7 @@ pub enum Error {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// A file whose content is not in the format that was expected.
-    #[error("{}: expected {expected}, found {found}", path.display())]
+    #[error("{}: expected {expected}, found {}", path.display(), foreign(found))]
     Format {
         /// The file.
         path: PathBuf,
@@ -77,7 +77,7 @@ pub enum Error {
         source: Option<Box<dyn std::error::Error + Send + Sync>>,
     },
     /// A setting of `config.json` that contradicts itself, or that GPT-2 does not have.
-    #[error("{}: {field}: expected {expected}, found {found}", path.display())]
+    #[error("{}: {field}: expected {expected}, found {}", path.display(), foreign(found))]
     Config {
         /// The `config.json`.
         path: PathBuf,
@@ -89,7 +89,7 @@ pub enum Error {
         found: String,
     },
     /// A tensor that is missing, unknown, of the wrong shape or dtype, or not finite.
-    #[error("{}: tensor {}: expected {expected}, found {found}", path.display(), shown(tensor))]
+    #[error("{}: tensor {}: expected {expected}, found {}", path.display(), shown(tensor), foreign(found))]
     Tensor {
         /// The safetensors file (or the index of its shards).
         path: PathBuf,

@@ -4,7 +4,7 @@ use xshell::cmd;
 
 use crate::stages::Stages;
 use crate::tool::{Result, shell, works};
-use crate::{cuda, notebooks, prerequisites, root, setup};
+use crate::{cuda, notebooks, prerequisites, root, setup, supply_chain};
 
 /// The optional features that compile on every machine.
 const FEATURES: [&str; 2] = ["--features", "attention-tokens/full,attention-tokens/png"];
@@ -28,6 +28,7 @@ pub(crate) fn all(cuda: bool) -> Result<()> {
         let files = files.map(|file| format!("crate/{file}"));
         Ok(cmd!(shell, "rustfmt --check --edition 2024 {files...}").run()?)
     })?;
+    stages.run("dependencies", supply_chain::check)?;
     stages.run("clippy", || {
         let clippy = cmd!(shell, "cargo clippy --locked --workspace {FEATURES...} --all-targets -- --deny warnings");
         Ok(clippy.run()?)

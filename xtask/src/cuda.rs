@@ -7,13 +7,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::pins::Pins;
 use crate::setup::Jupyter;
 use crate::stages::Stages;
 use crate::tool::{Result, run, shell, works};
 use crate::{library, notebooks, prerequisites};
 
 /// NVIDIA's compilers, headers and NVRTC on PyPI, for x86-64 Linux.
-const PACKAGES: [&str; 6] = [
+pub(crate) const PACKAGES: [&str; 6] = [
     "nvidia-cuda-nvcc==13.0.88",
     "nvidia-cuda-crt==13.0.88",
     "nvidia-nvvm==13.0.88",
@@ -131,20 +132,11 @@ fn set_up() -> Result<Toolkit> {
     let cache = cache.or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cache"))).ok_or("HOME is not set")?;
     let site = cache.join("attention-tokens/cuda");
     let stamp = site.join("installed.txt");
-    let packages = PACKAGES.join("\n");
+    let packages = Pins::Cuda.read()?;
     if fs::read_to_string(&stamp).unwrap_or_default() != packages {
         let mut pip = Command::new(prerequisites::python()?);
-        pip.args([
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--disable-pip-version-check",
-            "--no-deps",
-            "--upgrade",
-            "--target",
-        ]);
-        run("pip install", pip.arg(&site).args(PACKAGES))?;
+        Pins::Cuda.install(&mut pip).args(["--quiet", "--no-deps", "--upgrade", "--target"]);
+        run("pip install", pip.arg(&site))?;
         fs::write(&stamp, &packages).map_err(|error| format!("{}: {error}", stamp.display()))?;
     }
     let nvidia = site.join("nvidia/cu13");

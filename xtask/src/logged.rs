@@ -21,7 +21,12 @@ const SHOWN: usize = 15;
 const LAST_OUTPUT: Duration = Duration::from_secs(2);
 
 /// What to do about the usual causes of a failure, each with the words by which it shows in a log.
-const CAUSES: [(&[&str], &str); 5] = [
+const CAUSES: [(&[&str], &str); 6] = [
+    (
+        &["DO NOT MATCH THE HASHES"],
+        "a downloaded Python package is not the one that was pinned (the log has its name and both hashes): the download is damaged, or a proxy or \
+         mirror serves another file under its name. Nothing of it was installed. Run the command again; if it fails again, use pypi.org itself",
+    ),
     (
         &["No space left on device", "os error 28", "Disk quota exceeded"],
         "the disk is full: the set-up needs about 5 GB for target and .venv; free some and run the command again, which \
@@ -202,6 +207,10 @@ mod tests {
             ("[56] CONNECT tunnel failed, response 407", "the proxy refused"),
             ("error: failed to create directory\n  Read-only file system (os error 30)", "read-only"),
             ("Permission denied (os error 13)", "another user"),
+            (
+                "ERROR: THESE PACKAGES DO NOT MATCH THE HASHES FROM THE REQUIREMENTS FILE. If you have",
+                "not the one that was pinned",
+            ),
         ] {
             assert!(cause(log).is_some_and(|cause| cause.contains(expected)), "{log}: {:?}", cause(log));
         }

@@ -10,17 +10,21 @@ mod lab;
 mod library;
 mod logged;
 mod notebooks;
+mod notices;
 #[cfg(test)]
 #[path = "../../crate/prebuilt/outline.rs"]
 mod outline;
 mod pages;
+mod pins;
 mod prerequisites;
+mod programs;
 mod progress;
 mod python;
 mod rust_src;
 mod setup;
 mod stages;
 mod stoppable;
+mod supply_chain;
 mod tool;
 
 use std::path::PathBuf;
@@ -36,6 +40,10 @@ usage: cargo xtask run [--store] [NOTEBOOK …]  set up, then execute the notebo
        cargo xtask test [--cuda]               run all checks of CI; with --cuda those of cuda-check too
        cargo xtask cuda-check                  compile the feature cuda, and test it without a GPU
        cargo xtask speed FOLDER                time a model in a notebook and in a release program
+       cargo xtask supply-chain                check licences, sources and duplicates of dependencies, and the notices
+       cargo xtask advisories                  check dependencies against RustSec's list of vulnerabilities, by network
+       cargo xtask notices                     write the licences of the compiled library's packages
+       cargo xtask pin [--upgrade]             write the Python packages' versions and hashes, after environment.yml
 
 The set-up installs a Python environment and the Rust kernel in .venv, or in the folder ATTENTION_TOKENS_VENV.";
 
@@ -52,6 +60,11 @@ fn main() -> ExitCode {
         "test" if rest.is_empty() => checks::all(false),
         "test" if rest == ["--cuda"] => checks::all(true),
         "cuda-check" if rest.is_empty() => checks::cuda(),
+        "supply-chain" if rest.is_empty() => supply_chain::check(),
+        "advisories" if rest.is_empty() => supply_chain::advisories(),
+        "notices" if rest.is_empty() => notices::write(),
+        "pin" if rest.is_empty() => pins::write(false),
+        "pin" if rest == ["--upgrade"] => pins::write(true),
         _ => Err(USAGE.into()),
     };
     match outcome {

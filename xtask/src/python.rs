@@ -4,12 +4,12 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use crate::environment::pip_requirements;
 use crate::logged;
+use crate::pins::Pins;
 use crate::prerequisites;
 use crate::progress::Progress;
 use crate::setup::Jupyter;
-use crate::tool::{Result, shell};
+use crate::tool::Result;
 
 /// Written when the environment is complete: the packages that it has.
 const INSTALLED: &str = "installed.txt";
@@ -41,19 +41,13 @@ impl State {
 
 /// Whether packages have to be installed.
 pub(crate) fn is_missing(jupyter: &Jupyter) -> Result<bool> {
-    let wanted = requirements()?.join("\n");
+    let wanted = Pins::Environment.read()?;
     Ok(State::of(&jupyter.folder, &jupyter.program("python"), &wanted) != State::Whole)
 }
 
-fn requirements() -> Result<Vec<String>> {
-    let file = "environment.yml";
-    Ok(pip_requirements(&shell()?.read_file(file)?).map_err(|error| format!("{file}: {error}"))?)
-}
-
-/// Installs the packages that `environment.yml` pins, unless they are there.
+/// Installs the packages that `environment.yml` pins, with all that they need, unless they are there.
 pub(crate) fn packages(jupyter: &Jupyter, progress: &Progress) -> Result<()> {
-    let (folder, requirements) = (&jupyter.folder, requirements()?);
-    let wanted = requirements.join("\n");
+    let (folder, wanted) = (&jupyter.folder, Pins::Environment.read()?);
     let state = State::of(folder, &jupyter.program("python"), &wanted);
     if state == State::Whole {
         return Ok(());
@@ -63,8 +57,7 @@ pub(crate) fn packages(jupyter: &Jupyter, progress: &Progress) -> Result<()> {
         begin(folder, &state)?;
         logged::run(step, "python-environment", Command::new(python).args(["-m", "venv"]).arg(folder))?;
         let mut pip = jupyter.command("python");
-        pip.args(["-m", "pip", "install", "--disable-pip-version-check"]).args(&requirements);
-        logged::run(step, "python-packages", &mut pip)?;
+        logged::run(step, "python-packages", Pins::Environment.install(&mut pip))?;
         finish(folder, &wanted)
     })
 }

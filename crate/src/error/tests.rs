@@ -31,3 +31,20 @@ fn messages_of_long_texts_are_short() {
     let error = Error::NotOneToken { text: "ab".into(), found: vec!["a".into(), "b".into()] };
     assert!(error.to_string().ends_with(r#"splits it into ["a", "b"]"#), "{error}");
 }
+
+/// What a foreign file has in the place of something else does not act on a terminal, and does not fill it.
+#[test]
+fn foreign_texts_in_messages_are_written_out_and_short() {
+    let found = || format!("\u{1b}[2J\n{}", "x".repeat(100_000));
+    let (path, expected) = (PathBuf::from("a"), || String::from("b"));
+    let errors = [
+        Error::Format { path: path.clone(), expected: expected(), found: found(), source: None },
+        Error::Config { path: path.clone(), field: "n_head", expected: expected(), found: found() },
+        Error::Tensor { path, tensor: "t".into(), expected: expected(), found: found() },
+    ];
+    for error in errors {
+        let message = error.to_string();
+        assert!(message.contains(r"found \u{1b}[2J\n") && message.len() < 1_200, "{message:.200}");
+        assert!(!message.chars().any(char::is_control));
+    }
+}

@@ -111,6 +111,7 @@ impl VocabularyCounts {
         if *text(CHECKSUM)? != checksum(named, [index.data(), token.data(), count.data()]) {
             return Err(format_error("other bytes than its checksum says: the file is damaged".into()));
         }
+        let too_many = || format_error(format!("more than {MOST} prompts or tokens"));
         let number = |name: &str| {
             let text = text(name)?;
             text.parse::<u64>().map_err(|_| format_error(format!("{name} {text:?}")))
@@ -136,8 +137,8 @@ impl VocabularyCounts {
         }
         let u32_at = |bytes: &[u8], row: usize| u32::from_le_bytes(*bytes.as_chunks().0.get(row).expect("n rows"));
         let mut counts = Self::empty(source, like.labels.clone());
-        counts.n_prompts = number("n_prompts")?;
-        let d_vocab = counts.source.d_vocab;
+        counts.n_prompts = Some(number("n_prompts")?).filter(|&n| n <= MOST).ok_or_else(too_many)?;
+        let (d_vocab, mut total) = (counts.source.d_vocab, 0_u64);
         for row in 0..n {
             let (head_and_component, token) = (u32_at(index.data(), row) as usize, u32_at(token.data(), row));
             let value = u64::from_le_bytes(*count.data().as_chunks().0.get(row).expect("n rows"));
@@ -147,7 +148,12 @@ impl VocabularyCounts {
                     "token {token} of head and component {head_and_component} in row {row}"
                 )));
             };
-            own.insert(token, value);
+            // As `save` writes them. A table divides by the sum, and sums must not overflow.
+            if value == 0 || own.insert(token, value).is_some() {
+                let found = format!("token {token} of head and component {head_and_component} counted as 0, or twice");
+                return Err(format_error(found));
+            }
+            total = total.checked_add(value).filter(|&total| total <= MOST).ok_or_else(too_many)?;
         }
         let digest = text("prompts_digest")?.clone();
         let place = Place { offset: number("offset")?, n_read: number("n_read")?, digest };
@@ -167,6 +173,10 @@ struct SavedCounts {
 /// Format name and version, in the file's metadata and in error messages.
 const FORMAT: &str = "counts of attention tokens, version 2";
 
+/// The largest sum of counts in a file: every number up to it is exact as `f64`, and thousands of such files add up
+/// without an overflow.
+const MOST: u64 = 1 << 53;
+
 /// The name of the checksum in the file's metadata.
 const CHECKSUM: &str = "sha256";
 
@@ -182,4 +192,52 @@ fn checksum<'a>(metadata: impl Iterator<Item = (&'a str, &'a str)>, tensors: [&[
         context.update(part);
     }
     hexadecimal(context.finish())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::counts::tests::counts;
+    use super::*;
+
+    /// Files with a right checksum and with numbers that no sweep writes, whose sums would overflow.
+    #[test]
+    fn counts_that_no_sweep_writes_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state");
+        let load = |written: &VocabularyCounts| {
+            written.save(&path).unwrap();
+            VocabularyCounts::load(&path, &counts([&[], &[]]))
+        };
+        let error = |written: &VocabularyCounts| load(written).unwrap_err().to_string();
+        let mut most = counts([&[(5, MOST - 1)], &[(7, 1)]]);
+        most.n_prompts = MOST;
+        let mut read = load(&most).unwrap();
+        for _ in 0..1000 {
+            read.merge(&most).unwrap();
+        }
+        assert_eq!(read.n_prompts, 1001 * MOST);
+        most.n_prompts += 1;
+        assert!(error(&most).contains("more than 9007199254740992 prompts or tokens"), "{}", error(&most));
+        for heads in [[&[(5, MOST)][..], &[(7, 1)]], [&[(5, u64::MAX), (6, u64::MAX)], &[]]] {
+            assert!(error(&counts(heads)).contains("more than 9007199254740992 prompts or tokens"));
+        }
+        assert!(error(&counts([&[(5, 0)], &[]])).contains("token 5 of head and component 0 counted as 0, or twice"));
+        // Two rows of one token.
+        counts([&[(5, 1), (6, 1)], &[]]).save(&path).unwrap();
+        let mut bytes = std::fs::read(&path).unwrap();
+        let rows: Vec<usize> = (0..=bytes.len() - 4).filter(|&at| bytes[at..at + 4] == 6_u32.to_le_bytes()).collect();
+        assert_eq!(rows.len(), 1, "the token 6");
+        bytes[rows[0]] = 5;
+        let tensors = SafeTensors::deserialize(&bytes).unwrap();
+        let data = ["index", "token", "count"].map(|name| tensors.tensor(name).unwrap().data());
+        let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();
+        let metadata = header.metadata().clone().unwrap();
+        let named = metadata.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let right = checksum(named.filter(|&(name, _)| name != CHECKSUM), data);
+        let at = bytes.windows(64).position(|window| window == metadata[CHECKSUM].as_bytes()).unwrap();
+        bytes[at..at + 64].copy_from_slice(right.as_bytes());
+        std::fs::write(&path, bytes).unwrap();
+        let message = VocabularyCounts::load(&path, &counts([&[], &[]])).unwrap_err().to_string();
+        assert!(message.contains("token 5 of head and component 0 counted as 0, or twice"), "{message}");
+    }
 }
