@@ -17,6 +17,7 @@ const STYLE: &str = "\
 input{font:inherit;width:100%;padding:.3rem;box-sizing:border-box}h2{font-size:1.1rem;margin:1.2rem 0 .2rem}\
 code{background:#8883;padding:0 .2rem}p{margin:.15rem 0}small{opacity:.75}\
 .k{background:#2a9d8f66;outline:1px solid #2a9d8f}.q{background:#e9c46a66;outline:1px solid #e9c46a}\
+.q.k{background:linear-gradient(90deg,#e9c46a66 50%,#2a9d8f66 50%)}\
 td,th{text-align:left;vertical-align:top;padding:.2rem .6rem}";
 
 /// Shows the parts that have the words of the search box in them.
