@@ -2,7 +2,9 @@
 //!
 //! The screenshots are saved in `target/screenshots/figures`.
 
-use attention_tokens::experiments::{ContractionByHead, appending};
+use attention_tokens::experiments::{
+    ContractionByHead, NeedOptions, ReceiptOptions, appending, multiplication_table, receipt, said_written_needed,
+};
 use attention_tokens::notebook::*;
 use attention_tokens::prelude::*;
 use ndarray::Array2;
@@ -205,6 +207,15 @@ fn figures() -> Vec<(String, Figure)> {
     add("logit-attrs", cache.plot_logit_attrs(&model, &stack, mary, Some(john)).unwrap());
     let said = head_data(&model, &cache, 3, 5, DecodeOptions::default()).unwrap().prompt(0).unwrap();
     add("cell-logit-attrs", cache.plot_cell_logit_attrs(&model, &said, mary, Some(john)).unwrap());
+    let prompt = "When Mary and John went to the store, John gave a drink to";
+    let bill = receipt(&model, prompt, [mary, john], ReceiptOptions { share: 0.6, ..Default::default() }).unwrap();
+    add("receipt", bill.plot());
+    let options = NeedOptions { answers: Some([mary, john]), ..Default::default() };
+    add("said-written-needed", said_written_needed(&model, prompt, 3, 5, options).unwrap().plot().unwrap());
+    let words = [" the", " a", " of", " and", " but", " he", " Mary", " one", ",", ".", "\n"];
+    let words = words.map(|word| model.to_single_token(word).unwrap());
+    let table = multiplication_table(&model, 0, 1, &words, Reading::MATCHED.unembed_bias(false)).unwrap();
+    add("multiplication-table", table.plot());
     for (name, figure) in attention_figures(&model, emoji).into_iter().chain(array_figures()) {
         add(&name, figure);
     }

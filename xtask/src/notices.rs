@@ -35,7 +35,7 @@ Third-party notices of attention-tokens
 
 The compiled library that notebooks load has code and data of the packages below. Each is listed with its licence and its
 source; the texts follow, each once, with the packages whose text it is and the holders that their copies name. The list
-is of the features `full` and `cuda`, for Linux, macOS and Windows. Packages that only take part in compiling are not in it.
+is of the features `full`, `cuda` and `png`, for Linux, macOS and Windows. Packages that only take part in compiling are not in it.
 Rust's standard library, which is linked to it, is under MIT OR Apache-2.0. Written by `cargo xtask notices`.
 
 The vocabulary of GPT-2 and the models that ship with the library are read from files: see NOTICE.md.
@@ -112,7 +112,7 @@ fn packages() -> Result<Vec<Package>> {
     let shell = shell()?;
     let tree = cmd!(
         shell,
-        "cargo tree --locked --package attention-tokens --features full,cuda --edges normal,no-proc-macro --prefix none
+        "cargo tree --locked --package attention-tokens --features full,cuda,png --edges normal,no-proc-macro --prefix none
          --format {FORMAT} {TARGETS...}"
     );
     let tree = tree.quiet().read()?;

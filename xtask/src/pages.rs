@@ -24,7 +24,7 @@ impl Inputs {
             let metadata = program.as_ref().and_then(|program| fs::metadata(program).ok());
             (program, metadata.map(|metadata| (metadata.len(), metadata.modified().ok()))).hash(&mut hasher);
         }
-        for file in ["environment.yml", "xtask/src/execute.py"] {
+        for file in ["requirements.txt", "xtask/src/execute.py"] {
             fs::read(root().join(file)).ok().hash(&mut hasher);
         }
         Self { programs: hasher.finish() }
