@@ -165,7 +165,9 @@ pub(crate) fn register(jupyter: &Jupyter, evcxr: &Path, rust_src: Option<&Path>)
     let spec = share.join("jupyter/kernels/rust/kernel.json");
     let config = share.join("evcxr");
     // evcxr builds dependencies with debug assertions, overflow checks and opt-level 2; that is 8 times slower.
+    // Without incremental compilation, evcxr's cache takes a cell for an earlier one.
     let mut environment = json!({
+        "CARGO_INCREMENTAL": "1",
         "CARGO_PROFILE_DEV_DEBUG_ASSERTIONS": "false",
         "CARGO_PROFILE_DEV_OVERFLOW_CHECKS": "false",
         "CARGO_PROFILE_DEV_OPT_LEVEL": "3",

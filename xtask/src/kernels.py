@@ -216,6 +216,8 @@ def check_former_path(repository):
 
 
 def main():
+    # A user's setting that evcxr's cache does not bear; the registered kernel overrides it.
+    os.environ["CARGO_INCREMENTAL"] = "0"
     repository, scratch = (pathlib.Path(argument).resolve() for argument in sys.argv[1:])
     check_former_path(repository)
     check_failing_cells(repository)
