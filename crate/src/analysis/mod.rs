@@ -27,6 +27,7 @@ pub use circuits::{
 pub use comparison::{kl_divergence, logit_diff, token_ranks};
 pub use figures::LensColor;
 pub(crate) use figures::bound_of;
+pub(crate) use generation::most_likely;
 pub use generation::{GenerateOptions, Generated, NewToken};
 pub use heads::{
     AttendsTo, DetectOptions, DetectionPattern, ErrorMeasure, HeadNames, HeadScore, HeadScores, NameHeadsOptions,

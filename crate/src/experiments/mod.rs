@@ -64,8 +64,9 @@ pub use vocabulary::{
     UnembedBiasShare, VocabularyCounts, count_file, estimate_sweep,
 };
 
-use crate::attention_tokens::HeadData;
-use crate::error::{Error, Result};
+use crate::attention_tokens::{HeadData, run_caption};
+use crate::error::{Error, Result, check_setting};
+use crate::model::Gpt2;
 
 /// The number of layers and of heads per layer, from the data of every head of a model.
 ///
@@ -83,4 +84,20 @@ fn layers_and_heads(heads: &[HeadData], function: &'static str) -> Result<(usize
     } else {
         Err(Error::NotEveryHead { function, found: heads.iter().map(|head| (head.layer, head.head)).collect() })
     }
+}
+
+/// Checks the right and the wrong token of a logit difference.
+///
+/// # Errors
+/// [`Error::OutOfRange`] for a token that the vocabulary does not have, [`Error::Setting`] for two equal ones.
+fn check_answers(model: &Gpt2, function: &'static str, [right, wrong]: [u32; 2]) -> Result<()> {
+    model.check_tokens(&[right, wrong])?;
+    let expected = "two different tokens, the right one and the wrong one";
+    check_setting(function, "answers", right != wrong, expected, format!("token {right} twice"))
+}
+
+/// ` of demo; zero blocks.1.attn.hook_z`: a model and its interventions, the end of a caption.
+fn source_of(model: &Gpt2) -> String {
+    let interventions: Vec<String> = model.interventions().iter().map(ToString::to_string).collect();
+    run_caption(model.name(), "", &interventions)
 }

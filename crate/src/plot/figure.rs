@@ -201,7 +201,7 @@ impl Figure {
     /// them has is an empty box.
     ///
     /// Needs the feature `png` of this crate, in a notebook `features = ["png"]` on the `:dep` line. The feature is not in
-    /// `full`, because it takes half a minute to compile, which all notebooks would wait for. Without it, convert the SVG with
+    /// `full`, because every first set-up would compile its 39 crates. Without it, convert the SVG with
     /// `rsvg-convert --zoom 2 figure.svg > figure.png`, or use the camera in plotly's tool bar.
     ///
     /// # Errors

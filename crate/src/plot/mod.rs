@@ -35,7 +35,7 @@ pub(crate) use charts::{Chart, ChartAxis, Form, LabelMenu, Labels, MatrixChart, 
 pub use charts::{MatrixPlot, PlotArray, XyPlot, imshow, line, scatter};
 pub use figure::Figure;
 pub use figures::Figures;
-pub(crate) use heads::HeadPanel;
+pub(crate) use heads::{HeadPanel, by_frequency};
 pub(crate) use style::{Color, FigureStyle};
 pub use style::{ColorScale, Look, Theme};
 pub use table::Table;

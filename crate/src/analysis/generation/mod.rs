@@ -8,3 +8,4 @@ mod text_stream;
 
 pub use options::GenerateOptions;
 pub use run::{Generated, NewToken};
+pub(crate) use sampling::most_likely;

@@ -42,7 +42,7 @@ fn draw(rng: &mut SeededRng, scored: &[Scored], d_vocab: usize) -> Option<u32> {
 }
 
 /// The top token, as attention tokens are ranked. Shape: `[d_vocab]`.
-fn most_likely(logits: &[f32]) -> u32 {
+pub(crate) fn most_likely(logits: &[f32]) -> u32 {
     let mut best = TopTokensBuilder::new(1, 1, logits.len());
     (0..).zip(logits).for_each(|(token, &logit)| best.push_token(0, token, logit));
     best.finish().tokens[[0, 0]]

@@ -12,14 +12,6 @@ pub(super) fn counted_cells(data: &PromptHeadData, first_key: bool) -> impl Iter
     cells.filter(move |&(_, key, _)| first_key || key > 0)
 }
 
-/// The most frequent words, most frequent first, and of equally frequent ones the lowest token id first.
-pub(super) fn most_frequent(counts: &BTreeMap<u32, u64>, n: usize) -> Vec<(u32, u64)> {
-    let mut words: Vec<(u32, u64)> = counts.iter().map(|(&token, &count)| (token, count)).collect();
-    words.sort_by_key(|&(token, count)| (std::cmp::Reverse(count), token));
-    words.truncate(n);
-    words
-}
-
 /// The best contexts of chosen words.
 pub(super) struct BestContexts {
     /// The contexts of each word, best first; at most `n`.

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::best::{BestContexts, counted_cells, most_frequent};
+use super::best::{BestContexts, counted_cells};
 use super::{Concordance, ConcordanceOptions, ConcordanceProgress, HeadWord, HeadWords};
-use crate::attention_tokens::{HeadData, layer_data};
+use crate::attention_tokens::{HeadData, all_heads_data};
 use crate::decode::Reading;
 use crate::error::{Error, Result, check_count};
-use crate::experiments::vocabulary::{Place, PromptFile};
+use crate::experiments::vocabulary::{Place, PromptFile, ranked};
 use crate::model::{ActivationCache, Gpt2, RunOptions};
 
 /// The words of every head over text files of prompts, one prompt a line, with the contexts in which the head says them
@@ -65,7 +65,7 @@ pub fn concordance(
     let mut counts: Vec<BTreeMap<u32, u64>> = vec![BTreeMap::new(); n_layers * n_heads];
     let mut count = |batch: &Batch| {
         progress(ConcordanceProgress { pass: 1, prompts: batch.end() });
-        for head in batch.heads(model, options.reading)? {
+        for head in all_heads_data(model, &batch.cache, options.reading.into())? {
             let counts = &mut counts[index(&head)];
             for data in head.prompts() {
                 for (_, _, row) in counted_cells(data, options.first_key) {
@@ -78,14 +78,14 @@ pub fn concordance(
     let (places, n_prompts) = for_each_batch(model, files, options, &mut count)?;
 
     let chosen: Vec<Vec<(u32, u64)>> =
-        counts.iter().map(|counts| most_frequent(counts, options.words_per_head)).collect();
+        counts.iter().map(|counts| ranked(counts).into_iter().take(options.words_per_head).collect()).collect();
     let best =
         |words: &Vec<(u32, u64)>| BestContexts::new(words.iter().map(|&(word, _)| word), options.contexts_per_word);
     let mut best: Vec<BestContexts> = chosen.iter().map(best).collect();
     let mut collect = |batch: &Batch| {
         progress(ConcordanceProgress { pass: 2, prompts: batch.end() });
-        let written = batch.heads(model, Reading::WRITTEN.unembed_bias(false))?;
-        for (head, written) in batch.heads(model, options.reading)?.iter().zip(&written) {
+        let written = all_heads_data(model, &batch.cache, Reading::WRITTEN.unembed_bias(false).into())?;
+        for (head, written) in all_heads_data(model, &batch.cache, options.reading.into())?.iter().zip(&written) {
             let prompts = head.prompts().iter().zip(written.prompts());
             for ((data, written), prompt) in prompts.zip(batch.first..) {
                 best[index(head)].add(prompt, data, written, options.first_key);
@@ -131,12 +131,6 @@ struct Batch {
 impl Batch {
     fn end(&self) -> u64 {
         self.first + self.cache.n_prompts() as u64
-    }
-
-    /// The data of every head. Shape: → `[n_layers n_heads]`.
-    fn heads(&self, model: &Gpt2, reading: Reading) -> Result<Vec<HeadData>> {
-        let layers = (0..model.config().n_layers).map(|layer| layer_data(model, &self.cache, layer, reading.into()));
-        Ok(layers.collect::<Result<Vec<Vec<HeadData>>>>()?.into_iter().flatten().collect())
     }
 }
 

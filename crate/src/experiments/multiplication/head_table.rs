@@ -11,7 +11,7 @@ use crate::decode::Reading;
 use crate::error::{Error, Result};
 use crate::experiments::appending::Monoid;
 use crate::model::Gpt2;
-use crate::plot::{ChartAxis, Figure, MatrixChart, Table};
+use crate::plot::{ChartAxis, Figure, MatrixChart, Table, by_frequency};
 use crate::tokenizer::TokenLabels;
 
 /// The largest number of tokens in a figure.
@@ -88,7 +88,9 @@ impl MultiplicationTable {
         let n = tokens.len().min(MAX_SHOWN);
         let shown = if n < tokens.len() { format!(", {n} of {} tokens", tokens.len()) } else { String::new() };
         let products = self.products.products().slice(ndarray::s![..n, ..n]);
-        let color = by_frequency(products.iter().copied());
+        let frequent = by_frequency(products.iter().copied());
+        let color: HashMap<u32, usize> =
+            frequent.iter().enumerate().map(|(rank, &(product, _))| (product, rank)).collect();
         let names = || tokens[..n].iter().map(|&token| self.token_label(token));
         let text = |((a, b), &product): ((usize, usize), &u32)| {
             let [a_name, b_name, product_name] = [tokens[a], tokens[b], product].map(|token| self.token_label(token));
@@ -119,9 +121,8 @@ impl MultiplicationTable {
             format!("{}: {}{more}", tokens.len(), names.join(" ")).trim_end_matches([':', ' ']).to_owned()
         };
         let yes = |yes: bool| if yes { "yes" } else { "no" }.to_owned();
-        let rank = by_frequency(products.products().iter().copied());
-        let mut frequent: Vec<u32> = rank.keys().copied().collect();
-        frequent.sort_by_key(|product| rank[product]);
+        let frequent = by_frequency(products.products().iter().copied());
+        let frequent: Vec<u32> = frequent.into_iter().map(|(product, _)| product).collect();
         let groups = products.groups();
         let largest = groups.first().map_or(String::new(), |group| {
             let of: Vec<u32> = group.elements.iter().map(|&index| products.tokens()[index]).collect();
@@ -147,15 +148,4 @@ impl MultiplicationTable {
         let through = format!(", through {}", self.reading.in_words());
         format!("head {}.{}{}", self.layer, self.head, run_caption(&self.model, &through, &[]))
     }
-}
-
-/// The rank of each distinct product, the most frequent one first, and of equal ones the first to appear.
-fn by_frequency(products: impl Iterator<Item = u32>) -> HashMap<u32, usize> {
-    let mut counts: HashMap<u32, (usize, usize)> = HashMap::new(); // the number of cells, the first one
-    for (cell, product) in products.enumerate() {
-        counts.entry(product).or_insert((0, cell)).0 += 1;
-    }
-    let mut order: Vec<(u32, (usize, usize))> = counts.into_iter().collect();
-    order.sort_by_key(|&(_, (count, first))| (std::cmp::Reverse(count), first));
-    order.into_iter().enumerate().map(|(rank, (product, _))| (product, rank)).collect()
 }

@@ -7,6 +7,7 @@ use super::lines::{Receipt, ReceiptCell, ReceiptLine};
 use crate::attention_tokens::tokens_of_row;
 use crate::decode::Reading;
 use crate::error::{Result, check_index, check_position, check_setting};
+use crate::experiments::check_answers;
 use crate::model::{Activation, ActivationCache, FREEZE_LAYER_NORM, Gpt2, Prompts, RunOptions};
 
 pub(super) const FUNCTION: &str = "receipt";
@@ -86,10 +87,8 @@ fn of_prompts(model: &Gpt2, prompts: Prompts, answers: [u32; 2], options: Receip
     let share = options.share;
     let expected = "a share above 0 and at most 1";
     check_setting(FUNCTION, "share", share > 0.0 && share <= 1.0, expected, share)?;
-    model.check_tokens(&answers)?;
+    check_answers(model, FUNCTION, answers)?;
     let [right, wrong] = answers;
-    let expected = "two different tokens, the right one and the wrong one";
-    check_setting(FUNCTION, "answers", right != wrong, expected, format!("token {right} twice"))?;
     let mut prompts = model.checked_prompts(prompts)?;
     check_index("prompt", options.prompt, "the batch", prompts.len())?;
     let input = prompts.swap_remove(options.prompt);

@@ -5,8 +5,8 @@ use std::path::Path;
 use super::contributor::Contributor;
 use super::lines::{Receipt, ReceiptLine};
 use crate::analysis::bound_of;
-use crate::attention_tokens::run_caption;
 use crate::error::Result;
+use crate::experiments::source_of;
 use crate::files::replace;
 use crate::plot::{Chart, ChartAxis, Color, Figure, Form, Series, Table};
 
@@ -162,9 +162,8 @@ impl Receipt {
     pub(super) fn caption(&self) -> String {
         let labels = self.model.token_labels();
         let [right, wrong] = self.answers.map(|token| labels.label(token));
-        let interventions: Vec<String> = self.model.interventions().iter().map(ToString::to_string).collect();
         let (position, token) = (self.position, labels.label(self.input[self.position]));
-        let model = run_caption(self.model.name(), "", &interventions);
+        let model = source_of(&self.model);
         format!("Receipt{model}: logit of {right} minus {wrong}, at position {position} {token}")
     }
 

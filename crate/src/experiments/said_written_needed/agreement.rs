@@ -1,10 +1,11 @@
 //! How often what pairs say, what they write and what they are needed for agree, over all heads.
 
-use super::of_head::{Target, WRITTEN, data_of_layer, source_of};
+use super::of_head::{Target, WRITTEN, data_of_layer};
 use super::rates::{Agreement, WithChance, rank_correlation};
 use crate::attention_tokens::PromptHeadData;
 use crate::decode::Reading;
 use crate::error::{Result, check_count};
+use crate::experiments::source_of;
 use crate::model::{Gpt2, Prompts, RunOptions};
 use crate::patching::SweepOptions;
 
@@ -161,8 +162,6 @@ impl Counts {
     }
 
     fn rates(&self, layer: usize, head: usize) -> HeadAgreement {
-        let n = self.correlations.len() as f64;
-        let mean = |of: fn(&WithChance) -> f64| self.correlations.iter().map(of).sum::<f64>() / n;
         HeadAgreement {
             layer,
             head,
@@ -171,8 +170,7 @@ impl Counts {
             said_is_next: self.said_is_next.rate(),
             written_is_key: self.written_is_key.rate(),
             written_is_next: self.written_is_next.rate(),
-            need_by_attention: (n > 0.0)
-                .then(|| WithChance { observed: mean(|x| x.observed), by_chance: mean(|x| x.by_chance) }),
+            need_by_attention: WithChance::mean(&self.correlations),
         }
     }
 }

@@ -2,9 +2,11 @@
 
 use ndarray::{Array2, Ix2};
 
-use crate::attention_tokens::{DecodeOptions, PromptHeadData, head_data, layer_data, run_caption};
+use crate::analysis::most_likely;
+use crate::attention_tokens::{DecodeOptions, PromptHeadData, head_data, layer_data};
 use crate::decode::Reading;
-use crate::error::{Result, check_index, check_setting};
+use crate::error::{Result, check_index};
+use crate::experiments::check_answers;
 use crate::model::{ActivationCache, Gpt2, Prompts, RunOptions};
 use crate::patching::{Metric, SweepOptions, cell_effects};
 use crate::tokenizer::TokenLabels;
@@ -148,14 +150,11 @@ impl Target {
     /// Shape: `input [pos]`.
     pub(super) fn new(model: &Gpt2, input: &[u32], answers: Option<[u32; 2]>) -> Result<Self> {
         if let Some([right, wrong]) = answers {
-            model.check_tokens(&[right, wrong])?;
-            let expected = "two different tokens, the right one and the wrong one";
-            check_setting("said_written_needed", "answers", right != wrong, expected, format!("token {right} twice"))?;
+            check_answers(model, "said_written_needed", [right, wrong])?;
             return Ok(Self { right, wrong: Some(wrong), metric: Metric::logit_diff(&[[right, wrong]]) });
         }
         let logits = model.logits_at(input.to_vec(), &[-1])?.remove(0); // [1, d_vocab]
-        let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let right = logits.iter().position(|&logit| logit == largest).unwrap_or_default() as u32;
+        let right = most_likely(&logits.into_raw_vec_and_offset().0);
         Ok(Self { right, wrong: None, metric: Metric::logit(&[right]) })
     }
 
@@ -189,10 +188,4 @@ pub(super) fn data_of_layer(
 pub(super) fn target_name(labels: &TokenLabels, right: u32, wrong: Option<u32>) -> String {
     let minus = wrong.map_or_else(String::new, |wrong| format!(" minus {}", labels.label(wrong)));
     format!("logit of {}{minus}", labels.label(right))
-}
-
-/// ` of demo; zero blocks.1.attn.hook_z`: the model and its interventions, the end of a caption.
-pub(super) fn source_of(model: &Gpt2) -> String {
-    let interventions: Vec<String> = model.interventions().iter().map(ToString::to_string).collect();
-    run_caption(model.name(), "", &interventions)
 }

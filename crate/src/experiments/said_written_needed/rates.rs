@@ -11,6 +11,15 @@ pub struct WithChance {
     pub by_chance: f64,
 }
 
+impl WithChance {
+    /// The mean of both numbers; `None` if there are none.
+    pub(super) fn mean(all: &[WithChance]) -> Option<WithChance> {
+        let n = all.len() as f64;
+        let mean = |of: fn(&WithChance) -> f64| all.iter().map(of).sum::<f64>() / n;
+        (n > 0.0).then(|| WithChance { observed: mean(|x| x.observed), by_chance: mean(|x| x.by_chance) })
+    }
+}
+
 /// Cells of rows whose words agree, counted, and expected.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Agreement {

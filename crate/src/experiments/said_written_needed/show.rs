@@ -1,7 +1,8 @@
 //! The pairs of a head as a figure with a menu, and as a table.
 
-use super::of_head::{SaidWrittenNeeded, WRITTEN, source_of, target_name};
+use super::of_head::{SaidWrittenNeeded, WRITTEN, target_name};
 use crate::error::{Error, Result};
+use crate::experiments::source_of;
 use crate::plot::{ChartAxis, Figure, LabelMenu, Labels, MatrixChart, Table};
 
 /// Maximum number of positions in a figure: it has three texts for each cell.

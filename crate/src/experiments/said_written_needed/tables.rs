@@ -80,10 +80,7 @@ impl WordAgreement {
 
     /// The mean over the heads that have the measure; `None` if there are none.
     fn mean(&self, measure: Measure) -> Option<WithChance> {
-        let all: Vec<WithChance> = self.heads.iter().filter_map(measure).collect();
-        let n = all.len() as f64;
-        let mean = |of: fn(&WithChance) -> f64| all.iter().map(of).sum::<f64>() / n;
-        (n > 0.0).then(|| WithChance { observed: mean(|x| x.observed), by_chance: mean(|x| x.by_chance) })
+        WithChance::mean(&self.heads.iter().filter_map(measure).collect::<Vec<_>>())
     }
 
     /// The model, the prompts and the reading: the end of a caption.

@@ -15,6 +15,7 @@ mod unembed_bias;
 pub use counts::{Component, VocabularyCounts};
 pub use embedding_map::{EmbeddingMap, MapMethod};
 pub(super) use prompt_file::PromptFile;
+pub(super) use rank_frequency::ranked;
 pub use shared_tokens::SharedTokens;
 pub(super) use state::Place;
 pub use sweep::{SweepEstimate, SweepOptions, SweepProgress, count_file, estimate_sweep};

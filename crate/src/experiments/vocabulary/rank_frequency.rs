@@ -92,7 +92,7 @@ impl VocabularyCounts {
 }
 
 /// Tokens with their counts, most frequent first. A tie goes to the lower id. Shape: → `[token]`.
-pub(super) fn ranked(counts: &BTreeMap<u32, u64>) -> Vec<(u32, u64)> {
+pub(in crate::experiments) fn ranked(counts: &BTreeMap<u32, u64>) -> Vec<(u32, u64)> {
     let mut ranked: Vec<(u32, u64)> = counts.iter().map(|(&token, &count)| (token, count)).collect();
     ranked.sort_by_key(|&(token, count)| (std::cmp::Reverse(count), token));
     ranked

@@ -16,3 +16,4 @@ pub(super) use grid::Grid;
 pub(super) use head_menu::HeadMenu;
 pub(super) use heat_map::HeatMaps;
 pub(crate) use panel::HeadPanel;
+pub(crate) use token_colors::by_frequency;

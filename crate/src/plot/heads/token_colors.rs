@@ -47,8 +47,13 @@ impl TokenColors {
 
 /// The tokens of some panels with their numbers of cells, most frequent first; at a tie by their first appearance.
 pub(super) fn ranking<'a>(panels: impl IntoIterator<Item = &'a HeadPanel>) -> Vec<(u32, usize)> {
+    by_frequency(panels.into_iter().filter_map(HeadPanel::tokens).flat_map(|tokens| tokens.into_iter().flatten()))
+}
+
+/// The distinct tokens with their numbers, most frequent first; at a tie by their first appearance.
+pub(crate) fn by_frequency(tokens: impl Iterator<Item = u32>) -> Vec<(u32, usize)> {
     let mut counts: HashMap<u32, (usize, usize)> = HashMap::new(); // count, order of appearance
-    for token in panels.into_iter().filter_map(HeadPanel::tokens).flat_map(|tokens| tokens.into_iter().flatten()) {
+    for token in tokens {
         let next = counts.len();
         counts.entry(token).or_insert((0, next)).0 += 1;
     }
