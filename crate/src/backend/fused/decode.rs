@@ -8,7 +8,7 @@ use ndarray::{Array1, Array2, ArrayView2, Axis, Dim};
 use rayon::prelude::*;
 use rten_gemm::GemmInputB;
 
-use super::int8::{Candidates, Int8Gemm, Screen, norm};
+use super::int8::{Candidates, Kernel, Screen, candidates_by_floats, norm};
 use super::packed::STRIP_WIDTH;
 use super::{FusedLinear, gemm};
 use crate::decode::{Ranking, TopTokens, TopTokensBuilder, Vectors};
@@ -32,8 +32,9 @@ pub(crate) struct FusedUnembed {
     b_u: Array1<f32>,
     /// The same weights for whole products; made on first use.
     linear: OnceLock<FusedLinear>,
-    /// Screens with `W_U`; made on first use, `None` if a weight is not finite.
-    screen: OnceLock<Option<Screen>>,
+    /// Screens with `W_U`, and at least the norm of each of its columns; made on first use, `None` if a weight is not
+    /// finite.
+    screen: OnceLock<Option<(Screen, Vec<f32>)>>,
 }
 
 /// A head's projection, and its product with the unembedding once that is worthwhile.
@@ -80,7 +81,7 @@ impl FusedUnembed {
     }
 
     /// `None` if a weight is not finite.
-    fn screen(&self, int8: &Int8Gemm) -> Option<&Screen> {
+    fn screen(&self) -> Option<&(Screen, Vec<f32>)> {
         let init = || {
             if !self.bias().iter().all(|b| b.is_finite()) {
                 return None;
@@ -88,7 +89,7 @@ impl FusedUnembed {
             let (d_vocab, d_model) = self.w_u_t.dim();
             let strips: Vec<ArrayView2<f32>> = self.w_u_t.axis_chunks_iter(Axis(0), STRIP_WIDTH).collect();
             let strip = |index: usize| strips[index].t().as_standard_layout().into_owned();
-            Screen::new(int8, d_model, d_vocab, strip, |_| 0.0)
+            Screen::new(Kernel::fastest(), d_model, d_vocab, strip, |_| 0.0)
         };
         get_or_init_unlocked(&self.screen, init).as_ref()
     }
@@ -145,7 +146,7 @@ impl DecodeTable {
     }
 
     /// The screen of `P W_U`, computed if that is worthwhile now that `n` more vectors are decoded; else `None`.
-    fn p_w_u(&self, int8: &Int8Gemm, unembed: &FusedUnembed, w_u: &Screen, n: usize) -> Option<&Screen> {
+    fn p_w_u(&self, unembed: &FusedUnembed, norms_of_w_u: &[f32], n: usize) -> Option<&Screen> {
         let before = self.decoded.fetch_add(n, Ordering::Relaxed);
         let (d_head, d_model) = self.p.dim();
         if self.p_w_u.get().is_none() && before.saturating_add(n) < P_W_U_AFTER * d_head {
@@ -162,7 +163,9 @@ impl DecodeTable {
             // The rounding error of a sum of n float products is below n ε times the sum of their magnitudes. Here two
             // sums are rounded: P W_U (d_model products) and c P (d_head products). By Cauchy-Schwarz, relative to ‖c‖:
             let relative_error = 1.01 * f64::from(f32::EPSILON) * (d_model + d_head) as f64 * norm(&self.p);
-            Screen::new(int8, d_head, unembed.d_vocab(), strip, |token| relative_error * w_u.norm(token))
+            let extra_error = |token: usize| relative_error * f64::from(norms_of_w_u[token]);
+            let screen = Screen::new(Kernel::fastest(), d_head, unembed.d_vocab(), strip, extra_error);
+            screen.map(|(screen, _)| screen)
         };
         get_or_init_unlocked(&self.p_w_u, init).as_ref()
     }
@@ -170,7 +173,6 @@ impl DecodeTable {
 
 /// See [`DecodeBackend::decode`](crate::decode::DecodeBackend::decode). Shape: `vectors [n, d_head]` → `[n, k]`.
 pub(super) fn decode(vectors: &Vectors, table: &DecodeTable, unembed: &FusedUnembed, ranking: Ranking) -> TopTokens {
-    let int8 = &Int8Gemm::new();
     let k = ranking.k;
     let bias: &[f32] = &ranking.bias(unembed.bias());
     let arch = pulp::Arch::new();
@@ -182,7 +184,7 @@ pub(super) fn decode(vectors: &Vectors, table: &DecodeTable, unembed: &FusedUnem
         let values = r.as_slice_mut().expect("a new matrix is contiguous");
         let p = GemmInputB::Unpacked(gemm::tensor(table.p.view()));
         gemm::matmul_into(gemm::tensor(c), p, values, false); // [vectors, d_model]
-        let candidates = candidates(int8, c, r.view(), table, unembed, bias, top.n_ranked());
+        let candidates = candidates(c, r.view(), table, unembed, bias, top.n_ranked());
         let rank = |(candidates, r): (Candidates, &[f32])| {
             let mut ranked = TopTokensBuilder::new(1, k, bias.len());
             let mut push = |token| ranked.push_token(0, token, unembed.logit(arch, r, bias, token));
@@ -203,7 +205,6 @@ pub(super) fn decode(vectors: &Vectors, table: &DecodeTable, unembed: &FusedUnem
 /// The candidates for the `k` best tokens of each vector. Shape: `c [n, d_head]`, `r [n, d_model]`, `bias [d_vocab]` →
 /// `[n]`.
 fn candidates(
-    int8: &Int8Gemm,
     c: ArrayView2<f32>,
     r: ArrayView2<f32>,
     table: &DecodeTable,
@@ -211,11 +212,11 @@ fn candidates(
     bias: &[f32],
     k: usize,
 ) -> Vec<Candidates> {
-    let Some(w_u) = unembed.screen(int8) else { return c.outer_iter().map(|_| Candidates::All).collect() };
-    let mut candidates = match table.p_w_u(int8, unembed, w_u, c.nrows()) {
-        Some(p_w_u) => p_w_u.candidates(int8, c, bias, k),
+    let Some((w_u, norms)) = unembed.screen() else { return c.outer_iter().map(|_| Candidates::All).collect() };
+    let mut candidates = match table.p_w_u(unembed, norms, c.nrows()) {
+        Some(p_w_u) => p_w_u.candidates(c, bias, k),
         None => {
-            let candidates = w_u.candidates(int8, r, bias, k);
+            let candidates = w_u.candidates(r, bias, k);
             let total: usize = candidates.iter().map(|candidates| candidates.len(bias.len())).sum();
             if total > P_W_U_ABOVE_CANDIDATES * candidates.len() {
                 table.decoded.store(usize::MAX / 2, Ordering::Relaxed);
@@ -228,7 +229,7 @@ fn candidates(
     let rows: Vec<usize> = candidates.iter().enumerate().filter_map(all).collect();
     if !rows.is_empty() {
         let r = r.select(Axis(0), &rows); // [rows, d_model]
-        let fewer = w_u.candidates_by_floats(&unembed.linear().w, r.view(), bias, k);
+        let fewer = candidates_by_floats(&unembed.linear().w, norms, r.view(), bias, k);
         rows.into_iter().zip(fewer).for_each(|(row, fewer)| candidates[row] = fewer);
     }
     candidates

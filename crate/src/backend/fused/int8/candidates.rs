@@ -2,15 +2,8 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::super::packed::STRIP_WIDTH;
 use super::quantize::VectorParams;
 
-/// Strips whose products are in memory at a time.
-pub(super) const STRIPS_PER_BLOCK: usize = 2;
-/// Tokens whose products are in memory at a time.
-pub(super) const TOKENS_PER_BLOCK: usize = STRIPS_PER_BLOCK * STRIP_WIDTH;
-/// Tokens whose upper bounds are compared together, so that chunks without a candidate are skipped.
-const CHUNK: usize = 64;
 /// A list of this length is pruned. If more than half of it remains, the bounds rule out too little to be useful.
 const MAX_CANDIDATES: usize = 2048;
 
@@ -39,7 +32,7 @@ pub(super) struct CandidateList {
     k: usize,
     /// The last value read from the vector's [`SharedBound`].
     shared_bound: f32,
-    /// Tokens by ascending id, with the upper bound on the logit of each.
+    /// Tokens with the upper bound on the logit of each.
     candidates: Vec<(u32, f32)>,
     /// Whether every token counts as a candidate.
     all: bool,
@@ -61,12 +54,12 @@ impl SharedBound {
         if x.is_sign_negative() { !bits } else { bits | 1 << 31 }
     }
 
-    fn get(&self) -> f32 {
+    pub(super) fn get(&self) -> f32 {
         let bits = self.0.load(Ordering::Relaxed);
         f32::from_bits(if bits >> 31 == 0 { !bits } else { bits ^ 1 << 31 })
     }
 
-    fn raise(&self, to: f32) {
+    pub(super) fn raise(&self, to: f32) {
         self.0.fetch_max(Self::to_ordered_bits(to), Ordering::Relaxed);
     }
 }
@@ -83,7 +76,7 @@ impl CandidateList {
 
     /// A lower bound on the k-th best logit of the whole vocabulary.
     #[inline(always)]
-    fn bound(&self) -> f32 {
+    pub(super) fn bound(&self) -> f32 {
         if self.lower_bounds.len() < self.k {
             self.shared_bound
         } else {
@@ -111,7 +104,7 @@ impl CandidateList {
     }
 
     /// Adds a token whose logit is between `low` and `high`.
-    fn push(&mut self, token: u32, low: f32, high: f32) {
+    pub(super) fn push(&mut self, token: u32, low: f32, high: f32) {
         self.insert_lower_bound(low);
         self.candidates.push((token, high));
         if self.candidates.len() == MAX_CANDIDATES {
@@ -119,12 +112,12 @@ impl CandidateList {
         }
     }
 
-    /// Appends the candidates of a list whose tokens have higher ids.
-    pub(super) fn append(&mut self, later: Self) {
-        self.shared_bound = self.shared_bound.max(later.shared_bound);
-        later.lower_bounds.into_iter().for_each(|low| self.insert_lower_bound(low));
-        self.candidates.extend(later.candidates);
-        self.all |= later.all;
+    /// Appends the candidates of a list of other tokens.
+    pub(super) fn append(&mut self, other: Self) {
+        self.shared_bound = self.shared_bound.max(other.shared_bound);
+        other.lower_bounds.into_iter().for_each(|low| self.insert_lower_bound(low));
+        self.candidates.extend(other.candidates);
+        self.all |= other.all;
         if self.candidates.len() >= MAX_CANDIDATES {
             self.prune();
         }
@@ -137,87 +130,23 @@ impl CandidateList {
             return Candidates::All;
         }
         let candidates = self.candidates.into_iter().filter(|&(_, high)| high >= bound);
-        Candidates::Tokens(candidates.map(|(token, _)| token).collect())
+        let mut tokens: Vec<u32> = candidates.map(|(token, _)| token).collect();
+        tokens.sort_unstable();
+        Candidates::Tokens(tokens)
     }
-}
 
-/// `x · w` of one vector and a block of tokens, approximately.
-#[derive(Clone, Copy)]
-pub(super) enum Products<'a> {
-    /// `x̂ · ŵ = (products + correction) · scale · x.scale`. Shape: each `[tokens]`.
-    Integers { products: &'a [i32], correction: &'a [i32], scale: &'a [f32] },
-    /// Shape: `[tokens]`.
-    Floats(&'a [f32]),
-}
+    /// The number of tokens in the list.
+    pub(super) fn len(&self) -> usize {
+        self.candidates.len()
+    }
 
-/// Adds the candidates of a block of tokens to a vector's list, and skips all other tokens a chunk at a time.
-pub(super) struct ScanLogits<'a> {
-    pub(super) list: &'a mut CandidateList,
-    pub(super) shared: &'a SharedBound,
-    pub(super) x: VectorParams,
-    pub(super) products: Products<'a>,
-    /// The error of a product, relative to `‖x‖`, that is due to `w`. Shape: `[tokens]`.
-    pub(super) error: &'a [f32],
-    /// At least `‖ŵ‖`. Shape: `[tokens]`.
-    pub(super) norm: &'a [f32],
-    /// Shape: `[tokens]`.
-    pub(super) bias: &'a [f32],
-    /// The rounding error of adding the bias.
-    pub(super) bias_rounding: f32,
-    /// The first token of the block.
-    pub(super) first: usize,
-}
+    /// Whether every token counts as a candidate, so that no more need to be added.
+    pub(super) fn is_all(&self) -> bool {
+        self.all
+    }
 
-impl pulp::WithSimd for ScanLogits<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: pulp::Simd>(self, _: S) {
-        let Self { list, shared, x, products, error, norm, bias, bias_rounding, first } = self;
-        if list.all {
-            return;
-        }
-        list.shared_bound = shared.get();
-        let mut threshold = list.bound() - bias_rounding;
-        let before = list.candidates.len();
-        // Without a fused instruction, `f32::mul_add` calls a slow library function.
-        let mul_add = |a: f32, b: f32, c: f32| if S::IS_SCALAR { a * b + c } else { a.mul_add(b, c) };
-        let relative_bound = |error: f32, norm: f32| mul_add(norm, x.relative_error, error); // relative to ‖x‖
-        // Loops without branches, which the compiler vectorizes.
-        let mut high = [0.0_f32; TOKENS_PER_BLOCK];
-        let params = error.iter().zip(norm).zip(bias);
-        match products {
-            Products::Integers { products, correction, scale } => {
-                let products = products.iter().zip(correction).zip(scale);
-                for (high, (((product, correction), &scale), ((&error, &norm), &bias))) in
-                    high.iter_mut().zip(products.zip(params))
-                {
-                    let integer = product + correction;
-                    let bound_and_bias = mul_add(relative_bound(error, norm), x.norm, bias);
-                    *high = mul_add(integer as f32 * scale, x.scale, bound_and_bias);
-                }
-            }
-            Products::Floats(products) => {
-                for (high, (product, ((&error, &norm), &bias))) in high.iter_mut().zip(products.iter().zip(params)) {
-                    *high = product + mul_add(relative_bound(error, norm), x.norm, bias);
-                }
-            }
-        }
-        for (chunk, high) in high[..bias.len()].chunks(CHUNK).enumerate() {
-            let above: u32 = high.iter().map(|&high| u32::from(high >= threshold)).sum();
-            if above == 0 {
-                continue;
-            }
-            for (at, &high) in (chunk * CHUNK..).zip(high) {
-                if high >= threshold {
-                    let bound = relative_bound(error[at], norm[at]) * x.norm + bias_rounding;
-                    list.push((first + at) as u32, high - 2.0 * bound, high + bias_rounding);
-                    threshold = list.bound() - bias_rounding;
-                }
-            }
-        }
-        if list.candidates.len() > before {
-            shared.raise(list.bound());
-        }
+    /// Takes over a bound that other tasks have found.
+    pub(super) fn learn(&mut self, shared: &SharedBound) {
+        self.shared_bound = self.shared_bound.max(shared.get());
     }
 }

@@ -21,10 +21,17 @@
 //! rule out too few tokens. Such vectors are [screened with products of floats](Screen::candidates_by_floats), whose
 //! bounds are a thousand times narrower.
 
+mod blocks;
 mod candidates;
+mod floats;
+mod kernel;
+mod library;
 mod quantize;
+mod scan;
 mod screen;
 
 pub(super) use candidates::Candidates;
-pub(super) use quantize::{Int8Gemm, norm};
+pub(super) use floats::candidates_by_floats;
+pub(super) use kernel::Kernel;
+pub(super) use quantize::norm;
 pub(super) use screen::Screen;

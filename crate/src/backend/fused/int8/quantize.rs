@@ -5,22 +5,16 @@
 
 use std::ops::Range;
 
-use ndarray::{ArrayView1, ArrayView2, Axis};
+use ndarray::{Array2, ArrayView1, ArrayView2};
 use rayon::prelude::*;
-use rten_gemm::{GemmExecutor, PackedAMatrix};
-use rten_tensor::NdTensorView;
 
 use super::super::packed::STRIP_WIDTH;
-
-/// Matrix products of unsigned and signed 8-bit integers, summed in 32 bits.
-pub(crate) type Int8Gemm = GemmExecutor<u8, i8, i32>;
+use super::scan::TOKENS_PER_BLOCK;
 
 /// The largest magnitude of a quantized weight.
 const MAX_QUANTIZED: f32 = 127.0;
 /// A relative margin above the float rounding of the few operations that compute a bound or a logit.
 pub(super) const ROUNDING: f64 = 1e-6;
-/// Vectors per block: their products with a block of tokens take a fifth of the L2 cache.
-pub(super) const VECTORS_PER_BLOCK: usize = 192;
 
 /// The scale, error bound and norm of each token's column.
 pub(super) struct ColumnParams {
@@ -32,12 +26,22 @@ pub(super) struct ColumnParams {
     pub(super) norm: Vec<f32>,
 }
 
-/// Quantized vectors, in blocks.
+/// Quantized columns, in the order of the vocabulary.
+pub(super) struct QuantizedColumns {
+    pub(super) inner: usize,
+    /// The integers of [`TOKENS_PER_BLOCK`] tokens a block, row by row. Shape: each `[inner, up to TOKENS_PER_BLOCK]`.
+    pub(super) blocks: Vec<Vec<i8>>,
+    pub(super) columns: ColumnParams,
+    /// What removes the zero point of `x̂` from a product: minus the zero point times the sum of the column's integers.
+    /// Shape: `[d_vocab]`.
+    pub(super) correction: Vec<i32>,
+}
+
+/// Quantized vectors.
 pub(super) struct QuantizedVectors {
-    /// Blocks of equal size (the last may be smaller by a few rows): a short last block would cost a pass over all
-    /// tokens for little.
-    pub(super) blocks: Vec<PackedAMatrix<u8>>,
-    pub(super) rows_per_block: usize,
+    /// Shape: `[n, inner]`.
+    pub(super) q: Vec<u8>,
+    /// Shape: `[n]`.
     pub(super) params: Vec<VectorParams>,
 }
 
@@ -52,13 +56,6 @@ pub(super) struct VectorParams {
     pub(super) norm: f32,
 }
 
-/// The integer that represents zero in a quantized vector.
-///
-/// Some processors add the products of two neighbors in 16 bits. There, vectors use 7 bits, and no sum saturates.
-pub(super) fn zero_point(int8: &Int8Gemm) -> i32 {
-    if int8.may_saturate() { 64 } else { 128 }
-}
-
 /// The Euclidean norm.
 pub(crate) fn norm<'a>(values: impl IntoIterator<Item = &'a f32>) -> f64 {
     values.into_iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt()
@@ -69,9 +66,21 @@ pub(super) fn round_up(x: f64) -> f32 {
     (x * (1.0 + ROUNDING)) as f32
 }
 
+/// The rounding error of adding a bias. Shape: `bias [d_vocab]`.
+pub(super) fn bias_rounding(bias: &[f32]) -> f32 {
+    let largest = bias.iter().fold(0.0_f32, |largest, b| largest.max(b.abs()));
+    ROUNDING as f32 * largest + f32::MIN_POSITIVE
+}
+
 impl ColumnParams {
     pub(super) fn zeros(n: usize) -> Self {
         Self { scale: vec![0.0; n], error: vec![0.0; n], norm: vec![0.0; n] }
+    }
+
+    /// At least the norm of each column. Shape: → `[tokens]`.
+    pub(super) fn norms(&self) -> Vec<f32> {
+        let norms = self.norm.iter().zip(&self.error);
+        norms.map(|(&norm, &error)| round_up(f64::from(norm) + f64::from(error))).collect()
     }
 
     /// `scale`, `error` and `norm` of a range of tokens. Shape: → each `[tokens]`.
@@ -135,10 +144,58 @@ impl pulp::WithSimd for QuantizeColumns<'_> {
     }
 }
 
+impl QuantizedColumns {
+    /// Quantizes a matrix, which arrives strip by strip. `None` if a weight is not finite.
+    ///
+    /// `extra_error(token)` is added to the error bound of a column, for a matrix that is rounded itself.
+    /// Shape: `strip(i) [inner, up to STRIP_WIDTH]`.
+    pub(super) fn new(
+        zero_point: i32,
+        inner: usize,
+        d_vocab: usize,
+        strip: impl Fn(usize) -> Array2<f32> + Sync,
+        extra_error: impl Fn(usize) -> f64 + Sync,
+    ) -> Option<Self> {
+        let arch = pulp::Arch::new();
+        let block = |first: usize| {
+            let tokens = TOKENS_PER_BLOCK.min(d_vocab - first);
+            let mut q = vec![0; inner * tokens]; // [inner, tokens]
+            let mut columns = ColumnParams::zeros(tokens);
+            for (index, start) in (0..tokens).step_by(STRIP_WIDTH).enumerate() {
+                let strip = strip(first / STRIP_WIDTH + index);
+                let params = columns.range_mut(start..start + strip.ncols());
+                arch.dispatch(QuantizeColumns { strip: strip.view(), q: &mut q[start..], stride: tokens, params });
+            }
+            for (index, (error, norm)) in columns.error.iter_mut().zip(&columns.norm).enumerate() {
+                let rounding = ROUNDING * (f64::from(*norm) + f64::from(*error));
+                *error = round_up(f64::from(*error) + rounding + extra_error(first + index));
+            }
+            let mut correction = vec![0; tokens];
+            for q in q.chunks_exact(tokens) {
+                correction.iter_mut().zip(q).for_each(|(sum, &q)| *sum -= zero_point * i32::from(q));
+            }
+            (q, columns, correction)
+        };
+        let starts: Vec<usize> = (0..d_vocab).step_by(TOKENS_PER_BLOCK).collect();
+        let quantized: Vec<_> = starts.into_par_iter().map(block).collect();
+        let (mut blocks, mut columns) = (Vec::with_capacity(quantized.len()), ColumnParams::zeros(0));
+        let mut correction = Vec::with_capacity(d_vocab);
+        for (block, block_columns, block_correction) in quantized {
+            blocks.push(block);
+            correction.extend(block_correction);
+            columns.scale.extend(block_columns.scale);
+            columns.error.extend(block_columns.error);
+            columns.norm.extend(block_columns.norm);
+        }
+        let finite = |values: &[f32]| values.iter().all(|value| value.is_finite());
+        let all_finite = finite(&columns.scale) && finite(&columns.error) && finite(&columns.norm);
+        all_finite.then_some(Self { inner, blocks, columns, correction })
+    }
+}
+
 impl QuantizedVectors {
     /// Quantizes the rows of a matrix. Shape: `x [n, inner]`.
-    pub(super) fn new(int8: &Int8Gemm, x: ArrayView2<f32>) -> Self {
-        let zero_point = zero_point(int8);
+    pub(super) fn new(zero_point: i32, x: ArrayView2<f32>) -> Self {
         let max_quantized = (zero_point - 1) as f32;
         let arch = pulp::Arch::new();
         let mut q = vec![0; x.len()];
@@ -148,13 +205,7 @@ impl QuantizedVectors {
             arch.dispatch(QuantizeVector { x, q, max_quantized, zero_point })
         };
         let params: Vec<VectorParams> = tasks.into_par_iter().with_min_len(16).map(quantize).collect();
-        let q = ArrayView2::from_shape(x.dim(), &q).expect("as many integers as floats"); // [n, inner]
-        let pack = |q: ArrayView2<u8>| {
-            let values = q.to_slice().expect("a range of rows is contiguous");
-            int8.prepack_a(NdTensorView::from_data([q.nrows(), q.ncols()], values))
-        };
-        let rows_per_block = params.len().div_ceil(params.len().div_ceil(VECTORS_PER_BLOCK).max(1)).max(1);
-        Self { blocks: q.axis_chunks_iter(Axis(0), rows_per_block).map(pack).collect(), rows_per_block, params }
+        Self { q, params }
     }
 }
 
@@ -175,17 +226,33 @@ impl pulp::WithSimd for QuantizeVector<'_> {
     #[inline(always)]
     fn with_simd<S: pulp::Simd>(self, _: S) -> VectorParams {
         let Self { x, q, max_quantized, zero_point } = self;
-        let scale = x.iter().fold(0.0_f32, |largest, x| largest.max(x.abs())) / max_quantized;
+        // Loops of a constant length, which the compiler vectorizes.
+        const LANES: usize = 16;
+        let padded = |values: &[f32]| {
+            let mut padded = [0.0_f32; LANES];
+            padded[..values.len()].copy_from_slice(values);
+            padded
+        };
+        let mut largest = [0.0_f32; LANES];
+        for x in x.chunks(LANES) {
+            largest.iter_mut().zip(padded(x)).for_each(|(largest, x)| *largest = largest.max(x.abs()));
+        }
+        let scale = largest.into_iter().fold(0.0, f32::max) / max_quantized;
         let inverse_scale = if scale > 0.0 { 1.0 / scale } else { 0.0 };
-        let (mut squared_errors, mut squared_norms) = ([0.0_f64; 8], [0.0_f64; 8]);
-        for (x, q) in x.chunks(8).zip(q.chunks_mut(8)) {
-            for (lane, (&x, q)) in x.iter().zip(q).enumerate() {
-                let quantized = (x * inverse_scale).round_ties_even().clamp(-max_quantized, max_quantized);
-                *q = (quantized as i32 + zero_point) as u8;
-                let error = f64::from(x) - f64::from(quantized) * f64::from(scale);
-                squared_errors[lane] += error * error;
-                squared_norms[lane] += f64::from(x) * f64::from(x);
+        let (mut squared_errors, mut squared_norms) = ([0.0_f64; LANES], [0.0_f64; LANES]);
+        for (x, q) in x.chunks(LANES).zip(q.chunks_mut(LANES)) {
+            let x = padded(x);
+            let mut quantized = [0.0_f32; LANES];
+            for lane in 0..LANES {
+                quantized[lane] = (x[lane] * inverse_scale).round_ties_even().clamp(-max_quantized, max_quantized);
             }
+            for lane in 0..LANES {
+                let error = f64::from(x[lane]) - f64::from(quantized[lane]) * f64::from(scale);
+                squared_errors[lane] += error * error;
+                squared_norms[lane] += f64::from(x[lane]) * f64::from(x[lane]);
+            }
+            let integers = quantized.map(|quantized| (quantized as i32 + zero_point) as u8);
+            q.copy_from_slice(&integers[..q.len()]);
         }
         let [error, norm] = [squared_errors, squared_norms].map(|squares| squares.iter().sum::<f64>().sqrt());
         let relative_error = if error == 0.0 { 0.0 } else { round_up(error / norm) };
