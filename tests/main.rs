@@ -61,6 +61,8 @@ mod patching;
 mod paths;
 /// Perplexity of texts of any length.
 mod perplexity;
+/// Processed weights that are saved and loaded again.
+mod processed;
 /// The example programs: their output and their error messages.
 mod programs;
 /// Readings of a head: against plain `f64`, in other bases of its weights, on every backend.

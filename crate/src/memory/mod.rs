@@ -8,10 +8,12 @@
 mod host_array;
 mod huge_pages;
 mod lazy_array;
+mod machine;
 mod pool;
 
 pub(crate) use host_array::HostArray;
 pub(crate) use huge_pages::zeros;
 pub(crate) use lazy_array::LazyArray;
+pub(crate) use machine::machine_bytes;
 pub(crate) use pool::clear_pool;
 use pool::{acquire, release};

@@ -16,9 +16,10 @@ use crate::backend::{Device, DeviceKind, Dfdx, Fused};
 use crate::config::Gpt2Config;
 use crate::error::{Error, Result, check_count};
 use crate::evcxr;
-use crate::pretrained::{self, Checkpoint, LoadOptions};
+use crate::memory;
+use crate::pretrained::{self, Checkpoint, LoadOptions, ModelFiles, PROCESSED, ProcessedFile};
 use crate::tokenizer::{TokenLabels, Tokenizer};
-use crate::weights::{ProcessedWeights, Processing, RandomWeights, RawWeights};
+use crate::weights::{ProcessedWeights, Processing, RandomWeights};
 
 /// A GPT-2 on a device, ready to run. Clones share the weights.
 ///
@@ -42,6 +43,10 @@ struct Inner {
     config: Gpt2Config,
     processing: Processing,
     device: Device,
+    /// As in [`LoadOptions`].
+    decode_cache_bytes: Option<usize>,
+    /// Where it was loaded from.
+    files: Arc<ModelFiles>,
     tokenizer: Option<Tokenizer>,
     on_device: Arc<dyn ModelOnDevice>,
     /// The changes of each run, after checks of layers, heads and sizes.
@@ -56,6 +61,7 @@ impl Gpt2 {
     /// - `"letters"`: a smaller one that repeats letters, and has induction heads (folder `letters-model`),
     /// - a folder in Hugging Face's format (`config.json`, `model.safetensors` or an index with its shards, and
     ///   `tokenizer.json` or `vocab.json` with `merges.txt`; without a tokenizer, calls that take token ids work),
+    /// - a folder that [`save_processed`](Self::save_processed) has written,
     /// - `"gpt2-small"` (or `"gpt2"`), `"gpt2-medium"`, `"gpt2-large"`, `"gpt2-xl"`, `"distilgpt2"` or any
     ///   `"owner/name"`: from the Hugging Face cache, else downloaded into it. The environment variables of the Python
     ///   library apply: `HF_HUB_CACHE`, `HF_HOME`, `HF_ENDPOINT`, `HF_TOKEN`, `HF_TOKEN_PATH`, `HF_HUB_OFFLINE`,
@@ -75,22 +81,31 @@ impl Gpt2 {
         evcxr::warn_of_debug_build();
         let files = pretrained::find(name, &options)?;
         let (config, tokenizer) = pretrained::config_and_tokenizer(&files)?;
-        let checkpoint = Checkpoint::open(&files.weights, &config)?;
-        Self::from_weights(name.into(), config, tokenizer, Box::new(checkpoint), options)
+        let processing = options.processing;
+        let weights = match &files.weights[..] {
+            [file] if file.ends_with(PROCESSED) => {
+                let raw = Box::new(ProcessedFile::open(file, &config, processing)?);
+                ProcessedWeights { raw, steps: Processing::none() }
+            }
+            files => ProcessedWeights { raw: Box::new(Checkpoint::open(files, &config)?), steps: processing },
+        };
+        Self::from_weights(name.into(), config, tokenizer, Arc::new(files), weights, options)
     }
 
     fn from_weights(
         name: String,
         config: Gpt2Config,
         tokenizer: Option<Tokenizer>,
-        raw: Box<dyn RawWeights>,
+        files: Arc<ModelFiles>,
+        weights: ProcessedWeights,
         options: LoadOptions,
     ) -> Result<Self> {
         let LoadOptions { processing, device, decode_cache_bytes, .. } = options;
-        let weights = ProcessedWeights { raw, steps: processing };
         let on_device = put_on_device(device, &config, &weights, decode_cache_bytes)?;
         let interventions = Vec::new();
-        Ok(Self(Arc::new(Inner { name, config, processing, device, tokenizer, on_device, interventions })))
+        let inner =
+            Inner { name, config, processing, device, decode_cache_bytes, files, tokenizer, on_device, interventions };
+        Ok(Self(Arc::new(inner)))
     }
 
     /// A model of the same shape, tokenizer, processing and device that has learned nothing: the control for what an
@@ -114,11 +129,13 @@ impl Gpt2 {
     /// # Errors
     /// [`Error::Device`] if the device fails.
     pub fn with_random_weights(&self, seed: u64) -> Result<Self> {
-        let Inner { name, config, processing, device, tokenizer, .. } = &*self.0;
-        let options = LoadOptions { processing: *processing, device: *device, ..LoadOptions::default() };
-        let weights = RandomWeights { config: config.clone(), seed };
+        let Inner { name, config, processing, device, decode_cache_bytes, files, tokenizer, .. } = &*self.0;
+        let (processing, device, decode_cache_bytes) = (*processing, *device, *decode_cache_bytes);
+        let options = LoadOptions { processing, device, decode_cache_bytes, ..LoadOptions::default() };
+        let raw = Box::new(RandomWeights { config: config.clone(), seed });
+        let weights = ProcessedWeights { raw, steps: processing };
         let name = format!("{name}, random weights of seed {seed}");
-        Self::from_weights(name, config.clone(), tokenizer.clone(), Box::new(weights), options)
+        Self::from_weights(name, config.clone(), tokenizer.clone(), files.clone(), weights, options)
     }
 
     /// Shows the model's `Debug` text in a notebook; evcxr calls this for a cell's last expression. (For a type with
@@ -278,19 +295,31 @@ impl Gpt2 {
         &self.0.name
     }
 
+    /// The files that it was loaded from.
+    pub(super) fn files(&self) -> &ModelFiles {
+        &self.0.files
+    }
+
     /// The labels of the model's tokens.
     pub(crate) fn token_labels(&self) -> TokenLabels {
         TokenLabels::new(self.0.tokenizer.clone())
     }
 }
 
+/// The memory for decode tables where that of the machine is not known.
+const DECODE_CACHE_BYTES: usize = 2_000_000_000;
+
 /// Uploads the weights to the backend of the device.
 fn put_on_device(
     device: Device,
     config: &Gpt2Config,
     weights: &ProcessedWeights,
-    decode_cache_bytes: usize,
+    decode_cache_bytes: Option<usize>,
 ) -> Result<Arc<dyn ModelOnDevice>> {
+    let decode_cache_bytes = decode_cache_bytes.unwrap_or_else(|| match device.kind() {
+        DeviceKind::Cpu => memory::machine_bytes().map_or(DECODE_CACHE_BYTES, |bytes| (bytes / 4) as usize),
+        _ => DECODE_CACHE_BYTES,
+    });
     Ok(match device.kind() {
         DeviceKind::Cpu => Arc::new(OnDevice::new(Fused::new(), config, weights, decode_cache_bytes)?),
         DeviceKind::DfdxCpu => Arc::new(OnDevice::new(Dfdx::cpu(), config, weights, decode_cache_bytes)?),

@@ -1,10 +1,13 @@
 //! The weights of a loaded model, copied to the host.
 
+use std::path::Path;
+
 use ndarray::{Array2, Array3, Axis};
 
 use super::gpt2::Gpt2;
 use super::on_device::ModelOnDevice;
 use crate::error::{Result, check_index};
+use crate::pretrained::save_processed;
 use crate::weights::{BlockWeights, Weights};
 
 impl Gpt2 {
@@ -16,6 +19,34 @@ impl Gpt2 {
     /// [`Error::Device`](crate::Error::Device) if the device fails.
     pub fn weights(&self) -> Result<Weights> {
         self.on_device().weights()
+    }
+
+    /// Saves the processed weights in a folder, with the model's configuration and tokenizer, so that
+    /// [`from_pretrained`](Self::from_pretrained) loads them without processing them again, from the folder's path and
+    /// with the same [`processing`](Self::processing). Interventions are left out.
+    ///
+    /// The folder is made if it is not there; an earlier model that this function saved in it is replaced. It gets copies of
+    /// `config.json` and the tokenizer's files, and `processed.safetensors`: float32 tensors with the names and shapes of
+    /// TransformerLens' state dict. In Python, for a `HookedTransformer` of the same shape:
+    /// `model.load_state_dict(safetensors.torch.load_file(path), strict=False)`.
+    ///
+    /// ```
+    /// use attention_tokens::prelude::*;
+    ///
+    /// let model = Gpt2::from_pretrained("letters", LoadOptions::default())?;
+    /// let folder = tempfile::tempdir()?;
+    /// model.save_processed(folder.path())?;
+    /// let loaded = Gpt2::from_pretrained(folder.path().to_str().unwrap(), LoadOptions::default())?;
+    /// assert_eq!(loaded.forward("a b c")?, model.forward("a b c")?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Write`](crate::Error::Write) for a folder that holds another model or cannot be written to,
+    /// [`Error::Io`](crate::Error::Io) if the files that the model was loaded from are gone,
+    /// [`Error::Device`](crate::Error::Device) if the device fails.
+    pub fn save_processed(&self, folder: impl AsRef<Path>) -> Result<()> {
+        save_processed(folder.as_ref(), self.files(), self.processing(), || self.weights())
     }
 
     /// `W_Q` of a head: `model.W_Q[layer, head]` in TransformerLens. Shape: → `[d_model, d_head]`.

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::other_weights;
+use super::processed_file::PROCESSED;
 use crate::error::{Error, Result, shortened};
 use crate::files::{self, Content, Limit};
 use crate::tokenizer::{FilesBeside, TokenizerFiles, VocabularyFiles};
@@ -97,7 +98,12 @@ impl ModelFiles {
     /// [`Error::MissingFile`]; [`Error::Format`] for a folder that has weights in another form only, or an index that is
     /// not one.
     pub(super) fn in_folder(folder: &Path) -> Result<Self> {
-        let files = Self::collect(|name| folder.join(name).is_file(), |name| Ok(folder.join(name)));
+        let (has, path) = (|name: &str| folder.join(name).is_file(), |name: &str| Ok(folder.join(name)));
+        if has(CONFIG) && has(PROCESSED) && !has(WEIGHTS) && !has(INDEX) {
+            let tokenizer = tokenizer_files(&has, &path)?;
+            return Ok(Self { config: folder.join(CONFIG), weights: vec![folder.join(PROCESSED)], tokenizer });
+        }
+        let files = Self::collect(has, path);
         files.map_err(|error| match error {
             CollectError::Failed(error) => error,
             CollectError::Missing(Missing::Config) => no_model(folder),
@@ -112,6 +118,20 @@ impl ModelFiles {
                 Error::MissingFile { path: folder.join(shard), hint: format!("{INDEX} names it") }
             }
         })
+    }
+
+    /// All files but the weights.
+    pub(super) fn beside_weights(&self) -> Vec<&Path> {
+        let mut files = vec![self.config.as_path()];
+        if let Some(TokenizerFiles { vocabulary, beside }) = &self.tokenizer {
+            match vocabulary {
+                VocabularyFiles::Json(file) => files.push(file),
+                VocabularyFiles::VocabAndMerges { vocab, merges } => files.extend([vocab.as_path(), merges]),
+            }
+            let FilesBeside { added_tokens, config, special_tokens } = beside;
+            files.extend([added_tokens, config, special_tokens].into_iter().flatten().map(PathBuf::as_path));
+        }
+        files
     }
 
     /// Whether a folder has a `config.json`, as every model does.

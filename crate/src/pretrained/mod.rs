@@ -7,6 +7,7 @@ mod headers;
 mod hub;
 mod load_options;
 mod other_weights;
+mod processed_file;
 mod tensor_entry;
 mod tensor_names;
 
@@ -19,6 +20,7 @@ pub(crate) use checkpoint::Checkpoint;
 pub(crate) use files::ModelFiles;
 pub(crate) use hub::explain as explain_cached_file;
 pub use load_options::LoadOptions;
+pub(crate) use processed_file::{PROCESSED, ProcessedFile, save_processed};
 pub(crate) use tensor_entry::{Header, TensorEntry, read_header};
 
 /// The models that come with the crate: the name, its folder, and the size of its files.

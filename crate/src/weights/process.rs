@@ -6,7 +6,7 @@
 //! unembedding are never copied to `f64`: one pass collects the means and sums that the steps need, and a second pass
 //! rewrites every entry.
 
-use ndarray::{Array1, Array2, Array3, ArrayView2, ArrayViewMut2, Axis, Zip, concatenate, s};
+use ndarray::{Array1, Array2, Array3, ArrayView2, ArrayViewMut2, Axis, Zip, s};
 use rayon::prelude::*;
 
 use super::svd::svd_of_product;
@@ -54,6 +54,34 @@ impl Processing {
             fold_value_biases: false,
             refactor_factored_attn_matrices: false,
         }
+    }
+
+    /// Each step with its name, in the order of the fields.
+    fn steps(&mut self) -> [(&'static str, &mut bool); 5] {
+        [
+            ("fold_ln", &mut self.fold_ln),
+            ("center_writing_weights", &mut self.center_writing_weights),
+            ("center_unembed", &mut self.center_unembed),
+            ("fold_value_biases", &mut self.fold_value_biases),
+            ("refactor_factored_attn_matrices", &mut self.refactor_factored_attn_matrices),
+        ]
+    }
+
+    /// The names of the steps that are on.
+    pub(crate) fn names(mut self) -> Vec<&'static str> {
+        self.steps().into_iter().filter(|(_, on)| **on).map(|(name, _)| name).collect()
+    }
+
+    /// The steps whose names are listed, with commas between them; `None` if one is no name or is there twice.
+    pub(crate) fn from_names(names: &str) -> Option<Self> {
+        let mut processing = Self::none();
+        for name in names.split(',').filter(|_| !names.is_empty()) {
+            let (_, on) = processing.steps().into_iter().find(|&(step, _)| step == name)?;
+            if std::mem::replace(on, true) {
+                return None;
+            }
+        }
+        Some(processing)
     }
 }
 
@@ -220,8 +248,9 @@ fn process_heads(block: &mut BlockWeights, steps: Processing, layer: usize) -> R
     }
     // [n_heads, d_model, d_head], [n_heads, d_head] → [d_model + 1, d_head]
     let with_bias = |w: &Array3<f32>, b: &Array2<f32>, head: usize| {
-        let bias = b.row(head).insert_axis(Axis(0));
-        concatenate(Axis(0), &[w.index_axis(Axis(0), head), bias]).expect("both have d_head columns").mapv(f64::from)
+        let (w, b) = (w.index_axis(Axis(0), head), b.row(head));
+        let values: Vec<f64> = w.iter().chain(&b).copied().map(f64::from).collect();
+        Array2::from_shape_vec((w.nrows() + 1, w.ncols()), values).expect("both have d_head columns")
     };
     let process = |index: usize| -> Result<(Head, Array1<f64>)> {
         let mut head = Head {
@@ -290,14 +319,21 @@ fn fold_ln_into_head(ln: &LayerNormWeights<f64>, w_and_b: ArrayViewMut2<f64>) {
 impl Head {
     /// Rewrites the head in the basis of its singular vectors; `None` if the SVD does not converge. `b_V` must be zero.
     fn refactor(&mut self) -> Option<()> {
-        let qk = svd_of_product(self.w_q.view(), self.w_k.view())?;
+        let mut qk = svd_of_product(self.w_q.view(), self.w_k.view())?;
         let sqrt_s = qk.s.mapv(f64::sqrt);
-        (self.w_q, self.w_k) = (&qk.u * &sqrt_s, &qk.v * &sqrt_s);
+        qk.u *= &sqrt_s;
+        qk.v *= &sqrt_s;
+        (self.w_q, self.w_k) = (qk.u, qk.v);
         let d_model = self.w_o.ncols();
-        let ov = svd_of_product(self.w_v.slice(s![..d_model, ..]), self.w_o.t())?;
+        let mut ov = svd_of_product(self.w_v.slice(s![..d_model, ..]), self.w_o.t())?;
         let significant = ov.s.mapv(|s| if s <= RELATIVE_TOLERANCE * ov.s[0] { 0.0 } else { 1.0 });
-        self.w_v.slice_mut(s![..d_model, ..]).assign(&(&ov.u * &(&ov.s * &significant)));
-        self.w_o = (&ov.v * &significant).reversed_axes();
+        let scale = &ov.s * &significant;
+        Zip::from(self.w_v.slice_mut(s![..d_model, ..]))
+            .and(&ov.u)
+            .and_broadcast(&scale)
+            .for_each(|w, u, s| *w = u * s);
+        ov.v *= &significant;
+        self.w_o = ov.v.reversed_axes();
         Some(())
     }
 }

@@ -1,7 +1,7 @@
 //! The SVD of a product `A Bᵀ` of two tall matrices, by QR decompositions of both and the SVD of a small square matrix.
 
 use nalgebra::{Cholesky, DMatrix, SVD};
-use ndarray::{Array1, Array2, ArrayView2};
+use ndarray::{Array1, Array2, ArrayView2, CowArray, Ix2};
 
 /// The SVD of a product: `A Bᵀ = U diag(s) Vᵀ` with `s` descending.
 pub(crate) struct ProductSvd {
@@ -43,21 +43,21 @@ pub(crate) fn svd_of_product(a: ArrayView2<f64>, b: ArrayView2<f64>) -> Option<P
 /// `a = Q R`, where `Q = base · correction` has orthonormal columns.
 ///
 /// Large matrices are ndarrays, whose products take any strides; small ones are nalgebra's, which decomposes them.
-struct Qr {
+struct Qr<'a> {
     /// Shape: `[m, r]`.
-    base: Array2<f64>,
+    base: CowArray<'a, f64, Ix2>,
     /// Shape: `[r, r]`. `None` is the identity.
     correction: Option<DMatrix<f64>>,
     /// Shape: `[r, r]`.
     r: DMatrix<f64>,
 }
 
-impl Qr {
+impl<'a> Qr<'a> {
     /// Shape: `a [m, r]` → `Q [m, r]`, `R [r, r]`.
-    fn new(a: ArrayView2<f64>) -> Self {
+    fn new(a: ArrayView2<'a, f64>) -> Self {
         Self::by_cholesky(a).unwrap_or_else(|| {
             let (base, r) = to_nalgebra(a).qr().unpack();
-            Self { base: to_ndarray(&base), correction: None, r }
+            Self { base: to_ndarray(&base).into(), correction: None, r }
         })
     }
 
@@ -65,12 +65,14 @@ impl Qr {
     /// Shape: `a [m, r]` → `Q [m, r]`, `R [r, r]`.
     ///
     /// It consists almost only of matrix products, and is several times as fast as Householder reflections. The `Q` of
-    /// the first pass is not quite orthonormal; the second pass corrects it to the last digit, provided that the first
-    /// came near. (Yamamoto, Nakatsukasa, Yanagisawa, Fukaya: Roundoff error analysis of the CholeskyQR2 algorithm,
-    /// ETNA 44, 2015.)
-    fn by_cholesky(a: ArrayView2<f64>) -> Option<Self> {
+    /// the first pass is not quite orthonormal: its error is ε times the square of the condition number of `a`. Where that
+    /// could be seen in a float, a second pass corrects it to the last digit, provided that the first came near.
+    /// (Yamamoto, Nakatsukasa, Yanagisawa, Fukaya: Roundoff error analysis of the CholeskyQR2 algorithm, ETNA 44, 2015.)
+    fn by_cholesky(a: ArrayView2<'a, f64>) -> Option<Self> {
         /// The largest distance of `Qᵀ Q` from the identity after the first pass.
         const MAX_DISTANCE: f64 = 0.1;
+        /// The largest error of a `Q` of one pass: a hundredth of the rounding error of a float.
+        const MAX_ERROR: f64 = 5e-10;
         let gram = |a: ArrayView2<f64>| to_nalgebra(a.t().dot(&a).view());
         // aᵀ a = L Lᵀ, so a L⁻ᵀ is orthonormal and R is Lᵀ.
         let inverse_and_r = |gram: DMatrix<f64>| {
@@ -79,6 +81,11 @@ impl Qr {
             r.solve_upper_triangular_mut(&mut inverse).then_some((inverse, r))
         };
         let (inverse, r1) = inverse_and_r(gram(a))?;
+        // The product of the Frobenius norms is at least the condition number.
+        let condition = r1.norm() * inverse.norm();
+        if f64::EPSILON * condition * condition <= MAX_ERROR {
+            return Some(Self { base: a.into(), correction: Some(inverse), r: r1 });
+        }
         let base = a.dot(&to_ndarray(&inverse));
         let second_gram = gram(base.view()); // QᵀQ of the first pass
         let distance = (&second_gram - DMatrix::identity(second_gram.nrows(), second_gram.nrows())).norm();
@@ -86,7 +93,7 @@ impl Qr {
             return None;
         }
         let (correction, r2) = inverse_and_r(second_gram)?;
-        Some(Self { base, correction: Some(correction), r: r2 * r1 })
+        Some(Self { base: base.into(), correction: Some(correction), r: r2 * r1 })
     }
 
     /// `Q x`. Shape: `x [r, r]` → `[m, r]`.
