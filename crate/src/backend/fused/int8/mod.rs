@@ -17,8 +17,13 @@
 //! 3. **Select** ([`candidates`]). The k-th largest lower bound is a lower bound on the k-th best logit. A token whose
 //!    upper bound is below it cannot be among the `k` best. All others are candidates.
 //!
+//! Most of the time goes into steps 2 and 3 of tokens that are no candidates. On processors with AVX2 or AVX-512, [`blocks`]
+//! has the tokens of the largest columns first: `x · w` is at most `‖x‖ ‖w‖`, so once the k-th best lower bound is above
+//! that for the rest of the columns, the rest of the vocabulary is not looked at. Its [`kernel`] compares sums while they
+//! are in registers. Elsewhere the products of [`library`] are written to memory, and [`scan`] reads them again.
+//!
 //! If a column or a vector has a few entries that are much larger than the others, its scale is coarse, and the bounds
-//! rule out too few tokens. Such vectors are [screened with products of floats](Screen::candidates_by_floats), whose
+//! rule out too few tokens. Such vectors are [screened with products of floats](candidates_by_floats), whose
 //! bounds are a thousand times narrower.
 
 mod blocks;
