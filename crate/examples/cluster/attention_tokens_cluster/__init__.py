@@ -5,10 +5,12 @@ over a file of prompt pairs. All three are ``run_shards`` with other functions: 
 their results. The guide is docs/cluster.md of attention-tokens.
 """
 
+from .concordance import concordance
 from .count import count
 from .errors import ClusterError
+from .patch import patch
 from .run import Cluster, Summary, run_shards
 from .schedule import Options
 from .version import __version__
 
-__all__ = ["Cluster", "ClusterError", "Options", "Summary", "__version__", "count", "run_shards"]
+__all__ = ["Cluster", "ClusterError", "Options", "Summary", "__version__", "concordance", "count", "patch", "run_shards"]

@@ -8,12 +8,15 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from distributed import Client, LocalCluster
 
 from .attempts import SHARED
+from .concordance import concordance
 from .count import count
 from .errors import ClusterError
+from .patch import SWEEPS, patch
 from .run import Summary
 from .schedule import Options
 from .version import __version__
@@ -33,6 +36,24 @@ def parser() -> argparse.ArgumentParser:
     job.add_argument("--shard-prompts", type=int, default=500, help="prompts in a shard (%(default)s)")
     job.add_argument("--batch-tokens", type=int, default=1024, help="tokens in a batch, which bounds memory (%(default)s)")
     job.add_argument("--save-every", type=float, default=10.0, help="seconds between states of a shard (%(default)s)")
+    job.add_argument("--fan-in", type=int, default=8, help="results in a merge (%(default)s)")
+    common(job)
+    job = jobs.add_parser("concordance", help="write a concordance for each of many files of prompts")
+    job.add_argument("model", help="a name (gpt2-small) or a folder, the same on every machine")
+    job.add_argument("out", type=Path, help="folder for the pages; the same command goes on where it ended")
+    job.add_argument("prompts", type=Path, nargs="+", help="text in UTF-8, one prompt a line; each file is a task")
+    job.add_argument("--reading", default="matched, without b_U", help="how cells are read as words (%(default)s)")
+    job.add_argument("--words", type=int, default=200, help="words of a head (%(default)s)")
+    job.add_argument("--contexts", type=int, default=5, help="contexts of a word (%(default)s)")
+    job.add_argument("--tokens", type=int, default=30, help="truncate prompts to this many tokens (%(default)s)")
+    job.add_argument("--first-key", action="store_true", help="count pairs whose key is the first token too")
+    common(job)
+    job = jobs.add_parser("patch", help="run a patching sweep over a file of prompt pairs")
+    job.add_argument("model", help="a name (gpt2-small) or a folder, the same on every machine")
+    job.add_argument("pairs", type=Path, help="lines of clean, corrupted, answer and other answer, between tabs")
+    job.add_argument("out", type=Path, help="folder for the results; the same command goes on where it ended")
+    job.add_argument("--sweep", choices=SWEEPS, default=SWEEPS[0], help="the activation that is patched (%(default)s)")
+    job.add_argument("--shard-pairs", type=int, default=50, help="pairs in a shard (%(default)s)")
     job.add_argument("--fan-in", type=int, default=8, help="results in a merge (%(default)s)")
     common(job)
     return top
@@ -84,23 +105,25 @@ def _client(given: argparse.Namespace, stack: ExitStack) -> Client:
 
 
 def _run(given: argparse.Namespace, client: Client) -> Summary:
-    return count(
-        client,
-        given.model,
-        given.prompts,
-        given.out,
-        tokens=given.tokens,
-        reading=given.reading,
-        shard_prompts=given.shard_prompts,
-        batch_tokens=given.batch_tokens,
-        save_every=given.save_every,
-        programs=given.programs,
-        shared=given.shared,
-        threads=given.threads,
-        other_builds=given.allow_other_builds,
-        fan_in=given.fan_in,
-        options=Options(retries=given.retries, duplicates=not given.no_duplicates),
-    )
+    cluster: dict[str, Any] = {
+        "programs": given.programs,
+        "shared": given.shared,
+        "threads": given.threads,
+        "other_builds": given.allow_other_builds,
+        "options": Options(retries=given.retries, duplicates=not given.no_duplicates),
+    }
+
+    def named(*names: str) -> dict[str, Any]:
+        return {name: getattr(given, name) for name in names}
+
+    if given.job == "count":
+        options = named("tokens", "reading", "shard_prompts", "batch_tokens", "save_every", "fan_in")
+        return count(client, given.model, given.prompts, given.out, **options, **cluster)
+    if given.job == "patch":
+        options = named("sweep", "shard_pairs", "fan_in")
+        return patch(client, given.model, given.pairs, given.out, **options, **cluster)
+    options = named("reading", "words", "contexts", "tokens", "first_key")
+    return concordance(client, given.model, given.prompts, given.out, **options, **cluster)
 
 
 def _summary(summary: Summary) -> str:

@@ -143,10 +143,7 @@ def count(
     requirement = Requirement(model, ("vocabulary",), ("--tokens", str(tokens), "--reading", reading), programs)
     identity = requirement.identity()
     shards = split_lines(prompts, shard_prompts)
-    settings = {"job": "count", "shard_prompts": shard_prompts, "fan_in": fan_in, **identity}
-    if other_builds:
-        settings = {name: value for name, value in settings.items() if not name.startswith("build of ")}
-    store = Store(out, settings)
+    store = Store(out, requirement.settings(other_builds) | {"job": "count", "shard_prompts": shard_prompts})
     try:
         return run_shards(
             Cluster(client, requirement, shared, threads, other_builds, options),

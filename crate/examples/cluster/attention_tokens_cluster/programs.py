@@ -34,7 +34,7 @@ def find(name: str, folder: str | None = None) -> Path:
     build = f"build it with `cargo build --release --features full --example {name}`"
     folders = [chosen for chosen in (os.environ.get(FOLDER), folder) if chosen]
     if folders:
-        path = Path(folders[0]) / f"{name}{_SUFFIX}"
+        path = Path(folders[0]).absolute() / f"{name}{_SUFFIX}"
         if path.is_file() and os.access(path, os.X_OK):
             return path
         remedy = f"{build}, and set {FOLDER} to the folder that has it (target/release/examples)"
@@ -44,7 +44,7 @@ def find(name: str, folder: str | None = None) -> Path:
         raise ProgramMissing(
             f"no program {name} on the PATH, and {FOLDER} is not set; {build}, and set {FOLDER} to the folder that has it"
         )
-    return Path(found)
+    return Path(found).absolute()
 
 
 def run(
@@ -126,6 +126,10 @@ class Requirement:
         paths = [find(name, self.folder) for name in dict.fromkeys(("vocabulary", *self.programs))]
         stats = tuple((str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in paths)
         return dict(_identity(self, stats))
+
+    def settings(self, other_builds: bool) -> dict[str, str]:
+        """The identity as settings of an output folder. Other builds may go on in it if they may be on workers."""
+        return {name: value for name, value in self.identity().items() if not (other_builds and name.startswith("build of "))}
 
     def check(self, expected: dict[str, str], other_builds: bool) -> None:
         """Raises RefusedWorker if this machine has another identity; it names what is different on both sides."""

@@ -104,10 +104,11 @@ class Schedule:
 
     def _give(self, member: Member) -> None:
         """Submits a task to a worker with room, if there is one for it."""
-        others = any(other.fit for other in self.workers.members.values() if other is not member)
+        fit = {other.address for other in self.workers.members.values() if other.fit}
         for item in self.queue:
-            if others and any(address == member.address for address, _ in self.failures.get(item.index, [])):
-                continue  # it failed there
+            failed_on = {address for address, _ in self.failures.get(item.index, [])}
+            if member.address in failed_on and fit - failed_on:
+                continue  # it failed there, and there is a worker where it did not
             self.queue.remove(item)
             return self._submit(item, member)
         if self.queue or not self.options.duplicates or not self.durations:
