@@ -34,7 +34,7 @@ exec "$REAL/$name" "$@"
 """
 
 
-def wait_for(what: str, condition: Callable[[], object], seconds: float = 60.0) -> None:
+def wait_for(what: str, condition: Callable[[], object], seconds: float = 120.0) -> None:
     """Waits until a condition holds, or raises AssertionError."""
     end = time.monotonic() + seconds
     while not condition():

@@ -68,7 +68,7 @@ class Faults(unittest.TestCase):
         machines.start_worker("killed", shared=shared, WORKER_HANGS_AFTER="1")
         machines.start_worker("slow", shared=shared)
         machines.start_worker("good", shared=shared)
-        often = ["--batch-tokens", "5", "--save-every", "0", "--fan-in", "3"]
+        often = ["--batch-tokens", "4", "--save-every", "0", "--fan-in", "3"]
         client = machines.client("count", "demo", self.prompts, out, *TOKENS, *SHARDS, *often, "--shared", shared)
         wait_for("a shard on the slow worker", lambda: machines.runs("slow"))
         machines.signal("slow", signal.SIGSTOP)
