@@ -93,7 +93,8 @@ fn patching_writes_a_row_for_each_place_of_each_pair() {
     let metric =
         Metric::logit_diff(&[[model.to_single_token(" Mary").unwrap(), model.to_single_token(" John").unwrap()]]);
     let (_, cache) = model.run_with_cache(clean).unwrap();
-    let sweep = patching::get_act_patch_attn_head_out_all_pos(&model, corrupted, &cache, &metric).unwrap();
+    let sweep =
+        attention_tokens::patching::get_act_patch_attn_head_out_all_pos(&model, corrupted, &cache, &metric).unwrap();
     let (value, unchanged) = (sweep.values[[2, 3]], sweep.unchanged);
     let expected = format!("0,2,3,{value},{unchanged},{}", metric.measure(&model, clean).unwrap());
     assert_eq!(rows[1 + 2 * 8 + 3], expected);

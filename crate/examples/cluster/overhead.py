@@ -2,9 +2,9 @@
 
     python crate/examples/cluster/overhead.py PROGRAMS MODEL PROMPTS [--rounds 3] [--shard-prompts 500] [--tokens 30]
 
-PROGRAMS is the folder of the compiled programs (target/release/examples). The three run in turns, and the medians are compared. The
-two processes share the file by ``--shard`` and are merged, which is what one would do by hand; the difference to the cluster is
-Dask, loading the model for each shard, and sending results. The counts of all three are compared byte by byte.
+PROGRAMS is the folder of the compiled programs (target/release/examples). The three run in turns, and the medians are compared.
+The two processes share the file by ``--shard`` and are merged, which is what one would do by hand; the difference to the workers
+is Dask, loading the model for each shard, and sending results. The counts of all three are compared byte by byte.
 """
 
 from __future__ import annotations
@@ -23,11 +23,14 @@ from statistics import median
 def run(commands: Sequence[Sequence[str | Path]], threads: int) -> None:
     """Runs commands at the same time."""
     environment = {**os.environ, "RAYON_NUM_THREADS": str(threads)}
-    started = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for command in commands]
+    started = [
+        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for command in commands
+    ]
     for process in started:
         _, errors = process.communicate()
         if process.returncode:
-            sys.exit(f"{process.args}: {errors}")
+            sys.exit(f"{process.args!r}: {errors}")
 
 
 def main() -> None:
@@ -40,33 +43,32 @@ def main() -> None:
     parser.add_argument("--shard-prompts", default="500")
     parser.add_argument("--tokens", default="30")
     given = parser.parse_args()
-    vocabulary, tokens = given.programs.absolute() / "vocabulary", ["--tokens", given.tokens]
+    options = ["--tokens", given.tokens]
+    vocabulary = given.programs.absolute() / "vocabulary"
+    cluster_options = ["--local", "2", "--threads", "1", "--programs", given.programs, "--shard-prompts", given.shard_prompts]
+
+    def one_process(folder: Path) -> Path:
+        run([[vocabulary, given.model, given.prompts, folder / "one", *options]], 2)
+        return folder / "one.csv"
+
+    def two_processes(folder: Path) -> Path:
+        shards = [folder / "shard-0", folder / "shard-1"]
+        run([[vocabulary, given.model, given.prompts, shard, "--shard", f"{i}/2", *options] for i, shard in enumerate(shards)], 1)
+        run([[vocabulary, given.model, "--merge", folder / "two", *shards]], 2)
+        return folder / "two.csv"
+
+    def two_workers(folder: Path) -> Path:
+        command = [sys.executable, "-m", "attention_tokens_cluster", "count", given.model, given.prompts, folder / "cluster"]
+        run([[*command, *options, *cluster_options]], 1)
+        return folder / "cluster" / "counts.csv"
+
     seconds: dict[str, list[float]] = {}
     results: set[bytes] = set()
     for round_ in range(given.rounds):
-        with tempfile.TemporaryDirectory() as name:
-            folder = Path(name)
-
-            def one_process() -> Path:
-                run([[vocabulary, given.model, given.prompts, folder / "one", *tokens]], 2)
-                return folder / "one.csv"
-
-            def two_processes() -> Path:
-                shards = [folder / "shard-0", folder / "shard-1"]
-                options = [["--shard", f"{index}/2", *tokens] for index in range(2)]
-                run([[vocabulary, given.model, given.prompts, shard, *option] for shard, option in zip(shards, options)], 1)
-                run([[vocabulary, given.model, "--merge", folder / "two", *shards]], 2)
-                return folder / "two.csv"
-
-            def cluster() -> Path:
-                command = [sys.executable, "-m", "attention_tokens_cluster", "count", given.model, given.prompts, folder / "cluster"]
-                options = ["--local", "2", "--threads", "1", "--programs", given.programs, "--shard-prompts", given.shard_prompts]
-                run([[*command, *tokens, *options]], 1)
-                return folder / "cluster" / "counts.csv"
-
-            for measured in (one_process, two_processes, cluster):
+        for measured in (one_process, two_processes, two_workers):
+            with tempfile.TemporaryDirectory() as folder:
                 started = time.monotonic()
-                counts = measured()
+                counts = measured(Path(folder))
                 seconds.setdefault(measured.__name__.replace("_", " "), []).append(time.monotonic() - started)
                 results.add(counts.read_bytes())
         print(f"round {round_ + 1} of {given.rounds}", file=sys.stderr)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -93,7 +94,9 @@ def _client(given: argparse.Namespace, stack: ExitStack) -> Client:
         given.shared = given.shared or given.out.absolute().with_name(f"{given.out.name}.work")
         given.shared.mkdir(parents=True, exist_ok=True)
         os.environ[SHARED] = str(given.shared)
-        cluster = stack.enter_context(LocalCluster(n_workers=given.local, threads_per_worker=1, dashboard_address=":0"))
+        cluster = stack.enter_context(
+            LocalCluster(n_workers=given.local, threads_per_worker=1, dashboard_address=":0", silence_logs=logging.CRITICAL)
+        )
         client = stack.enter_context(Client(cluster))
     else:
         try:

@@ -79,9 +79,10 @@ def concordance(
         cluster = Cluster(client, requirement, shared, threads, other_builds, options)
         run = ConcordanceOfFile(model, tuple(arguments))
         summary = run_shards(cluster, shards, run, None, store, verb="concordance", noun="files", verify=verify)
+        links = [store.place("shards", shard).relative_to(out).as_posix() for shard in shards]
         rows = "".join(
-            f'<li><a href="{store.place("shards", shard).relative_to(out).as_posix()}/index.html">{html.escape(str(shard.path))}</a></li>\n'
-            for shard in shards
+            f'<li><a href="{link}/index.html">{html.escape(str(shard.path))}</a></li>\n'
+            for link, shard in zip(links, shards, strict=True)
         )
         page = f'<!doctype html>\n<meta charset="utf-8">\n<title>Concordances</title>\n<ul>\n{rows}</ul>\n'
         write_file(out / "index.html", page.encode())

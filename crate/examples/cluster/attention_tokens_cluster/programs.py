@@ -92,9 +92,7 @@ def run(
     raise ProgramFailed(f"{program.name} failed (exit status {started.returncode}): {printable(last)}")
 
 
-def _output(
-    started: subprocess.Popen[str], pipe: int, name: str, wanted: Callable[[], bool]
-) -> tuple[str, str]:
+def _output(started: subprocess.Popen[str], pipe: int, name: str, wanted: Callable[[], bool]) -> tuple[str, str]:
     """Waits for a supervised program while it is wanted, and closes the pipe that keeps it alive."""
     try:
         while True:
@@ -163,5 +161,3 @@ def digest_of_file(path: Path) -> str:
         while piece := file.read(1 << 20):
             digest.update(piece)
     return digest.hexdigest()
-
-

@@ -14,8 +14,8 @@ from distributed import Client
 
 from .attempts import Files, Function, Inputs, Order, Outcome, Place, Reference, input_folder, outcome_files
 from .errors import ClusterError
-from .progress import Progress
 from .programs import Requirement
+from .progress import Progress
 from .schedule import Options, Schedule
 from .shards import Item, Shard
 from .store import Record, Store, write_file

@@ -13,7 +13,7 @@ from typing import Any
 from distributed import Future
 
 from .attempts import Function, Order, Outcome, attempt
-from .errors import ClusterError, DamagedResult, RefusedWorker, ShardFailed, printable
+from .errors import ClusterError, DamagedResult, RefusedWorker, SchedulerLost, ShardFailed, printable
 from .progress import Progress
 from .shards import Item
 from .workers import Member, Workers
@@ -37,7 +37,7 @@ class Options:
     """How long to wait for a first worker."""
 
 
-@dataclass
+@dataclass(eq=False)
 class _Running:
     """An attempt that was submitted."""
 
@@ -84,7 +84,7 @@ class Schedule:
             while len(self.done) < len(items):
                 now = time.monotonic()
                 if now - refreshed > _REFRESH_SECONDS:
-                    self._left(self.workers.refresh())
+                    self._refresh()
                     refreshed = now
                     had_workers = now if self.workers.members or had_workers < 0 else had_workers
                     self.workers.require_some(now - had_workers, self.options.wait_seconds)
@@ -98,9 +98,14 @@ class Schedule:
             for running in list(self.running):
                 self._drop(running)
 
-    def _left(self, addresses: Sequence[str]) -> None:
-        for running in [running for running in self.running if running.member.address in addresses]:
-            self._failed(running, "the worker died or left the cluster")
+    def _refresh(self) -> None:
+        """Asks for the workers of now. Attempts on those that are not among them are over."""
+        self.workers.refresh()
+        for running in [running for running in self.running if running.member.address not in self.workers.members]:
+            if running.member.address in self.workers.refused:
+                self._refused(running, "")
+            else:
+                self._failed(running, "the worker died or left the cluster")
 
     def _give(self, member: Member) -> None:
         """Submits a task to a worker with room, if there is one for it."""
@@ -129,21 +134,28 @@ class Schedule:
         key = f"{self.verb}-{item.label}, {order.run_id[:8]}/{self.n_attempts}-{order.attempt[:8]}"
         try:
             inputs = self.inputs(item, member)
-        except (OSError, TimeoutError) as error:
+            future = self.workers.client.submit(
+                attempt, order, self.function, inputs, key=key, workers=[member.address], pure=False
+            )
+        except ClusterError:
+            raise
+        except Exception as error:  # Dask has many for a worker or a scheduler that is not there
+            self.workers.refresh()
             self.failures.setdefault(item.index, []).append((member.address, f"the worker did not take its input: {error}"))
             self.workers.failed(member.address, str(error))
-            return self._again(item)
-        future = self.workers.client.submit(
-            attempt, order, self.function, inputs, key=key, workers=[member.address], pure=False
-        )
+            return None if self._is_running(item) else self._again(item)
         member.running += 1
         self.running.append(_Running(item, order, member, future))
         return None
 
     def _finished(self, running: _Running) -> None:
         item, address = running.item, running.member.address
+        if running not in self.running:
+            return None  # another attempt was finished at the same moment
         try:
             outcome = self._outcome(running)
+        except SchedulerLost:
+            raise
         except RefusedWorker as error:
             return self._refused(running, str(error))
         except Exception as error:  # whatever the task or Dask raised
@@ -162,26 +174,27 @@ class Schedule:
         for other in [other for other in self.running if other.item.index == item.index]:
             self._drop(other)
         self.progress.finished(item.units)
+        return None
 
     def _outcome(self, running: _Running) -> Outcome:
         """The result of a future, while its worker is there. A result that does not arrive is asked for again, for longer."""
         seconds = _FIRST_TRANSFER_SECONDS
         while True:
             if running.future.cancelled():
+                self.workers.refresh()  # raises SchedulerLost if that is the reason
                 raise DamagedResult("the scheduler has forgotten the task")
             try:
                 return running.future.result(timeout=seconds)
             except TimeoutError:
-                gone = self.workers.refresh()
-                self._left([address for address in gone if address != running.member.address])
-                if running.member.address in gone or running.future.status == "error":
+                self.workers.refresh()
+                if running.member.address not in self.workers.members or running.future.status == "error":
                     raise DamagedResult("the worker left before its result had arrived") from None
                 seconds *= 2
 
     def _refused(self, running: _Running, reason: str) -> None:
         """Runs the task elsewhere. It is no failure of the task."""
         self.workers.refuse(running.member.address, reason)
-        self._forget(running)
+        self._drop(running)
         if not self._is_running(running.item):
             self.queue.appendleft(running.item)
 

@@ -67,8 +67,8 @@ class Workers:
         """An order for an attempt at a task."""
         return replace(self.order, stage=stage, index=index, attempt=attempt)
 
-    def refresh(self) -> list[str]:
-        """Asks the scheduler for its workers, and starts and reads checks. Returns the addresses of those that have left.
+    def refresh(self) -> None:
+        """Asks the scheduler for its workers, and starts and reads checks.
 
         Raises SchedulerLost.
         """
@@ -82,12 +82,9 @@ class Workers:
         for address, slots in present.items():
             if address not in self.members and address not in self.refused:
                 self.members[address] = Member(address, slots)
-        gone = [address for address in self.members if address not in present]
-        for address in gone:
-            del self.members[address]
+        self.members = {address: member for address, member in self.members.items() if address in present}
         for member in list(self.members.values()):
             self._check(member)
-        return gone
 
     def _check(self, member: Member) -> None:
         if member.fit:

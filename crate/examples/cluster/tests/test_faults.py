@@ -11,13 +11,17 @@ import unittest
 from pathlib import Path
 
 import duckdb
-
 from machines import REAL, Machines, is_running, sha256, wait_for
 
 WORDS = "the bus is late and The sentence was false Monday Tuesday red blue John gave Mary a ring".split()
 PROMPTS = [" ".join(WORDS[(3 * n + k * (n % 5 + 1)) % len(WORDS)] for k in range(6)) + "." for n in range(16)]
 PAIRS = [
-    (f"When {a} and {b} went to the {place}, {b} gave a drink to", f"When {a} and {b} went to the {place}, {a} gave a drink to", f" {a}", f" {b}")
+    (
+        f"When {a} and {b} went to the {place}, {b} gave a drink to",
+        f"When {a} and {b} went to the {place}, {a} gave a drink to",
+        f" {a}",
+        f" {b}",
+    )
     for a, b, place in (("Mary", "John", "store"), ("Tom", "Mary", "store"), ("John", "Tom", "shop"))
 ]
 TOKENS = ["--tokens", "4"]
@@ -200,11 +204,11 @@ class Faults(unittest.TestCase):
         self.assertIn("found 3 fields", printed)
 
         texts = [out / "a & b.txt", out / "b.txt"]
-        for text, prompt in zip(texts, PROMPTS):
+        for text, prompt in zip(texts, PROMPTS[:2], strict=True):
             text.write_text(f"{prompt}\n")
         options = ["--tokens", "3", "--words", "2"]
-        machines.run("concordance", "demo", out / "pages", *texts, *options)
-        subprocess.run([REAL / "concordance", "demo", out / "one-pages", texts[0], *options], check=True, capture_output=True)
+        machines.run("concordance", "letters", out / "pages", *texts, *options)
+        subprocess.run([REAL / "concordance", "letters", out / "one-pages", texts[0], *options], check=True, capture_output=True)
         names = {path.name for path in (out / "one-pages").iterdir()}
         self.assertEqual({path.name for path in (out / "pages/shards/00000").iterdir()}, names | {"record.json"})
         for name in names:

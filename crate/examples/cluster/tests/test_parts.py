@@ -12,14 +12,15 @@ import tempfile
 import unittest
 from pathlib import Path
 
+from machines import is_running, wait_for
+
 from attention_tokens_cluster import ClusterError, attempts
 from attention_tokens_cluster.count import VerifyCounts
 from attention_tokens_cluster.errors import DamagedResult, OtherRun, RefusedWorker, printable
-from attention_tokens_cluster.progress import duration
 from attention_tokens_cluster.programs import Requirement, run
+from attention_tokens_cluster.progress import duration
 from attention_tokens_cluster.shards import Item, split_lines
 from attention_tokens_cluster.store import Record, Store, is_file_name
-from machines import is_running, wait_for
 
 
 class Parts(unittest.TestCase):
