@@ -16,21 +16,23 @@ REAL = Path(os.environ.get("ATTENTION_TOKENS_EXAMPLES", Path(__file__).parents[4
 """The folder of the compiled programs."""
 
 # In place of a program: logs its call, and does what the worker's environment says before it runs the program.
-_WRAPPER = """#!/bin/sh
-name=$(basename "$0")
-shard=none
-[ -f prompts.txt ] && shard=$(sha256sum prompts.txt | cut -d ' ' -f 1)
-case "$*" in *--identity*) job=identity ;; *--merge*) job=merge ;; *) job=count ;; esac
-echo "$WORKER_NAME $job $$ $PWD $shard" >> "$RUNS_LOG"
-if [ "$WORKER_MODEL" ]; then shift; set -- "$WORKER_MODEL" "$@"; fi
-if [ $job = count ] && [ "$WORKER_HANGS_AFTER" ]; then
-    "$REAL/$name" "$@" --stop-after "$WORKER_HANGS_AFTER"
-    exec sleep 600
-fi
-if [ $job = count ] && [ "$WORKER_ENDS_EARLY" ] && mkdir "$WORKER_ENDS_EARLY" 2>/dev/null; then
-    exec "$REAL/$name" "$@" --stop-after 1
-fi
-exec "$REAL/$name" "$@"
+_WRAPPER = f"""#!{sys.executable} -IS
+import hashlib, os, subprocess, sys, time
+name, arguments, setting = os.path.basename(sys.argv[0]), sys.argv[1:], os.environ.get
+shard = hashlib.sha256(open("prompts.txt", "rb").read()).hexdigest() if os.path.exists("prompts.txt") else "none"
+job = next((job for job in ("identity", "merge") if "--" + job in arguments), "count")
+with open(setting("RUNS_LOG"), "a") as log:
+    print(setting("WORKER_NAME"), job, os.getpid(), os.getcwd(), shard, file=log)
+program = os.path.join(setting("REAL"), name)
+if setting("WORKER_MODEL"):
+    arguments[0] = setting("WORKER_MODEL")
+if job == "count" and setting("WORKER_HANGS_AFTER"):
+    subprocess.run([program, *arguments, "--stop-after", setting("WORKER_HANGS_AFTER")])
+    time.sleep(600)
+if job == "count" and setting("WORKER_ENDS_EARLY") and not os.path.exists(setting("WORKER_ENDS_EARLY")):
+    os.mkdir(setting("WORKER_ENDS_EARLY"))
+    arguments += ["--stop-after", "1"]
+os.execv(program, [program, *arguments])
 """
 
 
@@ -133,9 +135,9 @@ def sha256(path: Path) -> str:
 
 
 def is_running(process: int) -> bool:
-    """Whether a process exists and is no zombie."""
+    """Whether a process exists. Those of the tests are waited for by their parents."""
     try:
-        state = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0]
-    except OSError:
+        os.kill(process, 0)
+    except ProcessLookupError:
         return False
-    return state != "Z"
+    return True

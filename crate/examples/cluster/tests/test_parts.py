@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -14,9 +13,9 @@ from pathlib import Path
 
 from machines import is_running, wait_for
 
-from attention_tokens_cluster import ClusterError, attempts
+from attention_tokens_cluster import ClusterError, __version__, attempts
 from attention_tokens_cluster.count import VerifyCounts
-from attention_tokens_cluster.errors import DamagedResult, OtherRun, RefusedWorker, printable
+from attention_tokens_cluster.errors import DamagedResult, OtherRun, ProgramFailed, RefusedWorker, Stopped, printable
 from attention_tokens_cluster.programs import Requirement, run
 from attention_tokens_cluster.progress import duration
 from attention_tokens_cluster.shards import Item, split_lines
@@ -119,7 +118,6 @@ class Parts(unittest.TestCase):
         with self.assertRaisesRegex(DamagedResult, "no safetensors"):
             verify(shard, {"counts": b"\0" * 20})
 
-    @unittest.skipUnless(os.name == "posix", "reads /proc")
     def test_a_program_ends_with_the_process_that_started_it(self) -> None:
         script = (
             "from pathlib import Path; from attention_tokens_cluster.programs import run; import sys; "
@@ -133,7 +131,23 @@ class Parts(unittest.TestCase):
         starter.send_signal(signal.SIGKILL)
         starter.wait()
         wait_for("its end", lambda: not is_running(program), 10)
+
+    def test_a_program_is_stopped_when_it_is_not_wanted_any_more(self) -> None:
+        started = self.folder / "started"
+
+        def wanted() -> bool:
+            return not (started.exists() and started.read_text().endswith("\n"))
+
+        with self.assertRaisesRegex(Stopped, "sh was stopped"):
+            run(Path("/bin/sh"), ["-c", "echo $$ > started; exec sleep 600"], folder=self.folder, wanted=wanted)
+        self.assertFalse(is_running(int(started.read_text())))
         self.assertEqual(run(Path("/bin/sh"), ["-c", "echo $RAYON_NUM_THREADS"], threads=7), "7\n")
+        with self.assertRaisesRegex(ProgramFailed, "exit status 3.: a\\\\x1bb"):
+            run(Path("/bin/sh"), ["-c", "printf 'a\\033b' >&2; exit 3"])
+
+    def test_the_version_is_that_of_the_project(self) -> None:
+        project = (Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8")
+        self.assertIn(f'\nversion = "{__version__}"\n', project)
 
     def test_durations_have_a_unit_of_their_size(self) -> None:
         self.assertEqual([duration(5), duration(600), duration(7200), duration(604_800)], ["5 s", "10 min", "2 h", "7.0 days"])
