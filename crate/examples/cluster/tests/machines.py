@@ -79,8 +79,14 @@ class Machines:
         options = ["--nthreads", "1", "--no-nanny", "--no-dashboard", "--local-directory", str(local), "--name", name]
         self._start(name, ["worker", self.address, "--host", "127.0.0.1", *options], environment)
 
+    def wait_for_workers(self) -> None:
+        """Waits until every worker has joined, so that each gets a task."""
+        for name in self.processes:
+            if name != "scheduler":
+                wait_for(f"worker {name}", lambda log=self.folder / f"{name}.log": "Registered to" in log.read_text())
+
     def _start(self, name: str, arguments: list[str], environment: dict[str, str]) -> None:
-        with open(self.folder / f"{name}.log", "ab") as log:
+        with open(self.folder / f"{name}.log", "wb") as log:
             command = [sys.executable, "-m", "dask", *arguments]
             self.processes[name] = subprocess.Popen(command, env=self.environment(**environment), stdout=log, stderr=log)
 

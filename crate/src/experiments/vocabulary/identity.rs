@@ -56,7 +56,8 @@ impl CountIdentity {
     /// The identity of a count with these options; its shard, its batches and its state do not matter.
     ///
     /// # Errors
-    /// [`Error::NoTokenizer`] if the model has no tokenizer; [`Error::Device`] if the device fails.
+    /// [`Error::NoTokenizer`](crate::Error::NoTokenizer) if the model has no tokenizer;
+    /// [`Error::Device`](crate::Error::Device) if the device fails.
     pub fn new(model: &Gpt2, options: &SweepOptions) -> Result<Self> {
         let tokenizer = model.tokenizer()?.digest()?;
         let counts = VocabularyCounts::new(model, options.reading)?;
