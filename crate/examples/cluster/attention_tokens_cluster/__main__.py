@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, TimeoutError
 
 from .attempts import SHARED
 from .concordance import concordance
@@ -79,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with ExitStack() as stack:
             print(_summary(_run(given, _client(given, stack))))
-    except ClusterError as error:
+    except (ClusterError, OSError) as error:
         print(f"{given.job}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

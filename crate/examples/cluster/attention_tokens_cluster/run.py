@@ -94,6 +94,8 @@ def run_shards(
     """
     if fan_in < 2:
         raise ClusterError(f"expected a merge of at least 2 results, found {fan_in}")
+    if not shards:
+        raise ClusterError("there is nothing to run: the input is empty")
     requirement = cluster.requirement
     workers = Workers(
         cluster.client,
@@ -104,6 +106,7 @@ def run_shards(
         other_builds=cluster.other_builds,
     )
     runner = _Runner(cluster, workers, store)
+    store.keep_first(_SHARDS, len(shards))
     records = {shard.index: record for shard in shards if (record := store.finished(_SHARDS, shard))}
     earlier = len(records)
     total = sum(shard.units for shard in shards)
@@ -120,7 +123,7 @@ def run_shards(
     missing = [shard for shard in shards if shard.index not in records]
     schedule = runner.stage(_SHARDS, verb, missing, run, text, check, records, progress)
     progress.end()
-    if merge is not None and shards:
+    if merge is not None:
         _merge(runner, [(_SHARDS, shard, records[shard.index]) for shard in shards], merge, fan_in)
     if workers.shared is not None:
         shutil.rmtree(workers.shared, ignore_errors=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
-from distributed import Future
+from distributed import Future, TimeoutError
 
 from .attempts import Function, Order, Outcome, attempt
 from .errors import ClusterError, DamagedResult, RefusedWorker, SchedulerLost, ShardFailed, printable

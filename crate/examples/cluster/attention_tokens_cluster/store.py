@@ -143,6 +143,12 @@ class Store:
         finally:
             shutil.rmtree(new, ignore_errors=True)
 
+    def keep_first(self, stage: str, n: int) -> None:
+        """Removes results of a file that had more shards, so that the folders of a stage are one result."""
+        for place in (self.folder / stage).glob("[0-9]*"):
+            if place.name.isdecimal() and int(place.name) >= n:
+                shutil.rmtree(place)
+
     def remove(self, stage: str) -> None:
         """Removes the results of a stage."""
         shutil.rmtree(self.folder / stage, ignore_errors=True)

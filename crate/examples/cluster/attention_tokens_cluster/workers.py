@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from distributed import Client, Future
+from distributed import Client, Future, TimeoutError
 
 from . import attempts
 from .attempts import Order

@@ -68,6 +68,11 @@ class Parts(unittest.TestCase):
             bad = Record("key", {name: "0"}, 2, 1.0, "here", 1, 0)
             with self.assertRaises(DamagedResult):
                 store.put("shards", item, {name: content}, bad)
+        store.keep_first("shards", 4)
+        self.assertEqual(store.finished("shards", item), record)
+        (out / "shards" / "00004").mkdir()
+        store.keep_first("shards", 4)
+        self.assertEqual([path.name for path in (out / "shards").iterdir()], ["00003"])
         (out / "shards" / ".new-half").mkdir()
         store.close()
         store = Store(out, {"tokens": "30"})
