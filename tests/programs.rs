@@ -73,6 +73,53 @@ fn concordance_writes_a_page_for_each_head() {
     }
 }
 
+/// Each pair alone, so that a file can be cut into parts.
+#[test]
+fn patching_writes_a_row_for_each_place_of_each_pair() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let clean = "When Mary and John went to the store, John gave a drink to";
+    let corrupted = "When Mary and John went to the store, Mary gave a drink to";
+    let pair = format!("{clean}\t{corrupted}\t Mary\t John\n");
+    let other = format!("{corrupted}\t{clean}\t John\t Mary\n");
+    std::fs::write(path("pairs"), format!("{pair}\n{other}")).unwrap();
+    let (passed, printed, error) = run("patching", &["demo", &path("pairs"), &path("out")]);
+    assert!(passed && printed.starts_with("2 pairs, in "), "{printed} {error}");
+    let table = std::fs::read_to_string(path("out")).unwrap();
+    let rows: Vec<&str> = table.lines().collect();
+    assert_eq!((rows[0], rows.len()), ("pair,layer,head,value,corrupted,clean", 1 + 2 * 4 * 8));
+
+    let model = demo();
+    let metric =
+        Metric::logit_diff(&[[model.to_single_token(" Mary").unwrap(), model.to_single_token(" John").unwrap()]]);
+    let (_, cache) = model.run_with_cache(clean).unwrap();
+    let sweep =
+        attention_tokens::patching::get_act_patch_attn_head_out_all_pos(&model, corrupted, &cache, &metric).unwrap();
+    let (value, unchanged) = (sweep.values[[2, 3]], sweep.unchanged);
+    let expected = format!("0,2,3,{value},{unchanged},{}", metric.measure(&model, clean).unwrap());
+    assert_eq!(rows[1 + 2 * 8 + 3], expected);
+
+    std::fs::write(path("second"), other).unwrap();
+    assert!(run("patching", &["demo", &path("second"), &path("second.csv")]).0);
+    let second = std::fs::read_to_string(path("second.csv")).unwrap();
+    let renumbered: Vec<String> = second.lines().skip(1).map(|row| format!("1{}", &row[1..])).collect();
+    assert_eq!(renumbered, rows[1 + 4 * 8..]);
+    assert!(run("patching", &["demo", &path("pairs"), &path("by-pos"), "--sweep", "resid_pre"]).0);
+    assert!(std::fs::read_to_string(path("by-pos")).unwrap().starts_with("pair,layer,pos,value,"));
+
+    std::fs::write(path("bad"), format!("{pair}one\ttwo\n")).unwrap();
+    for (args, expected) in [
+        (&["demo", &path("bad"), &path("bad.csv")][..], "line 2: expected clean, corrupted, answer and other answer"),
+        (&["demo", &path("pairs"), &path("pairs")], "File exists"),
+        (&["demo", &path("none"), &path("none.csv")], "none: "),
+        (&["demo", &path("pairs"), &path("x.csv"), "--sweep", "z"], "usage: patching MODEL PAIRS.tsv OUT.csv"),
+    ] {
+        let (passed, _, error) = run("patching", args);
+        assert!(!passed && error.contains(expected), "{error}");
+    }
+    assert!(!folder.path().join("bad.csv").exists(), "no part of a result stays");
+}
+
 #[test]
 fn figure_writes_a_page_and_a_picture() {
     let folder = tempfile::tempdir().unwrap();

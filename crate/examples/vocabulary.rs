@@ -2,8 +2,10 @@
 //!
 //!     cargo run --release --features full --example vocabulary -- MODEL PROMPTS.txt COUNTS [--shard I/N] [--tokens N]
 //!                                                                 [--stop-after N] [--save-every SECONDS] [--reading READING]
+//!                                                                 [--batch-tokens N]
 //!     cargo run --release --example vocabulary -- MODEL --estimate N PROMPTS.txt [--reading READING]
 //!     cargo run --release --example vocabulary -- MODEL --merge COUNTS SHARD... [--reading READING]
+//!     cargo run --release --example vocabulary -- MODEL --identity [--tokens N] [--reading READING]
 //!
 //! MODEL is anything that `Gpt2::from_pretrained` accepts: `demo`, a folder, `gpt2-small`, ... COUNTS stores the counts
 //! and the position in the file, so the same command resumes an interrupted run. A finished run writes COUNTS.csv, with
@@ -13,9 +15,12 @@
 //! `--shard I/N` counts every N-th prompt, from the I-th (0 to N − 1), so that N machines can share a file; `--merge`
 //! adds up their counts. `--tokens N` truncates prompts to N tokens (30 by default, as in the original).
 //! `--stop-after N` stops after the batch in which N prompts have been counted. `--save-every SECONDS` (10 by default) is how
-//! often COUNTS is written: what a killed run has counted since is counted again. `--estimate N` measures the rate on the
+//! often COUNTS is written: what a killed run has counted since is counted again. `--batch-tokens N` (1024 by default) is the
+//! size of a batch, which bounds the memory of activations. `--estimate N` measures the rate on the
 //! first N prompts and estimates the total time. `--reading READING` says how cells are read as tokens: `matched`,
-//! `"written, without b_U"`, or another name that `Reading` has; without it the original's, `notebook`.
+//! `"written, without b_U"`, or another name that `Reading` has; without it the original's, `notebook`. `--identity` prints
+//! the version of the library, the model and the options as a line of JSON: what must agree between the machines that share
+//! a file (`crate/examples/cluster` runs many).
 
 use std::error::Error;
 use std::io::Read;
@@ -23,13 +28,16 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use attention_tokens::experiments::{Component, SweepOptions, VocabularyCounts, count_file, estimate_sweep};
+use attention_tokens::experiments::{
+    Component, CountIdentity, SweepOptions, VocabularyCounts, count_file, estimate_sweep,
+};
 use attention_tokens::prelude::*;
 
 const USAGE: &str = "usage: vocabulary MODEL PROMPTS.txt COUNTS [--shard I/N] [--tokens N] [--stop-after N]\n           \
-                     [--save-every SECONDS] [--reading READING]\n       \
+                     [--save-every SECONDS] [--reading READING] [--batch-tokens N]\n       \
                      vocabulary MODEL --estimate N PROMPTS.txt [--reading READING]\n       \
-                     vocabulary MODEL --merge COUNTS SHARD... [--reading READING]";
+                     vocabulary MODEL --merge COUNTS SHARD... [--reading READING]\n       \
+                     vocabulary MODEL --identity [--tokens N] [--reading READING]";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -60,6 +68,16 @@ fn vocabulary(args: &[&str]) -> Result<(), Box<dyn Error>> {
             );
             Ok(())
         }
+        ["--identity", options @ ..] => {
+            let mut sweep = SweepOptions { reading, ..Default::default() };
+            match options {
+                [] => {}
+                ["--tokens", value] => sweep.max_tokens = value.parse()?,
+                _ => return Err(USAGE.into()),
+            }
+            println!("{}", CountIdentity::new(&load()?, &sweep)?.to_json());
+            Ok(())
+        }
         ["--merge", merged, shards @ ..] if !shards.is_empty() => {
             check_outputs(merged, shards)?;
             let mut counts = VocabularyCounts::new(&load()?, reading)?;
@@ -78,6 +96,7 @@ fn vocabulary(args: &[&str]) -> Result<(), Box<dyn Error>> {
                         sweep.shard = (shard.parse()?, shards.parse()?);
                     }
                     ["--tokens", value] => sweep.max_tokens = value.parse()?,
+                    ["--batch-tokens", value] => sweep.batch_tokens = value.parse()?,
                     ["--save-every", value] => sweep.save_every = Duration::try_from_secs_f64(value.parse()?)?,
                     ["--stop-after", value] => sweep.stop_after = Some(value.parse()?),
                     _ => return Err(USAGE.into()),

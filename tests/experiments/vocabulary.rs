@@ -254,4 +254,45 @@ fn the_example_resumes_and_merges() {
     let (passed, printed, _) = run(&["--estimate", "4", "prompts.txt"]);
     assert!(passed && printed.contains("an estimate for all 9"), "{printed}");
     assert!(run(&["prompts.txt"]).2.contains("usage"));
+
+    // Batches of another size, and counts that have the same bytes however they were added up.
+    let options = ["--tokens", "8", "--batch-tokens", "9", "--save-every", "0"];
+    assert!(run(&[&["prompts.txt", "small-batches"], &options[..]].concat()).0);
+    assert_eq!(file("small-batches.csv"), file("whole.csv"));
+    assert!(run(&["--merge", "merged-whole", "whole"]).0 && run(&["--merge", "merged-again", "1-2", "0-2"]).0);
+    let bytes = |name: &str| std::fs::read(folder.path().join(name)).unwrap();
+    assert!(bytes("merged") == bytes("merged-whole") && bytes("merged") == bytes("merged-again"));
+}
+
+/// What machines that share a file must have in common: another model, reading or limit of tokens is another identity.
+#[test]
+fn the_example_prints_its_identity() {
+    let run = |args: &[&str]| {
+        let output = example("vocabulary").args(args).output().unwrap();
+        (output.status.success(), String::from_utf8(output.stdout).unwrap())
+    };
+    let identity = |args: &[&str]| {
+        let (passed, printed) = run(args);
+        assert!(passed && printed.lines().count() == 1, "{printed}");
+        serde_json::from_str::<serde_json::Value>(&printed).unwrap()
+    };
+    let whole = identity(&["demo", "--identity", "--tokens", "8", "--reading", "ov, without b_U"]);
+    let options = SweepOptions { max_tokens: 8, reading: Reading::OV.unembed_bias(false), ..Default::default() };
+    let expected = CountIdentity::new(&demo(), &options).unwrap();
+    assert_eq!(whole.to_string(), serde_json::from_str::<serde_json::Value>(&expected.to_json()).unwrap().to_string());
+    assert_eq!((expected.version.as_str(), expected.tokenizer.len()), (env!("CARGO_PKG_VERSION"), 64));
+    let letters = identity(&["letters", "--identity"]);
+    for name in ["fingerprint", "tokenizer", "n_layers", "d_vocab", "reading", "max_tokens"] {
+        assert_ne!(letters[name], whole[name], "{name}");
+    }
+    for name in ["version", "state_format", "parquet"] {
+        assert_eq!(letters[name], whole[name], "{name}");
+    }
+    let unprocessed = Gpt2::from_pretrained("demo", LoadOptions::default().processing(Processing::none())).unwrap();
+    let unprocessed = CountIdentity::new(&unprocessed, &options).unwrap();
+    assert_ne!(unprocessed.fingerprint, expected.fingerprint);
+    assert_eq!(CountIdentity { fingerprint: expected.fingerprint.clone(), ..unprocessed }, expected);
+    assert!(!run(&["demo", "--identity", "--sideways"]).0);
+    let tiny = crate::support::fixture("tiny");
+    assert!(!run(&[tiny.to_str().unwrap(), "--identity"]).0, "a model without a tokenizer");
 }

@@ -4,7 +4,7 @@ use xshell::cmd;
 
 use crate::stages::Stages;
 use crate::tool::{Result, shell, works};
-use crate::{cuda, notebooks, prerequisites, root, setup, supply_chain};
+use crate::{cluster, cuda, notebooks, prerequisites, root, setup, supply_chain};
 
 /// The optional features that compile on every machine.
 const FEATURES: [&str; 2] = ["--features", "attention-tokens/full,attention-tokens/png"];
@@ -15,6 +15,14 @@ pub(crate) fn cuda() -> Result<()> {
     cuda::check(&mut stages, None)?;
     stages.print();
     Ok(())
+}
+
+/// Checks the Python package that runs the example programs on a cluster.
+pub(crate) fn cluster() -> Result<()> {
+    let shell = shell()?;
+    let examples = ["vocabulary", "concordance", "patching"].map(|name| format!("--example={name}"));
+    cmd!(shell, "cargo build --locked {FEATURES...} {examples...}").run()?;
+    cluster::check()
 }
 
 /// Runs every stage and prints the seconds of each; with `cuda` also those of the feature `cuda`.
@@ -53,6 +61,8 @@ pub(crate) fn all(cuda: bool) -> Result<()> {
     stages.run("compiling the tests", || {
         Ok(cmd!(shell, "cargo test --locked --workspace {FEATURES...} --no-run").run()?)
     })?;
+    // With the example programs that were compiled with the tests.
+    stages.run("cluster", cluster::check)?;
     if cuda {
         cuda::check(&mut stages, Some(&jupyter))?;
     }

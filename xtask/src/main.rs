@@ -1,6 +1,7 @@
 //! `cargo xtask`: set-up and chores that cargo alone cannot do. It starts tools and re-implements none.
 
 mod checks;
+mod cluster;
 mod cuda;
 mod environment;
 mod first_figure;
@@ -39,6 +40,7 @@ usage: cargo xtask run [--store] [NOTEBOOK …]  set up, then execute the notebo
        cargo xtask lab [ARGUMENT …]            set up, then start JupyterLab in notebooks/
        cargo xtask test [--cuda]               run all checks of CI; with --cuda those of cuda-check too
        cargo xtask cuda-check                  compile the feature cuda, and test it without a GPU
+       cargo xtask cluster-check               test the Python package that runs programs on a cluster
        cargo xtask speed FOLDER                time a model in a notebook and in a release program
        cargo xtask supply-chain                check licences, sources and duplicates of dependencies, and the notices
        cargo xtask advisories                  check dependencies against RustSec's list of vulnerabilities, by network
@@ -60,6 +62,7 @@ fn main() -> ExitCode {
         "test" if rest.is_empty() => checks::all(false),
         "test" if rest == ["--cuda"] => checks::all(true),
         "cuda-check" if rest.is_empty() => checks::cuda(),
+        "cluster-check" if rest.is_empty() => checks::cluster(),
         "supply-chain" if rest.is_empty() => supply_chain::check(),
         "advisories" if rest.is_empty() => supply_chain::advisories(),
         "notices" if rest.is_empty() => notices::write(),

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use crate::environment::pip_requirements;
 use crate::tool::{Result, command_line};
-use crate::{cuda, programs};
+use crate::{cluster, cuda, programs};
 
 /// A file of pinned packages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -18,10 +18,12 @@ pub(crate) enum Pins {
     Programs,
     /// NVIDIA's compilers, for `cuda-check`.
     Cuda,
+    /// What the tests of the cluster package need.
+    Cluster,
 }
 
 impl Pins {
-    const ALL: [Self; 3] = [Self::Environment, Self::Programs, Self::Cuda];
+    const ALL: [Self; 4] = [Self::Environment, Self::Programs, Self::Cuda, Self::Cluster];
 
     /// The file, from the top of the repository.
     pub(crate) fn file(self) -> &'static str {
@@ -29,6 +31,7 @@ impl Pins {
             Self::Environment => "requirements.txt",
             Self::Programs => "xtask/programs.txt",
             Self::Cuda => "xtask/cuda.txt",
+            Self::Cluster => "crate/examples/cluster/requirements.txt",
         }
     }
 
@@ -38,6 +41,7 @@ impl Pins {
             Self::Environment => "environment.yml",
             Self::Programs => "xtask/src/programs.rs",
             Self::Cuda => "xtask/src/cuda.rs",
+            Self::Cluster => "xtask/src/cluster.rs",
         }
     }
 
@@ -51,6 +55,7 @@ impl Pins {
             }
             Self::Programs => programs::PACKAGES.map(String::from).to_vec(),
             Self::Cuda => cuda::PACKAGES.map(String::from).to_vec(),
+            Self::Cluster => cluster::PACKAGES.map(String::from).to_vec(),
         })
     }
 

@@ -60,8 +60,8 @@ pub use similarity::{
 pub use singular_vectors::{SingularVectors, WeightMatrix, singular_vectors};
 pub use token_agreement::{TokenAgreement, agreement_table};
 pub use vocabulary::{
-    Component, EmbeddingMap, MapMethod, SharedTokens, SharedVocabulary, SweepEstimate, SweepOptions, SweepProgress,
-    UnembedBiasShare, VocabularyCounts, count_file, estimate_sweep,
+    Component, CountIdentity, EmbeddingMap, MapMethod, SharedTokens, SharedVocabulary, SweepEstimate, SweepOptions,
+    SweepProgress, UnembedBiasShare, VocabularyCounts, count_file, estimate_sweep,
 };
 
 use crate::attention_tokens::{HeadData, run_caption};

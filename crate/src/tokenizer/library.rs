@@ -80,6 +80,14 @@ impl Library {
         self.n_tokens
     }
 
+    /// The tokenizer in the format of `tokenizer.json`.
+    ///
+    /// # Errors
+    /// [`Error::Format`] with the name of the file.
+    pub(super) fn to_json(&self) -> Result<String> {
+        contained(&self.file, "a tokenizer that can be written as JSON", || self.tokenizer.to_string(false))
+    }
+
     /// The token ids of a text, without special tokens around it. Shape: → `[pos]`.
     ///
     /// # Errors

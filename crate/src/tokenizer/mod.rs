@@ -20,7 +20,10 @@ mod vocab_and_merges;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use ring::digest::{Context, SHA256};
+
 use crate::error::{Error, Result};
+use crate::files::hexadecimal;
 pub(crate) use bos::{Bos, ConfigBos};
 pub(crate) use files::{FilesBeside, TokenizerFiles, VocabularyFiles};
 pub(crate) use labels::TokenLabels;
@@ -71,6 +74,17 @@ impl Tokenizer {
     /// Number of tokens, special ones included.
     pub fn vocab_size(&self) -> usize {
         self.inner.library.n_tokens()
+    }
+
+    /// The SHA-256 of the tokenizer as JSON and of its beginning-of-sequence token, as hexadecimal digits.
+    ///
+    /// # Errors
+    /// [`Error::Format`] if the library cannot write the tokenizer.
+    pub(crate) fn digest(&self) -> Result<String> {
+        let mut context = Context::new(&SHA256);
+        context.update(self.inner.library.to_json()?.as_bytes());
+        context.update(format!("bos {:?}", self.bos).as_bytes());
+        Ok(hexadecimal(context.finish()))
     }
 
     /// The token ids of a text, with the beginning-of-sequence token in front if the model has one. Shape: → `[pos]`.

@@ -4,6 +4,7 @@
 mod counts;
 mod dataframes;
 mod embedding_map;
+mod identity;
 mod prompt_file;
 mod rank_frequency;
 mod shared_tokens;
@@ -14,6 +15,7 @@ mod unembed_bias;
 
 pub use counts::{Component, VocabularyCounts};
 pub use embedding_map::{EmbeddingMap, MapMethod};
+pub use identity::CountIdentity;
 pub(super) use prompt_file::PromptFile;
 pub(super) use rank_frequency::ranked;
 pub use shared_tokens::SharedTokens;

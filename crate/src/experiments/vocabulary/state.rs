@@ -1,6 +1,6 @@
 //! The file of a sweep's counts, from which it resumes: safetensors with a checksum.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use ring::digest::{Context, SHA256};
@@ -77,6 +77,7 @@ impl VocabularyCounts {
         metadata.push((CHECKSUM, checksum(named, [&index, &token, &count])));
         let metadata = metadata.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
         let bytes = safetensors::serialize(tensors, Some(metadata)).map_err(|error| Error::write(path, error))?;
+        let bytes = with_sorted_header(bytes).map_err(|error| Error::write(path, error))?;
         replace(path, |path| std::fs::write(path, bytes))
     }
 
@@ -171,7 +172,7 @@ struct SavedCounts {
 }
 
 /// Format name and version, in the file's metadata and in error messages.
-const FORMAT: &str = "counts of attention tokens, version 2";
+pub(super) const FORMAT: &str = "counts of attention tokens, version 2";
 
 /// The largest sum of counts in a file: every number up to it is exact as `f64`, and thousands of such files add up
 /// without an overflow.
@@ -194,10 +195,41 @@ fn checksum<'a>(metadata: impl Iterator<Item = (&'a str, &'a str)>, tensors: [&[
     hexadecimal(context.finish())
 }
 
+/// A safetensors file with its header in the order of names, so that the same counts are the same bytes: safetensors writes
+/// metadata in the random order of a hash map.
+fn with_sorted_header(mut file: Vec<u8>) -> Result<Vec<u8>, serde_json::Error> {
+    let (length, rest) = file.split_first_chunk_mut::<8>().expect("the length of the header");
+    let header = &mut rest[..u64::from_le_bytes(*length) as usize];
+    // A map of serde_json would keep the order of the file if any crate enabled that feature.
+    let fields: BTreeMap<String, BTreeMap<String, serde_json::Value>> = serde_json::from_slice(header)?;
+    // The same text in another order; spaces at its end align the tensors.
+    let sorted = serde_json::to_vec(&fields)?;
+    header.fill(b' ');
+    header[..sorted.len()].copy_from_slice(&sorted);
+    Ok(file)
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::counts::tests::counts;
     use super::*;
+
+    #[test]
+    fn the_same_counts_are_the_same_bytes() {
+        let folder = tempfile::tempdir().unwrap();
+        let counts = counts([&[(5, 2), (7, 1)], &[(7, 8)]]);
+        let place = Place { offset: 7, n_read: 1, digest: "ä \"quoted\"".into() };
+        let bytes: Vec<Vec<u8>> = (0..8)
+            .map(|n| {
+                let path = folder.path().join(n.to_string());
+                counts.save_state(&path, "key", &place).unwrap();
+                let (read, at) = VocabularyCounts::load_state(&path, &counts, "key").unwrap();
+                assert_eq!((read.counts, at), (counts.counts.clone(), place.clone()));
+                std::fs::read(path).unwrap()
+            })
+            .collect();
+        assert!(bytes.iter().all(|other| *other == bytes[0]));
+    }
 
     /// Files with a right checksum and with numbers that no sweep writes, whose sums would overflow.
     #[test]
