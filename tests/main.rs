@@ -43,6 +43,9 @@ mod heads;
 mod hostile_files;
 /// Downloads from a local server with the Hugging Face Hub's protocol, and the cache that Python shares.
 mod hub;
+/// Hostile texts in every figure, table and page: nothing runs. Needs Chromium and chromedriver.
+#[cfg(unix)]
+mod injection;
 /// Interventions: random edits against dfdx, batches, the rules of attention, errors.
 mod interventions;
 /// Invariants for any input: batches, filters, thread counts, the identities of attention.
