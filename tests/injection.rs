@@ -114,7 +114,7 @@ fn named(name: &str, scanned: &Scanned) -> Vec<String> {
 fn no_text_runs_in_a_figure() {
     let (server, scratch) = (Server::start(), tempfile::tempdir().unwrap());
     let payloads = payloads::payloads(server.port);
-    let model = payloads::hostile_model(scratch.path(), &payloads);
+    let model = payloads::hostile_model(scratch.path(), payloads::FOLDER, &payloads);
     let page = scratch.path().join("figure.html");
     let mut figures = figures::of_model(&model);
     let n_of_model = figures.len();
@@ -159,7 +159,7 @@ fn no_text_runs_in_a_figure() {
 fn no_text_runs_in_a_page() {
     let (server, scratch) = (Server::start(), tempfile::tempdir().unwrap());
     let payloads = payloads::payloads(server.port);
-    let model = payloads::hostile_model(scratch.path(), &payloads);
+    let model = payloads::hostile_model(scratch.path(), payloads::FOLDER, &payloads);
     let label = labels(&model);
     let path = |name: &str| scratch.path().join(name);
     // The concordance of prompts that are hostile texts, with hostile tokens.
@@ -246,4 +246,25 @@ fn the_scan_finds_what_runs() {
         }
         Ok(())
     });
+}
+
+/// Texts that are longer than the figures that have them, in figures of any size.
+#[test]
+fn long_texts_are_drawn_in_figures_of_any_size() {
+    let scratch = tempfile::tempdir().unwrap();
+    let tokens = payloads::payloads(10_000);
+    let model = payloads::hostile_model(scratch.path(), &"very long ".repeat(25), &tokens);
+    let mut figures = figures::of_model(&model);
+    for text in ["word ".repeat(600), "x".repeat(3_000), "line\n".repeat(300)] {
+        figures.extend(figures::of_text(&model, &text));
+    }
+    for (name, figure) in figures {
+        for size in [None, Some((200, 200)), Some((200, 800)), Some((1_200, 200))] {
+            let sized = size.map_or(figure.clone(), |(width, height)| figure.with_size(width, height).unwrap());
+            let drawn = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                (sized.to_json().len(), sized.to_svg().map(|svg| svg.len()))
+            }));
+            assert!(drawn.is_ok(), "{} at {size:?}", name.chars().take(60).collect::<String>());
+        }
+    }
 }

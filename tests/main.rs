@@ -31,6 +31,9 @@ mod datasets;
 mod errors;
 /// The experiments: against TransformerLens, against results computed by hand, and their figures.
 mod experiments;
+/// Faults: processes that are killed, full disks, files that shrink, clocks that jump.
+#[cfg(unix)]
+mod faults;
 /// Figures as plotly JSON.
 mod figures;
 /// Generation of text, with and without the key-value cache.

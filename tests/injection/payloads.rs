@@ -95,7 +95,7 @@ const PAYLOADS: [&str; 74] = [
 ];
 
 /// The name of a folder, and so of a model, in which a slash cannot be.
-const FOLDER: &str = "<img src=x onerror=__ran=1>'\"&amp;<b>$x$";
+pub(super) const FOLDER: &str = "<img src=x onerror=__ran=1>'\"&amp;<b>$x$";
 
 /// The texts, for a server at a port of this machine.
 pub(super) fn payloads(port: u16) -> Vec<String> {
@@ -106,11 +106,11 @@ pub(super) fn payloads(port: u16) -> Vec<String> {
     texts
 }
 
-/// The model of `tests/fixtures/tiny`, in a folder with a hostile name, with a vocabulary of these texts: each is a token,
+/// The model of `tests/fixtures/tiny`, in a folder with this name, with a vocabulary of these texts: each is a token,
 /// some with a space in front too.
-pub(super) fn hostile_model(scratch: &Path, payloads: &[String]) -> Gpt2 {
+pub(super) fn hostile_model(scratch: &Path, name: &str, payloads: &[String]) -> Gpt2 {
     let tiny = Folder::copy_of("tiny");
-    let folder = scratch.join(FOLDER);
+    let folder = scratch.join(name);
     std::fs::create_dir(&folder).unwrap();
     for file in ["config.json", "model.safetensors"] {
         std::fs::copy(tiny.path().join(file), folder.join(file)).unwrap();

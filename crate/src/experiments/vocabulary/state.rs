@@ -157,6 +157,10 @@ impl VocabularyCounts {
         }
         let digest = text("prompts_digest")?.clone();
         let place = Place { offset: number("offset")?, n_read: number("n_read")?, digest };
+        // A prompt has a byte at least. Sums with these numbers must not overflow.
+        if place.n_read > place.offset || place.offset > MOST {
+            return Err(format_error(format!("{} prompts in {} bytes", place.n_read, place.offset)));
+        }
         Ok(SavedCounts { counts, key: text("key")?.clone(), place })
     }
 }
@@ -222,6 +226,13 @@ mod tests {
             assert!(error(&counts(heads)).contains("more than 9007199254740992 prompts or tokens"));
         }
         assert!(error(&counts([&[(5, 0)], &[]])).contains("token 5 of head and component 0 counted as 0, or twice"));
+        // A place in a file that no file has.
+        for (offset, n_read) in [(3, 4), (MOST + 1, 5), (u64::MAX, u64::MAX)] {
+            let place = Place { offset, n_read, digest: String::new() };
+            counts([&[], &[]]).save_state(&path, "key", &place).unwrap();
+            let message = VocabularyCounts::load(&path, &counts([&[], &[]])).unwrap_err().to_string();
+            assert!(message.contains(&format!("{n_read} prompts in {offset} bytes")), "{message}");
+        }
         // Two rows of one token.
         counts([&[(5, 1), (6, 1)], &[]]).save(&path).unwrap();
         let mut bytes = std::fs::read(&path).unwrap();
