@@ -97,6 +97,11 @@ impl VocabularyCounts {
         let format_error =
             |found: String| Error::Format { path: path.into(), expected: FORMAT.into(), found, source: None };
         let unreadable = |error: SafeTensorError| Error::format(path, FORMAT, error);
+        // Reading a header takes many times its size. That of a state has some texts and three tensors.
+        let header_len = bytes.first_chunk().map_or(0, |len| u64::from_le_bytes(*len));
+        if header_len > MAX_HEADER_BYTES {
+            return Err(format_error(format!("a header of {header_len} bytes")));
+        }
         let tensors = SafeTensors::deserialize(&bytes).map_err(unreadable)?;
         let (_, header) = SafeTensors::read_metadata(&bytes).map_err(unreadable)?;
         let metadata: HashMap<String, String> = header.metadata().clone().unwrap_or_default();
@@ -176,6 +181,9 @@ struct SavedCounts {
 
 /// Format name and version, in the file's metadata and in error messages.
 const FORMAT: &str = "counts of attention tokens, version 2";
+
+/// The largest header of a file of counts, in bytes: several times that of any.
+const MAX_HEADER_BYTES: u64 = 1 << 16;
 
 /// The largest sum of counts in a file: every number up to it is exact as `f64`, and thousands of such files add up
 /// without an overflow.
