@@ -19,7 +19,7 @@ use crate::support::{Folder, example, load, rng};
 
 mod writers;
 
-use writers::{KINDS, READY, SWEEP, Writer, letters, process};
+use writers::{KINDS, READY, SWEEP, Writer, compared, letters, process};
 
 /// How often each process is killed.
 fn kills() -> usize {
@@ -57,7 +57,7 @@ fn a_process_that_is_killed_leaves_whole_files() {
             std::thread::sleep(Duration::from_micros(rng.u64(..60_000)));
             child.kill().unwrap();
             assert!(!child.wait().unwrap().success());
-            if path.exists() || was_there {
+            if compared(&path).exists() || was_there {
                 let found = writers[0].contents(&path);
                 let found = found.unwrap_or_else(|error| panic!("{kind}, kill {kill}: {error}"));
                 assert!(whole.contains(&found), "{kind}, kill {kill}: {} bytes, a part of the file", found.len());

@@ -75,7 +75,7 @@ impl Writer {
     }
 
     /// What is to be compared of a file: its bytes; of a state, whose metadata have no fixed order, what it counts; of a
-    /// folder, its first page in the order of their names.
+    /// folder, its first page.
     pub(super) fn contents(&self, path: &Path) -> Result<Vec<u8>, String> {
         if path.ends_with("counts") {
             let counts = VocabularyCounts::load(path, &self.counts).map_err(|error| error.to_string())?;
@@ -83,9 +83,13 @@ impl Writer {
             counts.write_csv(folder.path().join("csv")).map_err(|error| error.to_string())?;
             return Ok(std::fs::read(folder.path().join("csv")).unwrap());
         }
-        let path = if path.ends_with("pages") { path.join("head-0-0.html") } else { path.to_owned() };
-        std::fs::read(&path).map_err(|error| error.to_string())
+        std::fs::read(compared(path)).map_err(|error| error.to_string())
     }
+}
+
+/// The file that is compared of what is written to a path.
+pub(super) fn compared(path: &Path) -> PathBuf {
+    if path.ends_with("pages") { path.join("head-0-0.html") } else { path.to_owned() }
 }
 
 /// The kind that is a sweep over `prompts.txt` in a folder, with many saves, whose state has the name of the variant, and which
