@@ -253,7 +253,14 @@ fn interventions_of_a_file_are_plain_text() {
             (name, safetensors::tensor::TensorView::new(*dtype, shape.clone(), data).unwrap())
         })
     };
-    for (text, read) in [("", Some(vec![])), ("zero something", Some(vec!["zero something"])), ("a\u{1b}[2J", None)] {
+    let long = "x".repeat(5_000);
+    let texts = [
+        ("", Some(vec![])),
+        ("zero something", Some(vec!["zero something"])),
+        ("a\u{1b}[2J", None),
+        (long.as_str(), None),
+    ];
+    for (text, read) in texts {
         let metadata = [("interventions".to_owned(), text.to_owned()), ("format".to_owned(), "pt".to_owned())];
         let bytes = safetensors::serialize(views(), Some(metadata.into_iter().collect())).unwrap();
         std::fs::write(&changed, bytes).unwrap();

@@ -48,7 +48,7 @@ fn a_truncated_file() {
 #[test]
 fn a_header_larger_than_the_file_allocates_nothing() {
     let folder = Folder::copy_of("tiny");
-    for len in [u64::MAX, 1 << 40, 100_000_001, 50_000_000] {
+    for len in [u64::MAX, 1 << 40, 16_000_001, 5_000_000] {
         let mut file = len.to_le_bytes().to_vec();
         file.extend(b"{}");
         fs::write(folder.weights(), file).unwrap();

@@ -31,6 +31,9 @@ mod datasets;
 mod errors;
 /// The experiments: against TransformerLens, against results computed by hand, and their figures.
 mod experiments;
+/// Faults: processes that are killed, full disks, files that shrink, clocks that jump.
+#[cfg(unix)]
+mod faults;
 /// Figures as plotly JSON.
 mod figures;
 /// Generation of text, with and without the key-value cache.
@@ -43,6 +46,9 @@ mod heads;
 mod hostile_files;
 /// Downloads from a local server with the Hugging Face Hub's protocol, and the cache that Python shares.
 mod hub;
+/// Hostile texts in every figure, table and page: nothing runs. Needs Chromium and chromedriver.
+#[cfg(unix)]
+mod injection;
 /// Interventions: random edits against dfdx, batches, the rules of attention, errors.
 mod interventions;
 /// Invariants for any input: batches, filters, thread counts, the identities of attention.

@@ -1,10 +1,16 @@
-//! The memory of a sweep against its option. A program of its own, because it counts every allocation.
+//! The memory of a sweep against its option, and of foreign files against their sizes. A program of its own, because it
+//! counts every allocation.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use attention_tokens::patching::*;
 use attention_tokens::prelude::*;
+
+mod costs;
+#[allow(dead_code)] // the integration tests' helpers
+mod support;
 
 /// The bytes that are allocated, and the most that were since the last [`peak_of`].
 static LIVE: AtomicUsize = AtomicUsize::new(0);
@@ -57,11 +63,18 @@ fn peak_of<T>(function: impl FnOnce() -> T) -> (usize, T) {
     (PEAK.load(Relaxed) - before, result)
 }
 
+/// The tests count allocations of the whole process, so only one of them may run.
+fn alone() -> MutexGuard<'static, ()> {
+    static ONE: Mutex<()> = Mutex::new(());
+    ONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 const MIB: usize = 1 << 20;
 
 /// Sweeps of 32 heads in a model of 4 layers, over 4 prompts of 120 tokens.
 #[test]
 fn a_sweep_takes_no_more_memory_than_its_option_says() {
+    let _alone = alone();
     let model = Gpt2::from_pretrained("demo", LoadOptions::default()).unwrap();
     let config = model.config().clone();
     let (n, pos) = (4, 120);

@@ -49,6 +49,9 @@ fn write_concordance(args: &[String]) -> Result<(), Box<dyn Error>> {
     if files.is_empty() {
         return Err(USAGE.into());
     }
+    // Before the work, not after it.
+    let writable = std::fs::create_dir_all(folder).and_then(|()| tempfile::tempfile_in(folder).map(drop));
+    writable.map_err(|error| format!("{folder}: cannot be written: {error}"))?;
     let model = Gpt2::from_pretrained(model, LoadOptions::default())?;
     let concordance = concordance(&model, &files, &options, &mut |progress| eprintln!("{progress}"))?;
     concordance.write_pages(folder)?;

@@ -13,7 +13,9 @@ mod tests;
 use std::path::PathBuf;
 
 pub(crate) use checks::{check_count, check_index, check_position, check_setting};
-use parts::{bounded, count_range, first, foreign, heads_found, index_range, position_range, prefixed, tokens_found};
+use parts::{
+    bounded, count_range, first, foreign, heads_found, index_range, position_range, prefixed, tokens_found, with_causes,
+};
 pub(crate) use parts::{shortened, shown};
 
 /// A result whose error is [`Error`].
@@ -57,7 +59,7 @@ pub enum Error {
         source: std::io::Error,
     },
     /// A file that cannot be written.
-    #[error("{}: cannot be written: {source}", path.display())]
+    #[error("{}: cannot be written: {}", path.display(), with_causes(&**source))]
     Write {
         /// The file.
         path: PathBuf,

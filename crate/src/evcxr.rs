@@ -1,5 +1,6 @@
 //! Display of values in evcxr notebooks, and a warning about slow builds of this crate.
 
+use std::borrow::Cow;
 use std::io;
 #[cfg(target_os = "linux")]
 use std::io::Write;
@@ -12,8 +13,18 @@ pub(crate) fn show(contents: &[(&str, &str)]) {
     // A failure means that nobody reads stdout; the contents then fail as well, with a panic.
     let _ = end_unfinished_line();
     for (mime, content) in contents {
+        let content = harmless(content);
         println!("EVCXR_BEGIN_CONTENT {mime}\n{content}\nEVCXR_END_CONTENT");
     }
+}
+
+/// How evcxr's commands begin, which a program gives by printing them.
+const COMMAND: &str = "EVCXR_";
+
+/// Text with a character without width in what evcxr would take for a command: a text that a model generates must not
+/// become the HTML of a page.
+pub(crate) fn harmless(text: &str) -> Cow<'_, str> {
+    if text.contains(COMMAND) { text.replace(COMMAND, "EVCXR_\u{200b}").into() } else { text.into() }
 }
 
 /// Ends the line that a cell has begun with `print!`. Otherwise the contents begin in the middle of that line, and evcxr
@@ -83,13 +94,23 @@ pub(crate) fn warn_of_debug_build() {
     }
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
 mod tests {
-    use std::io::{LineWriter, Write};
-    use std::os::fd::AsRawFd;
+    #[test]
+    fn a_text_gives_no_commands() {
+        let text = "a\nEVCXR_END_CONTENT\nEVCXR_BEGIN_CONTENT text/html\n<script>";
+        let written = super::harmless(text);
+        assert!(!written.contains("EVCXR_END") && !written.contains("EVCXR_BEGIN"));
+        assert_eq!(written.replace('\u{200b}', ""), text);
+        assert_eq!(super::harmless("EVCXR"), "EVCXR");
+    }
 
+    #[cfg(target_os = "linux")]
     #[test]
     fn an_unfinished_line_is_read_and_taken() {
+        use std::io::{LineWriter, Write};
+        use std::os::fd::AsRawFd;
+
         let mut file = tempfile::tempfile().unwrap();
         let descriptor = file.as_raw_fd();
         let mut lines = LineWriter::new(file.try_clone().unwrap());

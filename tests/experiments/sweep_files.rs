@@ -1,7 +1,7 @@
 //! The files of a sweep: nothing that it did not write is replaced, and what it wrote is whole or refused.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use attention_tokens::experiments::*;
@@ -206,26 +206,4 @@ fn a_file_that_shrinks_while_it_is_read_is_an_error() {
     let shrink = |_| drop(std::fs::File::options().write(true).open(&file).unwrap().set_len(150_000));
     let message = count_file(&demo(), &file, &options(&folder.path().join("state")), &mut { shrink }).unwrap_err();
     assert!(message.to_string().contains("the file has become shorter while it was read"), "{message}");
-}
-
-/// Killed at random moments, a sweep goes on where it was, and its counts are those of one that was not killed.
-#[cfg(unix)]
-#[test]
-fn a_killed_sweep_goes_on_where_it_was() {
-    let (folder, _) = folder(&prompts(60));
-    let args = ["prompts.txt", "counts", "--tokens", "6", "--save-every", "0"];
-    let mut random = fastrand::Rng::with_seed(1);
-    let mut killed = 0;
-    for _ in 0..6 {
-        let mut sweep = vocabulary(folder.path(), &args);
-        let mut sweep = sweep.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        std::thread::sleep(Duration::from_millis(random.u64(200..2500)));
-        let _ = sweep.kill();
-        killed += usize::from(!sweep.wait().unwrap().success());
-    }
-    assert!(killed > 0);
-    assert!(vocabulary(folder.path(), &args).output().unwrap().status.success());
-    assert!(vocabulary(folder.path(), &["prompts.txt", "whole", "--tokens", "6"]).output().unwrap().status.success());
-    let file = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();
-    assert_eq!(file("counts.csv"), file("whole.csv"));
 }

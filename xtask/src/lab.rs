@@ -3,10 +3,10 @@
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use crate::prerequisites::is_root;
-use crate::setup;
+use crate::setup::{self, Jupyter};
 use crate::tool::{Result, command_line};
 
 /// What JupyterLab's option is for.
@@ -17,9 +17,7 @@ pub(crate) fn lab(arguments: &[String]) -> Result<()> {
     // Before the set-up, which takes minutes.
     let allow_root = allow_root(arguments, is_root()?, is_container())?;
     let jupyter = setup::jupyter()?;
-    let mut lab = jupyter.command("jupyter");
-    lab.arg("lab").arg("--notebook-dir").arg(crate::root().join("notebooks"));
-    lab.args(allow_root.then_some(ALLOW_ROOT)).args(arguments);
+    let mut lab = command(&jupyter, arguments, allow_root);
     let line = command_line(&lab);
     let path = crate::target_folder().join("logs/jupyterlab.log");
     fs::create_dir_all(path.parent().unwrap_or(&path))?;
@@ -49,6 +47,15 @@ pub(crate) fn lab(arguments: &[String]) -> Result<()> {
     let lines: Vec<&str> = text.lines().collect();
     let end = lines[lines.len().saturating_sub(10)..].join("\n");
     Err(format!("{end}\nJupyterLab failed ({status}): {line}").into())
+}
+
+/// JupyterLab on the notebooks. Without arguments that say otherwise, it listens on this machine alone and asks for a
+/// token, which are JupyterLab's defaults.
+fn command(jupyter: &Jupyter, arguments: &[String], allow_root: bool) -> Command {
+    let mut lab = jupyter.command("jupyter");
+    lab.arg("lab").arg("--notebook-dir").arg(crate::root().join("notebooks"));
+    lab.args(allow_root.then_some(ALLOW_ROOT)).args(arguments);
+    lab
 }
 
 /// Whether to add `--allow-root`. Outside of a container, that is the user's decision.
@@ -100,5 +107,102 @@ mod tests {
         assert_eq!(address("        http://127.0.0.1:8888/lab?token=abc"), Some("http://127.0.0.1:8888/lab?token=abc"));
         assert_eq!(address("[I] see https://jupyter-server.readthedocs.io/config"), None);
         assert_eq!(address("[I ServerApp] jupyterlab | extension was successfully loaded."), None);
+    }
+    /// The process group of JupyterLab, which ends with the value.
+    #[cfg(target_os = "linux")]
+    struct Running(std::process::Child);
+
+    #[cfg(target_os = "linux")]
+    impl Drop for Running {
+        fn drop(&mut self) {
+            let _ = Command::new("kill").args(["-s", "TERM", "--", &format!("-{}", self.0.id())]).status();
+            let _ = self.0.wait();
+        }
+    }
+
+    /// The status line and the headers of the answer to a request.
+    #[cfg(target_os = "linux")]
+    fn request(port: u16, path: &str) -> String {
+        use std::io::Read;
+        let mut stream = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+        write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost:{port}\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).unwrap();
+        let answer = String::from_utf8_lossy(&answer);
+        answer.split("\r\n\r\n").next().unwrap_or_default().to_owned()
+    }
+
+    /// The addresses on which something listens at a port, in the kernel's notation: bytes in the order of the machine.
+    #[cfg(target_os = "linux")]
+    fn listening(port: u16) -> Vec<String> {
+        const LISTEN: &str = "0A";
+        let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(|table| fs::read_to_string(table).unwrap_or_default());
+        let local = |line: &str| {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            let (address, own) = fields.get(1)?.split_once(':')?;
+            (fields.get(3) == Some(&LISTEN) && own == format!("{port:04X}")).then(|| address.to_owned())
+        };
+        tables.iter().flat_map(|table| table.lines().filter_map(local)).collect()
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    #[ignore = "needs Jupyter: cargo xtask test"]
+    fn jupyterlab_listens_on_this_machine_alone_and_asks_for_a_token() {
+        use std::os::unix::process::CommandExt;
+        let folder = std::env::var_os("ATTENTION_TOKENS_VENV").map_or_else(|| crate::root().join(".venv"), Into::into);
+        let jupyter = Jupyter::in_folder(&folder).unwrap();
+        let scratch = tempfile::tempdir().unwrap();
+        let arguments = ["--no-browser".to_owned(), "--ServerApp.port=0".to_owned()];
+        let mut lab = command(&jupyter, &arguments, is_root().unwrap());
+        // Not the settings of whoever runs the test.
+        for name in ["JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR"] {
+            lab.env(name, scratch.path());
+        }
+        lab.process_group(0).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut running = Running(lab.spawn().unwrap());
+        let (found, addresses) = std::sync::mpsc::channel();
+        let log = BufReader::new(running.0.stderr.take().unwrap());
+        std::thread::spawn(move || {
+            log.lines().map_while(std::io::Result::ok).for_each(|line| {
+                if let Some(address) = address(&line) {
+                    let _ = found.send(address.to_owned());
+                }
+            })
+        });
+        let address =
+            addresses.recv_timeout(std::time::Duration::from_secs(120)).expect("JupyterLab prints its address");
+        let (host, rest) = address.strip_prefix("http://").unwrap().split_once(':').unwrap();
+        let (port, token) = rest.split_once("/lab?token=").unwrap();
+        let port = port.parse().unwrap();
+        assert!(["localhost", "127.0.0.1"].contains(&host), "{address}");
+        assert!(token.len() >= 32 && token.bytes().all(|byte| byte.is_ascii_hexdigit()), "{address}");
+
+        let loopback = |address: &String| {
+            let word = |at: usize| u32::from_str_radix(&address[at..at + 8], 16).unwrap();
+            let words: Vec<u32> =
+                (0..address.len()).step_by(8).map(|at| u32::from_be_bytes(word(at).to_ne_bytes())).collect();
+            matches!(words[..], [0x7f00_0001] | [0, 0, 0, 1] | [0, 0, 0xffff, 0x7f00_0001])
+        };
+        // The address is printed a moment before.
+        let listening = (0..600).find_map(|_| {
+            std::thread::sleep(std::time::Duration::from_millis(100));
+            Some(listening(port)).filter(|addresses| !addresses.is_empty())
+        });
+        let listening = listening.expect("JupyterLab listens at the port of its address");
+        assert!(listening.iter().all(loopback), "{address}: {listening:?}");
+
+        let refused = |answer: &str| {
+            let status = answer.split(' ').nth(1).unwrap_or_default();
+            status == "403" || (status == "302" && answer.contains("/login"))
+        };
+        for path in
+            ["/lab", "/api/contents", "/api/kernels", "/api/contents?token=", "/api/contents?token=0123456789abcdef"]
+        {
+            let answer = request(port, path);
+            assert!(refused(&answer), "{path}: {answer}");
+        }
+        let answer = request(port, &format!("/api/contents?token={token}"));
+        assert!(answer.contains(" 200 "), "{answer}");
     }
 }

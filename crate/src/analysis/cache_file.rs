@@ -10,7 +10,7 @@ use ndarray::{Array2, ArrayD, ArrayViewD, Axis, IxDyn, Slice};
 use ndarray_npy::{NpzWriter, WriteNpzError};
 use safetensors::tensor::{Dtype, View, serialize_to_file};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, shortened};
 use crate::files::replace;
 use crate::model::{Activation, ActivationCache, FREEZE_LAYER_NORM, Gpt2};
 use crate::pretrained::{Header, TensorEntry, read_header};
@@ -19,6 +19,8 @@ use crate::pretrained::{Header, TensorEntry, read_header};
 const TOKENS: &str = "tokens";
 /// The name of the interventions in the metadata, and what separates them there.
 const INTERVENTIONS: (&str, &str) = ("interventions", "; ");
+/// The longest text of an intervention, in bytes, several times that of any. They are in the titles of figures.
+const MAX_INTERVENTION: usize = 4096;
 /// The token id behind the end of a shorter prompt.
 const PADDING: i64 = -1;
 
@@ -162,15 +164,20 @@ fn read(model: &Gpt2, path: &Path) -> Result<ActivationCache> {
 /// The interventions of the run, in words.
 fn read_interventions(header: &Header, path: &Path) -> Result<Vec<Arc<str>>> {
     let Some(text) = header.metadata.get(INTERVENTIONS.0) else { return Ok(Vec::new()) };
+    let invalid = |found: String| Error::Format {
+        path: path.into(),
+        expected: format!("interventions in words, each of at most {MAX_INTERVENTION} bytes, in the metadata"),
+        found,
+        source: None,
+    };
     if text.chars().any(char::is_control) {
-        return Err(Error::Format {
-            path: path.into(),
-            expected: "interventions in words in the metadata".into(),
-            found: format!("{text:?}"),
-            source: None,
-        });
+        return Err(invalid(format!("{:?}", shortened(text))));
     }
-    Ok(text.split(INTERVENTIONS.1).filter(|text| !text.is_empty()).map(Arc::from).collect())
+    let texts = || text.split(INTERVENTIONS.1).filter(|text| !text.is_empty());
+    if let Some(long) = texts().find(|text| text.len() > MAX_INTERVENTION) {
+        return Err(invalid(format!("one of {} bytes", long.len())));
+    }
+    Ok(texts().map(Arc::from).collect())
 }
 
 /// The token ids of each prompt. Shape: → `[prompt][pos]`.

@@ -74,6 +74,20 @@ pub(super) fn bounded(value: &impl std::fmt::Display) -> String {
     }
 }
 
+/// An error with its causes, as far as its own message does not have them: some libraries leave the system's reason out.
+pub(super) fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let message = error.to_string();
+        if !text.contains(&message) {
+            text += &format!(": {message}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
 /// A list for a message: its first 20 items, each without the rest of a long one.
 pub(super) fn first<T: std::fmt::Debug>(items: &[T]) -> String {
     let shown: Vec<String> = items.iter().take(20).map(|item| shortened(&format!("{item:?}"))).collect();

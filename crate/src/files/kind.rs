@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::Read;
+use std::io::{Error as IoError, ErrorKind, Read};
 use std::path::Path;
 
 use crate::error::{Error, Result};
@@ -77,9 +77,24 @@ pub(crate) fn read(path: &Path, content: Content, expected: &str, limit: Limit) 
     Ok(bytes)
 }
 
+/// Fills `bytes` from an open file of a known length.
+///
+/// # Errors
+/// [`Error::Io`], which says of a file that ends before that it has become shorter.
+pub(crate) fn read_exact(file: &mut File, bytes: &mut [u8], path: &Path) -> Result<()> {
+    file.read_exact(bytes).map_err(|error| {
+        Error::io(path)(match error.kind() {
+            ErrorKind::UnexpectedEof => {
+                IoError::new(error.kind(), "it has become shorter while it was read; try again once it is whole")
+            }
+            _ => error,
+        })
+    })
+}
+
 /// [`read`] for text in UTF-8.
 pub(crate) fn read_text(path: &Path, content: Content, expected: &str, limit: Limit) -> Result<String> {
-    let invalid = |error| std::io::Error::new(std::io::ErrorKind::InvalidData, error);
+    let invalid = |error| IoError::new(ErrorKind::InvalidData, error);
     String::from_utf8(read(path, content, expected, limit)?).map_err(|error| Error::io(path)(invalid(error)))
 }
 

@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
-use std::path::{Path, PathBuf};
+use std::io::{Seek, SeekFrom};
+use std::path::Path;
+use std::sync::Arc;
 
 use ndarray::{Array1, Array2};
 use rayon::prelude::*;
@@ -13,15 +14,17 @@ use crate::error::{Error, Result};
 use crate::files::{self, Content};
 use crate::memory;
 
-/// The largest header that the safetensors format allows.
-const MAX_HEADER_BYTES: u64 = 100_000_000;
+/// The largest header, in bytes. The format allows 100 MB, and reading one takes up to 15 times its size; those of published
+/// models have less than 1 MB.
+const MAX_HEADER_BYTES: u64 = 16_000_000;
 /// The number of values that are read and converted at a time, so that a file is never in memory as a whole.
 const CHUNK: usize = 1 << 17;
 
 /// A tensor of a file, as the file's header describes it.
 pub(crate) struct TensorEntry {
     pub(crate) name: String,
-    pub(crate) path: PathBuf,
+    /// Shared by all tensors of the file, of which a foreign one can have many.
+    pub(crate) path: Arc<Path>,
     pub(crate) dtype: Dtype,
     pub(crate) shape: Vec<usize>,
     /// Offset of its first byte in the file.
@@ -53,14 +56,14 @@ pub(crate) fn read_header(path: &Path) -> Result<Header> {
     if len < 8 {
         return Err(format_error("a safetensors file", format!("a file of {len} bytes")));
     }
-    file.read_exact(&mut header_len).map_err(Error::io(path))?;
+    files::read_exact(&mut file, &mut header_len, path)?;
     let header_len = u64::from_le_bytes(header_len);
     if header_len > MAX_HEADER_BYTES || header_len > len - 8 {
         let found = format!("a header of {header_len} bytes in a file of {len}");
-        return Err(format_error("a safetensors header of at most 100000000 bytes that fits the file", found));
+        return Err(format_error("a safetensors header of at most 16000000 bytes that fits the file", found));
     }
     let mut header = vec![0; header_len as usize];
-    file.read_exact(&mut header).map_err(Error::io(path))?;
+    files::read_exact(&mut file, &mut header, path)?;
     // Deserializing checks the offsets too: in order, without gaps or overlaps, of the length that shape and dtype
     // imply.
     let metadata: Metadata =
@@ -71,9 +74,11 @@ pub(crate) fn read_header(path: &Path) -> Result<Header> {
         let found = format!("{} bytes: it is truncated, or something was appended", len - data_start);
         return Err(format_error(&format!("{data_len} bytes of tensor data after the header"), found));
     }
+    drop(header);
+    let shared: Arc<Path> = path.into();
     let tensors = metadata.tensors().into_iter().map(|(name, info)| TensorEntry {
         name,
-        path: path.into(),
+        path: shared.clone(),
         dtype: info.dtype,
         shape: info.shape.clone(),
         start: data_start + info.data_offsets.0 as u64,
@@ -84,7 +89,7 @@ pub(crate) fn read_header(path: &Path) -> Result<Header> {
 impl TensorEntry {
     /// [`Error::Tensor`] for this tensor.
     pub(crate) fn error(&self, expected: String, found: String) -> Error {
-        Error::Tensor { path: self.path.clone(), tensor: self.name.clone(), expected, found }
+        Error::Tensor { path: self.path.to_path_buf(), tensor: self.name.clone(), expected, found }
     }
 
     /// The numbers of a vector. Shape: → `[n]`.
@@ -139,9 +144,9 @@ impl TensorEntry {
     /// [`Error::Io`].
     pub(crate) fn integers(&self) -> Result<Vec<i64>> {
         let mut bytes = vec![0; size_of::<i64>() * self.shape.iter().product::<usize>()];
-        let mut file = File::open(&self.path).map_err(Error::io(&self.path))?;
-        file.seek(SeekFrom::Start(self.start)).map_err(Error::io(&self.path))?;
-        file.read_exact(&mut bytes).map_err(Error::io(&self.path))?;
+        let mut file = File::open(&self.path).map_err(Error::io(&*self.path))?;
+        file.seek(SeekFrom::Start(self.start)).map_err(Error::io(&*self.path))?;
+        files::read_exact(&mut file, &mut bytes, &self.path)?;
         Ok(bytes.as_chunks().0.iter().map(|&bytes| i64::from_le_bytes(bytes)).collect())
     }
 
@@ -169,17 +174,17 @@ impl TensorEntry {
     /// Fills `values` with the numbers from index `first` on. Shape: `[n]`.
     fn read(&self, first: usize, values: &mut [f32]) -> Result<()> {
         let width = self.dtype.bitsize() / 8;
-        let mut file = File::open(&self.path).map_err(Error::io(&self.path))?;
-        file.seek(SeekFrom::Start(self.start + (first * width) as u64)).map_err(Error::io(&self.path))?;
+        let mut file = File::open(&self.path).map_err(Error::io(&*self.path))?;
+        file.seek(SeekFrom::Start(self.start + (first * width) as u64)).map_err(Error::io(&*self.path))?;
         if self.dtype == Dtype::F32 {
-            file.read_exact(bytemuck::cast_slice_mut(values)).map_err(Error::io(&self.path))?;
+            files::read_exact(&mut file, bytemuck::cast_slice_mut(values), &self.path)?;
             if cfg!(target_endian = "big") {
                 values.iter_mut().for_each(|value| *value = f32::from_bits(u32::from_le(value.to_bits())));
             }
             return Ok(());
         }
         let mut bytes = vec![0; width * values.len()];
-        file.read_exact(&mut bytes).map_err(Error::io(&self.path))?;
+        files::read_exact(&mut file, &mut bytes, &self.path)?;
         match self.dtype {
             Dtype::F16 => convert(&bytes, values, |bytes| half::f16::from_le_bytes(bytes).to_f32()),
             Dtype::BF16 => convert(&bytes, values, |bytes| half::bf16::from_le_bytes(bytes).to_f32()),
@@ -194,4 +199,29 @@ impl TensorEntry {
 fn convert<const WIDTH: usize>(bytes: &[u8], values: &mut [f32], number: impl Fn([u8; WIDTH]) -> f32) {
     let (numbers, _) = bytes.as_chunks::<WIDTH>();
     values.iter_mut().zip(numbers).for_each(|(value, bytes)| *value = number(*bytes));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_has_become_shorter_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.safetensors");
+        let data = [0_u8; 32];
+        for dtype in [Dtype::F32, Dtype::F16, Dtype::I64] {
+            let n = data.len() / (dtype.bitsize() / 8);
+            let view = safetensors::tensor::TensorView::new(dtype, vec![n], &data).unwrap();
+            safetensors::serialize_to_file([("x", view)], None, &path).unwrap();
+            let header = read_header(&path).unwrap();
+            let len = path.metadata().unwrap().len();
+            File::options().write(true).open(&path).unwrap().set_len(len - 3).unwrap();
+            let entry = &header.tensors[0];
+            let read = if dtype == Dtype::I64 { entry.integers().map(drop) } else { entry.values().map(drop) };
+            let message = read.unwrap_err().to_string();
+            let expected = "cannot be read: it has become shorter while it was read; try again once it is whole";
+            assert_eq!(message, format!("{}: {expected}", path.display()), "{dtype:?}");
+        }
+    }
 }

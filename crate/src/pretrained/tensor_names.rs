@@ -79,15 +79,15 @@ pub(super) struct SeveralModels {
 /// meant. Beside that prefix, only heads are taken for parts of the model; anything else keeps its whole name, which no
 /// GPT-2 has.
 pub(super) fn keys<'a>(
-    names: impl Iterator<Item = &'a str>,
+    names: impl Iterator<Item = &'a str> + Clone,
     required: impl Iterator<Item = String> + Clone,
 ) -> Result<Keys, SeveralModels> {
-    let names: Vec<Name> = names.map(Name::new).collect();
-    let plain: Vec<String> = names.iter().map(|name| name.key(0)).collect();
+    // The parts of a name take more memory than the name, so those of one at a time are kept.
+    let plain: Vec<String> = names.clone().map(|name| Name::new(name).key(0)).collect();
     let prefix = prefix(&plain, required)?;
     let n_parts = prefix.matches('.').count();
     let mut found = Keys { keys: Vec::new(), prefixes: BTreeSet::new(), within: BTreeSet::new() };
-    for (name, plain) in names.iter().zip(plain) {
+    for (name, plain) in names.map(Name::new).zip(plain) {
         let n = if plain.starts_with(&prefix) { n_parts } else { outside(&plain, &prefix) };
         let [before, within] = name.modules(n);
         found.prefixes.insert(before);

@@ -2,12 +2,15 @@
 
 use std::io::{self, Write};
 
+use crate::evcxr::harmless;
+
 /// Characters of a line in a notebook. Its output arrives line by line, so a text without line breaks would not show
 /// before its end.
 const WIDTH: usize = 100;
 
 /// Prints the texts of a batch of prompts. Lines of several prompts begin with the number of the prompt.
 pub(super) struct Printer {
+    in_notebook: bool,
     /// Whether output shows up as it is written, without the end of a line.
     piece_by_piece: bool,
     /// The text of each prompt that is not printed yet.
@@ -17,7 +20,7 @@ pub(super) struct Printer {
 impl Printer {
     pub(super) fn new(n_prompts: usize) -> Self {
         let in_notebook = std::env::var_os("EVCXR_IS_RUNTIME").is_some();
-        Self { piece_by_piece: n_prompts == 1 && !in_notebook, unfinished: vec![String::new(); n_prompts] }
+        Self { in_notebook, piece_by_piece: n_prompts == 1 && !in_notebook, unfinished: vec![String::new(); n_prompts] }
     }
 
     /// Prints more text of a prompt, as far as its lines are complete. A failing standard output is ignored, because
@@ -44,6 +47,7 @@ impl Printer {
     }
 
     fn print_line(&self, prompt: usize, line: &str) {
+        let line = if self.in_notebook { harmless(line) } else { line.into() };
         match self.unfinished.len() {
             1 => println!("{line}"),
             _ => println!("{prompt}: {line}"),

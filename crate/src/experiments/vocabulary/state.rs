@@ -98,6 +98,11 @@ impl VocabularyCounts {
         let format_error =
             |found: String| Error::Format { path: path.into(), expected: FORMAT.into(), found, source: None };
         let unreadable = |error: SafeTensorError| Error::format(path, FORMAT, error);
+        // Reading a header takes many times its size. That of a state has some texts and three tensors.
+        let header_len = bytes.first_chunk().map_or(0, |len| u64::from_le_bytes(*len));
+        if header_len > MAX_HEADER_BYTES {
+            return Err(format_error(format!("a header of {header_len} bytes")));
+        }
         let tensors = SafeTensors::deserialize(&bytes).map_err(unreadable)?;
         let (_, header) = SafeTensors::read_metadata(&bytes).map_err(unreadable)?;
         let metadata: HashMap<String, String> = header.metadata().clone().unwrap_or_default();
@@ -158,6 +163,10 @@ impl VocabularyCounts {
         }
         let digest = text("prompts_digest")?.clone();
         let place = Place { offset: number("offset")?, n_read: number("n_read")?, digest };
+        // A prompt has a byte at least. Sums with these numbers must not overflow.
+        if place.n_read > place.offset || place.offset > MOST {
+            return Err(format_error(format!("{} prompts in {} bytes", place.n_read, place.offset)));
+        }
         Ok(SavedCounts { counts, key: text("key")?.clone(), place })
     }
 }
@@ -173,6 +182,9 @@ struct SavedCounts {
 
 /// Format name and version, in the file's metadata and in error messages.
 pub(super) const FORMAT: &str = "counts of attention tokens, version 2";
+
+/// The largest header of a file of counts, in bytes: several times that of any.
+const MAX_HEADER_BYTES: u64 = 1 << 16;
 
 /// The largest sum of counts in a file: every number up to it is exact as `f64`, and thousands of such files add up
 /// without an overflow.
@@ -254,6 +266,13 @@ mod tests {
             assert!(error(&counts(heads)).contains("more than 9007199254740992 prompts or tokens"));
         }
         assert!(error(&counts([&[(5, 0)], &[]])).contains("token 5 of head and component 0 counted as 0, or twice"));
+        // A place in a file that no file has.
+        for (offset, n_read) in [(3, 4), (MOST + 1, 5), (u64::MAX, u64::MAX)] {
+            let place = Place { offset, n_read, digest: String::new() };
+            counts([&[], &[]]).save_state(&path, "key", &place).unwrap();
+            let message = VocabularyCounts::load(&path, &counts([&[], &[]])).unwrap_err().to_string();
+            assert!(message.contains(&format!("{n_read} prompts in {offset} bytes")), "{message}");
+        }
         // Two rows of one token.
         counts([&[(5, 1), (6, 1)], &[]]).save(&path).unwrap();
         let mut bytes = std::fs::read(&path).unwrap();

@@ -87,7 +87,7 @@ fn check_menu(name: &str, drawing: &Drawing, json: &Value) {
     let buttons = list(&json["layout"]["updatemenus"][0]["buttons"]);
     assert_eq!(buttons.len(), drawing.menu.len(), "{name}: entries of the menu");
     for (choice, button) in drawing.menu.iter().zip(buttons) {
-        assert_eq!(button["label"], choice.name, "{name}");
+        assert_eq!(unescaped(button["label"].as_str().unwrap()), choice.name, "{name}");
         let (data, layout, traces) = (&button["args"][0], &button["args"][1], &button["args"][2]);
         assert_eq!(unescaped(layout["title.text"].as_str().unwrap()), choice.title, "{name}");
         let (mut texts, mut n_cells) = (0, 0);

@@ -43,7 +43,7 @@ pub(super) fn n_traces(mark: &Mark) -> usize {
 /// A menu of the choices, above the canvas.
 pub(super) fn menu(drawing: &Drawing, layers: &Layers) -> UpdateMenu {
     let button = |(choice, (name, _)): (usize, &(String, Vec<usize>))| {
-        Button::new().label(name).method(ButtonMethod::Restyle).args(shown(drawing, layers, choice))
+        Button::new().label(escape(name)).method(ButtonMethod::Restyle).args(shown(drawing, layers, choice))
     };
     menu::above(layers.choices.iter().enumerate().map(button).collect()).active(layers.first as i32)
 }

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::{annotations, cell_labels, heat_map, layers};
 use crate::plot::marks::{Drawing, Mark, MenuChoice, TOKEN_SIZE};
 use crate::plot::style::{Color, FigureStyle};
-use crate::plot::text::escape_lines;
+use crate::plot::text::{escape, escape_lines};
 
 /// The menu of a figure: in the upper left corner, or above the canvas.
 pub(super) fn menu(drawing: &Drawing, style: FigureStyle) -> UpdateMenu {
@@ -78,7 +78,7 @@ fn button(choice: &MenuChoice, indices: Option<&[usize]>, style: FigureStyle) ->
         Some(indices) => json!([{ "z": several }, layout, indices]),
         None => json!([cells, layout]),
     };
-    Button::new().label(&choice.name).method(ButtonMethod::Update).args(args)
+    Button::new().label(escape(&choice.name)).method(ButtonMethod::Update).args(args)
 }
 
 #[cfg(test)]
