@@ -15,7 +15,7 @@ use crate::decode::{Ranking, TopTokens, TopTokensBuilder, Vectors};
 use crate::memory::HostArray;
 
 /// Vectors per pass over the vocabulary. It bounds the memory of their candidates.
-const VECTORS_PER_PASS: usize = 1024;
+const VECTORS_PER_PASS: usize = 2048;
 /// `P W_U` is computed and quantized once a head has decoded this many vectors times `d_head`. It costs about as much
 /// as screening that many vectors with `W_U`, because an 8-bit product costs a quarter of a float product, and makes
 /// each later vector many times as fast.

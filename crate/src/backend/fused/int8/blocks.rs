@@ -261,19 +261,16 @@ impl Scan<'_> {
     #[inline(never)]
     fn add(&mut self, tile: &mut Vectors, x: &[[[u8; GROUP]; ROWS]], w: &[Group], block: usize, above: [u32; ROWS]) {
         let rounding = self.biases.rounding;
-        let params = &self.blocks.params[block];
+        let (params, bias) = (&self.blocks.params[block], &self.biases.blocks[block]);
         for (row, mut bits) in above.into_iter().enumerate().filter(|&(_, bits)| bits != 0) {
             let (list, vector) = (&mut self.lists[tile.first + row], &self.params[tile.first + row]);
+            // The vector's sums once more: few vectors get here, and the kernel does not have to write those of the others.
+            let sums = Tile { x, w, rows: &tile.params, tokens: params, bias }.sums(self.blocks.kernel, row);
             while bits != 0 {
                 let lane = bits.trailing_zeros() as usize;
                 bits &= bits - 1;
-                let mut sum = params.correction[lane];
-                for (x, Group(w)) in x.iter().zip(w) {
-                    let w = &w[lane / 16][lane % 16 * GROUP..][..GROUP];
-                    sum += x[row].iter().zip(w).map(|(&x, &w)| i32::from(x) * i32::from(w)).sum::<i32>();
-                }
                 let bound = (params.norm[lane] * vector.relative_error + params.error[lane]) * vector.norm + rounding;
-                let about = sum as f32 * params.scale[lane] * vector.scale + self.biases.blocks[block][lane];
+                let about = sums[lane] as f32 * params.scale[lane] * vector.scale + bias[lane];
                 if about + bound >= list.bound() {
                     list.push(self.blocks.tokens[block * TOKENS + lane], about - bound, about + bound);
                 }

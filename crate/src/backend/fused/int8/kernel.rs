@@ -132,22 +132,40 @@ impl Tile<'_> {
             Kernel::Avx512Vnni(_) => unsafe { x86::avx512_vnni(self) },
         }
     }
+
+    /// The sums of one vector and all tokens of the block, without the zero point of `x̂`.
+    pub(super) fn sums(self, kernel: Kernel, row: usize) -> [i32; TOKENS] {
+        match kernel {
+            Kernel::Library => unreachable!("the library's products are not computed in tiles"),
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            #[allow(unsafe_code)]
+            Kernel::Avx2(_) => unsafe { x86::avx2_sums(self, row) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            #[allow(unsafe_code)]
+            Kernel::Avx512Vnni(_) => unsafe { x86::avx512_vnni_sums(self, row) },
+        }
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
+    //! Without closures and iterator adapters: a function without the instructions is not always inlined into one that has
+    //! them, and the sums then go through memory.
+
     use std::arch::x86_64::*;
-    use std::array;
 
     use bytemuck::must_cast;
 
-    use super::{Group, ROWS, RowParams, TOKENS, Tile, TokenParams};
+    use super::{Group, ROWS, TOKENS, Tile};
+
+    const _: () = assert!(TOKENS == 32);
 
     #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
     pub(super) fn avx512_vnni(tile: Tile) -> [u32; ROWS] {
         let Tile { x, w, rows, tokens, bias } = tile;
-        let TokenParams { correction, scale, error, norm } = tokens;
-        let correction: [__m512i; 2] = must_cast(*correction);
+        let correction: [__m512i; 2] = must_cast(tokens.correction);
         let mut sums = [correction; ROWS];
         for (x, Group(w)) in x.iter().zip(w) {
             let w: [__m512i; 2] = must_cast(*w);
@@ -156,20 +174,49 @@ mod x86 {
                 sums[row] = [_mm512_dpbusd_epi32(sums[row][0], x, w[0]), _mm512_dpbusd_epi32(sums[row][1], x, w[1])];
             }
         }
-        let [scale, error, norm, bias]: [[__m512; 2]; 4] = [scale, error, norm, bias].map(|values| must_cast(*values));
+        let scale: [__m512; 2] = must_cast(tokens.scale);
+        let error: [__m512; 2] = must_cast(tokens.error);
+        let norm: [__m512; 2] = must_cast(tokens.norm);
+        let bias: [__m512; 2] = must_cast(*bias);
         let mut above = [0; ROWS];
         for half in 0..2 {
             for row in 0..ROWS {
-                let [x_scale, x_error, x_norm, threshold] = params(rows, row).map(|value| _mm512_set1_ps(value));
-                let relative_bound = _mm512_fmadd_ps(norm[half], x_error, error[half]);
-                let bound_and_bias = _mm512_fmadd_ps(relative_bound, x_norm, bias[half]);
+                let relative_error = _mm512_set1_ps(rows.relative_error[row]);
+                let relative_bound = _mm512_fmadd_ps(norm[half], relative_error, error[half]);
+                let bound_and_bias = _mm512_fmadd_ps(relative_bound, _mm512_set1_ps(rows.norm[row]), bias[half]);
                 let product = _mm512_mul_ps(_mm512_cvtepi32_ps(sums[row][half]), scale[half]);
-                let high = _mm512_fmadd_ps(product, x_scale, bound_and_bias);
-                let mask = _mm512_cmp_ps_mask::<_CMP_GE_OQ>(high, threshold);
-                above[row] |= u32::from(mask) << (16 * half);
+                let high = _mm512_fmadd_ps(product, _mm512_set1_ps(rows.scale[row]), bound_and_bias);
+                let mask = _mm512_cmp_ps_mask::<_CMP_GE_OQ>(high, _mm512_set1_ps(rows.threshold[row]));
+                above[row] |= (mask as u32) << (16 * half);
             }
         }
         above
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+    pub(super) fn avx512_vnni_sums(tile: Tile, row: usize) -> [i32; TOKENS] {
+        let mut sums: [__m512i; 2] = must_cast(tile.tokens.correction);
+        for (x, Group(w)) in tile.x.iter().zip(tile.w) {
+            let w: [__m512i; 2] = must_cast(*w);
+            let x = _mm512_set1_epi32(i32::from_ne_bytes(x[row]));
+            sums = [_mm512_dpbusd_epi32(sums[0], x, w[0]), _mm512_dpbusd_epi32(sums[1], x, w[1])];
+        }
+        must_cast(sums)
+    }
+
+    #[target_feature(enable = "avx2,fma")]
+    pub(super) fn avx2_sums(tile: Tile, row: usize) -> [i32; TOKENS] {
+        let mut sums: [__m256i; 4] = must_cast(tile.tokens.correction);
+        let ones = _mm256_set1_epi16(1);
+        for (x, Group(w)) in tile.x.iter().zip(tile.w) {
+            let w: [__m256i; 4] = must_cast(*w);
+            let x = _mm256_set1_epi32(i32::from_ne_bytes(x[row]));
+            for part in 0..4 {
+                let pairs = _mm256_madd_epi16(_mm256_maddubs_epi16(x, w[part]), ones);
+                sums[part] = _mm256_add_epi32(sums[part], pairs);
+            }
+        }
+        must_cast(sums)
     }
 
     #[target_feature(enable = "avx2,fma")]
@@ -177,45 +224,41 @@ mod x86 {
         /// With 4 × 2 sums, all of them, and what they are computed from, fit the 16 registers.
         const ROWS_AT_ONCE: usize = 4;
         let Tile { x, w, rows, tokens, bias } = tile;
-        let TokenParams { correction, scale, error, norm } = tokens;
-        let correction: [[__m256i; 2]; 2] = must_cast(*correction);
-        let [scale, error, norm, bias]: [[[__m256; 2]; 2]; 4] =
-            [scale, error, norm, bias].map(|values| must_cast(*values));
+        let correction: [__m256i; 4] = must_cast(tokens.correction);
+        let scale: [__m256; 4] = must_cast(tokens.scale);
+        let error: [__m256; 4] = must_cast(tokens.error);
+        let norm: [__m256; 4] = must_cast(tokens.norm);
+        let bias: [__m256; 4] = must_cast(*bias);
         let ones = _mm256_set1_epi16(1);
         let mut above = [0; ROWS];
         for half in 0..2 {
             for first in (0..ROWS).step_by(ROWS_AT_ONCE) {
-                let mut sums = [correction[half]; ROWS_AT_ONCE];
+                let mut sums = [[correction[2 * half], correction[2 * half + 1]]; ROWS_AT_ONCE];
                 for (x, Group(w)) in x.iter().zip(w) {
                     let w: [__m256i; 2] = must_cast(w[half]);
-                    for (row, sums) in sums.iter_mut().enumerate() {
+                    for row in 0..ROWS_AT_ONCE {
                         let x = _mm256_set1_epi32(i32::from_ne_bytes(x[first + row]));
-                        for (sum, w) in sums.iter_mut().zip(w) {
-                            *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(_mm256_maddubs_epi16(x, w), ones));
+                        for part in 0..2 {
+                            let pairs = _mm256_madd_epi16(_mm256_maddubs_epi16(x, w[part]), ones);
+                            sums[row][part] = _mm256_add_epi32(sums[row][part], pairs);
                         }
                     }
                 }
-                for (row, sums) in sums.into_iter().enumerate() {
-                    let row = first + row;
-                    let [x_scale, x_error, x_norm, threshold] = params(rows, row).map(|value| _mm256_set1_ps(value));
-                    let masks: [i32; 2] = array::from_fn(|part| {
-                        let relative_bound = _mm256_fmadd_ps(norm[half][part], x_error, error[half][part]);
-                        let bound_and_bias = _mm256_fmadd_ps(relative_bound, x_norm, bias[half][part]);
-                        let product = _mm256_mul_ps(_mm256_cvtepi32_ps(sums[part]), scale[half][part]);
-                        let high = _mm256_fmadd_ps(product, x_scale, bound_and_bias);
-                        _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_GE_OQ>(high, threshold))
-                    });
-                    above[row] |= ((masks[0] | masks[1] << 8) as u32) << (16 * half);
+                for part in 0..2 {
+                    let at = 2 * half + part;
+                    for row in 0..ROWS_AT_ONCE {
+                        let to = first + row;
+                        let relative_error = _mm256_set1_ps(rows.relative_error[to]);
+                        let relative_bound = _mm256_fmadd_ps(norm[at], relative_error, error[at]);
+                        let bound_and_bias = _mm256_fmadd_ps(relative_bound, _mm256_set1_ps(rows.norm[to]), bias[at]);
+                        let product = _mm256_mul_ps(_mm256_cvtepi32_ps(sums[row][part]), scale[at]);
+                        let high = _mm256_fmadd_ps(product, _mm256_set1_ps(rows.scale[to]), bound_and_bias);
+                        let reached = _mm256_cmp_ps::<_CMP_GE_OQ>(high, _mm256_set1_ps(rows.threshold[to]));
+                        above[to] |= (_mm256_movemask_ps(reached) as u32) << (8 * at);
+                    }
                 }
             }
         }
         above
     }
-
-    #[inline(always)]
-    fn params(rows: &RowParams, row: usize) -> [f32; 4] {
-        [rows.scale[row], rows.relative_error[row], rows.norm[row], rows.threshold[row]]
-    }
-
-    const _: () = assert!(TOKENS == 32);
 }
