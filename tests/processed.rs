@@ -117,7 +117,7 @@ fn other_steps_and_broken_files_are_errors_that_say_what_is_wrong() {
         let folder = tempfile::tempdir().unwrap();
         load(&fixture("tiny"), Processing::default()).unwrap().save_processed(folder.path()).unwrap();
         change(folder.path());
-        load(folder.path(), processing).err().expect("an error").to_string()
+        load(folder.path(), processing).unwrap_err().to_string()
     };
     let all = Processing::default();
     let none = error_of(&|_| (), Processing::none());

@@ -244,14 +244,14 @@ mod x86 {
                         }
                     }
                 }
-                for part in 0..2 {
-                    let at = 2 * half + part;
-                    for row in 0..ROWS_AT_ONCE {
-                        let to = first + row;
+                for (row, sums) in sums.into_iter().enumerate() {
+                    let to = first + row;
+                    for (part, sum) in sums.into_iter().enumerate() {
+                        let at = 2 * half + part;
                         let relative_error = _mm256_set1_ps(rows.relative_error[to]);
                         let relative_bound = _mm256_fmadd_ps(norm[at], relative_error, error[at]);
                         let bound_and_bias = _mm256_fmadd_ps(relative_bound, _mm256_set1_ps(rows.norm[to]), bias[at]);
-                        let product = _mm256_mul_ps(_mm256_cvtepi32_ps(sums[row][part]), scale[at]);
+                        let product = _mm256_mul_ps(_mm256_cvtepi32_ps(sum), scale[at]);
                         let high = _mm256_fmadd_ps(product, _mm256_set1_ps(rows.scale[to]), bound_and_bias);
                         let reached = _mm256_cmp_ps::<_CMP_GE_OQ>(high, _mm256_set1_ps(rows.threshold[to]));
                         above[to] |= (_mm256_movemask_ps(reached) as u32) << (8 * at);
