@@ -9,12 +9,14 @@ use std::process::Command;
 /// Environment variables that cargo sets for the scripts and programs that it runs, or evcxr for a notebook. They are
 /// not meant for another workspace in release mode, and a change of some makes build scripts run again. A name that
 /// ends in `_` or `W` stands for every variable that begins with it.
-const NOT_INHERITED: [&str; 20] = [
+const NOT_INHERITED: [&str; 21] = [
     "CARGO_BUILD_BUILD_DIR",
     "CARGO_CFG_",
     "CARGO_CRATE_NAME",
     "CARGO_ENCODED_RUSTFLAGS",
     "CARGO_FEATURE_",
+    // The kernel sets it for cells. The library would be compiled once more for it, into slower code.
+    "CARGO_INCREMENTAL",
     "CARGO_MAKEFLAGS",
     "CARGO_MANIFEST_",
     "CARGO_PKG_",

@@ -215,10 +215,25 @@ def check_former_path(repository):
     kernel.close()
 
 
+def check_compiled_once(repository):
+    """Checks that a kernel uses the library that the set-up has compiled, and does not compile it again."""
+    library = [
+        path for path in (repository / "target/release").glob("*attention_tokens.*") if path.suffix in (".so", ".dylib", ".dll")
+    ]
+    if len(library) != 1:
+        sys.exit(f"expected the compiled library in {repository / 'target/release'}, found {library}")
+    compiled = library[0].stat().st_mtime_ns
+    Kernel(repository).load(repository).close()
+    if library[0].stat().st_mtime_ns != compiled:
+        sys.exit(f"a kernel has compiled {library[0]} again")
+    print("a kernel loads the library as it was compiled")
+
+
 def main():
     # A user's setting that evcxr's cache does not bear; the registered kernel overrides it.
     os.environ["CARGO_INCREMENTAL"] = "0"
     repository, scratch = (pathlib.Path(argument).resolve() for argument in sys.argv[1:])
+    check_compiled_once(repository)
     check_former_path(repository)
     check_failing_cells(repository)
     check_places_of_outputs(repository)
