@@ -155,7 +155,7 @@ mod tests {
         let scratch = tempfile::tempdir().unwrap();
         let arguments = ["--no-browser".to_owned(), "--ServerApp.port=0".to_owned()];
         let mut lab = command(&jupyter, &arguments, is_root().unwrap());
-        // Not the settings of whoever runs the test.
+        // Without the settings of the user who runs the test.
         for name in ["JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR"] {
             lab.env(name, scratch.path());
         }

@@ -3,8 +3,6 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use safetensors::tensor::Dtype;
-
 use super::tensor_entry::{TensorEntry, read_header};
 use super::tensor_names::{self, Keys, is_buffer, is_further_head, layer_and_part};
 use crate::error::{Error, Result};
@@ -112,7 +110,7 @@ impl Headers {
             let expected = format!("shape {shape:?}, as config.json says");
             return Err(entry.error(expected, format!("shape {:?}{remedy}", entry.shape)));
         }
-        if !matches!(entry.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16 | Dtype::F64) {
+        if !entry.has_floats() {
             let found = format!(
                 "{:?}: save the weights in one of these, in Python with model.float().save_pretrained(FOLDER)",
                 entry.dtype

@@ -3,11 +3,11 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use ndarray::{Array1, Array2, Array3, ArrayBase, Axis, Data, Dimension};
 use rayon::prelude::*;
-use safetensors::tensor::{Dtype, View, serialize_to_file};
+use safetensors::tensor::{Dtype, TensorView, serialize_to_file};
 
 use super::files::{CONFIG, ModelFiles};
 use super::tensor_entry::{Header, TensorEntry, read_header};
@@ -54,88 +54,56 @@ pub(crate) fn save_processed(
 /// # Errors
 /// [`Error::Write`], naming the file.
 fn write(path: &Path, weights: &Weights, steps: Processing) -> Result<()> {
-    let mut tensors = Vec::new();
-    let mut add = |name: String, shape: Vec<usize>, values: Cow<'_, [f32]>| {
-        tensors.push((name, Tensor { shape, values: values.into_owned() }));
-    };
-    macro_rules! add {
-        ($name:expr, $array:expr) => {
-            add($name.to_string(), $array.shape().to_vec(), in_order($array))
-        };
-    }
-    add!("embed.W_E", &weights.w_e);
-    add!("pos_embed.W_pos", &weights.w_pos);
+    let mut tensors = vec![tensor("embed.W_E", &weights.w_e), tensor("pos_embed.W_pos", &weights.w_pos)];
     for (layer, block) in weights.blocks.iter().enumerate() {
         let name = |part: &str| format!("blocks.{layer}.{part}");
         for (norm, ln) in [("ln1", &block.ln1), ("ln2", &block.ln2)] {
-            if let Some(ln) = ln {
-                add!(name(&format!("{norm}.w")), &ln.w);
-                add!(name(&format!("{norm}.b")), &ln.b);
-            }
+            tensors.extend(ln.iter().flat_map(|ln| layer_norm(&name(norm), ln)));
         }
-        add!(name("attn.W_Q"), &block.w_q);
-        add!(name("attn.b_Q"), &block.b_q);
-        add!(name("attn.W_K"), &block.w_k);
-        add!(name("attn.b_K"), &block.b_k);
-        add!(name("attn.W_V"), &block.w_v);
-        add!(name("attn.b_V"), &block.b_v);
-        add!(name("attn.W_O"), &block.w_o);
-        add!(name("attn.b_O"), &block.b_o);
-        add!(name("mlp.W_in"), &block.w_in);
-        add!(name("mlp.b_in"), &block.b_in);
-        add!(name("mlp.W_out"), &block.w_out);
-        add!(name("mlp.b_out"), &block.b_out);
+        tensors.extend([
+            tensor(name("attn.W_Q"), &block.w_q),
+            tensor(name("attn.b_Q"), &block.b_q),
+            tensor(name("attn.W_K"), &block.w_k),
+            tensor(name("attn.b_K"), &block.b_k),
+            tensor(name("attn.W_V"), &block.w_v),
+            tensor(name("attn.b_V"), &block.b_v),
+            tensor(name("attn.W_O"), &block.w_o),
+            tensor(name("attn.b_O"), &block.b_o),
+            tensor(name("mlp.W_in"), &block.w_in),
+            tensor(name("mlp.b_in"), &block.b_in),
+            tensor(name("mlp.W_out"), &block.w_out),
+            tensor(name("mlp.b_out"), &block.b_out),
+        ]);
     }
-    if let Some(ln) = &weights.ln_final {
-        add!("ln_final.w", &ln.w);
-        add!("ln_final.b", &ln.b);
-    }
-    add!("unembed.W_U", &weights.w_u);
-    add!("unembed.b_U", &weights.b_u);
+    tensors.extend(weights.ln_final.iter().flat_map(|ln| layer_norm("ln_final", ln)));
+    tensors.extend([tensor("unembed.W_U", &weights.w_u), tensor("unembed.b_U", &weights.b_u)]);
     let metadata = HashMap::from([(STEPS.to_owned(), steps.names().join(","))]);
-    replace(path, |path| serialize_to_file(tensors, Some(metadata), path))
-}
-
-/// The numbers of an array in row-major order.
-fn in_order<S: Data<Elem = f32>, D: Dimension>(array: &ArrayBase<S, D>) -> Cow<'_, [f32]> {
-    match array.as_slice() {
-        Some(values) => values.into(),
-        None => array.iter().copied().collect::<Vec<f32>>().into(),
-    }
-}
-
-/// A tensor to be written.
-struct Tensor {
-    shape: Vec<usize>,
-    values: Vec<f32>,
-}
-
-impl View for Tensor {
-    fn dtype(&self) -> Dtype {
-        Dtype::F32
-    }
-
-    fn shape(&self) -> &[usize] {
-        &self.shape
-    }
-
-    fn data(&self) -> Cow<'_, [u8]> {
-        if cfg!(target_endian = "little") {
-            bytemuck::cast_slice(&self.values).into()
-        } else {
-            self.values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>().into()
+    replace(path, |path| {
+        let mut views = Vec::new();
+        for (name, shape, bytes) in &tensors {
+            views.push((name, TensorView::new(Dtype::F32, shape.clone(), bytes)?));
         }
-    }
+        serialize_to_file(views, Some(metadata), path)
+    })
+}
 
-    fn data_len(&self) -> usize {
-        size_of_val(&self.values[..])
-    }
+/// A tensor's name, shape and bytes in the order of the file.
+type Tensor<'a> = (String, Vec<usize>, Cow<'a, [u8]>);
+
+fn tensor<S: Data<Elem = f32>, D: Dimension>(name: impl Into<String>, array: &ArrayBase<S, D>) -> Tensor<'_> {
+    let bytes = match array.as_slice() {
+        Some(values) if cfg!(target_endian = "little") => bytemuck::cast_slice(values).into(),
+        _ => array.iter().flat_map(|value| value.to_le_bytes()).collect(),
+    };
+    (name.into(), array.shape().to_vec(), bytes)
+}
+
+fn layer_norm<'a>(name: &str, ln: &'a LayerNormWeights) -> [Tensor<'a>; 2] {
+    [tensor(format!("{name}.w"), &ln.w), tensor(format!("{name}.b"), &ln.b)]
 }
 
 /// The processed weights of a file, whose names, shapes and dtypes were checked when it was opened.
 pub(crate) struct ProcessedFile {
-    path: PathBuf,
-    n_layers: usize,
     entries: BTreeMap<String, TensorEntry>,
     folded: bool,
 }
@@ -181,7 +149,7 @@ impl ProcessedFile {
                 let expected = format!("only tensors of a processed GPT-2 of {} layers", config.n_layers);
                 return Err(entry.error(expected, format!("{:?} of shape {:?}", entry.dtype, entry.shape)));
             };
-            if entry.shape != shape || !matches!(entry.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16 | Dtype::F64) {
+            if entry.shape != shape || !entry.has_floats() {
                 let expected = format!("F32, F16, BF16 or F64 of shape {shape:?}, as config.json says");
                 return Err(entry.error(expected, format!("{:?} of shape {:?}", entry.dtype, entry.shape)));
             }
@@ -191,24 +159,20 @@ impl ProcessedFile {
             let expected = format!("F32, F16, BF16 or F64 of shape {shape:?}");
             return Err(Error::Tensor { path: path.into(), tensor, expected, found: "no such tensor".into() });
         }
-        Ok(Self { path: path.into(), n_layers: config.n_layers, entries, folded: steps.fold_ln })
-    }
-
-    fn entry(&self, name: &str) -> &TensorEntry {
-        self.entries.get(name).unwrap_or_else(|| panic!("{} was checked for {name}", self.path.display()))
+        Ok(Self { entries, folded: steps.fold_ln })
     }
 
     fn vector(&self, name: &str) -> Result<Array1<f32>> {
-        self.entry(name).vector()
+        self.entries[name].vector()
     }
 
     fn matrix(&self, name: &str) -> Result<Array2<f32>> {
-        self.entry(name).matrix()
+        self.entries[name].matrix()
     }
 
     /// The weights of all heads of a layer.
     fn heads(&self, name: &str) -> Result<Array3<f32>> {
-        let entry = self.entry(name);
+        let entry = &self.entries[name];
         let shape = [entry.shape[0], entry.shape[1], entry.shape[2]];
         Ok(entry.vector()?.into_shape_with_order(shape).expect("as many values as the shape has"))
     }
@@ -229,7 +193,6 @@ impl RawWeights for ProcessedFile {
     }
 
     fn block(&self, layer: usize) -> Result<BlockWeights> {
-        assert!(layer < self.n_layers, "layer {layer} of {}", self.n_layers);
         let name = |part: &str| format!("blocks.{layer}.{part}");
         Ok(BlockWeights {
             ln1: self.layer_norm(&name("ln1"))?,

@@ -92,6 +92,11 @@ impl TensorEntry {
         Error::Tensor { path: self.path.to_path_buf(), tensor: self.name.clone(), expected, found }
     }
 
+    /// Whether the dtype is one that weights and activations are read from.
+    pub(super) fn has_floats(&self) -> bool {
+        matches!(self.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16 | Dtype::F64)
+    }
+
     /// The numbers of a vector. Shape: → `[n]`.
     pub(super) fn vector(&self) -> Result<Array1<f32>> {
         Ok(self.values()?.into())
@@ -127,7 +132,7 @@ impl TensorEntry {
     /// # Errors
     /// [`Error::Io`], and [`Error::Tensor`] for another dtype or a number that is not allowed.
     pub(crate) fn numbers(&self, is_allowed: impl Fn(f32) -> bool) -> Result<Vec<f32>> {
-        if !matches!(self.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16 | Dtype::F64) {
+        if !self.has_floats() {
             return Err(self.error("dtype F32, F16, BF16 or F64".into(), format!("{:?}", self.dtype)));
         }
         let mut values = memory::zeros(self.shape.iter().product());

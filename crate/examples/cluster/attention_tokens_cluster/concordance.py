@@ -10,6 +10,7 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,8 +75,8 @@ def concordance(
     arguments += ["--first-key"] if first_key else []
     shards = whole_files(list(files))
     names = [str(path) for path in files]
-    store = Store(out, requirement.settings(other_builds) | {"job": "concordance", "arguments": arguments, "files": names})
-    try:
+    settings = requirement.settings(other_builds) | {"job": "concordance", "arguments": arguments, "files": names}
+    with closing(Store(out, settings)) as store:
         cluster = Cluster(client, requirement, shared, threads, other_builds, options)
         run = ConcordanceOfFile(model, tuple(arguments))
         summary = run_shards(cluster, shards, run, None, store, verb="concordance", noun="files", verify=verify)
@@ -87,5 +88,3 @@ def concordance(
         page = f'<!doctype html>\n<meta charset="utf-8">\n<title>Concordances</title>\n<ul>\n{rows}</ul>\n'
         write_file(out / "index.html", page.encode())
         return summary
-    finally:
-        store.close()

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -143,8 +144,7 @@ def count(
     requirement = Requirement(model, ("vocabulary",), ("--tokens", str(tokens), "--reading", reading), programs)
     identity = requirement.identity()
     shards = split_lines(prompts, shard_prompts)
-    store = Store(out, requirement.settings(other_builds) | {"job": "count", "shard_prompts": shard_prompts})
-    try:
+    with closing(Store(out, requirement.settings(other_builds) | {"job": "count", "shard_prompts": shard_prompts})) as store:
         return run_shards(
             Cluster(client, requirement, shared, threads, other_builds, options),
             shards,
@@ -155,8 +155,6 @@ def count(
             verify=VerifyCounts(identity["fingerprint"], identity["reading"]),
             fan_in=fan_in,
         )
-    finally:
-        store.close()
 
 
 def resolved(model: str) -> str:

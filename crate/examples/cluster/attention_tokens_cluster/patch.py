@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,8 +98,8 @@ def patch(
     """
     model = resolved(model)
     requirement = Requirement(model, ("patching",), (), programs)
-    store = Store(out, requirement.settings(other_builds) | {"job": "patch", "sweep": sweep, "shard_pairs": shard_pairs})
-    try:
+    settings = requirement.settings(other_builds) | {"job": "patch", "sweep": sweep, "shard_pairs": shard_pairs}
+    with closing(Store(out, settings)) as store:
         return run_shards(
             Cluster(client, requirement, shared, threads, other_builds, options),
             split_lines(pairs, shard_pairs),
@@ -109,5 +110,3 @@ def patch(
             verify=verify,
             fan_in=fan_in,
         )
-    finally:
-        store.close()

@@ -118,7 +118,7 @@ impl Blocks {
     }
 
     /// At least the norm of every column.
-    pub(super) fn largest_norm(&self) -> f32 {
+    fn largest_norm(&self) -> f32 {
         self.largest_norms.first().copied().unwrap_or(0.0)
     }
 }
