@@ -78,6 +78,12 @@ pub(crate) trait Backend: DecodeBackend + Sized + 'static {
     /// A weight matrix and a bias on the device.
     type Linear: Send + Sync;
 
+    /// Calls a function that calls many operations. On the CPU it runs on one of the threads that compute them: another
+    /// thread would go to sleep and be woken for each.
+    fn on_threads<T: Send>(&self, run: impl FnOnce() -> T + Send) -> T {
+        run()
+    }
+
     /// Shape: `w_e [d_vocab, d_model]`, `w_pos [n_ctx, d_model]`.
     fn upload_embedding(&self, w_e: Array2<f32>, w_pos: Array2<f32>) -> Result<Self::Embedding>;
     /// A layer norm; one without weights only centers and scales.

@@ -158,22 +158,21 @@ impl<B: Backend> OnDevice<B> {
         let last = take_rows(backend, &resid, &last)?;
         Ok(backend.download(&transformer.ln_final.forward(backend, &last)?)?.into_owned())
     }
-}
 
-impl<B: Backend> ModelOnDevice for OnDevice<B> {
-    fn run(
-        self: Arc<Self>,
+    /// See [`ModelOnDevice::run`].
+    fn run_here(
+        self: &Arc<Self>,
         prompts: Vec<Vec<u32>>,
         plan: &RunPlan,
     ) -> Result<(Option<Vec<Array2<f32>>>, ActivationCache)> {
-        let Self { backend, transformer, sizes, .. } = &*self;
+        let Self { backend, transformer, sizes, .. } = &**self;
         let tokens = prompts.concat();
         let positions: Vec<usize> = prompts.iter().flat_map(|prompt| 0..prompt.len()).collect();
         let mut cache = ActivationCache::new(prompts, sizes.clone()).with_interventions(plan.edits.descriptions());
         for (prompt, reads, position, scale) in plan.edits.held_scales() {
             cache.hold_scale(prompt, reads, position, scale);
         }
-        let mut recorder = Recorder::new(&self, plan, cache);
+        let mut recorder = Recorder::new(self, plan, cache);
         let resid = match &plan.resid {
             Some(resid) => backend.upload(resid.clone())?,
             None => backend.embed(&transformer.embedding, &tokens, &positions)?,
@@ -198,8 +197,9 @@ impl<B: Backend> ModelOnDevice for OnDevice<B> {
         Ok((Some(logits), recorder.into_cache()))
     }
 
-    fn run_variants(self: Arc<Self>, input: VariantInput, plan: &RunPlan) -> Result<Vec<Array2<f32>>> {
-        let Self { backend, transformer, sizes, .. } = &*self;
+    /// See [`ModelOnDevice::run_variants`].
+    fn run_variants_here(self: &Arc<Self>, input: VariantInput, plan: &RunPlan) -> Result<Vec<Array2<f32>>> {
+        let Self { backend, transformer, sizes, .. } = &**self;
         let VariantInput { tokens, first, resid, mut past, last_only } = input;
         let resid = match resid {
             Some(resid) => backend.upload(resid)?,
@@ -208,7 +208,7 @@ impl<B: Backend> ModelOnDevice for OnDevice<B> {
                 backend.embed(&transformer.embedding, &tokens.concat(), &positions.collect::<Vec<_>>())?
             }
         };
-        let mut recorder = Recorder::new(&self, plan, ActivationCache::new(tokens, sizes.clone()));
+        let mut recorder = Recorder::new(self, plan, ActivationCache::new(tokens, sizes.clone()));
         if last_only {
             recorder = recorder.narrowed_in_last_layer(transformer.blocks.len());
         }
@@ -225,6 +225,20 @@ impl<B: Backend> ModelOnDevice for OnDevice<B> {
                 normalized.slice(s![start..rows.end, ..]).to_owned()
             })
             .collect())
+    }
+}
+
+impl<B: Backend> ModelOnDevice for OnDevice<B> {
+    fn run(
+        self: Arc<Self>,
+        prompts: Vec<Vec<u32>>,
+        plan: &RunPlan,
+    ) -> Result<(Option<Vec<Array2<f32>>>, ActivationCache)> {
+        self.backend.on_threads(|| self.run_here(prompts, plan))
+    }
+
+    fn run_variants(self: Arc<Self>, input: VariantInput, plan: &RunPlan) -> Result<Vec<Array2<f32>>> {
+        self.backend.on_threads(|| self.run_variants_here(input, plan))
     }
 
     fn logits_of_normalized(&self, normalized: Array2<f32>) -> Result<Array2<f32>> {
@@ -246,8 +260,10 @@ impl<B: Backend> ModelOnDevice for OnDevice<B> {
         past: &mut KeyValueCache,
         plan: &RunPlan,
     ) -> Result<Array2<f32>> {
-        let normalized = self.last_normalized(tokens, past, plan)?;
-        self.logits_of_normalized(normalized)
+        self.backend.on_threads(|| {
+            let normalized = self.last_normalized(tokens, past, plan)?;
+            self.logits_of_normalized(normalized)
+        })
     }
 
     fn most_likely_with_past(
@@ -256,7 +272,7 @@ impl<B: Backend> ModelOnDevice for OnDevice<B> {
         past: &mut KeyValueCache,
         plan: &RunPlan,
     ) -> Result<Vec<u32>> {
-        let mut rows = self.last_normalized(tokens, past, plan)?;
+        let mut rows = self.backend.on_threads(|| self.last_normalized(tokens, past, plan))?;
         let (n, d_model) = rows.dim();
         // Each vector is the product of a row and of ones, and goes to the residual stream unchanged.
         rows.push_row(Array1::ones(d_model).view()).expect("a row of the same length");

@@ -153,11 +153,11 @@ impl DecodeTable {
             return None;
         }
         let init = || {
+            let (p, w_u) = (self.p.as_standard_layout(), &unembed.linear().w);
             let strip = |index: usize| {
-                let strip = &unembed.linear().w.strips()[index];
-                let mut product = Array2::zeros((d_head, strip.cols()));
-                let values = product.as_slice_mut().expect("a new matrix is contiguous");
-                gemm::matmul_into(gemm::tensor(self.p.view()), GemmInputB::Packed(strip), values, false); // [d_head, width]
+                let width = w_u.strip_widths().nth(index).expect("a strip of the vocabulary");
+                let mut product = Array2::zeros((d_head, width));
+                w_u.strip_matmul(index, p.view(), product.view_mut()); // [d_head, d_model] × [d_model, width]
                 product
             };
             // The rounding error of a sum of n float products is below n ε times the sum of their magnitudes. Here two

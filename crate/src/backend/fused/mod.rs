@@ -12,6 +12,7 @@ mod decode;
 mod gemm;
 mod int8;
 mod packed;
+mod tile;
 
 use std::ops::Range;
 
@@ -81,12 +82,17 @@ impl FusedLinear {
     /// `act_fn(x W + b)`. `act_fn` is called with pieces of rows, and updates them in place.
     /// Shape: `[rows, in]` → `[rows, out]`.
     fn forward(&self, x: &HostArray<Ix2>, act_fn: impl Fn(&mut [f32]) + Sync) -> HostArray<Ix2> {
-        let b = self.b.as_slice().expect("a bias is contiguous");
         let epilogue = |column: usize, y: &mut [f32]| {
-            y.iter_mut().zip(&b[column..]).for_each(|(y, b)| *y += b);
+            self.add_bias(column, y);
             act_fn(y);
         };
         self.w.matmul(x.view(), epilogue)
+    }
+
+    /// Adds the bias to a piece of a row, which begins at `column`.
+    fn add_bias(&self, column: usize, y: &mut [f32]) {
+        let b = self.b.as_slice().expect("a bias is contiguous");
+        y.iter_mut().zip(&b[column..]).for_each(|(y, b)| *y += b);
     }
 }
 
@@ -146,6 +152,10 @@ impl Backend for Fused {
     type Embedding = FusedEmbedding;
     type LayerNorm = FusedLayerNorm;
     type Linear = FusedLinear;
+
+    fn on_threads<T: Send>(&self, run: impl FnOnce() -> T + Send) -> T {
+        rayon::scope(|_| run())
+    }
 
     fn upload_embedding(&self, w_e: Array2<f32>, w_pos: Array2<f32>) -> Result<FusedEmbedding> {
         Ok(FusedEmbedding { w_e, w_pos })
@@ -207,6 +217,11 @@ impl Backend for Fused {
 
     fn linear(&self, linear: &FusedLinear, x: &HostArray<Ix2>) -> Result<HostArray<Ix2>> {
         Ok(linear.forward(x, |_| ()))
+    }
+
+    fn linear_qkv(&self, linears: &[FusedLinear; 3], x: &HostArray<Ix2>) -> Result<[HostArray<Ix2>; 3]> {
+        let matrices = linears.each_ref().map(|linear| &linear.w);
+        Ok(PackedMatrix::matmul_each(matrices, x.view(), |which, column, y| linears[which].add_bias(column, y)))
     }
 
     fn linear_act(&self, linear: &FusedLinear, act_fn: ActFn, x: &HostArray<Ix2>) -> Result<HostArray<Ix2>> {

@@ -2,7 +2,6 @@
 
 use ndarray::{Array2, ArrayView2, Axis, s};
 
-use super::super::gemm;
 use super::super::packed::{PackedMatrix, STRIP_WIDTH};
 use super::candidates::Candidates;
 use super::quantize::{ROUNDING, VectorParams, norm, round_up};
@@ -29,12 +28,10 @@ pub(crate) fn candidates_by_floats(
     scan.run(scratch, |block, index, products, scan_row| {
         // [rows, inner]
         let x = x.axis_chunks_iter(Axis(0), rows_per_block).nth(index).expect("a block of vectors");
-        let strips = w.strips().chunks(STRIPS_PER_BLOCK).nth(block).expect("a block of strips");
         let tokens = tokens(block, bias.len());
         let mut products = products.slice_mut(s![..x.nrows(), ..tokens.len()]);
-        for (strip, products) in strips.iter().zip(products.axis_chunks_iter_mut(Axis(1), STRIP_WIDTH)) {
-            gemm::matmul(1.0, gemm::tensor(x), strip, products, |_| ());
-        }
+        let strips = products.axis_chunks_iter_mut(Axis(1), STRIP_WIDTH).enumerate();
+        strips.for_each(|(strip, y)| w.strip_matmul(block * STRIPS_PER_BLOCK + strip, x, y));
         for (row, products) in products.outer_iter().enumerate() {
             let products = products.to_slice().expect("a row is contiguous");
             scan_row(row, Products::Floats(products), &no_error[..tokens.len()], &norms[tokens.clone()]);
