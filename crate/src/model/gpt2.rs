@@ -1,6 +1,8 @@
 //! A GPT-2 on a device: load it, run it.
 
+use std::panic::resume_unwind;
 use std::sync::Arc;
+use std::thread;
 
 use ndarray::Array2;
 
@@ -80,32 +82,50 @@ impl Gpt2 {
     fn load(name: &str, options: LoadOptions) -> Result<Self> {
         evcxr::warn_of_debug_build();
         let files = pretrained::find(name, &options)?;
-        let (config, tokenizer) = pretrained::config_and_tokenizer(&files)?;
-        let processing = options.processing;
-        let weights = match &files.weights[..] {
-            [file] if file.ends_with(PROCESSED) => {
-                let raw = Box::new(ProcessedFile::open(file, &config, processing)?);
-                ProcessedWeights { raw, steps: Processing::none() }
-            }
-            files => ProcessedWeights { raw: Box::new(Checkpoint::open(files, &config)?), steps: processing },
-        };
-        Self::from_weights(name.into(), config, tokenizer, Arc::new(files), weights, options)
+        let (mut config, stated) = Gpt2Config::with_stated_bos(&files.config)?;
+        // Reading a tokenizer takes one thread a tenth of a second.
+        let (tokenizer, on_device) = thread::scope(|scope| {
+            let tokenizer = scope.spawn(|| pretrained::tokenizer(&files, &config, stated));
+            let on_device = Self::read_weights(&files, &config, &options);
+            (tokenizer.join().unwrap_or_else(|panic| resume_unwind(panic)), on_device)
+        });
+        let (tokenizer, bos) = tokenizer?;
+        config.bos_token_id = bos;
+        Ok(Self::assemble(name.into(), config, tokenizer, Arc::new(files), on_device?, &options))
     }
 
-    fn from_weights(
+    fn read_weights(files: &ModelFiles, config: &Gpt2Config, options: &LoadOptions) -> Result<Arc<dyn ModelOnDevice>> {
+        let weights = match &files.weights[..] {
+            [file] if file.ends_with(PROCESSED) => {
+                let raw = Box::new(ProcessedFile::open(file, config, options.processing)?);
+                ProcessedWeights { raw, steps: Processing::none() }
+            }
+            files => ProcessedWeights { raw: Box::new(Checkpoint::open(files, config)?), steps: options.processing },
+        };
+        put_on_device(config, &weights, options)
+    }
+
+    fn assemble(
         name: String,
         config: Gpt2Config,
         tokenizer: Option<Tokenizer>,
         files: Arc<ModelFiles>,
-        weights: ProcessedWeights,
-        options: LoadOptions,
-    ) -> Result<Self> {
-        let LoadOptions { processing, device, decode_cache_bytes, .. } = options;
-        let on_device = put_on_device(device, &config, &weights, decode_cache_bytes)?;
+        on_device: Arc<dyn ModelOnDevice>,
+        options: &LoadOptions,
+    ) -> Self {
+        let &LoadOptions { processing, device, decode_cache_bytes, .. } = options;
         let interventions = Vec::new();
-        let inner =
-            Inner { name, config, processing, device, decode_cache_bytes, files, tokenizer, on_device, interventions };
-        Ok(Self(Arc::new(inner)))
+        Self(Arc::new(Inner {
+            name,
+            config,
+            processing,
+            device,
+            decode_cache_bytes,
+            files,
+            tokenizer,
+            on_device,
+            interventions,
+        }))
     }
 
     /// A model of the same shape, tokenizer, processing and device that has learned nothing: the control for what an
@@ -135,7 +155,8 @@ impl Gpt2 {
         let raw = Box::new(RandomWeights { config: config.clone(), seed });
         let weights = ProcessedWeights { raw, steps: processing };
         let name = format!("{name}, random weights of seed {seed}");
-        Self::from_weights(name, config.clone(), tokenizer.clone(), files.clone(), weights, options)
+        let on_device = put_on_device(config, &weights, &options)?;
+        Ok(Self::assemble(name, config.clone(), tokenizer.clone(), files.clone(), on_device, &options))
     }
 
     /// Shows the model's `Debug` text in a notebook; evcxr calls this for a cell's last expression. (For a type with
@@ -311,11 +332,11 @@ const DECODE_CACHE_BYTES: usize = 2_000_000_000;
 
 /// Uploads the weights to the backend of the device.
 fn put_on_device(
-    device: Device,
     config: &Gpt2Config,
     weights: &ProcessedWeights,
-    decode_cache_bytes: Option<usize>,
+    options: &LoadOptions,
 ) -> Result<Arc<dyn ModelOnDevice>> {
+    let &LoadOptions { device, decode_cache_bytes, .. } = options;
     let decode_cache_bytes = decode_cache_bytes.unwrap_or_else(|| match device.kind() {
         DeviceKind::Cpu => memory::machine_bytes().map_or(DECODE_CACHE_BYTES, |bytes| (bytes / 4) as usize),
         _ => DECODE_CACHE_BYTES,

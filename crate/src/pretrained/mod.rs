@@ -13,7 +13,7 @@ mod tensor_names;
 
 use std::path::Path;
 
-use crate::config::Gpt2Config;
+use crate::config::{Gpt2Config, StatedBos};
 use crate::error::{Error, Result};
 use crate::tokenizer::{ConfigBos, Tokenizer};
 pub(crate) use checkpoint::Checkpoint;
@@ -68,11 +68,14 @@ pub(crate) fn find(name: &str, options: &LoadOptions) -> Result<ModelFiles> {
     }
 }
 
-/// Reads a model's configuration and its tokenizer, with the token that text begins with. A line on standard error
-/// reports a token that is not the one of `config.json`, or that there is none.
-pub(crate) fn config_and_tokenizer(files: &ModelFiles) -> Result<(Gpt2Config, Option<Tokenizer>)> {
-    let (mut config, stated) = Gpt2Config::with_stated_bos(&files.config)?;
-    let of_config = ConfigBos::new(&config, stated);
+/// Reads a model's tokenizer, if it has one, and chooses the token that text begins with; `config` and `stated` are what
+/// `config.json` says. A line on standard error reports a token that is not the one of `config.json`, or that there is none.
+pub(crate) fn tokenizer(
+    files: &ModelFiles,
+    config: &Gpt2Config,
+    stated: StatedBos,
+) -> Result<(Option<Tokenizer>, Option<u32>)> {
+    let of_config = ConfigBos::new(config, stated);
     let (tokenizer, bos) = match &files.tokenizer {
         Some(files) => Tokenizer::from_files(files, of_config).map(|(tokenizer, bos)| (Some(tokenizer), bos))?,
         None => (None, of_config.without_tokenizer()),
@@ -80,8 +83,7 @@ pub(crate) fn config_and_tokenizer(files: &ModelFiles) -> Result<(Gpt2Config, Op
     if let Some(note) = bos.note {
         eprintln!("{}: {note}", files.config.display());
     }
-    config.bos_token_id = bos.token;
-    Ok((config, tokenizer))
+    Ok((tokenizer, bos.token))
 }
 
 /// Whether a text can be the owner or the name of a repository on the Hub.

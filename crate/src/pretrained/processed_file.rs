@@ -5,8 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::Path;
 
-use ndarray::{Array1, Array2, Array3, ArrayBase, Axis, Data, Dimension};
-use rayon::prelude::*;
+use ndarray::{Array1, Array2, Array3, ArrayBase, Data, Dimension};
 use safetensors::tensor::{Dtype, TensorView, serialize_to_file};
 
 use super::files::{CONFIG, ModelFiles};
@@ -215,7 +214,7 @@ impl RawWeights for ProcessedFile {
     fn unembed(&self) -> Result<UnembedWeights> {
         Ok(UnembedWeights {
             ln_final: self.layer_norm("ln_final")?,
-            w_u: transposed(&self.matrix("unembed.W_U")?).reversed_axes(),
+            w_u: self.entries["unembed.W_U"].transposed_matrix()?.reversed_axes(),
             b_u: self.vector("unembed.b_U")?,
         })
     }
@@ -255,36 +254,4 @@ fn shapes(config: &Gpt2Config, folded: bool) -> BTreeMap<String, Vec<usize>> {
         shapes.extend(layer_norm("ln_final"));
     }
     shapes
-}
-
-/// The transpose, in row-major order. Shape: `w [rows, columns]` → `[columns, rows]`.
-fn transposed(w: &Array2<f32>) -> Array2<f32> {
-    /// Rows and columns of a piece that fits the processor's first cache.
-    const PIECE: usize = 32;
-    let (rows, columns) = w.dim();
-    let values = crate::memory::zeros(rows * columns);
-    let mut transposed = Array2::from_shape_vec((columns, rows), values).expect("as many values as the shape has");
-    let stripes: Vec<_> =
-        w.axis_chunks_iter(Axis(1), PIECE).zip(transposed.axis_chunks_iter_mut(Axis(0), PIECE)).collect();
-    stripes.into_par_iter().for_each(|(from, mut to)| {
-        for (from, mut to) in from.axis_chunks_iter(Axis(0), PIECE).zip(to.axis_chunks_iter_mut(Axis(1), PIECE)) {
-            to.assign(&from.t());
-        }
-    });
-    transposed
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_transpose_has_the_same_numbers() {
-        for (rows, columns) in [(1, 1), (3, 70), (33, 32), (64, 100)] {
-            let w = Array2::from_shape_fn((rows, columns), |(row, column)| (row * 1000 + column) as f32);
-            let transposed = transposed(&w);
-            assert!(transposed.is_standard_layout());
-            assert_eq!(transposed, w.t());
-        }
-    }
 }

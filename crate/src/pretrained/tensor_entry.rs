@@ -6,7 +6,7 @@ use std::io::{Seek, SeekFrom};
 use std::path::Path;
 use std::sync::Arc;
 
-use ndarray::{Array1, Array2};
+use ndarray::{Array1, Array2, ArrayView2, Axis};
 use rayon::prelude::*;
 use safetensors::tensor::{Dtype, Metadata};
 
@@ -108,23 +108,51 @@ impl TensorEntry {
         Ok(Array2::from_shape_vec(shape, self.values()?).expect("as many values as the shape has"))
     }
 
+    /// The transpose of a matrix, in row-major order. Shape: `[rows, columns]` → `[columns, rows]`.
+    pub(super) fn transposed_matrix(&self) -> Result<Array2<f32>> {
+        /// Rows and columns of a piece that fits the processor's first cache.
+        const PIECE: usize = 32;
+        let (rows, columns) = (self.shape[0], self.shape[1]);
+        let values = memory::zeros(rows * columns);
+        let mut transposed = Array2::from_shape_vec((columns, rows), values).expect("as many values as the shape has");
+        let stripes: Vec<_> = transposed.axis_chunks_iter_mut(Axis(1), PIECE).enumerate().collect();
+        let stripe_of_file = || vec![0.0; PIECE * columns];
+        stripes.into_par_iter().try_for_each_init(stripe_of_file, |values, (stripe, mut to)| {
+            let values = &mut values[..to.ncols() * columns];
+            self.read_finite(stripe * PIECE * columns, values)?;
+            let from = ArrayView2::from_shape((to.ncols(), columns), values).expect("as many values as the stripe has");
+            for (from, mut to) in from.axis_chunks_iter(Axis(1), PIECE).zip(to.axis_chunks_iter_mut(Axis(0), PIECE)) {
+                to.assign(&from.t());
+            }
+            Ok(())
+        })?;
+        Ok(transposed)
+    }
+
     /// All numbers, in the order of the file. Shape: → `[n]`.
     ///
     /// # Errors
     /// [`Error::Io`], and [`Error::Tensor`] if one is not finite.
     fn values(&self) -> Result<Vec<f32>> {
         let mut values = memory::zeros(self.shape.iter().product());
-        values.par_chunks_mut(CHUNK).enumerate().try_for_each(|(chunk, values)| {
-            self.read(chunk * CHUNK, values)?;
-            // Counting compiles to vector instructions; a search for the first would check one number at a time.
-            if values.iter().map(|value| u32::from(!value.is_finite())).sum::<u32>() == 0 {
-                return Ok(());
-            }
-            let at = values.iter().position(|value| !value.is_finite()).expect("there is one");
-            let found = format!("{} at index {}", values[at], chunk * CHUNK + at);
-            Err(self.error("finite numbers".into(), found))
-        })?;
+        let chunks = values.par_chunks_mut(CHUNK).enumerate();
+        chunks.try_for_each(|(chunk, values)| self.read_finite(chunk * CHUNK, values))?;
         Ok(values)
+    }
+
+    /// Fills `values` with the numbers from index `first` on. Shape: `[n]`.
+    ///
+    /// # Errors
+    /// As for [`values`](Self::values).
+    fn read_finite(&self, first: usize, values: &mut [f32]) -> Result<()> {
+        self.read(first, values)?;
+        // Counting compiles to vector instructions; a search for the first would check one number at a time.
+        if values.iter().map(|value| u32::from(!value.is_finite())).sum::<u32>() == 0 {
+            return Ok(());
+        }
+        let at = values.iter().position(|value| !value.is_finite()).expect("there is one");
+        let found = format!("{} at index {}", values[at], first + at);
+        Err(self.error("finite numbers".into(), found))
     }
 
     /// All numbers of a tensor in which every number `is_allowed`, in the order of the file. Shape: → `[n]`.
@@ -209,6 +237,23 @@ fn convert<const WIDTH: usize>(bytes: &[u8], values: &mut [f32], number: impl Fn
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_transpose_has_the_same_numbers() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.safetensors");
+        for (rows, columns) in [(1, 1), (3, 70), (33, 32), (64, 100), (100, 64)] {
+            let w = Array2::from_shape_fn((rows, columns), |(row, column)| (row * 1000 + column) as f32);
+            let data = bytemuck::cast_slice(w.as_slice().unwrap());
+            let view = safetensors::tensor::TensorView::new(Dtype::F32, vec![rows, columns], data).unwrap();
+            safetensors::serialize_to_file([("x", view)], None, &path).unwrap();
+            let entry = &read_header(&path).unwrap().tensors[0];
+            let transposed = entry.transposed_matrix().unwrap();
+            assert!(transposed.is_standard_layout());
+            assert_eq!(transposed, w.t());
+            assert_eq!(entry.matrix().unwrap(), w);
+        }
+    }
 
     #[test]
     fn a_file_that_has_become_shorter_is_named() {
