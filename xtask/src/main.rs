@@ -5,6 +5,7 @@ mod cluster;
 mod cuda;
 mod environment;
 mod first_figure;
+mod fuzz;
 mod kernel;
 mod lab;
 #[path = "../../crate/prebuilt/library.rs"]
@@ -42,6 +43,7 @@ usage: cargo xtask run [--store] [NOTEBOOK …]  set up, then execute the notebo
        cargo xtask cuda-check                  compile the feature cuda, and test it without a GPU
        cargo xtask cluster-check               test the Python package that runs programs on a cluster
        cargo xtask speed FOLDER                time a model in a notebook and in a release program
+       cargo xtask fuzz SECONDS [TARGET …]     try changed files of each kind, guided by the code that they reach
        cargo xtask supply-chain                check licences, sources and duplicates of dependencies, and the notices
        cargo xtask advisories                  check dependencies against RustSec's list of vulnerabilities, by network
        cargo xtask notices                     write the licences of the compiled library's packages
@@ -58,6 +60,7 @@ fn main() -> ExitCode {
     let outcome = match command {
         "run" => run(rest),
         "lab" => lab::lab(rest),
+        "fuzz" if !rest.is_empty() => fuzz::fuzz(&rest[0], &rest[1..]),
         "speed" if rest.len() == 1 => notebooks::speed(&rest[0]),
         "test" if rest.is_empty() => checks::all(false),
         "test" if rest == ["--cuda"] => checks::all(true),

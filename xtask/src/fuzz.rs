@@ -1,0 +1,89 @@
+//! `cargo xtask fuzz`: libFuzzer on the targets of `tests/fuzz`, one after the other.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use xshell::cmd;
+
+use crate::tool::{Result, run, shell, works};
+
+const TARGETS: [&str; 8] = ["config", "header", "weights", "index", "tokenizer", "vocab", "state", "cache"];
+
+/// rustc with coverage for the library and the targets alone: LLVM counts the edges of the code that run, and notes what is
+/// compared, for libFuzzer. rustc's stable options do. Dependencies with coverage would take several times as long to compile.
+const WITH_COVERAGE: &str = r#"#!/bin/sh
+rustc=$1; shift
+case " $* " in
+  *" --crate-name attention_tokens "*|*" --crate-name fuzz "*)
+    exec "$rustc" "$@" -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=3 \
+      -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
+      -Cllvm-args=-sanitizer-coverage-trace-compares ;;
+  *) exec "$rustc" "$@" ;;
+esac
+"#;
+
+/// Runs the named targets, all if none is named, `seconds` each. Their corpora are in `target/fuzz/corpus` and are gone on with.
+pub(crate) fn fuzz(seconds: &str, names: &[String]) -> Result<()> {
+    let seconds: u32 = seconds.parse().map_err(|_| format!("expected a number of seconds, found {seconds:?}"))?;
+    if let Some(name) = names.iter().find(|name| !TARGETS.contains(&name.as_str())) {
+        return Err(format!("no target {name:?}, expected some of {}", TARGETS.join(", ")).into());
+    }
+    let program = compile()?;
+    let chosen = TARGETS.into_iter().filter(|target| names.is_empty() || names.iter().any(|name| name == target));
+    let mut failed = Vec::new();
+    for target in chosen {
+        println!("== {target}");
+        if let Err(error) = run_target(&program, target, seconds) {
+            println!("{error}");
+            failed.push(target);
+        }
+    }
+    let finds = folder().join("finds");
+    if failed.is_empty() { Ok(()) } else { Err(format!("finds in {}: {}", finds.display(), failed.join(", ")).into()) }
+}
+
+fn folder() -> PathBuf {
+    crate::target_folder().join("fuzz")
+}
+
+/// Compiles the targets with coverage, in a target folder of their own, and returns the program.
+fn compile() -> Result<PathBuf> {
+    let shell = shell()?;
+    if cfg!(windows) || !works(cmd!(shell, "c++ --version")) {
+        return Err(
+            "missing: c++, which libFuzzer is compiled with, on Linux or macOS\n  install it with: apt-get install g++"
+                .into(),
+        );
+    }
+    let package = crate::root().join("tests/fuzz");
+    // The versions that the library has; cargo adds libFuzzer.
+    fs::copy(crate::root().join("Cargo.lock"), package.join("Cargo.lock"))?;
+    let mut cargo = Command::new("cargo");
+    crate::library::inherit_no_build(&mut cargo);
+    fs::create_dir_all(folder())?;
+    let wrapper = folder().join("rustc-with-coverage.sh");
+    fs::write(&wrapper, WITH_COVERAGE)?;
+    let executable = wrapper.display().to_string();
+    cmd!(shell, "chmod +x {executable}").quiet().run()?;
+    cargo.args(["build", "--target-dir"]).arg(folder()).current_dir(package);
+    run("cargo build", cargo.env("RUSTC_WRAPPER", wrapper))?;
+    Ok(folder().join("debug/fuzz"))
+}
+
+fn run_target(program: &Path, target: &str, seconds: u32) -> Result<()> {
+    let (corpus, finds) = (folder().join("corpus").join(target), folder().join("finds").join(target));
+    for folder in [&corpus, &finds] {
+        fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+    }
+    let command = || {
+        let mut command = Command::new(program);
+        command.env("ATTENTION_TOKENS_FUZZ_TARGET", target).current_dir(folder());
+        command
+    };
+    run("writing seeds", command().env("ATTENTION_TOKENS_FUZZ_SEEDS", &corpus))?;
+    let mut libfuzzer = command();
+    libfuzzer.args(["-timeout=20", "-rss_limit_mb=2048", "-print_final_stats=1", "-verbosity=0", "-close_fd_mask=0"]);
+    libfuzzer.arg(format!("-max_total_time={seconds}")).arg(format!("-artifact_prefix={}/", finds.display()));
+    run(target, libfuzzer.arg(corpus))
+}
