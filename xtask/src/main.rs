@@ -23,6 +23,7 @@ mod programs;
 mod progress;
 mod python;
 mod rust_src;
+mod sanitize;
 mod setup;
 mod stages;
 mod stoppable;
@@ -44,6 +45,7 @@ usage: cargo xtask run [--store] [NOTEBOOK …]  set up, then execute the notebo
        cargo xtask cluster-check               test the Python package that runs programs on a cluster
        cargo xtask speed FOLDER                time a model in a notebook and in a release program
        cargo xtask fuzz SECONDS [TARGET …]     try changed files of each kind, guided by the code that they reach
+       cargo xtask sanitize NAME [TEST …]      run tests with a sanitizer (address, thread, memory) or in Miri (miri)
        cargo xtask supply-chain                check licences, sources and duplicates of dependencies, and the notices
        cargo xtask advisories                  check dependencies against RustSec's list of vulnerabilities, by network
        cargo xtask notices                     write the licences of the compiled library's packages
@@ -61,6 +63,7 @@ fn main() -> ExitCode {
         "run" => run(rest),
         "lab" => lab::lab(rest),
         "fuzz" if !rest.is_empty() => fuzz::fuzz(&rest[0], &rest[1..]),
+        "sanitize" if !rest.is_empty() => sanitize::sanitize(&rest[0], &rest[1..]),
         "speed" if rest.len() == 1 => notebooks::speed(&rest[0]),
         "test" if rest.is_empty() => checks::all(false),
         "test" if rest == ["--cuda"] => checks::all(true),

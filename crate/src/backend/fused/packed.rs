@@ -193,8 +193,12 @@ mod tests {
     use super::*;
 
     /// Sizes around the kernels' registers, [`STRIP_WIDTH`] and the depth of a block.
+    #[cfg(not(miri))]
     const SHAPES: [(usize, usize); 8] =
         [(1, 1), (3, 5), (7, 127), (33, 128), (300, 129), (255, 257), (257, 1), (768, 300)];
+    /// Miri takes minutes for larger ones.
+    #[cfg(miri)]
+    const SHAPES: [(usize, usize); 4] = [(1, 1), (3, 5), (7, 33), (258, 2)];
 
     /// The library's kernel, and those of this processor.
     fn kernels() -> impl Iterator<Item = Option<Kernel>> {
@@ -224,8 +228,8 @@ mod tests {
     fn products_are_those_of_float64_and_bit_identical_with_every_kernel_on_any_number_of_threads() {
         let mut random = fastrand::Rng::new();
         println!("seed {}", random.get_seed());
-        let rows = (0..=28).chain([63, 64, 65, 130]);
-        for ((inner, columns), rows) in rows.flat_map(|rows| SHAPES.map(|shape| (shape, rows))) {
+        let rows = if cfg!(miri) { vec![0, 1, 6, 7, 13, 14] } else { (0..=28).chain([63, 64, 65, 130]).collect() };
+        for ((inner, columns), rows) in rows.into_iter().flat_map(|rows| SHAPES.map(|shape| (shape, rows))) {
             let mut matrix = |rows, columns| Array2::from_shape_simple_fn((rows, columns), || random.f32() - 0.5);
             let (x, w) = (matrix(rows, inner), matrix(inner, columns));
             let bias = Array1::from_iter((0..columns).map(|column| column as f32));
