@@ -241,4 +241,5 @@ def main():
     check_changed_crate(repository, scratch)
 
 
-main()
+if __name__ == "__main__":
+    main()
