@@ -14,34 +14,35 @@ import json
 import pathlib
 import random
 import statistics
+import string
 import sys
 import time
 
 from kernels import Kernel
 
-SETUP = """use attention_tokens::{experiments::*, notebook::*, patching::*, prelude::*};
+SETUP = """use attention_tokens::{notebook::*, patching, patching::{Ablation, Metric, head_effects}, prelude::*};
 fn words(seed: u64, n: usize) -> String {
     const WORDS: [&str; 8] = ["the", "bus", "is", "late", "Mary", "gave", "John", "sentence"];
     (0..n).map(|i| WORDS[(seed as usize * 31 + i * i * 7 + i) % 8]).collect::<Vec<_>>().join(" ")
 }"""
 MODEL = 'let model = Gpt2::from_pretrained("demo", LoadOptions::default())?;'
-# SEED and N change from round to round. Each cell leaves as many variables as there were.
+# `$seed` and `$n` change from round to round. Each cell leaves as many variables as there were.
 CELLS = {
     "load": 'for name in ["demo", "letters", "demo"] {\n'
     '    Gpt2::from_pretrained(name, LoadOptions::default())?.forward("a b c")?;\n}\n' + MODEL,
-    "run": "for i in 0..20 {\n    let run = model.run_with_cache(words(SEED + i, 1 + (N * (i as usize + 1)) % 120))?;\n"
+    "run": "for i in 0..20 {\n    let run = model.run_with_cache(words($seed + i, 1 + ($n * (i as usize + 1)) % 120))?;\n"
     "    drop(run.1.names());\n}",
-    "batch": "model.run_with_cache((0..40).map(|i| words(SEED + i, 1 + i as usize % 30)).collect::<Vec<_>>())?.1.names().len()",
-    "decode": "let run = run_prompts(&model, words(SEED, N))?;\nfor layer in 0..4 {\n    drop(calculate_layer(&run, layer)?);\n}",
-    "figure": "let run = run_prompts(&model, words(SEED, N))?;\nplot_head(&calculate_attns(&run, 0, (SEED % 8) as usize)?.prompt(0)?)",
-    "page": "let run = run_prompts(&model, words(SEED, N))?;\nlayer_grid(&calculate_layer(&run, 1)?, 0)?",
-    "generate": "model.generate(words(SEED, N), GenerateOptions::default())?;",
+    "batch": "model.run_with_cache((0..40).map(|i| words($seed + i, 1 + i as usize % 30)).collect::<Vec<_>>())?.1.names().len()",
+    "decode": "let run = run_prompts(&model, words($seed, $n))?;\nfor layer in 0..4 {\n    drop(calculate_layer(&run, layer)?);\n}",
+    "figure": "let run = run_prompts(&model, words($seed, $n))?;\nplot_head(&calculate_attns(&run, 0, ($seed % 8) as usize)?.prompt(0)?)",
+    "page": "let run = run_prompts(&model, words($seed, $n))?;\nlayer_grid(&calculate_layer(&run, 1)?, 0)?",
+    "generate": "model.generate(words($seed, $n), GenerateOptions::default())?;",
     "patch": 'let metric = Metric::logit_diff(&[[model.to_single_token(" Mary")?, model.to_single_token(" John")?]]);\n'
-    "let effects = head_effects(&model, words(SEED, N), &metric, Ablation::Zero, SweepOptions::default())?;\neffects.values.sum()",
+    "let effects = head_effects(&model, words($seed, $n), &metric, Ablation::Zero, patching::SweepOptions::default())?;\neffects.values.sum()",
     "error": "let lost = run_prompts(&model, vec![60_000_u32])?;",
     "panic": "let none: Option<u8> = None;\nnone.unwrap();",
 }
-ENDLESS = "loop {\n    model.run_with_cache(words(SEED, 60))?;\n}"
+ENDLESS = "loop {\n    model.run_with_cache(words($seed, 60))?;\n}"
 
 
 def processes(root):
@@ -105,7 +106,7 @@ def main():
     expected = {"error": "token id 60000 out of range", "panic": "panicked"}
     while time.monotonic() - started < seconds:
         for name in choose.sample(list(CELLS), len(CELLS)):
-            cell = CELLS[name].replace("SEED", str(choose.randrange(1000))).replace("N", str(choose.randrange(2, 60)))
+            cell = string.Template(CELLS[name]).substitute(seed=choose.randrange(1000), n=choose.randrange(2, 60))
             output = kernel.run(cell) + (kernel.late_output() if name == "error" else "")
             executed += 1
             problem = expected[name] not in output if name in expected else "error" in output.lower()
@@ -118,7 +119,7 @@ def main():
         lives[-1].append({"seconds": round(time.monotonic() - started), "cells": executed, **costs(kernel)})
         print(json.dumps(lives[-1][-1]), flush=True)
         if time.monotonic() - started > seconds * (interrupts + 1) / 10:
-            kernel.run(ENDLESS.replace("SEED", "7"), interrupt_after=choose.uniform(2, 6))
+            kernel.run(string.Template(ENDLESS).substitute(seed=7), interrupt_after=choose.uniform(2, 6))
             interrupts += 1
             prepare(kernel)
             lives.append([])
