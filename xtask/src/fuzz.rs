@@ -24,9 +24,15 @@ case " $* " in
 esac
 "#;
 
-/// Runs the named targets, all if none is named, `seconds` each. Their corpora are in `target/fuzz/corpus` and are gone on with.
+/// Runs the named targets, all if none is named, `seconds` each. Their corpora are in `target/fuzz/corpus` and are gone on with;
+/// with `keep` in place of a number, they are kept in the repository, without the files that reach nothing new.
 pub(crate) fn fuzz(seconds: &str, names: &[String]) -> Result<()> {
-    let seconds: u32 = seconds.parse().map_err(|_| format!("expected a number of seconds, found {seconds:?}"))?;
+    let seconds: Option<u32> = match seconds {
+        "keep" => None,
+        seconds => {
+            Some(seconds.parse().map_err(|_| format!("expected a number of seconds or keep, found {seconds:?}"))?)
+        }
+    };
     if let Some(name) = names.iter().find(|name| !TARGETS.contains(&name.as_str())) {
         return Err(format!("no target {name:?}, expected some of {}", TARGETS.join(", ")).into());
     }
@@ -35,7 +41,11 @@ pub(crate) fn fuzz(seconds: &str, names: &[String]) -> Result<()> {
     let mut failed = Vec::new();
     for target in chosen {
         println!("== {target}");
-        if let Err(error) = run_target(&program, target, seconds) {
+        let outcome = match seconds {
+            Some(seconds) => run_target(&program, target, seconds),
+            None => keep(&program, target),
+        };
+        if let Err(error) = outcome {
             println!("{error}");
             failed.push(target);
         }
@@ -75,11 +85,7 @@ fn run_target(program: &Path, target: &str, seconds: u32) -> Result<()> {
     for folder in [&corpus, &finds] {
         fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     }
-    let command = || {
-        let mut command = Command::new(program);
-        command.env("ATTENTION_TOKENS_FUZZ_TARGET", target).current_dir(folder());
-        command
-    };
+    let command = || of_target(program, target);
     run("writing seeds", command().env("ATTENTION_TOKENS_FUZZ_SEEDS", &corpus))?;
     let mut libfuzzer = command();
     libfuzzer.args(["-timeout=20", "-rss_limit_mb=2048", "-print_final_stats=1", "-verbosity=0"]);
@@ -95,4 +101,19 @@ fn run_target(program: &Path, target: &str, seconds: u32) -> Result<()> {
         }
     }
     outcome
+}
+
+/// Keeps the files of a target's corpus that reach code which no smaller file reaches.
+fn keep(program: &Path, target: &str) -> Result<()> {
+    let (corpus, kept) = (folder().join("corpus").join(target), folder().join("kept").join(target));
+    let _ = fs::remove_dir_all(&kept);
+    fs::create_dir_all(&kept)?;
+    run(target, of_target(program, target).args(["-merge=1", "-close_fd_mask=2"]).arg(&kept).arg(corpus))?;
+    run("keeping", of_target(program, target).env("ATTENTION_TOKENS_FUZZ_KEEP", kept))
+}
+
+fn of_target(program: &Path, target: &str) -> Command {
+    let mut command = Command::new(program);
+    command.env("ATTENTION_TOKENS_FUZZ_TARGET", target).current_dir(folder());
+    command
 }

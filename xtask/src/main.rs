@@ -45,6 +45,7 @@ usage: cargo xtask run [--store] [NOTEBOOK …]  set up, then execute the notebo
        cargo xtask speed FOLDER                time a model in a notebook and in a release program
        cargo xtask soak MINUTES                do mixed work in one kernel (Linux), and report memory, threads and files
        cargo xtask fuzz SECONDS [TARGET …]     try changed files of each kind, guided by the code that they reach
+       cargo xtask fuzz keep [TARGET …]        keep what it has found in tests/fuzz/corpus
        cargo xtask supply-chain                check licences, sources and duplicates of dependencies, and the notices
        cargo xtask advisories                  check dependencies against RustSec's list of vulnerabilities, by network
        cargo xtask notices                     write the licences of the compiled library's packages
