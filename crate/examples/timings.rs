@@ -216,7 +216,7 @@ fn gemm_rate<A: GemmInT, B: GemmInT, C: GemmOutT>(gemm: GemmExecutor<A, B, C>, (
 }
 
 /// The best rate in GB/s at which all threads together read memory, in huge pages where Linux grants them, as weights are.
-fn read_gbs() -> Result<f64, Box<dyn std::error::Error>> {
+fn read_gbs() -> Result<f64> {
     use rayon::prelude::*;
     let mut memory = memmap2::MmapMut::map_anon(256 << 20)?;
     #[cfg(target_os = "linux")]
