@@ -9,7 +9,7 @@ use safetensors::tensor::{Dtype, TensorView};
 
 /// The top of the repository, for the package of the targets and for that of the tests.
 pub(crate) fn root() -> &'static Path {
-    let is_root = |folder: &&Path| folder.join("notebooks").is_dir();
+    let is_root = |folder: &&Path| folder.join("xtask").is_dir();
     Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().find(is_root).expect("the repository")
 }
 
