@@ -36,6 +36,8 @@ mod experiments;
 mod faults;
 /// Figures as plotly JSON.
 mod figures;
+/// The files that fuzzing has found.
+mod fuzzing;
 /// Generation of text, with and without the key-value cache.
 mod generation;
 /// Every golden number, through the example program `parity`, which must also fail on a wrong one.

@@ -4,7 +4,7 @@ use xshell::cmd;
 
 use crate::stages::Stages;
 use crate::tool::{Result, shell, works};
-use crate::{cluster, cuda, notebooks, prerequisites, root, setup, supply_chain};
+use crate::{cluster, cuda, fuzz, notebooks, prerequisites, root, setup, supply_chain};
 
 /// The optional features that compile on every machine.
 const FEATURES: [&str; 2] = ["--features", "attention-tokens/full,attention-tokens/png"];
@@ -63,6 +63,7 @@ pub(crate) fn all(cuda: bool) -> Result<()> {
     })?;
     // With the example programs that were compiled with the tests.
     stages.run("cluster", cluster::check)?;
+    stages.run("fuzzing, two minutes", || fuzz::fuzz("15", &[]))?;
     if cuda {
         cuda::check(&mut stages, Some(&jupyter))?;
     }

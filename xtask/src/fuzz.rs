@@ -6,7 +6,8 @@ use std::process::Command;
 
 use xshell::cmd;
 
-use crate::tool::{Result, run, shell, works};
+use crate::prerequisites;
+use crate::tool::{Result, run, shell};
 
 const TARGETS: [&str; 8] = ["config", "header", "weights", "index", "tokenizer", "vocab", "state", "cache"];
 
@@ -23,9 +24,15 @@ case " $* " in
 esac
 "#;
 
-/// Runs the named targets, all if none is named, `seconds` each. Their corpora are in `target/fuzz/corpus` and are gone on with.
+/// Runs the named targets, all if none is named, `seconds` each. Their corpora are in `target/fuzz/corpus` and are gone on with;
+/// with `keep` in place of a number, they are kept in the repository, without the files that reach nothing new.
 pub(crate) fn fuzz(seconds: &str, names: &[String]) -> Result<()> {
-    let seconds: u32 = seconds.parse().map_err(|_| format!("expected a number of seconds, found {seconds:?}"))?;
+    let seconds: Option<u32> = match seconds {
+        "keep" => None,
+        seconds => {
+            Some(seconds.parse().map_err(|_| format!("expected a number of seconds or keep, found {seconds:?}"))?)
+        }
+    };
     if let Some(name) = names.iter().find(|name| !TARGETS.contains(&name.as_str())) {
         return Err(format!("no target {name:?}, expected some of {}", TARGETS.join(", ")).into());
     }
@@ -34,7 +41,11 @@ pub(crate) fn fuzz(seconds: &str, names: &[String]) -> Result<()> {
     let mut failed = Vec::new();
     for target in chosen {
         println!("== {target}");
-        if let Err(error) = run_target(&program, target, seconds) {
+        let outcome = match seconds {
+            Some(seconds) => run_target(&program, target, seconds),
+            None => keep(&program, target),
+        };
+        if let Err(error) = outcome {
             println!("{error}");
             failed.push(target);
         }
@@ -49,13 +60,11 @@ fn folder() -> PathBuf {
 
 /// Compiles the targets with coverage, in a target folder of their own, and returns the program.
 fn compile() -> Result<PathBuf> {
-    let shell = shell()?;
-    if cfg!(windows) || !works(cmd!(shell, "c++ --version")) {
-        return Err(
-            "missing: c++, which libFuzzer is compiled with, on Linux or macOS\n  install it with: apt-get install g++"
-                .into(),
-        );
+    if cfg!(windows) {
+        return Err("cargo xtask fuzz runs on Linux and macOS".into());
     }
+    prerequisites::cpp()?;
+    let shell = shell()?;
     let package = crate::root().join("tests/fuzz");
     // The versions that the library has; cargo adds libFuzzer.
     fs::copy(crate::root().join("Cargo.lock"), package.join("Cargo.lock"))?;
@@ -76,14 +85,35 @@ fn run_target(program: &Path, target: &str, seconds: u32) -> Result<()> {
     for folder in [&corpus, &finds] {
         fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     }
-    let command = || {
-        let mut command = Command::new(program);
-        command.env("ATTENTION_TOKENS_FUZZ_TARGET", target).current_dir(folder());
-        command
-    };
+    let command = || of_target(program, target);
     run("writing seeds", command().env("ATTENTION_TOKENS_FUZZ_SEEDS", &corpus))?;
     let mut libfuzzer = command();
-    libfuzzer.args(["-timeout=20", "-rss_limit_mb=2048", "-print_final_stats=1", "-verbosity=0", "-close_fd_mask=0"]);
+    libfuzzer.args(["-timeout=20", "-rss_limit_mb=2048", "-print_final_stats=1", "-verbosity=0"]);
+    // The library notes what is odd about a file, thousands of times.
+    libfuzzer.arg("-close_fd_mask=2");
     libfuzzer.arg(format!("-max_total_time={seconds}")).arg(format!("-artifact_prefix={}/", finds.display()));
-    run(target, libfuzzer.arg(corpus))
+    let outcome = run(target, libfuzzer.arg(corpus));
+    if outcome.is_err() {
+        for find in fs::read_dir(&finds)? {
+            let find = find?.path();
+            println!("-- {}", find.display());
+            let _ = command().arg(find).status(); // with its messages; it fails again
+        }
+    }
+    outcome
+}
+
+/// Keeps the files of a target's corpus that reach code which no smaller file reaches.
+fn keep(program: &Path, target: &str) -> Result<()> {
+    let (corpus, kept) = (folder().join("corpus").join(target), folder().join("kept").join(target));
+    let _ = fs::remove_dir_all(&kept);
+    fs::create_dir_all(&kept)?;
+    run(target, of_target(program, target).args(["-merge=1", "-close_fd_mask=2"]).arg(&kept).arg(corpus))?;
+    run("keeping", of_target(program, target).env("ATTENTION_TOKENS_FUZZ_KEEP", kept))
+}
+
+fn of_target(program: &Path, target: &str) -> Command {
+    let mut command = Command::new(program);
+    command.env("ATTENTION_TOKENS_FUZZ_TARGET", target).current_dir(folder());
+    command
 }

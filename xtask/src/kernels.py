@@ -17,7 +17,7 @@ import time
 from jupyter_client import KernelManager
 
 IMPORTS = "use attention_tokens::{notebook::*, prelude::*};"
-COLOR = re.compile(r"\x1b\[\d*m")
+COLOR = re.compile(r"\x1b\[[\d;]*m")
 
 
 class Kernel:
@@ -241,4 +241,5 @@ def main():
     check_changed_crate(repository, scratch)
 
 
-main()
+if __name__ == "__main__":
+    main()

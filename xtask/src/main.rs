@@ -44,7 +44,9 @@ usage: cargo xtask run [--store] [NOTEBOOK …]  set up, then execute the notebo
        cargo xtask cuda-check                  compile the feature cuda, and test it without a GPU
        cargo xtask cluster-check               test the Python package that runs programs on a cluster
        cargo xtask speed FOLDER                time a model in a notebook and in a release program
+       cargo xtask soak MINUTES                do mixed work in one kernel (Linux), and report memory, threads and files
        cargo xtask fuzz SECONDS [TARGET …]     try changed files of each kind, guided by the code that they reach
+       cargo xtask fuzz keep [TARGET …]        keep what it has found in tests/fuzz/corpus
        cargo xtask sanitize NAME [TEST …]      run tests with a sanitizer (address, thread, memory) or in Miri (miri)
        cargo xtask supply-chain                check licences, sources and duplicates of dependencies, and the notices
        cargo xtask advisories                  check dependencies against RustSec's list of vulnerabilities, by network
@@ -63,6 +65,7 @@ fn main() -> ExitCode {
         "run" => run(rest),
         "lab" => lab::lab(rest),
         "fuzz" if !rest.is_empty() => fuzz::fuzz(&rest[0], &rest[1..]),
+        "soak" if rest.len() == 1 => notebooks::soak(&rest[0]),
         "sanitize" if !rest.is_empty() => sanitize::sanitize(&rest[0], &rest[1..]),
         "speed" if rest.len() == 1 => notebooks::speed(&rest[0]),
         "test" if rest.is_empty() => checks::all(false),

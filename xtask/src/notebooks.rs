@@ -110,6 +110,14 @@ pub(crate) fn kernels(jupyter: &Jupyter) -> Result<()> {
     run("the checks of kernels", jupyter.command("python").arg(script).arg(repository).arg(scratch))
 }
 
+/// Does mixed work in one kernel, and fails if the work or what it costs is not as expected.
+pub(crate) fn soak(minutes: &str) -> Result<()> {
+    let minutes: f64 = minutes.parse().map_err(|_| format!("expected a number of minutes, found {minutes:?}"))?;
+    let jupyter = setup::jupyter()?;
+    let script = root().join("xtask/src/soak.py");
+    run("the soak", jupyter.command("python").arg(script).arg(root()).arg(minutes.to_string()))
+}
+
 fn script(jupyter: &Jupyter, notebook: &Path) -> Command {
     let mut script = jupyter.command("python");
     script.arg(root().join("xtask/src/execute.py")).arg(notebook).arg(output_folder());

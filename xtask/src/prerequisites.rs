@@ -33,10 +33,20 @@ pub(crate) fn linker() -> Result<()> {
     Ok(())
 }
 
-/// Installs Chromium and chromedriver, which the browser tests use, where they are missing: with apt-get, as root or by
-/// a `sudo` that asks for no password. Elsewhere they are named.
+/// Chromium and chromedriver, which the browser tests use; installed where they are missing.
 pub(crate) fn chromium() -> Result<()> {
-    if has_chromium().is_ok() {
+    installed(has_chromium, &["chromium", "chromium-driver"], "the browser tests")
+}
+
+/// A C++ compiler, which libFuzzer is compiled with; installed where it is missing.
+pub(crate) fn cpp() -> Result<()> {
+    installed(has_cpp, &["g++"], "libFuzzer")
+}
+
+/// Installs Debian packages if a program is missing: with apt-get, as root or by a `sudo` that asks for no password. Elsewhere
+/// what is missing is named.
+fn installed(check: fn() -> Result<()>, packages: &[&str], reason: &str) -> Result<()> {
+    if check().is_ok() {
         return Ok(());
     }
     let shell = shell()?;
@@ -44,13 +54,13 @@ pub(crate) fn chromium() -> Result<()> {
     let sudo: &[&str] = if is_root { &[] } else { &["sudo", "-n"] };
     let may_install = works(cmd!(shell, "apt-get --version")) && (is_root || works(cmd!(shell, "sudo -n true")));
     if may_install {
-        println!("installing chromium and chromium-driver with apt-get, for the browser tests");
+        println!("installing {} with apt-get, for {reason}", packages.join(" and "));
         let apt_get = [sudo, &["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq"]].concat();
         let (program, arguments) = (apt_get[0], &apt_get[1..]);
         cmd!(shell, "{program} {arguments...} update").run()?;
-        cmd!(shell, "{program} {arguments...} install -y chromium chromium-driver").ignore_stdout().run()?;
+        cmd!(shell, "{program} {arguments...} install -y {packages...}").ignore_stdout().run()?;
     }
-    has_chromium()
+    check()
 }
 
 /// Whether this process runs as root.
@@ -58,6 +68,14 @@ pub(crate) fn is_root() -> Result<bool> {
     let shell = shell()?;
     let id = cmd!(shell, "id -u").quiet().ignore_stderr().read();
     Ok(cfg!(unix) && id.is_ok_and(|id| id.trim() == "0"))
+}
+
+fn has_cpp() -> Result<()> {
+    let shell = shell()?;
+    if works(cmd!(shell, "c++ --version")) {
+        return Ok(());
+    }
+    Err(missing("a C++ compiler (c++)", "apt-get install g++", "xcode-select --install on macOS"))
 }
 
 fn has_chromium() -> Result<()> {

@@ -1,19 +1,18 @@
 //! The files that a target begins with: those of the fixtures, and files of the small model in each form.
 
 use std::fs;
-use std::path::Path;
 
 use attention_tokens::experiments::VocabularyCounts;
 use attention_tokens::prelude::*;
 use safetensors::tensor::Dtype;
 use serde_json::json;
 
-use crate::model;
-use crate::targets::{Kind, Target};
+use super::corpus::root;
+use super::model;
+use super::targets::{Kind, Target};
 
 pub(crate) fn of(target: &Target) -> Vec<Vec<u8>> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let read = |path: &str| fs::read(root.join(path)).expect("a fixture");
+    let read = |path: &str| fs::read(root().join(path)).expect("a fixture");
     let tensors = model::tensors(target.d_vocab);
     let weights = [Dtype::F32, Dtype::F16, Dtype::BF16, Dtype::F64].map(|dtype| model::safetensors(&tensors, dtype));
     let with_prefix: Vec<_> =

@@ -12,7 +12,7 @@ use ring::digest::{Context, SHA256};
 use safetensors::SafeTensors;
 use safetensors::tensor::Dtype;
 
-use crate::model;
+use super::model;
 
 /// A kind of file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +33,7 @@ pub(crate) enum Kind {
 }
 
 /// Name, kind, and the size of the model's vocabulary.
-const KINDS: [(&str, Kind, usize); 8] = [
+pub(crate) const KINDS: [(&str, Kind, usize); 8] = [
     ("config", Kind::Config, 7),
     ("header", Kind::Header, 7),
     ("weights", Kind::Weights, 7),

@@ -1,7 +1,8 @@
 //! The CPU backend, with fused operations.
 //!
-//! Matrix products use `rten-gemm` on [packed weights](packed), element-wise operations use SIMD (`rten-vecmath`), and
-//! rayon spreads both over all processors.
+//! Matrix products of [packed weights](packed) use [kernels of our own](tile) where the processor has AVX2 or AVX-512, and
+//! `rten-gemm` elsewhere, as all products of attention do. Element-wise operations use SIMD (`rten-vecmath`), and rayon
+//! spreads everything over all processors.
 //!
 //! Work is split by shapes alone, and one thread computes each piece, so results are bit-identical for any number of
 //! threads.

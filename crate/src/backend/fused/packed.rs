@@ -19,8 +19,8 @@ const PANELS_PER_STRIP: usize = STRIP_WIDTH / PANEL_WIDTH;
 /// A matrix `[inner, columns]` as strips of [`STRIP_WIDTH`] columns (the last may be narrower), each packed as the
 /// kernel reads it. There is no other copy of the weights.
 ///
-/// One task multiplies one strip and one block of rows, on one thread. The blocks do not depend on the number of
-/// threads, so neither do the results.
+/// One task multiplies one block of rows and one strip, or half of a strip if there are few rows, on one thread. No result
+/// depends on how the work is split.
 pub(crate) struct PackedMatrix {
     inner: usize,
     columns: usize,

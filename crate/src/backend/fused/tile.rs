@@ -136,6 +136,7 @@ struct Tile<'a> {
 }
 
 #[cfg(target_arch = "x86_64")]
+#[expect(clippy::needless_range_loop, reason = "without iterator adapters, sums stay in registers")]
 mod x86 {
     //! Without closures and iterator adapters in loops: a function without the instructions is not always inlined into one
     //! that has them, and the sums then go through memory.
