@@ -10,7 +10,7 @@ use std::process::Command;
 use crate::pins::Pins;
 use crate::setup::Jupyter;
 use crate::stages::Stages;
-use crate::tool::{Result, run, shell, works};
+use crate::tool::{Result, run, shell, works, write_script};
 use crate::{library, notebooks, prerequisites};
 
 /// NVIDIA's compilers, headers and NVRTC on PyPI, for x86-64 Linux.
@@ -156,8 +156,7 @@ fn set_up() -> Result<Toolkit> {
     let nvidia_smi = bin.join("nvidia-smi");
     let script = format!("#!/bin/sh\necho compute_cap\necho {CAPABILITY}\n");
     if fs::read_to_string(&nvidia_smi).unwrap_or_default() != script {
-        fs::write(&nvidia_smi, script).map_err(|error| format!("{}: {error}", nvidia_smi.display()))?;
-        run("chmod", Command::new("chmod").arg("+x").arg(&nvidia_smi))?;
+        write_script(&nvidia_smi, &script)?;
     }
     let path = env::var_os("PATH").unwrap_or_default();
     let paths = [bin, nvidia.join("bin")].into_iter().chain(env::split_paths(&path));

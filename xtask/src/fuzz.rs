@@ -4,10 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use xshell::cmd;
-
 use crate::prerequisites;
-use crate::tool::{Result, run, shell};
+use crate::tool::{Result, run, write_script};
 
 const TARGETS: [&str; 8] = ["config", "header", "weights", "index", "tokenizer", "vocab", "state", "cache"];
 
@@ -64,7 +62,6 @@ fn compile() -> Result<PathBuf> {
         return Err("cargo xtask fuzz runs on Linux and macOS".into());
     }
     prerequisites::cpp()?;
-    let shell = shell()?;
     let package = crate::root().join("tests/fuzz");
     // The versions that the library has; cargo adds libFuzzer.
     fs::copy(crate::root().join("Cargo.lock"), package.join("Cargo.lock"))?;
@@ -72,9 +69,7 @@ fn compile() -> Result<PathBuf> {
     crate::library::inherit_no_build(&mut cargo);
     fs::create_dir_all(folder())?;
     let wrapper = folder().join("rustc-with-coverage.sh");
-    fs::write(&wrapper, WITH_COVERAGE)?;
-    let executable = wrapper.display().to_string();
-    cmd!(shell, "chmod +x {executable}").quiet().run()?;
+    write_script(&wrapper, WITH_COVERAGE)?;
     cargo.args(["build", "--target-dir"]).arg(folder()).current_dir(package);
     run("cargo build", cargo.env("RUSTC_WRAPPER", wrapper))?;
     Ok(folder().join("debug/fuzz"))
@@ -85,9 +80,8 @@ fn run_target(program: &Path, target: &str, seconds: u32) -> Result<()> {
     for folder in [&corpus, &finds] {
         fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     }
-    let command = || of_target(program, target);
-    run("writing seeds", command().env("ATTENTION_TOKENS_FUZZ_SEEDS", &corpus))?;
-    let mut libfuzzer = command();
+    run("writing seeds", of_target(program, target).env("ATTENTION_TOKENS_FUZZ_SEEDS", &corpus))?;
+    let mut libfuzzer = of_target(program, target);
     libfuzzer.args(["-timeout=20", "-rss_limit_mb=2048", "-print_final_stats=1", "-verbosity=0"]);
     // The library notes what is odd about a file, thousands of times.
     libfuzzer.arg("-close_fd_mask=2");
@@ -97,7 +91,7 @@ fn run_target(program: &Path, target: &str, seconds: u32) -> Result<()> {
         for find in fs::read_dir(&finds)? {
             let find = find?.path();
             println!("-- {}", find.display());
-            let _ = command().arg(find).status(); // with its messages; it fails again
+            let _ = of_target(program, target).arg(find).status(); // with its messages; it fails again
         }
     }
     outcome

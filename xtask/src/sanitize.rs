@@ -8,7 +8,7 @@ use std::process::Command;
 
 use xshell::cmd;
 
-use crate::tool::{Result, run, shell, works};
+use crate::tool::{Result, run, shell, works, write_script};
 
 const NAMES: [&str; 4] = ["address", "thread", "memory", "miri"];
 
@@ -104,9 +104,7 @@ fn miri(filters: &[String]) -> Result<()> {
     }
     fs::create_dir_all(folder("miri"))?;
     let wrapper = folder("miri").join("miri.sh");
-    fs::write(&wrapper, MIRI_WITHOUT_NIGHTLY_DFDX)?;
-    let path = wrapper.display().to_string();
-    cmd!(shell, "chmod +x {path}").quiet().run()?;
+    write_script(&wrapper, MIRI_WITHOUT_NIGHTLY_DFDX)?;
     let mut cargo = cargo("miri");
     // This program's cargo names its own toolchain.
     cargo.env_remove("RUSTUP_TOOLCHAIN").env("MIRI", wrapper).env("MIRI_OF_TOOLCHAIN", miri);

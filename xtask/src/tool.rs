@@ -1,5 +1,7 @@
 //! Runs other programs, with `xshell` where possible.
 
+use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use xshell::{Cmd, Shell};
@@ -32,4 +34,10 @@ pub(crate) fn run(what: &str, command: &mut Command) -> Result<()> {
 pub(crate) fn command_line(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
+}
+
+/// Writes a script of the shell that can be executed.
+pub(crate) fn write_script(path: &Path, text: &str) -> Result<()> {
+    fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))?;
+    run("chmod", Command::new("chmod").arg("+x").arg(path))
 }

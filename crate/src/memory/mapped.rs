@@ -29,15 +29,15 @@ impl<T: Pod> Mapped<T> {
         let map = MmapMut::map_anon(bytes + HUGE_PAGE);
         let mut map = map.unwrap_or_else(|_| panic!("out of memory: the system gave no {bytes} bytes for an array"));
         let start = map.as_ptr().align_offset(HUGE_PAGE);
-        // The rest of the last huge page would be lost, so less than half of one stays in pages of 4 kB.
-        let huge_pages = (bytes + HUGE_PAGE / 2) / HUGE_PAGE;
         #[cfg(target_os = "linux")]
-        if huge_pages > 0 {
+        {
+            // The rest of the last huge page would be lost, so less than half of one stays in pages of 4 kB.
+            let huge_pages = (bytes + HUGE_PAGE / 2) / HUGE_PAGE;
             let len = (huge_pages * HUGE_PAGE).min(map.len() - start);
-            let _ = map.advise_range(memmap2::Advice::HugePage, start, len); // an older kernel refuses it
+            if len > 0 {
+                let _ = map.advise_range(memmap2::Advice::HugePage, start, len); // an older kernel refuses it
+            }
         }
-        #[cfg(not(target_os = "linux"))]
-        let _ = huge_pages;
         fill(bytemuck::cast_slice_mut(&mut map[start..start + bytes]));
         Self { map, start, len, of: PhantomData }
     }

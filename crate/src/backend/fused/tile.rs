@@ -126,12 +126,12 @@ fn pieces<'a>(rows: &'a mut [&mut [f32]], start: usize) -> Option<Vec<Piece<'a>>
 #[derive(Clone, Copy)]
 #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "there is no kernel"))]
 struct Tile<'a> {
-    /// A row begins every `inner` numbers; the products take its first ones, as many as `w` has rows.
+    /// Rows of `inner` numbers each, of which the first `depth` are multiplied.
     x: &'a [f32],
     inner: usize,
     /// Shape: `[depth]`, at most [`DEPTH`].
     w: &'a [PanelRow],
-    /// Whether sums are added to what is there.
+    /// Whether the sums are added to the numbers in the result, or replace them.
     add: bool,
 }
 
