@@ -32,7 +32,7 @@ pub(crate) fn all(cuda: bool) -> Result<()> {
     stages.run("format", || {
         cmd!(shell, "cargo fmt --all --check").run()?;
         // These two packages are not in the workspace.
-        let files = ["prebuilt/build.rs", "prebuilt/src/lib.rs", "notebook/src/lib.rs"];
+        let files = ["prebuilt/build.rs", "prebuilt/script.rs", "prebuilt/src/lib.rs", "notebook/src/lib.rs"];
         let files = files.map(|file| format!("crate/{file}"));
         Ok(cmd!(shell, "rustfmt --check --edition 2024 {files...}").run()?)
     })?;

@@ -11,7 +11,7 @@ use xshell::cmd;
 use crate::logged;
 use crate::progress::Progress;
 use crate::setup::Jupyter;
-use crate::tool::{Result, shell, works};
+use crate::tool::{Result, at_low_priority, shell, works};
 
 /// The tested version of the kernel, which is installed where none of the same minor version is found.
 const EVCXR: &str = "0.22.0";
@@ -77,26 +77,15 @@ pub(crate) fn provide(jupyter: &Jupyter, progress: &Progress) -> Result<PathBuf>
         // In a folder that stays, so that an interrupted compilation goes on.
         let target = crate::root().join("target/kernel");
         let install = ["install", "--locked", "evcxr_jupyter", "--version", EVCXR];
-        let mut command = at_low_priority("cargo");
+        let mut command = Command::new("cargo");
         command.args(install).arg("--root").arg(folder).arg("--target-dir").arg(&target).current_dir(crate::root());
         crate::library::inherit_no_build(&mut command);
         // As for the library's dependencies in Cargo.toml: half of the time, and the same program or a faster one.
         command.env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1");
-        logged::run(step, "kernel", &mut command)?;
+        logged::run(step, "kernel", &mut at_low_priority(command))?;
         let _ = fs::remove_dir_all(target);
         Ok(own)
     })
-}
-
-/// A command that leaves the processor to the library, which is compiled at the same time and is needed first.
-fn at_low_priority(program: &str) -> Command {
-    let has_nice = cfg!(unix) && shell().is_ok_and(|shell| works(cmd!(shell, "nice -n 19 true")));
-    if !has_nice {
-        return Command::new(program);
-    }
-    let mut command = Command::new("nice");
-    command.args(["-n", "19", program]);
-    command
 }
 
 /// The environment's kernel and those on the PATH.
@@ -158,24 +147,24 @@ fn remember(jupyter: &Jupyter, evcxr: &Path) -> Result<()> {
 }
 
 /// Registers the kernel as `rust` inside the environment; the user's own kernels stay as they are. `rust_src` is the
-/// folder of the standard library's sources, if they are not in the toolchain.
-pub(crate) fn register(jupyter: &Jupyter, evcxr: &Path, rust_src: Option<&Path>) -> Result<()> {
+/// folder of the standard library's sources.
+pub(crate) fn register(jupyter: &Jupyter, evcxr: &Path, rust_src: &Path) -> Result<()> {
     let shell = shell()?;
     let share = jupyter.folder.join("share");
     let spec = share.join("jupyter/kernels/rust/kernel.json");
     let config = share.join("evcxr");
     // evcxr builds dependencies with debug assertions, overflow checks and opt-level 2; that is 8 times slower.
-    // Without incremental compilation, evcxr's cache takes a cell for an earlier one.
-    let mut environment = json!({
+    // Without incremental compilation, evcxr's cache takes a cell for an earlier one. Optimizing once more across the
+    // code generation units of a cell takes a quarter of its compile time.
+    let environment = json!({
         "CARGO_INCREMENTAL": "1",
         "CARGO_PROFILE_DEV_DEBUG_ASSERTIONS": "false",
+        "CARGO_PROFILE_DEV_LTO": "off",
         "CARGO_PROFILE_DEV_OVERFLOW_CHECKS": "false",
         "CARGO_PROFILE_DEV_OPT_LEVEL": "3",
         "EVCXR_CONFIG_DIR": config,
+        "RUST_SRC_PATH": rust_src,
     });
-    if let Some(path) = rust_src {
-        environment["RUST_SRC_PATH"] = json!(path);
-    }
     let stamp = config.join("registered.txt");
     let wanted = format!("{}\n{INIT}{PRELUDE}{environment}\n", evcxr.display());
     if spec.is_file() && shell.read_file(&stamp).is_ok_and(|registered| registered == wanted) {

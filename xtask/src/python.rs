@@ -9,7 +9,7 @@ use crate::pins::Pins;
 use crate::prerequisites;
 use crate::progress::Progress;
 use crate::setup::Jupyter;
-use crate::tool::Result;
+use crate::tool::{Result, at_low_priority};
 
 /// Written when the environment is complete: the packages that it has.
 const INSTALLED: &str = "installed.txt";
@@ -55,9 +55,12 @@ pub(crate) fn packages(jupyter: &Jupyter, progress: &Progress) -> Result<()> {
     let python = prerequisites::python()?;
     progress.step(&format!("Python packages in {}", folder.display()), |step| {
         begin(folder, &state)?;
-        logged::run(step, "python-environment", Command::new(python).args(["-m", "venv"]).arg(folder))?;
+        let mut venv = Command::new(python);
+        venv.args(["-m", "venv"]).arg(folder);
+        logged::run(step, "python-environment", &mut at_low_priority(venv))?;
         let mut pip = jupyter.command("python");
-        logged::run(step, "python-packages", Pins::Environment.install(&mut pip))?;
+        Pins::Environment.install(&mut pip);
+        logged::run(step, "python-packages", &mut at_low_priority(pip))?;
         finish(folder, &wanted)
     })
 }

@@ -20,19 +20,24 @@ pub(crate) fn is_missing(jupyter: &Jupyter) -> Result<bool> {
     Ok(present(jupyter)?.is_none())
 }
 
-/// Installs the sources where they are missing, and returns the folder that `RUST_SRC_PATH` has to name; `None` if they
-/// are where rust-analyzer looks by itself.
-pub(crate) fn provide(jupyter: &Jupyter, progress: &Progress) -> Result<Option<PathBuf>> {
-    if let Some(found) = present(jupyter)? {
-        return Ok(found);
-    }
+/// Installs the sources where they are missing, and returns the folder that the kernel's `RUST_SRC_PATH` has to name.
+pub(crate) fn provide(jupyter: &Jupyter, progress: &Progress) -> Result<PathBuf> {
+    let library = match present(jupyter)? {
+        Some(found) => found,
+        None => install(jupyter, progress)?,
+    };
+    public_crates(&library, &jupyter.folder.join("share/evcxr/library"))
+}
+
+/// Installs the sources, and returns their folder.
+fn install(jupyter: &Jupyter, progress: &Progress) -> Result<PathBuf> {
     let shell = shell()?;
     progress.step("rust-src, the sources of Rust's standard library", |step| {
         if works(cmd!(shell, "rustup --version")) {
             let add = cmd!(shell, "rustup component add rust-src");
             let added = logged::run(step, "rust-src", &mut add.into());
-            if added.is_ok() && present(jupyter)?.is_some() {
-                return Ok(None);
+            if let (Ok(_), Some(library)) = (added, present(jupyter)?) {
+                return Ok(library);
             }
         }
         let rustc = cmd!(shell, "rustc --version").read()?;
@@ -45,15 +50,44 @@ pub(crate) fn provide(jupyter: &Jupyter, progress: &Progress) -> Result<Option<P
         fs::write(record(jupyter), library.to_string_lossy().as_bytes())?;
         let library_path = library.display();
         step.progress().say(&format!("rustup has no rust-src for {rustc}: {library_path} is used, {origin}"));
-        Ok(Some(library))
+        Ok(library)
     })
 }
 
-/// The sources that are there: `Some(None)` in the toolchain, `Some(Some(folder))` elsewhere.
-fn present(jupyter: &Jupyter) -> Result<Option<Option<PathBuf>>> {
+/// The crates of the standard library with the types that a program can name.
+const PUBLIC_CRATES: [&str; 4] = ["alloc", "core", "proc_macro", "std"];
+
+/// A folder with links to these crates alone, without the `Cargo.toml` of the folder `library`.
+///
+/// rust-analyzer reads whatever is in its folder of sources when a kernel starts, and again when a dependency is added.
+/// In `library`, three fifths of it are tests and crates inside the standard library, and rust-analyzer starts cargo to
+/// list them, which takes two seconds.
+fn public_crates(library: &Path, folder: &Path) -> Result<PathBuf> {
+    if library == folder {
+        return Ok(folder.to_owned()); // `RUST_SRC_PATH`, where this runs in a kernel.
+    }
+    #[cfg(unix)]
+    {
+        let failed = |error: std::io::Error| format!("{}: {error}", folder.display());
+        fs::create_dir_all(folder).map_err(failed)?;
+        for name in PUBLIC_CRATES {
+            let (target, link) = (library.join(name), folder.join(name));
+            if !fs::read_link(&link).is_ok_and(|found| found == target) {
+                let _ = fs::remove_file(&link);
+                std::os::unix::fs::symlink(target, link).map_err(failed)?;
+            }
+        }
+        return Ok(folder.to_owned());
+    }
+    #[cfg(not(unix))]
+    Ok(library.to_owned())
+}
+
+/// The folder of the sources, where they are.
+fn present(jupyter: &Jupyter) -> Result<Option<PathBuf>> {
     if let Some(path) = env::var_os("RUST_SRC_PATH").map(PathBuf::from) {
         if is_library(&path) {
-            return Ok(Some(Some(path)));
+            return Ok(Some(path));
         }
         let path = path.display();
         return Err(format!("RUST_SRC_PATH={path} has no core/src/lib.rs: unset it, or set it to …/library").into());
@@ -61,11 +95,12 @@ fn present(jupyter: &Jupyter) -> Result<Option<Option<PathBuf>>> {
     let shell = shell()?;
     let sysroot = cmd!(shell, "rustc --print sysroot").quiet().ignore_stderr().read();
     let sysroot = sysroot.map_err(|_| missing("rustc on the PATH", "rustup default stable", "rustup.rs"))?;
-    if is_library(&Path::new(&sysroot).join("lib/rustlib/src/rust/library")) {
-        return Ok(Some(None));
+    let in_toolchain = Path::new(&sysroot).join("lib/rustlib/src/rust/library");
+    if is_library(&in_toolchain) {
+        return Ok(Some(in_toolchain));
     }
     let recorded = fs::read_to_string(record(jupyter)).ok().map(PathBuf::from);
-    Ok(recorded.filter(|path| is_library(path)).map(Some))
+    Ok(recorded.filter(|path| is_library(path)))
 }
 
 /// The file with the folder that was found before.
@@ -161,6 +196,26 @@ mod tests {
         assert_eq!(nearest(&paths, "rustc 1.89.0"), Some(paths[0].clone()));
         assert_eq!(nearest(&[], "rustc 1.89.0"), None);
         assert_eq!(nearest(&["/usr/src/linux/library".into()], "rustc 1.89.0"), None);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn the_public_crates_are_linked_and_follow_another_toolchain() {
+        let folder = tempfile::tempdir().unwrap();
+        let links = folder.path().join("share/library");
+        for toolchain in ["1.94", "1.95"] {
+            let library = folder.path().join(toolchain).join("library");
+            for name in PUBLIC_CRATES {
+                fs::create_dir_all(library.join(name).join("src")).unwrap();
+                fs::write(library.join(name).join("src/lib.rs"), toolchain).unwrap();
+            }
+            fs::write(library.join("Cargo.toml"), "").unwrap();
+            assert_eq!(public_crates(&library, &links).unwrap(), links);
+            assert_eq!(public_crates(&links, &links).unwrap(), links);
+            assert!(is_library(&links) && !links.join("Cargo.toml").exists());
+            assert_eq!(fs::read_to_string(links.join("std/src/lib.rs")).unwrap(), toolchain);
+        }
+        assert_eq!(fs::read_dir(&links).unwrap().count(), PUBLIC_CRATES.len());
     }
 
     #[test]

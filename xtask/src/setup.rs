@@ -66,7 +66,7 @@ pub(crate) fn jupyter() -> Result<Jupyter> {
             let kernel = scope.spawn(|| {
                 let sources = python::packages(&jupyter, progress).and_then(|()| rust_src::provide(&jupyter, progress));
                 let sources = sources?;
-                kernel::register(&jupyter, &kernel::provide(&jupyter, progress)?, sources.as_deref())
+                kernel::register(&jupyter, &kernel::provide(&jupyter, progress)?, &sources)
             });
             let library = first_figure::library_and_figure(progress);
             (kernel.join(), library)

@@ -1,4 +1,4 @@
-//! The crate `attention_tokens`, re-exported from the library that build.rs compiled.
+//! The crate `attention_tokens`, re-exported from the library that script.rs compiled.
 
 #[cfg(not(rust_analyzer))]
 extern crate attention_tokens;
