@@ -67,7 +67,7 @@ fn public_crates(library: &Path, folder: &Path) -> Result<PathBuf> {
         return Ok(folder.to_owned()); // `RUST_SRC_PATH`, where this runs in a kernel.
     }
     #[cfg(unix)]
-    {
+    let library = {
         let failed = |error: std::io::Error| format!("{}: {error}", folder.display());
         fs::create_dir_all(folder).map_err(failed)?;
         for name in PUBLIC_CRATES {
@@ -77,9 +77,8 @@ fn public_crates(library: &Path, folder: &Path) -> Result<PathBuf> {
                 std::os::unix::fs::symlink(target, link).map_err(failed)?;
             }
         }
-        return Ok(folder.to_owned());
-    }
-    #[cfg(not(unix))]
+        folder
+    };
     Ok(library.to_owned())
 }
 
