@@ -26,6 +26,7 @@ mod rust_src;
 mod sanitize;
 mod setup;
 mod stages;
+mod std_links;
 mod stoppable;
 mod supply_chain;
 mod tool;

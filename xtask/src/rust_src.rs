@@ -10,6 +10,7 @@ use crate::logged;
 use crate::prerequisites::missing;
 use crate::progress::{Progress, Step};
 use crate::setup::Jupyter;
+use crate::std_links;
 use crate::tool::{Result, shell, works};
 
 /// Debian's package with the sources of a recent Rust.
@@ -26,7 +27,7 @@ pub(crate) fn provide(jupyter: &Jupyter, progress: &Progress) -> Result<PathBuf>
         Some(found) => found,
         None => install(jupyter, progress)?,
     };
-    public_crates(&library, &jupyter.folder.join("share/evcxr/library"))
+    std_links::up_to_date(&library, &jupyter.folder.join("share/evcxr/library"))
 }
 
 /// Installs the sources, and returns their folder.
@@ -52,34 +53,6 @@ fn install(jupyter: &Jupyter, progress: &Progress) -> Result<PathBuf> {
         step.progress().say(&format!("rustup has no rust-src for {rustc}: {library_path} is used, {origin}"));
         Ok(library)
     })
-}
-
-/// The crates of the standard library with the types that a program can name.
-const PUBLIC_CRATES: [&str; 4] = ["alloc", "core", "proc_macro", "std"];
-
-/// A folder with links to these crates alone, without the `Cargo.toml` of the folder `library`.
-///
-/// rust-analyzer reads whatever is in its folder of sources when a kernel starts, and again when a dependency is added.
-/// In `library`, three fifths of it are tests and crates inside the standard library, and rust-analyzer starts cargo to
-/// list them, which takes two seconds.
-fn public_crates(library: &Path, folder: &Path) -> Result<PathBuf> {
-    if library == folder {
-        return Ok(folder.to_owned()); // `RUST_SRC_PATH`, where this runs in a kernel.
-    }
-    #[cfg(unix)]
-    let library = {
-        let failed = |error: std::io::Error| format!("{}: {error}", folder.display());
-        fs::create_dir_all(folder).map_err(failed)?;
-        for name in PUBLIC_CRATES {
-            let (target, link) = (library.join(name), folder.join(name));
-            if !fs::read_link(&link).is_ok_and(|found| found == target) {
-                let _ = fs::remove_file(&link);
-                std::os::unix::fs::symlink(target, link).map_err(failed)?;
-            }
-        }
-        folder
-    };
-    Ok(library.to_owned())
 }
 
 /// The folder of the sources, where they are.
@@ -195,26 +168,6 @@ mod tests {
         assert_eq!(nearest(&paths, "rustc 1.89.0"), Some(paths[0].clone()));
         assert_eq!(nearest(&[], "rustc 1.89.0"), None);
         assert_eq!(nearest(&["/usr/src/linux/library".into()], "rustc 1.89.0"), None);
-    }
-
-    #[cfg(unix)]
-    #[test]
-    fn the_public_crates_are_linked_and_follow_another_toolchain() {
-        let folder = tempfile::tempdir().unwrap();
-        let links = folder.path().join("share/library");
-        for toolchain in ["1.94", "1.95"] {
-            let library = folder.path().join(toolchain).join("library");
-            for name in PUBLIC_CRATES {
-                fs::create_dir_all(library.join(name).join("src")).unwrap();
-                fs::write(library.join(name).join("src/lib.rs"), toolchain).unwrap();
-            }
-            fs::write(library.join("Cargo.toml"), "").unwrap();
-            assert_eq!(public_crates(&library, &links).unwrap(), links);
-            assert_eq!(public_crates(&links, &links).unwrap(), links);
-            assert!(is_library(&links) && !links.join("Cargo.toml").exists());
-            assert_eq!(fs::read_to_string(links.join("std/src/lib.rs")).unwrap(), toolchain);
-        }
-        assert_eq!(fs::read_dir(&links).unwrap().count(), PUBLIC_CRATES.len());
     }
 
     #[test]
