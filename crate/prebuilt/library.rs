@@ -34,11 +34,13 @@ const NOT_INHERITED: [&str; 21] = [
     "TARGET",
 ];
 
-/// The command that compiles the crate and its dependencies into one dynamic library, with the feature `full` and
-/// those of `features`. `root` is the top of the repository. The caller adds its own arguments, then [`FOR_RUSTC`].
-pub(crate) fn compile(cargo: &OsStr, root: &Path, features: &[&str]) -> Command {
+/// The command that compiles the crate, with the feature `full` and those of `features`. With [`DYNAMIC`], the crate and
+/// its dependencies become one dynamic library. `root` is the top of the repository. The caller adds its own arguments,
+/// then [`FOR_RUSTC`].
+pub(crate) fn compile(cargo: &OsStr, root: &Path, crate_type: &str, features: &[&str]) -> Command {
     let mut command = Command::new(cargo);
-    command.args(["rustc", "--release", "--locked", "--package", "attention-tokens", "--lib", "--crate-type", "dylib"]);
+    command.args(["rustc", "--release", "--locked", "--package", "attention-tokens", "--lib"]);
+    command.args(["--crate-type", crate_type]);
     // The heavy dependencies of `full` are compiled once here, and cost a notebook nothing.
     command.args(["--features", &[&["full"], features].concat().join(",")]);
     // All of them have the same file name, so each has a target folder of its own.
@@ -63,6 +65,9 @@ pub(crate) fn inherit_no_build(command: &mut Command) {
         }
     }
 }
+
+/// The type of the library that notebooks load.
+pub(crate) const DYNAMIC: &str = "dylib";
 
 /// The arguments for rustc. Cells link the standard library dynamically, so this library has to as well.
 pub(crate) const FOR_RUSTC: [&str; 2] = ["--", "-Cprefer-dynamic"];

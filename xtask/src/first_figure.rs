@@ -17,50 +17,76 @@ use crate::tool::{Result, shell};
 const ARGUMENTS: [&str; 3] = ["demo", "The next sentence is false. The previous sentence is true.", "0.1"];
 
 /// Compiles the library that notebooks load, so that no notebook waits for it. That takes minutes the first time; later
-/// runs compile only what has changed. Then draws the first figure with it, and prints the paths.
+/// runs compile only what has changed. Draws the first figure as soon as it can, and prints its paths.
 pub(crate) fn library_and_figure(progress: &Progress) -> Result<()> {
     let shell = shell()?;
+    // In the same folder as the library, whatever the user's CARGO_TARGET_DIR is.
+    let files = ["html", "svg"].map(|extension| crate::root().join("target/first-figure").with_extension(extension));
+    let draw_first = draws_before_the_library();
+    if draw_first {
+        let quick = progress.step("the library, not optimized, for a first figure", |step| {
+            let mut compile = library::compile("cargo".as_ref(), &crate::root(), "rlib", &[]);
+            compile.args(["--message-format", "json-render-diagnostics"]);
+            for setting in ["opt-level=0", "codegen-units=16"] {
+                compile.args(["--config", &format!("profile.release.package.attention-tokens.{setting}")]);
+            }
+            Library::of(&String::from_utf8(logged::run(step, "first-library", &mut compile)?)?, "rlib")
+        })?;
+        progress.step("the first figure", |step| draw(step, &shell, &quick, &files))?;
+        say(progress, &files);
+    }
     let compiled = progress.step("the library", |step| {
-        let mut compile = library::compile("cargo".as_ref(), &crate::root(), &[]);
+        let mut compile = library::compile("cargo".as_ref(), &crate::root(), library::DYNAMIC, &[]);
         compile.args(["--message-format", "json-render-diagnostics"]);
         let messages = logged::run(step, "library", compile.args(library::FOR_RUSTC))?;
         // Its build script copies what rust-analyzer reads of the sources.
         let manifest = "crate/prebuilt/Cargo.toml";
         let link = cmd!(shell, "cargo build --manifest-path {manifest} --target-dir target/prebuilt");
         logged::run(step, "library-sources", &mut link.into())?;
-        Library::of(&String::from_utf8(messages)?)
+        Library::of(&String::from_utf8(messages)?, env::consts::DLL_EXTENSION)
     })?;
-    // In the same folder as the library, whatever the user's CARGO_TARGET_DIR is.
-    let files = ["html", "svg"].map(|extension| crate::root().join("target/first-figure").with_extension(extension));
     let is_new = |file: &PathBuf| Some(modified(file)? >= modified(&compiled.file)?);
-    if !files.iter().all(|file| is_new(file) == Some(true)) {
-        progress.step("the first figure", |step| draw(step, &shell, &compiled, &files))?;
+    if !draw_first {
+        if !files.iter().all(|file| is_new(file) == Some(true)) {
+            progress.step("the first figure", |step| draw(step, &shell, &compiled, &files))?;
+        }
+        say(progress, &files);
     }
-    let [page, picture] = files.map(|file| file.display().to_string());
-    progress.say(&format!("first figure: {page} (open it in a browser)\n              {picture}"));
     Ok(())
+}
+
+/// Whether the library has never been compiled. Optimizing it takes two fifths of the time, so the first figure is drawn by
+/// a copy that is not optimized; both have the same compiled dependencies.
+pub(crate) fn draws_before_the_library() -> bool {
+    let library = format!("{}attention_tokens{}", env::consts::DLL_PREFIX, env::consts::DLL_SUFFIX);
+    !crate::root().join("target/release").join(library).exists()
+}
+
+fn say(progress: &Progress, files: &[PathBuf; 2]) {
+    let [page, picture] = files.each_ref().map(|file| file.display().to_string());
+    progress.say(&format!("first figure: {page} (open it in a browser)\n              {picture}"));
 }
 
 fn modified(file: &Path) -> Option<std::time::SystemTime> {
     fs::metadata(file).ok()?.modified().ok()
 }
 
-/// The dynamic library, and the folders with the crates that it consists of.
+/// The compiled library, and the folders with the crates that it consists of.
 struct Library {
     file: PathBuf,
     dependencies: Vec<PathBuf>,
 }
 
 impl Library {
-    /// Reads cargo's messages, one JSON value a line.
-    fn of(messages: &str) -> Result<Self> {
+    /// Reads cargo's messages, one JSON value a line. `extension` is that of the library's file.
+    fn of(messages: &str, extension: &str) -> Result<Self> {
         let mut library = Self { file: PathBuf::new(), dependencies: Vec::new() };
         for message in messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()) {
             let names =
                 message["filenames"].as_array().into_iter().flatten().filter_map(Value::as_str).map(PathBuf::from);
             for file in names {
-                let is_dynamic = file.extension() == Some(env::consts::DLL_EXTENSION.as_ref());
-                if is_dynamic && message["target"]["name"] == "attention_tokens" {
+                let is_wanted = file.extension() == Some(extension.as_ref());
+                if is_wanted && message["target"]["name"] == "attention_tokens" {
                     library.file = file;
                 } else if file.extension() == Some("rlib".as_ref()) {
                     let folder = file.parent().unwrap_or(&file).to_owned();
@@ -115,15 +141,19 @@ mod tests {
     #[test]
     fn the_library_is_read_from_cargos_messages() {
         let name = format!("{}attention_tokens{}", env::consts::DLL_PREFIX, env::consts::DLL_SUFFIX);
-        let messages = format!(
-            "{{\"reason\":\"compiler-artifact\",\"target\":{{\"name\":\"serde\"}},\"filenames\":[\"/b ü/deps/libserde.rlib\"]}}\n\
-             not JSON\n\
-             {{\"target\":{{\"name\":\"serde_derive\"}},\"filenames\":[\"/b ü/deps/libserde_derive.so\"]}}\n\
-             {{\"target\":{{\"name\":\"attention_tokens\"}},\"filenames\":[\"/t/release/{name}\"]}}\n"
-        );
-        let library = Library::of(&messages).unwrap();
-        assert_eq!(library.file, Path::new("/t/release").join(name));
-        assert_eq!(library.dependencies, [Path::new("/b ü/deps")]);
-        assert!(Library::of("").is_err());
+        let messages = |name: &str| {
+            format!(
+                "{{\"reason\":\"compiler-artifact\",\"target\":{{\"name\":\"serde\"}},\"filenames\":[\"/b ü/deps/libserde.rlib\"]}}\n\
+                 not JSON\n\
+                 {{\"target\":{{\"name\":\"serde_derive\"}},\"filenames\":[\"/b ü/deps/libserde_derive.so\"]}}\n\
+                 {{\"target\":{{\"name\":\"attention_tokens\"}},\"filenames\":[\"/t/release/{name}\"]}}\n"
+            )
+        };
+        for (name, extension) in [(name.as_str(), env::consts::DLL_EXTENSION), ("libattention_tokens.rlib", "rlib")] {
+            let library = Library::of(&messages(name), extension).unwrap();
+            assert_eq!(library.file, Path::new("/t/release").join(name));
+            assert_eq!(library.dependencies, [Path::new("/b ü/deps")]);
+        }
+        assert!(Library::of("", "rlib").is_err());
     }
 }

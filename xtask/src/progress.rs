@@ -35,8 +35,8 @@ struct Running {
     number: usize,
     name: String,
     started: Instant,
-    /// Parts done and parts in all, for example crates.
-    parts: Option<(usize, usize)>,
+    /// Parts done, those that were done before, and parts in all, for example crates.
+    parts: Option<(usize, usize, usize)>,
     reported: Instant,
 }
 
@@ -150,7 +150,8 @@ impl Step<'_> {
         let mut state = self.progress.state();
         let running = state.running.iter_mut().find(|running| running.number == self.number);
         if let Some(running) = running {
-            running.parts = Some((done, total));
+            let before = running.parts.map_or(done, |(_, before, _)| before.min(done));
+            running.parts = Some((done, before, total));
         }
     }
 
@@ -165,7 +166,7 @@ impl Running {
         let (number, name, total) = (self.number, &self.name, total.max(self.number));
         let so_far = format!("[{number}/{total}] {name}: {}", duration(elapsed));
         match self.parts {
-            Some((done, parts)) => match remaining(elapsed, done, parts) {
+            Some((done, before, parts)) => match remaining(elapsed, done - before, parts - before) {
                 Some(left) => format!("{so_far}, {done} of {parts} crates, about {} left", duration(left)),
                 None => format!("{so_far}, {done} of {parts} crates"),
             },
@@ -213,9 +214,17 @@ mod tests {
     #[test]
     fn a_line_names_the_step_the_parts_and_the_time() {
         let started = Instant::now().checked_sub(Duration::from_secs(40)).unwrap();
-        let running = |parts| Running { number: 2, name: "the library".into(), started, parts, reported: started };
+        let running = |parts: Option<(usize, usize, usize)>| Running {
+            number: 2,
+            name: "the library".into(),
+            started,
+            parts,
+            reported: started,
+        };
         assert_eq!(running(None).line(4), "[2/4] the library: 40 s");
-        assert_eq!(running(Some((150, 300))).line(4), "[2/4] the library: 40 s, 150 of 300 crates, about 60 s left");
+        assert_eq!(running(Some((150, 0, 300))).line(4), "[2/4] the library: 40 s, 150 of 300 crates, about 60 s left");
+        // Crates of an earlier run tell nothing of the time.
+        assert_eq!(running(Some((299, 299, 300))).line(4), "[2/4] the library: 40 s, 299 of 300 crates");
     }
 
     #[test]

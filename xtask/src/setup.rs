@@ -58,7 +58,8 @@ pub(crate) fn jupyter() -> Result<Jupyter> {
         prerequisites::python()?;
     }
     // The library and its figure come on top.
-    let steps = 2 + missing.into_iter().filter(|&missing| missing).count();
+    let libraries = if first_figure::draws_before_the_library() { 2 } else { 1 };
+    let steps = libraries + 1 + missing.into_iter().filter(|&missing| missing).count();
     Progress::run(steps, |progress| -> Result<()> {
         // The library takes the processors, the Python packages the network and the disk. The kernel is compiled at a
         // low priority, wherever the library leaves a processor idle.
