@@ -117,7 +117,10 @@ mod tests {
         let mut random = fastrand::Rng::new();
         println!("seed {}", random.get_seed());
         let shapes = [(1, 1, 1), (1, 3, 31), (7, 4, 32), (8, 5, 33), (9, 64, 1000), (130, 64, 4099), (700, 17, 640)];
-        let shapes = if cfg!(miri) { &shapes[..4] } else { &shapes[..] }; // the others take Miri hours
+        let (biases, threads) = ([(0.01, 2), (0.0, 1), (10.0, 3)], [3, 1, 64]);
+        // The others take Miri hours.
+        let (n_shapes, n_biases, n_threads) = if cfg!(miri) { (4, 1, 1) } else { (7, 3, 3) };
+        let (shapes, biases, threads) = (&shapes[..n_shapes], &biases[..n_biases], &threads[..n_threads]);
         for &(n, inner, d_vocab) in shapes {
             let mut matrix = |rows, columns| Array2::from_shape_simple_fn((rows, columns), || random.f32() - 0.5);
             let (mut x, mut w, bias) = (matrix(n, inner), matrix(inner, d_vocab), matrix(1, d_vocab));
@@ -132,11 +135,11 @@ mod tests {
             x.row_mut(n / 2).fill(0.0);
             x.row_mut(n - 1).mapv_inplace(|x| 1e-20 * x);
             let limit = if inner < 16 { d_vocab } else { 10 + d_vocab / 10 };
-            for (size_of_bias, k) in [(0.0, 1), (0.01, 2), (10.0, 3)] {
+            for &(size_of_bias, k) in biases {
                 let bias: Vec<f32> = bias.iter().map(|b| size_of_bias * b).collect();
                 let logits = x.mapv(f64::from).dot(&w.mapv(f64::from)) + &ndarray::arr1(&bias).mapv(f64::from);
                 for kernel in Kernel::available() {
-                    for threads in [1, 3, 64] {
+                    for &threads in threads {
                         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
                         let candidates = pool.install(|| screen(kernel, &w).0.candidates(x.view(), &bias, k));
                         let numbers = check(&candidates, &logits, k);
