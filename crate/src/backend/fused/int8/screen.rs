@@ -88,6 +88,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "takes Miri hours; the next test runs the same kernels")]
     fn no_best_token_is_ruled_out_and_floats_leave_fewer_candidates_than_integers() {
         let mut random = fastrand::Rng::new();
         println!("seed {}", random.get_seed());
