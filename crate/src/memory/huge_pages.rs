@@ -10,7 +10,7 @@ pub(crate) fn zeros(len: usize) -> Vec<f32> {
     values
 }
 
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(miri)))] // Miri does not know the call.
 #[allow(unsafe_code)]
 fn advise_huge_pages(values: &mut [f32]) {
     /// A smaller buffer hardly contains a whole huge page.
@@ -30,5 +30,5 @@ fn advise_huge_pages(values: &mut [f32]) {
     }
 }
 
-#[cfg(not(target_os = "linux"))]
+#[cfg(not(all(target_os = "linux", not(miri))))]
 fn advise_huge_pages(_: &mut [f32]) {}
