@@ -73,19 +73,6 @@ pub(crate) fn provide(jupyter: &Jupyter, progress: &Progress) -> Result<PathBuf>
             error => progress.say(&format!("cargo binstall has not installed it: {}", error.unwrap_or_default())),
         }
     }
-    compile(jupyter, progress)
-}
-
-/// Whether there is no kernel to ask for its version, and no program that downloads one. Then [`compile`] does not have to
-/// wait for the Python packages.
-pub(crate) fn has_to_be_compiled(jupyter: &Jupyter) -> Result<bool> {
-    let shell = shell()?;
-    Ok(candidates(jupyter).is_empty() && !works(cmd!(shell, "cargo binstall -V")))
-}
-
-/// Compiles the kernel into the environment.
-pub(crate) fn compile(jupyter: &Jupyter, progress: &Progress) -> Result<PathBuf> {
-    let folder = &jupyter.folder;
     progress.step(&format!("the Rust kernel, evcxr_jupyter {EVCXR}, once"), |step| {
         // In a folder that stays, so that an interrupted compilation goes on.
         let target = crate::root().join("target/kernel");
@@ -97,7 +84,7 @@ pub(crate) fn compile(jupyter: &Jupyter, progress: &Progress) -> Result<PathBuf>
         command.env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1");
         logged::run(step, "kernel", &mut at_low_priority(command))?;
         let _ = fs::remove_dir_all(target);
-        Ok(jupyter.program("evcxr_jupyter"))
+        Ok(own)
     })
 }
 

@@ -61,9 +61,14 @@ pub(crate) fn jupyter() -> Result<Jupyter> {
     let libraries = if first_figure::draws_before_the_library() { 2 } else { 1 };
     let steps = libraries + 1 + missing.into_iter().filter(|&missing| missing).count();
     Progress::run(steps, |progress| -> Result<()> {
-        // The rest runs at a low priority, wherever the library leaves a processor idle.
+        // The library takes the processors, the Python packages the network and the disk. The kernel is compiled at a
+        // low priority, wherever the library leaves a processor idle.
         let (kernel, library) = thread::scope(|scope| {
-            let kernel = scope.spawn(|| packages_and_kernel(&jupyter, progress));
+            let kernel = scope.spawn(|| {
+                let sources = python::packages(&jupyter, progress).and_then(|()| rust_src::provide(&jupyter, progress));
+                let sources = sources?;
+                kernel::register(&jupyter, &kernel::provide(&jupyter, progress)?, &sources)
+            });
             let library = first_figure::library_and_figure(progress);
             (kernel.join(), library)
         });
@@ -73,25 +78,6 @@ pub(crate) fn jupyter() -> Result<Jupyter> {
         library
     })?;
     Ok(jupyter)
-}
-
-/// Installs the Python packages, the sources of the standard library and the kernel, the latter two while pip waits for the
-/// network, and registers the kernel.
-fn packages_and_kernel(jupyter: &Jupyter, progress: &Progress) -> Result<()> {
-    let (packages, sources, compiled) = thread::scope(|scope| {
-        let packages = scope.spawn(|| python::packages(jupyter, progress));
-        let sources = rust_src::provide(jupyter, progress);
-        let compiled = kernel::has_to_be_compiled(jupyter)
-            .and_then(|compile| if compile { kernel::compile(jupyter, progress).map(Some) } else { Ok(None) });
-        (packages.join(), sources, compiled)
-    });
-    packages.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-    let (sources, compiled) = (sources?, compiled?);
-    let evcxr = match compiled {
-        Some(evcxr) => evcxr,
-        None => kernel::provide(jupyter, progress)?,
-    };
-    kernel::register(jupyter, &evcxr, &sources)
 }
 
 /// Checks that the set-up can write into the checkout.
