@@ -34,6 +34,7 @@ fn program() -> Result<PathBuf, String> {
     let changed = |path: &Path| fs::metadata(path).and_then(|metadata| metadata.modified());
     let mut newest = SystemTime::UNIX_EPOCH;
     for source in SOURCES.map(|name| here.join(name)) {
+        println!("cargo::rerun-if-changed={}", source.display());
         newest = newest.max(changed(&source).map_err(|error| format!("{}: {error}", source.display()))?);
     }
     if changed(&program).is_ok_and(|compiled| compiled > newest) {
