@@ -34,18 +34,21 @@ const NOT_INHERITED: [&str; 21] = [
     "TARGET",
 ];
 
-/// The command that compiles the crate, with the feature `full` and those of `features`. With [`DYNAMIC`], the crate and
-/// its dependencies become one dynamic library. `root` is the top of the repository. The caller adds its own arguments,
-/// then [`FOR_RUSTC`].
-pub(crate) fn compile(cargo: &OsStr, root: &Path, crate_type: &str, features: &[&str]) -> Command {
-    let mut command = Command::new(cargo);
-    command.args(["rustc", "--release", "--locked", "--package", "attention-tokens", "--lib"]);
-    command.args(["--crate-type", crate_type]);
-    // The heavy dependencies of `full` are compiled once here, and cost a notebook nothing.
-    command.args(["--features", &[&["full"], features].concat().join(",")]);
+/// The command that compiles the library of the notebooks: the crate with the feature [`FULL`] and those of `features`, a
+/// dynamic library with its dependencies. `root` is the top of the repository. The caller adds its own arguments, then
+/// [`FOR_RUSTC`].
+pub(crate) fn compile(cargo: &OsStr, root: &Path, features: &[&str]) -> Command {
     // All of them have the same file name, so each has a target folder of its own.
     let target = if features.is_empty() { root.join("target") } else { root.join("target").join(features.join("-")) };
-    command.arg("--target-dir").arg(&target).current_dir(root);
+    rustc(cargo, root, &target, "dylib", &[&[FULL], features].concat())
+}
+
+/// The command that compiles the crate for this computer with exactly `features`, in the target folder `target`.
+pub(crate) fn rustc(cargo: &OsStr, root: &Path, target: &Path, crate_type: &str, features: &[&str]) -> Command {
+    let mut command = Command::new(cargo);
+    command.args(["rustc", "--release", "--locked", "--package", "attention-tokens", "--lib"]);
+    command.args(["--crate-type", crate_type, "--features", &features.join(",")]);
+    command.arg("--target-dir").arg(target).current_dir(root);
     inherit_no_build(&mut command);
     // Whatever `build.build-dir` is in the user's configuration.
     command.env("CARGO_BUILD_BUILD_DIR", target);
@@ -66,8 +69,8 @@ pub(crate) fn inherit_no_build(command: &mut Command) {
     }
 }
 
-/// The type of the library that notebooks load.
-pub(crate) const DYNAMIC: &str = "dylib";
+/// The heavy dependencies of this feature are compiled once, and cost a notebook nothing.
+const FULL: &str = "full";
 
 /// The arguments for rustc. Cells link the standard library dynamically, so this library has to as well.
 pub(crate) const FOR_RUSTC: [&str; 2] = ["--", "-Cprefer-dynamic"];

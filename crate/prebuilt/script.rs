@@ -76,7 +76,7 @@ fn compile(root: &Path) -> Result<Vec<String>> {
     if features.contains(&"cuda") {
         cuda::check()?;
     }
-    let mut command = library::compile(&cargo, root, library::DYNAMIC, &features);
+    let mut command = library::compile(&cargo, root, &features);
     command.args(["--quiet", "--message-format", "json-render-diagnostics"]).args(library::FOR_RUSTC);
     let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output();
     let output = output.map_err(|error| format!("{} does not start: {error}", cargo.display()))?;

@@ -16,6 +16,10 @@ use crate::tool::{Result, shell};
 
 const ARGUMENTS: [&str; 3] = ["demo", "The next sentence is false. The previous sentence is true.", "0.1"];
 
+/// Those of the library's features without which its dependencies are fewer and none is another: the rest is compiled
+/// after the figure is shown.
+const FIRST_FEATURES: [&str; 1] = ["tsne"];
+
 /// Compiles the library that notebooks load, so that no notebook waits for it. That takes minutes the first time; later
 /// runs compile only what has changed. Draws the first figure as soon as it can, and prints its paths.
 pub(crate) fn library_and_figure(progress: &Progress) -> Result<()> {
@@ -25,7 +29,8 @@ pub(crate) fn library_and_figure(progress: &Progress) -> Result<()> {
     let draw_first = draws_before_the_library();
     if draw_first {
         let quick = progress.step("the library, not optimized, for a first figure", |step| {
-            let mut compile = library::compile("cargo".as_ref(), &crate::root(), "rlib", &[]);
+            let root = crate::root();
+            let mut compile = library::rustc("cargo".as_ref(), &root, &root.join("target"), "rlib", &FIRST_FEATURES);
             compile.args(["--message-format", "json-render-diagnostics"]);
             for setting in ["opt-level=0", "codegen-units=16"] {
                 compile.args(["--config", &format!("profile.release.package.attention-tokens.{setting}")]);
@@ -36,7 +41,7 @@ pub(crate) fn library_and_figure(progress: &Progress) -> Result<()> {
         say(progress, &files);
     }
     let compiled = progress.step("the library", |step| {
-        let mut compile = library::compile("cargo".as_ref(), &crate::root(), library::DYNAMIC, &[]);
+        let mut compile = library::compile("cargo".as_ref(), &crate::root(), &[]);
         compile.args(["--message-format", "json-render-diagnostics"]);
         let messages = logged::run(step, "library", compile.args(library::FOR_RUSTC))?;
         // Its build script copies what rust-analyzer reads of the sources.
