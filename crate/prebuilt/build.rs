@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use std::{env, fs};
 
 /// The program's sources, the main one first.
-const SOURCES: [&str; 4] = ["script.rs", "cuda.rs", "library.rs", "outline.rs"];
+const SOURCES: [&str; 5] = ["script.rs", "cuda.rs", "json.rs", "library.rs", "outline.rs"];
 
 fn main() -> ExitCode {
     let run = program().and_then(|program| {

@@ -12,12 +12,26 @@ const NEVER: &str = "#[cfg(any())] ";
 
 /// Brings the copy of a crate's sources up to date, and returns whether public items have changed in it. Only files that
 /// differ are written, each at once, because another kernel may read them.
+///
+/// # Errors
+/// A copy that would be inside of the sources, or a file that cannot be read or written.
 pub(crate) fn copy(sources: &Path, to: &Path) -> Result<bool, String> {
     if to.is_symlink() {
         // Earlier versions linked the folder. What is written below must not reach the sources.
         fs::remove_file(to).map_err(|error| format!("{}: {error}", to.display()))?;
     }
+    if is_inside(to, sources) {
+        return Err(format!("{} cannot be copied to {}, a folder in it", sources.display(), to.display()));
+    }
     copy_folder(sources, to)
+}
+
+/// Whether a path, which need not exist, is a folder or is in it.
+fn is_inside(path: &Path, folder: &Path) -> bool {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    // The real folders, because links may lead from one to the other.
+    let existing = path.ancestors().find_map(|ancestor| ancestor.canonicalize().ok());
+    existing.is_some_and(|existing| folder.canonicalize().is_ok_and(|folder| existing.starts_with(folder)))
 }
 
 fn copy_folder(sources: &Path, to: &Path) -> Result<bool, String> {
@@ -232,6 +246,20 @@ fn free() {
             .replace("    async fn", "    #[cfg(any())] async fn")
             .replace("    fn of", "    #[cfg(any())] fn of");
         assert_eq!(outline(source), expected);
+    }
+
+    #[test]
+    fn a_copy_inside_of_its_sources_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let sources = folder.path().join("src");
+        fs::create_dir_all(&sources).unwrap();
+        fs::write(sources.join("lib.rs"), "").unwrap();
+        for to in [sources.clone(), sources.join("a/b"), folder.path().join("src/../src/a")] {
+            let error = copy(&sources, &to).unwrap_err();
+            assert!(error.contains("a folder in it"), "{error}");
+        }
+        assert_eq!(fs::read_dir(&sources).unwrap().count(), 1);
+        copy(&sources, &folder.path().join("src-copy/a")).unwrap();
     }
 
     #[test]

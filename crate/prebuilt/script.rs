@@ -13,6 +13,8 @@ use std::{env, fs};
 
 #[path = "cuda.rs"]
 mod cuda;
+#[path = "json.rs"]
+mod json;
 #[path = "library.rs"]
 mod library;
 #[path = "outline.rs"]
@@ -55,7 +57,7 @@ fn provide_library() -> Result<bool> {
     println!("cargo::rustc-link-search=all={}", out.display());
     // rustc passes cudarc's libraries to the linker in every cell. The linker has to find them, although it links to
     // none: no symbol of theirs is undefined in a cell.
-    for path in artifacts.iter().flat_map(|line| json_strings(line, r#""linked_paths":["#, ']')) {
+    for path in artifacts.iter().flat_map(|line| json::strings(line, r#""linked_paths":["#, ']')) {
         println!("cargo::rustc-link-search={path}");
     }
     let profile = out.ancestors().nth(3).ok_or("OUT_DIR is …/PROFILE/build/PACKAGE/out")?;
@@ -94,7 +96,7 @@ fn compile(root: &Path) -> Result<Vec<String>> {
 fn snapshot(artifacts: &[String], folder: &Path) -> Result<()> {
     let libraries = ["rlib", "rmeta", "so", "dylib", "dll"];
     let is_library = |file: &PathBuf| file.extension().is_some_and(|found| libraries.iter().any(|&name| found == name));
-    let files = artifacts.iter().flat_map(|line| json_strings(line, r#""filenames":["#, ']')).map(PathBuf::from);
+    let files = artifacts.iter().flat_map(|line| json::strings(line, r#""filenames":["#, ']')).map(PathBuf::from);
     for file in files.filter(is_library).collect::<HashSet<PathBuf>>() {
         let link = folder.join(file.file_name().ok_or("cargo reported a file without a name")?);
         let _ = fs::remove_file(&link);
@@ -117,8 +119,9 @@ fn copy_sources(artifacts: &[String], folder: &Path) -> Result<bool> {
     fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     let mut changed = false;
     for name in PUBLIC {
-        let artifact = artifacts.iter().find(|line| json_strings(line, r#""target":{"#, '}').any(|text| text == name));
-        let source = artifact.and_then(|line| json_strings(line, r#""src_path":"#, ',').next().map(PathBuf::from));
+        let is_wanted = |line: &&String| json::strings(line, r#""target":{"#, '}').iter().any(|text| text == name);
+        let paths = artifacts.iter().find(is_wanted).map(|line| json::strings(line, r#""src_path":"#, ','));
+        let source = paths.and_then(|paths| paths.into_iter().next().map(PathBuf::from));
         let source = source.as_deref().and_then(Path::parent).ok_or(format!("cargo reported no sources of {name}"))?;
         let to = folder.join(name);
         if name == PUBLIC[0] {
@@ -130,12 +133,6 @@ fn copy_sources(artifacts: &[String], folder: &Path) -> Result<bool> {
         }
     }
     Ok(changed)
-}
-
-/// The string literals in a line of JSON between `start` and the first `end` after it.
-fn json_strings<'a>(json: &'a str, start: &str, end: char) -> impl Iterator<Item = &'a str> {
-    let piece = json.split_once(start).and_then(|(_, rest)| rest.split(end).next()).unwrap_or_default();
-    piece.split('"').skip(1).step_by(2)
 }
 
 #[cfg(unix)]

@@ -29,6 +29,12 @@ pub(crate) fn cluster() -> Result<()> {
 pub(crate) fn all(cuda: bool) -> Result<()> {
     let mut stages = Stages::default();
     let shell = shell()?;
+    // First, because the stages that need them come minutes later.
+    stages.run("programs", || {
+        prerequisites::rustfmt_and_clippy()?;
+        prerequisites::chromium()?;
+        prerequisites::cpp()
+    })?;
     stages.run("format", || {
         cmd!(shell, "cargo fmt --all --check").run()?;
         // These two packages are not in the workspace.
@@ -45,10 +51,7 @@ pub(crate) fn all(cuda: bool) -> Result<()> {
         let doc = cmd!(shell, "cargo doc --locked --workspace {FEATURES...} --no-deps --document-private-items");
         Ok(doc.env("RUSTDOCFLAGS", "--deny warnings").run()?)
     })?;
-    let jupyter = stages.run("set-up of Jupyter", || {
-        prerequisites::chromium()?;
-        setup::jupyter()
-    })?;
+    let jupyter = stages.run("set-up of Jupyter", setup::jupyter)?;
     stages.run("notebooks", || {
         notebooks::execute(&jupyter, &notebooks::in_folder("notebooks")?, false)?;
         notebooks::execute(&jupyter, &notebooks::in_folder("tests/notebooks")?, false)

@@ -11,7 +11,7 @@ use crate::pins::Pins;
 use crate::setup::Jupyter;
 use crate::stages::Stages;
 use crate::tool::{Result, run, shell, works, write_script};
-use crate::{library, notebooks, prerequisites};
+use crate::{library, notebooks, prerequisites, release};
 
 /// NVIDIA's compilers, headers and NVRTC on PyPI, for x86-64 Linux.
 pub(crate) const PACKAGES: [&str; 6] = [
@@ -102,7 +102,8 @@ pub(crate) fn check(stages: &mut Stages, jupyter: Option<&Jupyter>) -> Result<()
         let mut compile = toolkit.command("cargo");
         compile.args(["build", "--release", "--locked", "--package", "attention-tokens", "--example", "gpu_check"]);
         run("cargo build", compile.args(FEATURES))?;
-        let program = target().join("release/examples/gpu_check");
+        let program = release::newest(&target(), "examples/gpu_check".as_ref());
+        let program = program.ok_or("cargo build left no program examples/gpu_check")?;
         check_dependencies(&program)?;
         let mut gpu_check = Command::new(&program);
         gpu_check.args(["--small", "--without-dfdx"]).env("LD_LIBRARY_PATH", &fake_cuda);

@@ -12,6 +12,7 @@ use xshell::{Shell, cmd};
 use crate::library;
 use crate::logged;
 use crate::progress::{Progress, Step};
+use crate::release;
 use crate::tool::{Result, shell};
 
 const ARGUMENTS: [&str; 3] = ["demo", "The next sentence is false. The previous sentence is true.", "0.1"];
@@ -63,8 +64,7 @@ pub(crate) fn library_and_figure(progress: &Progress) -> Result<()> {
 /// Whether the library has never been compiled. Optimizing it takes two fifths of the time, so the first figure is drawn by
 /// a copy that is not optimized; both have the same compiled dependencies.
 pub(crate) fn draws_before_the_library() -> bool {
-    let library = format!("{}attention_tokens{}", env::consts::DLL_PREFIX, env::consts::DLL_SUFFIX);
-    !crate::root().join("target/release").join(library).exists()
+    release::library().is_none()
 }
 
 fn say(progress: &Progress, files: &[PathBuf; 2]) {

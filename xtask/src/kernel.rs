@@ -76,7 +76,8 @@ pub(crate) fn provide(jupyter: &Jupyter, progress: &Progress) -> Result<PathBuf>
     progress.step(&format!("the Rust kernel, evcxr_jupyter {EVCXR}, once"), |step| {
         // In a folder that stays, so that an interrupted compilation goes on.
         let target = crate::root().join("target/kernel");
-        let install = ["install", "--locked", "evcxr_jupyter", "--version", EVCXR];
+        // By force, because cargo does not replace a program that is not in its records, such as a copied one.
+        let install = ["install", "--locked", "--force", "evcxr_jupyter", "--version", EVCXR];
         let mut command = Command::new("cargo");
         command.args(install).arg("--root").arg(folder).arg("--target-dir").arg(&target).current_dir(crate::root());
         crate::library::inherit_no_build(&mut command);

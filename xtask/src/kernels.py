@@ -1,8 +1,9 @@
 """Checks of real Rust kernels: errors, panics, interrupts, completions, a crate that changes, the library's former path.
 
-    python kernels.py REPOSITORY SCRATCH_FOLDER
+    python kernels.py REPOSITORY SCRATCH_FOLDER LIBRARY
 
 The crate is changed in a copy of the repository, SCRATCH_FOLDER, which shares the compiled dependencies by hard links.
+LIBRARY is the compiled library, as a path from the top of the repository.
 """
 
 import os
@@ -100,7 +101,7 @@ def expect(what, found, *wanted):
     print(f"  {what}", flush=True)
 
 
-def copy(repository, scratch):
+def copy(repository, scratch, library):
     """Copies the repository's sources and links its compiled dependencies."""
     shutil.rmtree(scratch, ignore_errors=True)
     ignored = shutil.ignore_patterns("target", ".venv", ".git", "sources", ".ipynb_checkpoints")
@@ -108,9 +109,10 @@ def copy(repository, scratch):
         shutil.copytree(repository / name, scratch / name, ignore=ignored)
     for name in ("Cargo.toml", "Cargo.lock"):
         shutil.copy2(repository / name, scratch / name)
-    release = pathlib.Path("target", "release")
-    for part in (".fingerprint", "build", "deps"):
-        for folder, _, files in os.walk(repository / release / part):
+    # With `build.target` in the user's configuration, the library is in a folder of its target. Build scripts are not.
+    releases = {repository / "target/release", library.parent}
+    for part in (release / name for release in releases for name in (".fingerprint", "build", "deps")):
+        for folder, _, files in os.walk(part):
             copied = scratch / pathlib.Path(folder).relative_to(repository)
             copied.mkdir(parents=True, exist_ok=True)
             for file in files:
@@ -126,8 +128,8 @@ def build(repository):
     subprocess.run(command, check=True)
 
 
-def check_changed_crate(repository, scratch):
-    copy(repository, scratch)
+def check_changed_crate(repository, scratch, library):
+    copy(repository, scratch, library)
     build(scratch)
     before = Kernel(scratch).load(scratch)
     expect("a kernel has the crate as it is", before.run("MIN_ATTN"), "0.3")
@@ -215,30 +217,26 @@ def check_former_path(repository):
     kernel.close()
 
 
-def check_compiled_once(repository):
+def check_compiled_once(repository, library):
     """Checks that a kernel uses the library that the set-up has compiled, and does not compile it again."""
-    library = [
-        path for path in (repository / "target/release").glob("*attention_tokens.*") if path.suffix in (".so", ".dylib", ".dll")
-    ]
-    if len(library) != 1:
-        sys.exit(f"expected the compiled library in {repository / 'target/release'}, found {library}")
-    compiled = library[0].stat().st_mtime_ns
+    compiled = library.stat().st_mtime_ns
     Kernel(repository).load(repository).close()
-    if library[0].stat().st_mtime_ns != compiled:
-        sys.exit(f"a kernel has compiled {library[0]} again")
+    if library.stat().st_mtime_ns != compiled:
+        sys.exit(f"a kernel has compiled {library} again")
     print("a kernel loads the library as it was compiled")
 
 
 def main():
     # A user's setting that evcxr's cache does not bear; the registered kernel overrides it.
     os.environ["CARGO_INCREMENTAL"] = "0"
-    repository, scratch = (pathlib.Path(argument).resolve() for argument in sys.argv[1:])
-    check_compiled_once(repository)
+    repository, scratch = (pathlib.Path(argument).resolve() for argument in sys.argv[1:3])
+    library = repository / sys.argv[3]
+    check_compiled_once(repository, library)
     check_former_path(repository)
     check_failing_cells(repository)
     check_places_of_outputs(repository)
     check_completions(repository)
-    check_changed_crate(repository, scratch)
+    check_changed_crate(repository, scratch, library)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,10 @@ use crate::tool::{Result, command_line};
 /// What JupyterLab's option is for.
 const ALLOW_ROOT: &str = "--allow-root";
 
+/// JupyterLab otherwise asks whether to stop when Ctrl-C is pressed, and goes on without an answer after 5 seconds.
+/// Ctrl-C also ends this program, so the question would be asked behind the user's next prompt.
+const STOPS_AT_ONCE: &str = "--ServerApp.answer_yes=True";
+
 /// Sets up, and starts JupyterLab until it is stopped. `arguments` are passed to it.
 pub(crate) fn lab(arguments: &[String]) -> Result<()> {
     // Before the set-up, which takes minutes.
@@ -26,7 +30,7 @@ pub(crate) fn lab(arguments: &[String]) -> Result<()> {
         println!("JupyterLab runs as root ({ALLOW_ROOT}), because this is a container");
     }
     println!("starting JupyterLab; its log is {}", path.display());
-    // The terminal stays its stdin and stdout, because it asks there before it stops.
+    // The terminal stays its stdin, because JupyterLab handles Ctrl-C itself only at a terminal.
     let mut child = lab.stderr(Stdio::piped()).spawn().map_err(|error| format!("{line} does not start: {error}"))?;
     let mut printed = false;
     for text in child.stderr.take().map(BufReader::new).into_iter().flat_map(|stderr| stderr.split(b'\n')) {
@@ -53,7 +57,7 @@ pub(crate) fn lab(arguments: &[String]) -> Result<()> {
 /// token, which are JupyterLab's defaults.
 fn command(jupyter: &Jupyter, arguments: &[String], allow_root: bool) -> Command {
     let mut lab = jupyter.command("jupyter");
-    lab.arg("lab").arg("--notebook-dir").arg(crate::root().join("notebooks"));
+    lab.arg("lab").arg("--notebook-dir").arg(crate::root().join("notebooks")).arg(STOPS_AT_ONCE);
     lab.args(allow_root.then_some(ALLOW_ROOT)).args(arguments);
     lab
 }
@@ -108,6 +112,17 @@ mod tests {
         assert_eq!(address("[I] see https://jupyter-server.readthedocs.io/config"), None);
         assert_eq!(address("[I ServerApp] jupyterlab | extension was successfully loaded."), None);
     }
+
+    #[test]
+    fn an_argument_of_the_user_comes_last() {
+        let jupyter = Jupyter::in_folder(Path::new("/a")).unwrap();
+        let command = command(&jupyter, &["--ServerApp.answer_yes=False".to_owned()], false);
+        let arguments: Vec<_> = command.get_args().collect();
+        assert!(
+            arguments.ends_with(&["--ServerApp.answer_yes=True".as_ref(), "--ServerApp.answer_yes=False".as_ref()])
+        );
+    }
+
     /// The process group of JupyterLab, which ends with the value.
     #[cfg(target_os = "linux")]
     struct Running(std::process::Child);

@@ -3,7 +3,7 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
@@ -21,7 +21,7 @@ const SHOWN: usize = 15;
 const LAST_OUTPUT: Duration = Duration::from_secs(2);
 
 /// What to do about the usual causes of a failure, each with the words by which it shows in a log.
-const CAUSES: [(&[&str], &str); 6] = [
+const CAUSES: [(&[&str], &str); 8] = [
     (
         &["DO NOT MATCH THE HASHES"],
         "a downloaded Python package is not the one that was pinned (the log has its name and both hashes): the download is damaged, or a proxy or \
@@ -39,6 +39,18 @@ const CAUSES: [(&[&str], &str); 6] = [
     ),
     (
         &[
+            "CERTIFICATE_VERIFY_FAILED",
+            "SSL certificate problem",
+            "self-signed certificate",
+            "self signed certificate",
+            "invalid peer certificate",
+            "Certificate verification failed",
+        ],
+        "a certificate is not trusted, usually because a proxy puts its own in place of the server's: set \
+         CARGO_HTTP_CAINFO, PIP_CERT and SSL_CERT_FILE to a file with the proxy's certificate, and run the command again",
+    ),
+    (
+        &[
             "Proxy Authentication Required",
             "ProxyError",
             "Could not resolve proxy",
@@ -53,6 +65,7 @@ const CAUSES: [(&[&str], &str); 6] = [
             "Could not resolve host",
             "Couldn't resolve host",
             "Temporary failure in name resolution",
+            "Temporary failure resolving",
             "Name or service not known",
             "NewConnectionError",
             "Network is unreachable",
@@ -70,6 +83,11 @@ const CAUSES: [(&[&str], &str); 6] = [
          command again, which goes on where it stopped",
     ),
     (
+        &["signal: 9", "signal 9 [Killed]", "LLVM ERROR: out of memory", "os error 12"],
+        "the system ended a program, usually for want of memory: close other programs, or set CARGO_BUILD_JOBS=1, which \
+         compiles one crate at a time, and run the command again, which goes on where it stopped",
+    ),
+    (
         &["Permission denied", "os error 13"],
         "a folder belongs to another user: run the command as its owner, or set ATTENTION_TOKENS_VENV, CARGO_HOME or \
          TMPDIR to folders of your own",
@@ -79,11 +97,24 @@ const CAUSES: [(&[&str], &str); 6] = [
 /// Runs a command as (a part of) a step, and returns its stdout. Its stderr goes to `target/logs/NAME.log`, except for
 /// cargo's progress, which is the step's.
 pub(crate) fn run(step: &Step, name: &str, command: &mut Command) -> Result<Vec<u8>> {
-    run_in(&crate::target_folder().join("logs"), step, name, command)
+    run_in(&folder(), step, name, command)
+}
+
+/// The log of the command of a name.
+pub(crate) fn path(name: &str) -> PathBuf {
+    in_folder(&folder(), name)
+}
+
+fn folder() -> PathBuf {
+    crate::target_folder().join("logs")
+}
+
+fn in_folder(folder: &Path, name: &str) -> PathBuf {
+    folder.join(format!("{name}.log"))
 }
 
 fn run_in(folder: &Path, step: &Step, name: &str, command: &mut Command) -> Result<Vec<u8>> {
-    let path = folder.join(format!("{name}.log"));
+    let path = in_folder(folder, name);
     let mut log = fs::create_dir_all(folder).and_then(|()| File::create(&path)).map_err(|error| {
         let error = format!("{}: {error}", path.display());
         cause(&error).map_or_else(|| error.clone(), |cause| format!("{error}\n{cause}"))
@@ -91,6 +122,8 @@ fn run_in(folder: &Path, step: &Step, name: &str, command: &mut Command) -> Resu
     // cargo's progress, as it shows it on a terminal.
     command.env("CARGO_TERM_PROGRESS_WHEN", "always").env("CARGO_TERM_PROGRESS_WIDTH", "80");
     command.env("CARGO_TERM_COLOR", "never");
+    // The words of CAUSES are English. Names of files stay UTF-8; GNU's programs let LANGUAGE override LC_ALL.
+    command.env("LC_ALL", "C.UTF-8").env_remove("LANGUAGE");
     let line = command_line(command);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(|error| format!("{name} does not start: {error}: {line}"))?;
@@ -133,7 +166,7 @@ fn run_in(folder: &Path, step: &Step, name: &str, command: &mut Command) -> Resu
     let text = fs::read_to_string(&path).unwrap_or_default();
     let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
     let end = lines[lines.len().saturating_sub(SHOWN)..].join("\n");
-    let cause = cause(&text).map_or_else(String::new, |cause| format!("\n{cause}"));
+    let cause = cause(&format!("{text}\n{status}")).map_or_else(String::new, |cause| format!("\n{cause}"));
     Err(format!("{end}\n{name} failed ({status}): {line}\nall of its output: {}{cause}", path.display()).into())
 }
 
@@ -175,7 +208,7 @@ fn crates(line: &str) -> Option<(usize, usize)> {
 }
 
 /// What to do about the cause of a failure, if the log names a usual one.
-fn cause(log: &str) -> Option<&'static str> {
+pub(crate) fn cause(log: &str) -> Option<&'static str> {
     CAUSES.iter().find(|(words, _)| words.iter().any(|word| log.contains(word))).map(|(_, cause)| *cause)
 }
 
@@ -205,6 +238,15 @@ mod tests {
             ("ERROR: NewConnectionError('<pip._vendor…>: Failed to establish a new connection')", "no network"),
             ("ProxyError('Cannot connect to proxy.', OSError('Tunnel connection failed: 407'))", "the proxy refused"),
             ("[56] CONNECT tunnel failed, response 407", "the proxy refused"),
+            (
+                "SSLError(SSLCertVerificationError(1, '[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed'))\n\
+                 (from versions: none)",
+                "a certificate is not trusted",
+            ),
+            ("spurious network error: [60] SSL certificate problem: unable to get issuer", "not trusted"),
+            ("W: Failed to fetch x  Temporary failure resolving 'deb.debian.org'", "no network"),
+            ("process didn't exit successfully: `rustc …` (signal: 9, SIGKILL: kill)", "want of memory"),
+            ("collect2: fatal error: ld terminated with signal 9 [Killed]", "want of memory"),
             ("error: failed to create directory\n  Read-only file system (os error 30)", "read-only"),
             ("Permission denied (os error 13)", "another user"),
             (
@@ -239,6 +281,20 @@ mod tests {
             progress.step("x", |step| run_in(folder.path(), step, "x", &mut Command::new("no-such-program")))
         });
         assert!(missing.unwrap_err().to_string().contains("x does not start"));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn commands_report_in_english_and_a_killed_one_is_explained() {
+        let folder = tempfile::tempdir().unwrap();
+        let run = |script: &str| {
+            let mut command = Command::new("sh");
+            command.args(["-c", script]).env("LANGUAGE", "de").env("LC_ALL", "de_DE.UTF-8");
+            Progress::run(1, |progress| progress.step("x", |step| run_in(folder.path(), step, "x", &mut command)))
+        };
+        assert_eq!(run("echo $LC_ALL-$LANGUAGE").unwrap(), b"C.UTF-8-\n");
+        let error = run("kill -9 $$").unwrap_err().to_string();
+        assert!(error.contains("want of memory"), "{error}");
     }
 
     /// A program that a command leaves behind holds its output open.

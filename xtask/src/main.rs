@@ -6,6 +6,9 @@ mod cuda;
 mod environment;
 mod first_figure;
 mod fuzz;
+#[cfg(test)]
+#[path = "../../crate/prebuilt/json.rs"]
+mod json;
 mod kernel;
 mod lab;
 #[path = "../../crate/prebuilt/library.rs"]
@@ -22,6 +25,7 @@ mod prerequisites;
 mod programs;
 mod progress;
 mod python;
+mod release;
 mod rust_src;
 mod sanitize;
 mod setup;

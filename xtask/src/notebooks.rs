@@ -10,7 +10,7 @@ use crate::pages::Inputs;
 use crate::progress::Progress;
 use crate::setup::{self, Jupyter};
 use crate::tool::{Result, run, shell};
-use crate::{library, logged, root};
+use crate::{library, logged, release, root};
 
 /// The notebooks of a folder of the repository, sorted by name, which is the reading order.
 pub(crate) fn in_folder(folder: &str) -> Result<Vec<PathBuf>> {
@@ -107,7 +107,9 @@ pub(crate) fn execute_in(
 pub(crate) fn kernels(jupyter: &Jupyter) -> Result<()> {
     let (script, repository) = (root().join("xtask/src/kernels.py"), root());
     let scratch = repository.join("target/changed-crate");
-    run("the checks of kernels", jupyter.command("python").arg(script).arg(repository).arg(scratch))
+    let library = release::library().ok_or("expected the compiled library in target/release")?;
+    let library = library.strip_prefix(&repository)?;
+    run("the checks of kernels", jupyter.command("python").arg(script).arg(&repository).arg(scratch).arg(library))
 }
 
 /// Does mixed work in one kernel, and fails if the work or what it costs is not as expected.
@@ -134,7 +136,8 @@ pub(crate) fn speed(model: &str) -> Result<()> {
     build.args(["build", "--release", "--package", "attention-tokens", "--example", "timings", "--target-dir"]);
     library::inherit_no_build(&mut build);
     run("cargo build", build.arg(&target).current_dir(root()))?;
-    let program = target.join("release/examples/timings").with_extension(std::env::consts::EXE_EXTENSION);
+    let name = Path::new("examples/timings").with_extension(std::env::consts::EXE_EXTENSION);
+    let program = release::newest(&target, &name).ok_or("cargo build left no program examples/timings")?;
     let mut script = script(&jupyter, &root().join("crate/benches/notebook/speed.ipynb"));
     script.env("ATTENTION_TOKENS_MODEL", model).env("ATTENTION_TOKENS_TIMINGS", program);
     run("the notebook", script.arg("--print"))

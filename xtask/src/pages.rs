@@ -1,14 +1,13 @@
 //! Which pages of executed notebooks are up to date, so that a second run executes only what has changed.
 
 use std::collections::hash_map::DefaultHasher;
-use std::env;
 use std::fs;
 use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
 
 use crate::setup::Jupyter;
 use crate::tool::Result;
-use crate::{kernel, root};
+use crate::{kernel, release, root};
 
 /// What an executed notebook depends on: its text, the library, the kernel, and what executes and draws it.
 pub(crate) struct Inputs {
@@ -18,9 +17,8 @@ pub(crate) struct Inputs {
 impl Inputs {
     /// The library, the kernel and the Python side as they are now.
     pub(crate) fn now(jupyter: &Jupyter) -> Self {
-        let library = format!("{}attention_tokens{}", env::consts::DLL_PREFIX, env::consts::DLL_SUFFIX);
         let mut hasher = DefaultHasher::new();
-        for program in [Some(root().join("target/release").join(library)), kernel::known(jupyter)] {
+        for program in [release::library(), kernel::known(jupyter)] {
             let metadata = program.as_ref().and_then(|program| fs::metadata(program).ok());
             (program, metadata.map(|metadata| (metadata.len(), metadata.modified().ok()))).hash(&mut hasher);
         }

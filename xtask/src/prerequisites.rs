@@ -1,7 +1,8 @@
 //! Programs that the set-up and the checks need. An error names the missing one and the command that installs it.
 
-use xshell::cmd;
+use xshell::{Cmd, Shell, cmd};
 
+use crate::logged;
 use crate::tool::{Error, Result, shell, works};
 
 /// The name of a Python 3.10 or newer with the module `venv`, which makes the virtual environment.
@@ -43,8 +44,30 @@ pub(crate) fn cpp() -> Result<()> {
     installed(has_cpp, &["g++"], "libFuzzer")
 }
 
-/// Installs Debian packages if a program is missing: with apt-get, as root or by a `sudo` that asks for no password. Elsewhere
-/// what is missing is named.
+/// rustfmt and clippy, which the checks run; added to a toolchain of rustup where they are missing.
+pub(crate) fn rustfmt_and_clippy() -> Result<()> {
+    let shell = shell()?;
+    component(&shell, "rustfmt", "fmt")?;
+    component(&shell, "clippy", "clippy")
+}
+
+/// A component of the toolchain, which has the command `cargo COMMAND`.
+fn component(shell: &Shell, name: &str, command: &str) -> Result<()> {
+    let is_there = || works(cmd!(shell, "cargo {command} --version"));
+    if is_there() {
+        return Ok(());
+    }
+    let add = || cmd!(shell, "rustup component add {name}");
+    let error = if works(cmd!(shell, "rustup --version")) { failure(add()) } else { None };
+    if is_there() {
+        return Ok(());
+    }
+    let otherwise = "the distributor of your Rust, whose package has that name";
+    Err(with_errors(missing(&format!("{name} (cargo {command})"), &add().to_string(), otherwise), &[error]))
+}
+
+/// Installs Debian packages if a program is missing: with apt-get, as root or by a `sudo` that asks for no password. Elsewhere,
+/// and where apt-get fails, what is missing is named.
 fn installed(check: fn() -> Result<()>, packages: &[&str], reason: &str) -> Result<()> {
     if check().is_ok() {
         return Ok(());
@@ -53,14 +76,38 @@ fn installed(check: fn() -> Result<()>, packages: &[&str], reason: &str) -> Resu
     let is_root = is_root()?;
     let sudo: &[&str] = if is_root { &[] } else { &["sudo", "-n"] };
     let may_install = works(cmd!(shell, "apt-get --version")) && (is_root || works(cmd!(shell, "sudo -n true")));
-    if may_install {
-        println!("installing {} with apt-get, for {reason}", packages.join(" and "));
-        let apt_get = [sudo, &["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq"]].concat();
-        let (program, arguments) = (apt_get[0], &apt_get[1..]);
-        cmd!(shell, "{program} {arguments...} update").run()?;
-        cmd!(shell, "{program} {arguments...} install -y {packages...}").ignore_stdout().run()?;
+    if !may_install {
+        return check();
     }
-    check()
+    println!("installing {} with apt-get, for {reason}", packages.join(" and "));
+    let apt_get = [sudo, &["env", "DEBIAN_FRONTEND=noninteractive", "LC_ALL=C.UTF-8", "apt-get", "-qq"]].concat();
+    let (program, arguments) = (apt_get[0], &apt_get[1..]);
+    // The update may fail because of a source that has nothing to do with these packages.
+    let update = failure(cmd!(shell, "{program} {arguments...} update"));
+    let install = failure(cmd!(shell, "{program} {arguments...} install -y {packages...}"));
+    check().map_err(|missing| with_errors(missing, &[update, install]))
+}
+
+/// Runs a command without showing its output. Returns the command and the end of what it wrote to stderr, if it fails.
+fn failure(command: Cmd) -> Option<String> {
+    /// Number of lines that are shown.
+    const SHOWN: usize = 5;
+    let line = command.to_string();
+    let output = match command.quiet().ignore_status().output() {
+        Ok(output) if output.status.success() => return None,
+        Ok(output) => output,
+        Err(error) => return Some(error.to_string()),
+    };
+    let text = String::from_utf8_lossy(&output.stderr);
+    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+    let end = lines[lines.len().saturating_sub(SHOWN)..].join("\n    ");
+    let cause = logged::cause(&text).map_or_else(String::new, |cause| format!("\n    {cause}"));
+    Some(format!("{line} failed ({}):\n    {end}{cause}", output.status))
+}
+
+/// The sentence on a missing program, with the errors of the commands that were to install it.
+fn with_errors(missing: Error, errors: &[Option<String>]) -> Error {
+    errors.iter().flatten().fold(missing.to_string(), |text, error| format!("{text}\n  {error}")).into()
 }
 
 /// Whether this process runs as root.
@@ -92,4 +139,24 @@ fn has_chromium() -> Result<()> {
 
 pub(crate) fn missing(what: &str, install: &str, otherwise: &str) -> Error {
     format!("missing: {what}\n  install it with: {install}\n  or see: {otherwise}").into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn a_failed_installation_is_shown_with_what_is_missing() {
+        let shell = shell().unwrap();
+        let script = "for i in 1 2 3 4 5 6; do echo line $i >&2; done; echo Temporary failure resolving x >&2; exit 7";
+        let errors = [None, failure(cmd!(shell, "sh -c {script}")), failure(cmd!(shell, "no-such-program"))];
+        let error = with_errors(missing("a program", "apt-get install it", "example.org"), &errors).to_string();
+        assert!(error.starts_with("missing: a program\n  install it with: apt-get install it\n"), "{error}");
+        for part in ["exit status: 7", "\n    line 3\n", "Temporary failure", "no network", "no-such-program"] {
+            assert!(error.contains(part), "{part}: {error}");
+        }
+        assert!(!error.contains("\n    line 2"), "{error}");
+        assert_eq!(failure(cmd!(shell, "true")), None);
+    }
 }

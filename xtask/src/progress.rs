@@ -128,8 +128,7 @@ impl Progress {
         }
         if self.terminal {
             let lines: Vec<String> = state.running.iter().map(|running| running.line(self.total)).collect();
-            // One line, whatever the width of the terminal: two running steps fit into most.
-            print!("\r\x1b[K{}", lines.join("   "));
+            print!("\r\x1b[K{}", cut_by_terminal(&lines.join("   ")));
             let _ = std::io::stdout().flush();
             return;
         }
@@ -166,13 +165,26 @@ impl Running {
         let (number, name, total) = (self.number, &self.name, total.max(self.number));
         let so_far = format!("[{number}/{total}] {name}: {}", duration(elapsed));
         match self.parts {
-            Some((done, before, parts)) => match remaining(elapsed, done - before, parts - before) {
+            Some((done, before, parts)) => match time_left(elapsed, done, before, parts) {
                 Some(left) => format!("{so_far}, {done} of {parts} crates, about {} left", duration(left)),
                 None => format!("{so_far}, {done} of {parts} crates"),
             },
             None => so_far,
         }
     }
+}
+
+/// As [`remaining`], for a build of which `before` crates were compiled earlier. `None` if these were more than half,
+/// because the few that are left say little about the time.
+fn time_left(elapsed: Duration, done: usize, before: usize, parts: usize) -> Option<Duration> {
+    let to_do = parts.saturating_sub(before);
+    if 2 * to_do < parts { None } else { remaining(elapsed, done - before, to_do) }
+}
+
+/// A line that the terminal cuts at its right edge: automatic wrapping is off while it is written. A line that wraps is
+/// not cleared as a whole, and the terminal scrolls with each update.
+fn cut_by_terminal(line: &str) -> String {
+    format!("\x1b[?7l{line}\x1b[?7h")
 }
 
 /// An estimate of the time left, from the crates left; `None` at the very beginning.
@@ -223,8 +235,18 @@ mod tests {
         };
         assert_eq!(running(None).line(4), "[2/4] the library: 40 s");
         assert_eq!(running(Some((150, 0, 300))).line(4), "[2/4] the library: 40 s, 150 of 300 crates, about 60 s left");
-        // Crates of an earlier run tell nothing of the time.
+        // Crates of an earlier run tell nothing of the time, and the last few crates tell little.
         assert_eq!(running(Some((299, 299, 300))).line(4), "[2/4] the library: 40 s, 299 of 300 crates");
+        assert_eq!(running(Some((299, 295, 301))).line(4), "[2/4] the library: 40 s, 299 of 301 crates");
+        assert_eq!(
+            running(Some((225, 150, 300))).line(4),
+            "[2/4] the library: 40 s, 225 of 300 crates, about 60 s left"
+        );
+    }
+
+    #[test]
+    fn wrapping_is_off_only_within_the_line() {
+        assert_eq!(cut_by_terminal("a"), "\x1b[?7la\x1b[?7h");
     }
 
     #[test]

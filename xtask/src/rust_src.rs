@@ -34,25 +34,38 @@ pub(crate) fn provide(jupyter: &Jupyter, progress: &Progress) -> Result<PathBuf>
 fn install(jupyter: &Jupyter, progress: &Progress) -> Result<PathBuf> {
     let shell = shell()?;
     progress.step("rust-src, the sources of Rust's standard library", |step| {
-        if works(cmd!(shell, "rustup --version")) {
-            let add = cmd!(shell, "rustup component add rust-src");
-            let added = logged::run(step, "rust-src", &mut add.into());
-            if let (Ok(_), Some(library)) = (added, present(jupyter)?) {
-                return Ok(library);
-            }
+        let refusal = by_rustup(&shell, step);
+        if let Some(library) = present(jupyter)? {
+            return Ok(library);
         }
         let rustc = cmd!(shell, "rustc --version").read()?;
         let installed = nearest(&on_system(), &rustc);
         let (library, origin) = match installed {
             Some(library) => (library, "which this system has"),
-            None => (from_debian(&shell, jupyter, step)?, "unpacked there without changing the system"),
+            None => {
+                let library = from_debian(&shell, jupyter, step).map_err(|error| format!("{error}\n{refusal}"))?;
+                (library, "unpacked there without changing the system")
+            }
         };
         fs::create_dir_all(&jupyter.folder)?;
         fs::write(record(jupyter), library.to_string_lossy().as_bytes())?;
         let library_path = library.display();
-        step.progress().say(&format!("rustup has no rust-src for {rustc}: {library_path} is used, {origin}"));
+        step.progress().say(&format!("no rust-src for {rustc}: {refusal}; {library_path} is used, {origin}"));
         Ok(library)
     })
+}
+
+/// Adds the sources to the toolchain by rustup, and returns why they may still be missing.
+fn by_rustup(shell: &Shell, step: &Step) -> String {
+    // The name of a log of its own, which apt's output does not replace.
+    const LOG: &str = "rust-src-rustup";
+    if !works(cmd!(shell, "rustup --version")) {
+        return "there is no rustup on the PATH".into();
+    }
+    match logged::run(step, LOG, &mut cmd!(shell, "rustup component add rust-src").into()) {
+        Ok(_) => "rustup has added it to another toolchain than that of the rustc on the PATH".into(),
+        Err(_) => format!("rustup failed (its output is in {})", logged::path(LOG).display()),
+    }
 }
 
 /// The folder of the sources, where they are.

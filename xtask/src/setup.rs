@@ -53,6 +53,8 @@ pub(crate) fn jupyter() -> Result<Jupyter> {
     let jupyter = Jupyter::in_folder(&folder)?;
     writable(&crate::root())?;
     prerequisites::linker()?;
+    // Until the end, so that two calls do not install the same packages or the same kernel.
+    let _lock = python::lock(&jupyter.folder)?;
     let missing = [python::is_missing(&jupyter)?, rust_src::is_missing(&jupyter)?, kernel::known(&jupyter).is_none()];
     if missing[0] {
         prerequisites::python()?;
