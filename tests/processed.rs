@@ -137,6 +137,17 @@ fn other_steps_and_broken_files_are_errors_that_say_what_is_wrong() {
     let reshaped =
         error_of(&|folder| edit(folder, Some(ALL), |all| all.get_mut("embed.W_E").unwrap().0.reverse()), all);
     assert!(reshaped.contains("embed.W_E") && reshaped.contains("as config.json says"), "{reshaped}");
+    // No name of a tensor is made for these layers: it would take gigabytes.
+    let deep = error_of(
+        &|folder| {
+            let config = fs::read_to_string(folder.join("config.json")).unwrap();
+            let mut config: serde_json::Value = serde_json::from_str(&config).unwrap();
+            config["n_layer"] = (1 << 24).into();
+            fs::write(folder.join("config.json"), config.to_string()).unwrap();
+        },
+        all,
+    );
+    assert!(deep.contains("the tensors of 16777216 layers") && deep.contains("found"), "{deep}");
     let infinite = error_of(
         &|folder| {
             edit(folder, Some(ALL), |all| {
@@ -158,6 +169,12 @@ fn a_folder_of_another_model_is_left_alone() {
     assert!(error.to_string().contains("it holds another model"), "{error}");
     assert_eq!(fs::read_to_string(folder.path().join("config.json")).unwrap(), "mine");
     assert!(!folder.path().join("processed.safetensors").exists());
+    // A tokenizer alone, which would be replaced by that of the model.
+    let of_the_user = tempfile::tempdir().unwrap();
+    fs::write(of_the_user.path().join("tokenizer.json"), "mine").unwrap();
+    let error = demo().save_processed(of_the_user.path()).unwrap_err();
+    assert!(error.to_string().contains("it holds another model, of which is"), "{error}");
+    assert_eq!(fs::read_dir(of_the_user.path()).unwrap().count(), 1);
     // A file in the place of the folder.
     let error = model.save_processed(folder.path().join("config.json")).unwrap_err();
     assert!(matches!(error, Error::Write { .. }), "{error}");

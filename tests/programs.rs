@@ -67,6 +67,18 @@ fn concordance_writes_a_page_for_each_head() {
     assert!(printed.starts_with("2 prompts, 32 heads, in ") && error.contains("pass 2 of 2: 2 prompts"), "{error}");
     let page = std::fs::read_to_string(folder.path().join("pages/head-2-3.html")).unwrap();
     assert!(page.contains("the head&#39;s OV matrix, without b_U, 2 prompts"), "{page}");
+    // A later run replaces the pages, but nothing else.
+    let (passed, _, error) = run("concordance", &["demo", pages, prompts, "--words", "3"]);
+    assert!(passed, "{error}");
+    let of_the_user = folder.path().join("pages/head-of-state.html");
+    std::fs::write(&of_the_user, "mine").unwrap();
+    let (passed, _, error) = run("concordance", &["demo", pages, prompts, "--words", "3"]);
+    assert!(!passed && error.contains("head-of-state.html is there and is no page of an earlier run"), "{error}");
+    let here = folder.path().to_str().unwrap();
+    let index = folder.path().join("index.html");
+    std::fs::rename(prompts, &index).unwrap();
+    let (passed, _, error) = run("concordance", &["demo", here, index.to_str().unwrap()]);
+    assert!(!passed && error.contains("index.html would replace the input"), "{error}");
     for args in [&["demo", pages][..], &["demo", pages, prompts, "--words"], &["demo", pages, prompts, "--sideways"]] {
         let (passed, _, error) = run("concordance", args);
         assert!(!passed && error.contains("usage: concordance MODEL FOLDER"), "{error}");
@@ -110,7 +122,7 @@ fn patching_writes_a_row_for_each_place_of_each_pair() {
     std::fs::write(path("bad"), format!("{pair}one\ttwo\n")).unwrap();
     for (args, expected) in [
         (&["demo", &path("bad"), &path("bad.csv")][..], "line 2: expected clean, corrupted, answer and other answer"),
-        (&["demo", &path("pairs"), &path("pairs")], "File exists"),
+        (&["demo", &path("pairs"), &path("pairs")], "pairs is there; choose another name"),
         (&["demo", &path("none"), &path("none.csv")], "none: "),
         (&["demo", &path("pairs"), &path("x.csv"), "--sweep", "z"], "usage: patching MODEL PAIRS.tsv OUT.csv"),
     ] {

@@ -10,11 +10,15 @@
 //! prompts (30). `--first-key` counts the pairs whose key is the first token too.
 
 use std::error::Error;
-use std::path::PathBuf;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use attention_tokens::experiments::{ConcordanceOptions, concordance};
 use attention_tokens::prelude::*;
+
+/// What the pages of a concordance have in their heads.
+const GENERATOR: &str = "<meta name=\"generator\" content=\"attention-tokens, concordance\">";
 
 const USAGE: &str = "usage: concordance MODEL FOLDER PROMPTS.txt... [--reading READING] [--words N] [--contexts N]\n       \
                      [--tokens N] [--first-key]";
@@ -50,6 +54,7 @@ fn write_concordance(args: &[String]) -> Result<(), Box<dyn Error>> {
         return Err(USAGE.into());
     }
     // Before the work, not after it.
+    check_outputs(Path::new(folder), &files)?;
     let writable = std::fs::create_dir_all(folder).and_then(|()| tempfile::tempfile_in(folder).map(drop));
     writable.map_err(|error| format!("{folder}: cannot be written: {error}"))?;
     let model = Gpt2::from_pretrained(model, LoadOptions::default())?;
@@ -57,5 +62,31 @@ fn write_concordance(args: &[String]) -> Result<(), Box<dyn Error>> {
     concordance.write_pages(folder)?;
     let (n_prompts, n_heads) = (concordance.n_prompts, concordance.heads.len());
     println!("{n_prompts} prompts, {n_heads} heads, in {}", PathBuf::from(folder).join("index.html").display());
+    Ok(())
+}
+
+/// An error if the folder has a page that a run would replace, and that is an input or no page of an earlier run.
+fn check_outputs(folder: &Path, inputs: &[PathBuf]) -> Result<(), Box<dyn Error>> {
+    // An error of its own follows where the folder cannot be read or made.
+    for entry in std::fs::read_dir(folder).into_iter().flatten() {
+        let page = entry?.path();
+        let name = page.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+        if name != "index.html" && !(name.starts_with("head-") && name.ends_with(".html")) {
+            continue;
+        }
+        let same = |input: &&PathBuf| {
+            input.canonicalize().is_ok_and(|input| page.canonicalize().is_ok_and(|page| page == input))
+        };
+        if let Some(input) = inputs.iter().find(same) {
+            let (page, input) = (page.display(), input.display());
+            return Err(format!("{page} would replace the input {input}; choose another folder").into());
+        }
+        let mut first = Vec::new();
+        std::fs::File::open(&page)?.take(4096).read_to_end(&mut first)?;
+        if !String::from_utf8_lossy(&first).contains(GENERATOR) {
+            let remedy = "choose another folder, or move the file";
+            return Err(format!("{} is there and is no page of an earlier run; {remedy}", page.display()).into());
+        }
+    }
     Ok(())
 }

@@ -13,6 +13,7 @@
 //! depend on each other, so a file can be cut into parts (`crate/examples/cluster` runs them on many machines).
 
 use std::error::Error;
+use std::path::Path;
 use std::process::ExitCode;
 
 use attention_tokens::patching::{
@@ -52,33 +53,42 @@ fn patch_file(args: &[&str]) -> Result<(), Box<dyn Error>> {
         "mlp_out" => (|model, prompt, cache, metric| get_act_patch_mlp_out(model, prompt, cache, metric), "pos"),
         _ => return Err(USAGE.into()),
     };
+    // A file that is there may be the input. Before the work, not after it.
+    if Path::new(out).symlink_metadata().is_ok() {
+        return Err(format!("{out} is there; choose another name, or move the file").into());
+    }
     let model = Gpt2::from_pretrained(model, LoadOptions::default())?;
     let text = std::fs::read_to_string(pairs).map_err(|error| format!("{pairs}: {error}"))?;
-    // A new file: one that is there may be the input.
-    let file = std::fs::File::create_new(out).map_err(|error| format!("{out}: {error}"))?;
+    // It gets its name at the end: a part of a result looks like a whole one.
+    let file = temporary_beside(Path::new(out)).map_err(|error| format!("{out}: {error}"))?;
     let mut csv = csv::Writer::from_writer(file);
-    let mut write = || -> Result<usize, Box<dyn Error>> {
-        csv.write_record(["pair", "layer", axis, "value", "corrupted", "clean"])?;
-        let mut n_pairs = 0;
-        for (line, text) in text.lines().enumerate().filter(|(_, text)| !text.is_empty()) {
-            let rows = patched(&model, text, patch).map_err(|error| format!("{pairs}, line {}: {error}", line + 1))?;
-            for (place, value, corrupted, clean) in rows {
-                csv.serialize((n_pairs, place[0], place[1], value, corrupted, clean))?;
-            }
-            n_pairs += 1;
+    csv.write_record(["pair", "layer", axis, "value", "corrupted", "clean"])?;
+    let mut n_pairs = 0;
+    for (line, text) in text.lines().enumerate().filter(|(_, text)| !text.is_empty()) {
+        let rows = patched(&model, text, patch).map_err(|error| format!("{pairs}, line {}: {error}", line + 1))?;
+        for (place, value, corrupted, clean) in rows {
+            csv.serialize((n_pairs, place[0], place[1], value, corrupted, clean))?;
         }
-        csv.flush()?;
-        Ok(n_pairs)
-    };
-    match write() {
-        Ok(n_pairs) => println!("{n_pairs} pairs, in {out}"),
-        Err(error) => {
-            // A part of a result looks like a whole one.
-            let _ = std::fs::remove_file(out);
-            return Err(error);
-        }
+        n_pairs += 1;
     }
+    let file = csv.into_inner().map_err(|error| format!("{out}: {}", error.error()))?;
+    file.as_file().sync_all()?;
+    file.persist_noclobber(out).map_err(|error| format!("{out}: {error}"))?;
+    println!("{n_pairs} pairs, in {out}");
     Ok(())
+}
+
+/// An empty file in the folder of `path`, with the permissions that a new file has, which is removed unless it is renamed.
+fn temporary_beside(path: &Path) -> std::io::Result<tempfile::NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".attention-tokens-").suffix(".tmp");
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        builder.permissions(std::fs::Permissions::from_mode(0o666)); // less the umask
+    }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    builder.tempfile_in(folder.unwrap_or(Path::new(".")))
 }
 
 /// A place of the model, the metric with the patch there, and the metric of the corrupted and of the clean prompt.

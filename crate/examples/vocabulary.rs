@@ -79,7 +79,8 @@ fn vocabulary(args: &[&str]) -> Result<(), Box<dyn Error>> {
             Ok(())
         }
         ["--merge", merged, shards @ ..] if !shards.is_empty() => {
-            check_outputs(merged, shards)?;
+            // A state in place of COUNTS, which was forgotten, would lose its counts.
+            check_outputs(merged, shards, &|bytes| is_state(bytes) && !is_of_sweep(bytes))?;
             let mut counts = VocabularyCounts::new(&load()?, reading)?;
             for shard in shards {
                 counts.merge(&VocabularyCounts::load(shard, &counts)?)?;
@@ -102,7 +103,7 @@ fn vocabulary(args: &[&str]) -> Result<(), Box<dyn Error>> {
                     _ => return Err(USAGE.into()),
                 }
             }
-            check_outputs(state, &[prompts])?;
+            check_outputs(state, &[prompts], &is_state)?;
             let mut finished = false;
             let counts = count_file(&load()?, prompts, &sweep, &mut |progress| {
                 println!("{progress}");
@@ -123,13 +124,32 @@ fn beside(counts: &str, extension: &str) -> PathBuf {
     PathBuf::from(format!("{counts}.{extension}"))
 }
 
-/// An error unless the files that a run writes are new, or what an earlier run wrote.
-fn check_outputs(counts: &str, inputs: &[&str]) -> Result<(), Box<dyn Error>> {
-    // How the files of earlier runs begin. The header of safetensors, which has the format's name, has no fixed order.
-    let csv: fn(&[u8]) -> bool = |bytes| bytes.starts_with(b"layer,head,component,token_id,token,count");
-    let parquet: fn(&[u8]) -> bool = |bytes| bytes.starts_with(b"PAR1");
-    let state: fn(&[u8]) -> bool = |bytes| String::from_utf8_lossy(bytes).contains("counts of attention tokens");
-    let outputs = [(PathBuf::from(counts), state), (beside(counts, "csv"), csv), (beside(counts, "parquet"), parquet)];
+/// Whether a file that begins so is a state, or what `--merge` has made of several.
+fn is_state(bytes: &[u8]) -> bool {
+    String::from_utf8_lossy(bytes).contains("counts of attention tokens")
+}
+
+/// Whether a state is that of a sweep, which goes on from it.
+fn is_of_sweep(bytes: &[u8]) -> bool {
+    !String::from_utf8_lossy(bytes).contains(r#""key":"""#)
+}
+
+/// Says of a file's first bytes whether a run may replace it.
+type Judge<'a> = &'a dyn Fn(&[u8]) -> bool;
+
+/// An error unless the files that a run writes are new, or what an earlier run wrote; `may_replace` decides that of COUNTS
+/// by its first bytes.
+fn check_outputs(counts: &str, inputs: &[&str], may_replace: Judge) -> Result<(), Box<dyn Error>> {
+    // How the files of earlier runs begin.
+    let csv = |bytes: &[u8]| bytes.starts_with(b"layer,head,component,token_id,token,count");
+    let parquet = |bytes: &[u8]| bytes.starts_with(b"PAR1");
+    let lock = |bytes: &[u8]| bytes.is_empty();
+    let outputs: [(PathBuf, Judge); 4] = [
+        (PathBuf::from(counts), may_replace),
+        (beside(counts, "lock"), &lock),
+        (beside(counts, "csv"), &csv),
+        (beside(counts, "parquet"), &parquet),
+    ];
     for (output, of_an_earlier_run) in outputs {
         if let Some(input) = inputs.iter().find(|input| same_file(Path::new(input), &output)) {
             let output = output.display();

@@ -66,12 +66,27 @@ fn outputs_that_would_replace_an_input_or_a_foreign_file_are_refused() {
         let message = error(&["prompts.txt", "linked"]);
         assert!(message.contains("linked would replace the input prompts.txt"), "{message}");
     }
-    for name in ["notes", "notes.csv", "notes.parquet"] {
+    std::fs::copy(path("prompts.txt"), path("counts.lock")).unwrap();
+    let message = error(&["counts.lock", "counts"]);
+    assert!(message.contains("counts.lock would replace the input counts.lock"), "{message}");
+    std::fs::remove_file(path("counts.lock")).unwrap();
+    for name in ["notes", "notes.csv", "notes.parquet", "notes.lock"] {
         std::fs::write(path(name), "mine").unwrap();
         let message = error(&["prompts.txt", "notes"]);
         assert!(message.contains(&format!("{name} is there and is not a file of an earlier run")), "{message}");
         assert_eq!(std::fs::read_to_string(path(name)).unwrap(), "mine");
         std::fs::remove_file(path(name)).unwrap();
+    }
+    // COUNTS was forgotten: the first state would be replaced by the second one's counts.
+    for name in ["first", "second"] {
+        assert!(vocabulary(folder.path(), &["prompts.txt", name]).output().unwrap().status.success());
+    }
+    let first = std::fs::read(path("first")).unwrap();
+    let message = error(&["--merge", "first", "second"]);
+    assert!(message.contains("first is there and is not a file of an earlier run"), "{message}");
+    assert_eq!(std::fs::read(path("first")).unwrap(), first);
+    for _ in 0..2 {
+        assert!(vocabulary(folder.path(), &["--merge", "both", "first"]).output().unwrap().status.success());
     }
     let message = error(&["--merge", "0-2", "0-2", "1-2"]);
     assert!(message.contains("0-2 would replace the input 0-2") || message.contains("cannot be read"), "{message}");

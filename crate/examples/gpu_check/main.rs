@@ -70,7 +70,7 @@ fn options() -> Result<Options> {
 fn run(options: &Options) -> Result<bool> {
     let started = Instant::now();
     let gpu = Device::cuda(options.device);
-    let folder = TemporaryFolder::new()?;
+    let folder = tempfile::tempdir()?;
     println!("# gpu_check\n");
     println!("{}, {} processors, attention-tokens {}\n", gpu_name(options.device), cores(), env!("CARGO_PKG_VERSION"));
 
@@ -162,25 +162,4 @@ fn golden_folders(temporary: &Path) -> Result<Vec<(&'static str, PathBuf)>> {
         folders.push(("demo", demo));
     }
     Ok(folders)
-}
-
-/// A temporary folder that is removed on drop.
-struct TemporaryFolder(PathBuf);
-
-impl TemporaryFolder {
-    fn new() -> Result<Self> {
-        let folder = std::env::temp_dir().join(format!("gpu_check-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
-        Ok(Self(folder))
-    }
-
-    fn path(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Drop for TemporaryFolder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
 }

@@ -33,8 +33,15 @@ pub(crate) fn save_processed(
     weights: impl FnOnce() -> Result<Weights>,
 ) -> Result<()> {
     fs::create_dir_all(folder).map_err(|error| Error::write(folder, error))?;
-    if folder.join(CONFIG).exists() && !folder.join(PROCESSED).is_file() {
-        return Err(Error::write(folder, "it holds another model: choose a folder that is new or empty"));
+    // What an earlier call has written may be replaced, nothing else.
+    let names = model.beside_weights().into_iter().filter_map(|file| file.file_name());
+    let mut replaced = names.chain([CONFIG.as_ref()]).map(|name| folder.join(name)).filter(|path| path.exists());
+    if !folder.join(PROCESSED).is_file()
+        && let Some(file) = replaced.next()
+    {
+        let found =
+            format!("it holds another model, of which is {}: choose a folder that is new or empty", file.display());
+        return Err(Error::write(folder, found));
     }
     write(&folder.join(PROCESSED), &weights()?, steps)?;
     for from in model.beside_weights() {
@@ -139,6 +146,13 @@ impl ProcessedFile {
                     "weights with {}; ask for these steps, or load the model that they were made from",
                     words(steps)
                 ),
+            );
+        }
+        // The names are made for each layer that config.json asks for, which may be millions.
+        if tensors.len() < config.n_layers {
+            return format_error(
+                format!("the tensors of {} layers, as config.json says", config.n_layers),
+                format!("{} tensors", tensors.len()),
             );
         }
         let mut entries: BTreeMap<String, TensorEntry> = BTreeMap::new();

@@ -12,6 +12,9 @@ use crate::plot::escape_xml;
 /// What the browser may do: use the style and the script of the page itself.
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'";
 
+/// By which a later run knows the pages that it may replace: `crate/examples/concordance.rs` looks for it.
+const GENERATOR: &str = "<meta name=\"generator\" content=\"attention-tokens, concordance\">";
+
 const STYLE: &str = "\
 :root{color-scheme:light dark}body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:1rem auto;padding:0 1rem}\
 input{font:inherit;width:100%;padding:.3rem;box-sizing:border-box}h2{font-size:1.1rem;margin:1.2rem 0 .2rem}\
@@ -130,7 +133,7 @@ fn file_name(head: &HeadWords) -> String {
 
 fn page(title: &str, body: &str) -> String {
     format!(
-        "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
+        "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">{GENERATOR}\
          <meta http-equiv=\"Content-Security-Policy\" content=\"{POLICY}\">\
          <meta name=\"viewport\" content=\"width=device-width\"><title>{title}</title><style>{STYLE}</style></head>\n\
          <body>{body}\n<script>{SCRIPT}</script></body></html>\n"

@@ -1,6 +1,8 @@
 //! The file of a sweep's counts, from which it resumes: safetensors with a checksum.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 use ring::digest::{Context, SHA256};
@@ -94,15 +96,23 @@ impl VocabularyCounts {
 
     /// Reads and checks a file of counts.
     fn read(path: &Path, like: &Self) -> Result<SavedCounts> {
-        let bytes = std::fs::read(path).map_err(Error::io(path))?;
         let format_error =
             |found: String| Error::Format { path: path.into(), expected: FORMAT.into(), found, source: None };
-        let unreadable = |error: SafeTensorError| Error::format(path, FORMAT, error);
+        let mut file = File::open(path).map_err(Error::io(path))?;
+        let mut bytes = Vec::new();
+        file.by_ref().take(8 + MAX_HEADER_BYTES).read_to_end(&mut bytes).map_err(Error::io(path))?;
         // Reading a header takes many times its size. That of a state has some texts and three tensors.
         let header_len = bytes.first_chunk().map_or(0, |len| u64::from_le_bytes(*len));
         if header_len > MAX_HEADER_BYTES {
             return Err(format_error(format!("a header of {header_len} bytes")));
         }
+        // The rest of a file of another kind may be larger than the memory.
+        let kind = FORMAT.split(',').next().unwrap_or_default().as_bytes();
+        if !bytes.windows(kind.len()).any(|text| text == kind) {
+            return Err(format_error("a file whose header does not say so".into()));
+        }
+        file.read_to_end(&mut bytes).map_err(Error::io(path))?;
+        let unreadable = |error: SafeTensorError| Error::format(path, FORMAT, error);
         let tensors = SafeTensors::deserialize(&bytes).map_err(unreadable)?;
         let (_, header) = SafeTensors::read_metadata(&bytes).map_err(unreadable)?;
         let metadata: HashMap<String, String> = header.metadata().clone().unwrap_or_default();
@@ -115,7 +125,9 @@ impl VocabularyCounts {
         let named = metadata.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         let named = named.filter(|&(name, _)| name != CHECKSUM);
         if *text(CHECKSUM)? != checksum(named, [index.data(), token.data(), count.data()]) {
-            return Err(format_error("other bytes than its checksum says: the file is damaged".into()));
+            return Err(format_error(
+                "other bytes than its checksum says: the file is damaged; remove it to begin anew".into(),
+            ));
         }
         let too_many = || format_error(format!("more than {MOST} prompts or tokens"));
         let number = |name: &str| {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Result};
 use crate::files::{Lock, is_at, try_lock};
 
-/// The lock of a state, until it is dropped: the file `STATE.lock`, which is then removed.
+/// The lock of a state, until it is dropped: the empty file `STATE.lock`, which is then removed.
 pub(super) struct StateLock {
     path: PathBuf,
     /// `None` on a file system without locks.
@@ -15,11 +15,17 @@ pub(super) struct StateLock {
 
 impl StateLock {
     /// # Errors
-    /// [`Error::Write`] if another sweep writes this state, or the lock cannot be created.
+    /// [`Error::Write`] if another sweep writes this state, the lock cannot be created, or there is a file of its name that
+    /// is no lock.
     pub(super) fn acquire(state: &Path) -> Result<Self> {
         let mut path = state.to_owned().into_os_string();
         path.push(".lock");
         let path = PathBuf::from(path);
+        // The lock is removed in the end, so it must not be anybody's file.
+        if path.metadata().is_ok_and(|file| file.len() > 0) {
+            let found = "a file that is not empty is there, so it is no lock; give another state, or move the file";
+            return Err(Error::write(path, found.to_owned()));
+        }
         let file = match try_lock(&path).map_err(|error| Error::write(&path, error))? {
             Lock::Held(file) => Some(file),
             Lock::Unsupported => None,
