@@ -92,17 +92,18 @@ impl RepoCache {
     /// impossible, by moving a new blob there, or copying an older one, which other snapshots may have.
     pub(super) fn link(&self, etag: &str, commit: &str, name: &str, is_new: bool) -> Result<PathBuf> {
         let (blob, pointer) = (self.blob(etag), self.pointer(commit, name));
-        let temporary = pointer.with_file_name(format!("{name}.{}.tmp", std::process::id()));
         create_parent(&pointer).map_err(write_error(&pointer))?;
         let target = Path::new("../../blobs").join(etag);
-        let linked = self.symlinks && symlink(&target, &temporary).is_ok();
-        let written = match (linked, is_new) {
-            (true, _) => Ok(()),
-            (false, true) => fs::rename(&blob, &temporary),
-            (false, false) => fs::copy(&blob, &temporary).map(drop),
-        };
-        // Replaces a link to a blob that was deleted.
-        written.and_then(|()| fs::rename(&temporary, &pointer)).map_err(write_error(&pointer))?;
+        // Each replaces a link to a blob that was deleted.
+        let link = || replace_at(&pointer, |temporary| symlink(&target, temporary));
+        if !(self.symlinks && link().is_ok()) {
+            let copied = if is_new {
+                fs::rename(&blob, &pointer)
+            } else {
+                replace_at(&pointer, |temporary| fs::copy(&blob, temporary).map(drop))
+            };
+            copied.map_err(write_error(&pointer))?;
+        }
         Ok(pointer)
     }
 
@@ -112,9 +113,8 @@ impl RepoCache {
         if is_commit(revision) || fs::read_to_string(&path).is_ok_and(|known| known == commit) {
             return Ok(());
         }
-        let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
-        let written = create_parent(&path).and_then(|()| fs::write(&temporary, commit));
-        written.and_then(|()| fs::rename(&temporary, &path)).map_err(write_error(&path))
+        let write = |temporary: &Path| fs::write(temporary, commit);
+        create_parent(&path).and_then(|()| replace_at(&path, write)).map_err(write_error(&path))
     }
 }
 
@@ -125,6 +125,15 @@ pub(super) fn write_error(path: &Path) -> impl FnOnce(IoError) -> Error {
         let text = format!("{error}; HF_HUB_CACHE or LoadOptions::cache_dir chooses another folder");
         Error::write(path, IoError::new(error.kind(), text))
     }
+}
+
+/// Creates what gets the name `path` under a name that no other process has, also none of another container with the
+/// same number. A former file or link of that name is replaced; a link is not followed.
+fn replace_at(path: &Path, create: impl Fn(&Path) -> IoResult<()>) -> IoResult<()> {
+    let folder = path.parent().ok_or(std::io::ErrorKind::InvalidInput)?;
+    let created = tempfile::Builder::new().suffix(".tmp").make_in(folder, |temporary| create(temporary))?;
+    fs::rename(created.path(), path)
+    // The name that is dropped here is not there any more.
 }
 
 fn create_parent(path: &Path) -> IoResult<()> {

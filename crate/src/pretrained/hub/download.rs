@@ -1,5 +1,6 @@
 //! Downloads of a repository's files into the cache.
 
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -187,7 +188,7 @@ impl<'a> Download<'a> {
             // Without a lock, processes that download the same file at the same time write different files.
             let partial = match lock {
                 Some(_) => format!("{etag}.incomplete"),
-                None => format!("{etag}.{:08x}.incomplete", std::process::id()),
+                None => format!("{etag}.{:016x}.incomplete", RandomState::new().build_hasher().finish()),
             };
             let (client, retry) = (&self.client, self.retry);
             let transfer = Transfer { client, url: &url, name, metadata: &metadata, limit, retry };

@@ -183,6 +183,8 @@ impl Partial {
     }
 
     fn rename(self, blob: &Path) -> Result<()> {
+        // Otherwise a machine that loses its power may have the name without the bytes, which nobody compares again.
+        self.file.sync_all().map_err(write_error(blob))?;
         drop(self.file); // Windows does not rename open files.
         std::fs::rename(&self.path, blob).map_err(write_error(blob))
     }
