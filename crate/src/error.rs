@@ -14,7 +14,7 @@ use std::path::PathBuf;
 
 pub(crate) use checks::{check_count, check_index, check_position, check_setting};
 use parts::{
-    bounded, count_range, first, foreign, heads_found, index_range, position_range, prefixed, tokens_found, with_causes,
+    count_range, first, foreign, heads_found, index_range, position_range, prefixed, tokens_found, with_causes,
 };
 pub(crate) use parts::{shortened, shown};
 
@@ -148,7 +148,7 @@ pub enum Error {
         model: String,
     },
     /// A text that the tokenizer cannot encode.
-    #[error("tokenizing {:?} failed: {}", shortened(text), bounded(source))]
+    #[error("tokenizing {:?} failed: {}", shortened(text), foreign(&source.to_string()))]
     Tokenize {
         /// The text.
         text: String,
@@ -156,7 +156,7 @@ pub enum Error {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// Token ids that the tokenizer's decoder cannot turn into text.
-    #[error("turning tokens {} into text failed: {}", first(tokens), bounded(source))]
+    #[error("turning tokens {} into text failed: {}", first(tokens), foreign(&source.to_string()))]
     Detokenize {
         /// The token ids, all within the vocabulary.
         tokens: Vec<u32>,
@@ -218,7 +218,7 @@ pub enum Error {
         hint: Option<&'static str>,
     },
     /// An option with a value that cannot be used.
-    #[error("{function}: {option}: expected {expected}, found {}", bounded(found))]
+    #[error("{function}: {option}: expected {expected}, found {}", foreign(found))]
     Setting {
         /// The function or data set that has the option.
         function: &'static str,

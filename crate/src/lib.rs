@@ -52,6 +52,7 @@ pub mod patching;
 mod plot;
 mod pretrained;
 mod random;
+mod terminal;
 mod tokenizer;
 mod weights;
 

@@ -1,5 +1,7 @@
 //! Parts of messages that depend on a value.
 
+use crate::terminal::without_controls;
+
 pub(super) fn index_range(len: usize) -> String {
     match len {
         0 => String::new(),
@@ -56,16 +58,11 @@ pub(crate) fn shown(name: &str) -> String {
 /// What a foreign file has in the place of something else, for a message: its first 1,000 characters, with control
 /// characters written out, because a terminal acts on them.
 pub(super) fn foreign(text: &str) -> String {
-    let written_out = |character: char| {
-        let (escaped, as_it_is) =
-            if character.is_control() { (Some(character.escape_debug()), None) } else { (None, Some(character)) };
-        escaped.into_iter().flatten().chain(as_it_is)
-    };
-    bounded(&text.chars().flat_map(written_out).collect::<String>())
+    bounded(&without_controls(text, &[]))
 }
 
 /// The text of a value for a message, without the rest of a long one.
-pub(super) fn bounded(value: &impl std::fmt::Display) -> String {
+fn bounded(value: &impl std::fmt::Display) -> String {
     const MAX: usize = 1_000;
     let text = value.to_string();
     match text.char_indices().nth(MAX) {

@@ -25,6 +25,7 @@ mod pixels;
 mod plotly_writer;
 mod png;
 mod small_panels;
+mod spreadsheet;
 mod style;
 mod svg;
 mod svg_writer;

@@ -5,6 +5,7 @@ use std::fmt;
 use super::text::escape_xml;
 use crate::attention_tokens::PromptHeadData;
 use crate::evcxr;
+use crate::terminal::without_controls;
 
 /// Maximum number of rows that a table shows.
 const MAX_ROWS: usize = 1_000;
@@ -91,6 +92,11 @@ impl Table {
         &self.rows
     }
 
+    /// The names of the columns.
+    pub(super) fn header(&self) -> &[String] {
+        &self.header
+    }
+
     /// The rows that are shown, and the caption, which says how many are not.
     fn shown(&self) -> (String, &[Vec<String>]) {
         let n = self.rows.len();
@@ -113,7 +119,7 @@ impl Table {
     /// written out (`\n`, `\u{1b}`): no text can act on a terminal.
     pub fn to_text(&self) -> String {
         let (caption, shown) = self.shown();
-        let row = |row: &Vec<String>| row.iter().map(|text| without_controls(text)).collect::<Vec<String>>();
+        let row = |row: &Vec<String>| row.iter().map(|text| without_controls(text, &[])).collect::<Vec<String>>();
         let rows: Vec<Vec<String>> = std::iter::once(&self.header).chain(shown).map(row).collect();
         let width =
             |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|text| text.chars().count()).max();
@@ -128,7 +134,7 @@ impl Table {
             let cells: Vec<String> = row.iter().zip(&columns).map(cell).collect();
             format!("{}\n", cells.join(" │ ").trim_end())
         };
-        format!("{}\n{}", without_controls(&caption), rows.iter().map(line).collect::<String>())
+        format!("{}\n{}", without_controls(&caption, &[]), rows.iter().map(line).collect::<String>())
     }
 
     /// The table as HTML. Pasted from a browser into a spreadsheet, it fills cells. No text in it becomes a formula. A wide
@@ -179,15 +185,6 @@ impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.to_text())
     }
-}
-
-/// A text with its control characters written out.
-fn without_controls(text: &str) -> String {
-    let mut written = String::with_capacity(text.len());
-    for character in text.chars() {
-        if character.is_control() { written.extend(character.escape_default()) } else { written.push(character) }
-    }
-    written
 }
 
 #[cfg(test)]

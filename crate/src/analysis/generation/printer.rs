@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 
 use crate::evcxr::harmless;
+use crate::terminal::lines_without_controls;
 
 /// Characters of a line in a notebook. Its output arrives line by line, so a text without line breaks would not show
 /// before its end.
@@ -23,15 +24,16 @@ impl Printer {
         Self { in_notebook, piece_by_piece: n_prompts == 1 && !in_notebook, unfinished: vec![String::new(); n_prompts] }
     }
 
-    /// Prints more text of a prompt, as far as its lines are complete. A failing standard output is ignored, because
+    /// Prints more text of a prompt, as far as its lines are complete. Control characters are written out. A failing standard output is ignored, because
     /// nobody reads it.
     pub(super) fn print(&mut self, prompt: usize, text: &str) {
+        let text = lines_without_controls(text);
         if self.piece_by_piece {
             print!("{text}");
             let _ = io::stdout().flush();
             return;
         }
-        self.unfinished[prompt] += text;
+        self.unfinished[prompt] += &text;
         let lines = complete_lines(&mut self.unfinished[prompt], WIDTH);
         lines.iter().for_each(|line| self.print_line(prompt, line));
     }

@@ -13,6 +13,7 @@ use crate::error::Result;
 use crate::evcxr;
 use crate::model::{Gpt2, KeyValueCache, Prompts};
 use crate::random::{SeededRng, seeded_rng};
+use crate::terminal::lines_without_controls;
 
 /// The result of [`Gpt2::generate`]: an element of each list for each prompt. A notebook shows the texts.
 #[derive(Clone, Debug, PartialEq)]
@@ -36,11 +37,14 @@ impl Generated {
     }
 }
 
+/// Control characters except tabs and line breaks are written out (`\u{1b}`): no text can act on a terminal. The field
+/// `texts` has the exact texts.
 impl fmt::Display for Generated {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.texts[..] {
-            [text] => f.write_str(text),
-            texts => texts.iter().enumerate().try_for_each(|(prompt, text)| writeln!(f, "{prompt}: {text}")),
+        let mut texts = self.texts.iter().map(|text| lines_without_controls(text)).enumerate();
+        match self.texts.len() {
+            1 => texts.try_for_each(|(_, text)| f.write_str(&text)),
+            _ => texts.try_for_each(|(prompt, text)| writeln!(f, "{prompt}: {text}")),
         }
     }
 }

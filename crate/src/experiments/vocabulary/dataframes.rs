@@ -25,6 +25,9 @@ impl VocabularyCounts {
     ///
     /// In pandas: `pandas.read_csv(path, keep_default_na=False)`, because a token may be `NA` or `null`.
     ///
+    /// A spreadsheet takes a text that begins with `=`, `+`, `-` or `@` for a formula: import the columns of texts as text, or use
+    /// [`Table::write_csv_for_spreadsheets`](crate::Table::write_csv_for_spreadsheets).
+    ///
     /// # Errors
     /// [`Error::Write`](crate::Error::Write), naming the file.
     pub fn write_csv(&self, path: impl AsRef<Path>) -> Result<()> {
