@@ -7,7 +7,8 @@ use std::process::Command;
 use crate::prerequisites;
 use crate::tool::{Result, run, write_script};
 
-const TARGETS: [&str; 8] = ["config", "header", "weights", "index", "tokenizer", "vocab", "state", "cache"];
+const TARGETS: [&str; 10] =
+    ["config", "header", "weights", "index", "tokenizer", "vocab", "added", "processed", "state", "cache"];
 
 /// rustc with coverage for the library and the targets alone: LLVM counts the edges of the code that run, and notes what is
 /// compared, for libFuzzer. rustc's stable options do. Dependencies with coverage would take several times as long to compile.
@@ -63,14 +64,12 @@ fn compile() -> Result<PathBuf> {
     }
     prerequisites::cpp()?;
     let package = crate::root().join("tests/fuzz");
-    // The versions that the library has; cargo adds libFuzzer.
-    fs::copy(crate::root().join("Cargo.lock"), package.join("Cargo.lock"))?;
     let mut cargo = Command::new("cargo");
     crate::library::inherit_no_build(&mut cargo);
     fs::create_dir_all(folder())?;
     let wrapper = folder().join("rustc-with-coverage.sh");
     write_script(&wrapper, WITH_COVERAGE)?;
-    cargo.args(["build", "--target-dir"]).arg(folder()).current_dir(package);
+    cargo.args(["build", "--locked", "--target-dir"]).arg(folder()).current_dir(package);
     run("cargo build", cargo.env("RUSTC_WRAPPER", wrapper))?;
     Ok(folder().join("debug/fuzz"))
 }
@@ -97,12 +96,17 @@ fn run_target(program: &Path, target: &str, seconds: u32) -> Result<()> {
     outcome
 }
 
-/// Keeps the files of a target's corpus that reach code which no smaller file reaches.
+/// Keeps the files of a target's corpus that reach code which no smaller file reaches, and its finds, whose names then
+/// begin with `find-`.
 fn keep(program: &Path, target: &str) -> Result<()> {
-    let (corpus, kept) = (folder().join("corpus").join(target), folder().join("kept").join(target));
+    let [corpus, kept, finds] = ["corpus", "kept", "finds"].map(|part| folder().join(part).join(target));
     let _ = fs::remove_dir_all(&kept);
     fs::create_dir_all(&kept)?;
     run(target, of_target(program, target).args(["-merge=1", "-close_fd_mask=2"]).arg(&kept).arg(corpus))?;
+    for find in fs::read_dir(finds).into_iter().flatten() {
+        let find = find?;
+        fs::copy(find.path(), kept.join(format!("find-{}", find.file_name().display())))?;
+    }
     run("keeping", of_target(program, target).env("ATTENTION_TOKENS_FUZZ_KEEP", kept))
 }
 
@@ -110,4 +114,31 @@ fn of_target(program: &Path, target: &str) -> Command {
     let mut command = Command::new(program);
     command.env("ATTENTION_TOKENS_FUZZ_TARGET", target).current_dir(folder());
     command
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The packages of a lock file: names, versions and digests.
+    fn packages(lock: &Path) -> Vec<[String; 3]> {
+        let text = fs::read_to_string(lock).unwrap();
+        let field = |package: &str, name: &str| {
+            let line = package.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(" = "));
+            line.unwrap_or_default().trim_matches('"').to_owned()
+        };
+        let of = |package: &str| ["name", "version", "checksum"].map(|name| field(package, name));
+        text.split("[[package]]").skip(1).map(of).collect()
+    }
+
+    #[test]
+    fn fuzzing_runs_the_crates_that_the_library_has() {
+        let (own, whole) = (crate::root().join("tests/fuzz/Cargo.lock"), crate::root().join("Cargo.lock"));
+        let (found, expected) = (packages(&own), packages(&whole));
+        assert!(found.len() > 100 && expected.len() > 100);
+        let added: Vec<&str> =
+            found.iter().filter(|package| !expected.contains(package)).map(|[name, ..]| name.as_str()).collect();
+        let remedy = "cp Cargo.lock tests/fuzz && cargo metadata --manifest-path tests/fuzz/Cargo.toml >/dev/null";
+        assert_eq!(added, ["fuzz", "getrandom", "jobserver", "libfuzzer-sys", "r-efi"], "other crates too: {remedy}");
+    }
 }

@@ -6,6 +6,10 @@ use serde_json::{Value, json};
 const D_MODEL: usize = 4;
 const N_CTX: usize = 8;
 
+/// A vocabulary and its merges.
+pub(crate) const VOCAB: &str = r#"{"a":0,"b":1,"ab":2,"Ġ":3,"Ġa":4,"<|endoftext|>":5,"t":6,"h":7,"th":8}"#;
+pub(crate) const MERGES: &str = "#version: 0.2\na b\nĠ a\nt h\n";
+
 pub(crate) fn config(d_vocab: usize) -> Value {
     json!({
         "model_type": "gpt2", "n_layer": 1, "n_head": 2, "n_embd": D_MODEL, "n_positions": N_CTX, "n_ctx": N_CTX,

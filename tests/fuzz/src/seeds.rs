@@ -50,10 +50,24 @@ pub(crate) fn of(target: &Target) -> Vec<Vec<u8>> {
             seeds
         }
         Kind::VocabAndMerges => {
-            let vocab = json!({"a": 0, "b": 1, "ab": 2, "Ġ": 3, "Ġa": 4, "<|endoftext|>": 5, "t": 6, "h": 7, "th": 8});
-            let merges = "#version: 0.2\na b\nĠ a\nt h\n";
-            vec![[vocab.to_string().as_bytes(), &[0], merges.as_bytes()].concat(), b"{\"a\":0}\0".to_vec()]
+            let seed = [model::VOCAB, "\0", model::MERGES].concat();
+            vec![seed.into_bytes(), b"{\"a\":0}\0".to_vec()]
         }
+        Kind::AddedTokens => {
+            let decoder = json!({"5": {"content": "<|endoftext|>", "special": true, "normalized": false, "lstrip": false,
+                "rstrip": false, "single_word": false}, "9": {"content": "<pad>", "lstrip": true}});
+            let config = json!({"add_bos_token": true, "bos_token": "<|endoftext|>", "added_tokens_decoder": decoder});
+            let special = json!({"bos_token": {"content": "<|endoftext|>"}, "pad_token": "<pad>", "unk_token": "a"});
+            let added = json!({"<pad>": 9, "<x y>": 10});
+            let seed = |files: [String; 3]| files.join("\0").into_bytes();
+            let none = String::new;
+            vec![
+                seed([config.to_string(), special.to_string(), added.to_string()]),
+                seed([none(), special.to_string(), added.to_string()]),
+                seed([json!({"bos_token": "a", "model_max_length": 12}).to_string(), none(), added.to_string()]),
+            ]
+        }
+        Kind::Processed => vec![read_back(|path| target.model().save_processed(path), "processed.safetensors")],
         Kind::State => {
             let mut counts = VocabularyCounts::new(target.model(), Projection::Output).expect("counts of the model");
             let mut seeds = vec![saved(&counts)];
@@ -72,6 +86,14 @@ pub(crate) fn of(target: &Target) -> Vec<Vec<u8>> {
             written.to_vec()
         }
     }
+}
+
+/// A file of a folder that `save` has filled.
+fn read_back(save: impl Fn(&std::path::Path) -> Result<(), Error>, file: &str) -> Vec<u8> {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let folder = folder.path().join("saved");
+    save(&folder).expect("saved");
+    fs::read(folder.join(file)).expect("read")
 }
 
 fn saved(counts: &VocabularyCounts) -> Vec<u8> {

@@ -26,6 +26,10 @@ pub(crate) enum Kind {
     TokenizerJson,
     /// `vocab.json`, a zero byte, `merges.txt`.
     VocabAndMerges,
+    /// `tokenizer_config.json`, a zero byte, `special_tokens_map.json`, a zero byte, `added_tokens.json`. Empty: no such file.
+    AddedTokens,
+    /// A whole `processed.safetensors`.
+    Processed,
     /// A state of a sweep. Its checksum is made right.
     State,
     /// Activations in a file.
@@ -33,13 +37,15 @@ pub(crate) enum Kind {
 }
 
 /// Name, kind, and the size of the model's vocabulary.
-pub(crate) const KINDS: [(&str, Kind, usize); 8] = [
+pub(crate) const KINDS: [(&str, Kind, usize); 10] = [
     ("config", Kind::Config, 7),
     ("header", Kind::Header, 7),
     ("weights", Kind::Weights, 7),
     ("index", Kind::Index, 7),
     ("tokenizer", Kind::TokenizerJson, 400),
     ("vocab", Kind::VocabAndMerges, 400),
+    ("added", Kind::AddedTokens, 400),
+    ("processed", Kind::Processed, 7),
     ("state", Kind::State, 7),
     ("cache", Kind::Cache, 7),
 ];
@@ -70,15 +76,9 @@ impl Target {
         let model = Gpt2::from_pretrained(folder.path().to_str().expect("UTF-8"), LoadOptions::default());
         let model = model.expect("the model loads");
         use_model(&model);
-        if kind == Kind::Index {
-            fs::remove_file(folder.path().join("model.safetensors")).expect("removed");
-            let tensors = model::tensors(d_vocab);
-            for (shard, tensors) in ["a", "b"].into_iter().zip(tensors.chunks(8)) {
-                let file = format!("{shard}.safetensors");
-                fs::write(folder.path().join(file), model::safetensors(tensors, Dtype::F32)).expect("written");
-            }
-        }
-        Ok(Self { kind, d_vocab, folder, model })
+        let target = Self { kind, d_vocab, folder, model };
+        target.write_neighbours();
+        Ok(target)
     }
 
     pub(crate) fn model(&self) -> &Gpt2 {
@@ -89,8 +89,39 @@ impl Target {
         self.folder.path().join(file)
     }
 
+    /// Writes the files beside which the changed one is read.
+    fn write_neighbours(&self) {
+        let remove = |file: &str| fs::remove_file(self.path(file)).expect("removed");
+        match self.kind {
+            Kind::Index => {
+                remove("model.safetensors");
+                let tensors = model::tensors(self.d_vocab);
+                for (shard, tensors) in ["a", "b"].into_iter().zip(tensors.chunks(8)) {
+                    self.write(&format!("{shard}.safetensors"), &model::safetensors(tensors, Dtype::F32));
+                }
+            }
+            Kind::AddedTokens => {
+                self.write("vocab.json", model::VOCAB.as_bytes());
+                self.write("merges.txt", model::MERGES.as_bytes());
+            }
+            Kind::Processed => {
+                // Not into the folder itself, which holds the model that is saved.
+                self.model.save_processed(self.path("saved")).expect("saved");
+                remove("model.safetensors");
+                for file in ["config.json", "processed.safetensors"] {
+                    fs::rename(self.path("saved").join(file), self.path(file)).expect("renamed");
+                }
+            }
+            _ => (),
+        }
+    }
+
+    fn write(&self, file: &str, data: &[u8]) {
+        fs::write(self.path(file), data).expect("written");
+    }
+
     pub(crate) fn run(&self, data: &[u8]) {
-        let write = |file: &str, data: &[u8]| fs::write(self.path(file), data).expect("written");
+        let write = |file: &str, data: &[u8]| self.write(file, data);
         match self.kind {
             Kind::Config => {
                 write("config.json", data);
@@ -118,6 +149,20 @@ impl Target {
                 let mut parts = data.splitn(2, |&byte| byte == 0);
                 write("vocab.json", parts.next().unwrap_or_default());
                 write("merges.txt", parts.next().unwrap_or_default());
+                self.load();
+            }
+            Kind::AddedTokens => {
+                let mut parts = data.splitn(3, |&byte| byte == 0);
+                for file in ["tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"] {
+                    match parts.next() {
+                        Some(part) if !part.is_empty() => write(file, part),
+                        _ => drop(fs::remove_file(self.path(file))), // of the run before
+                    }
+                }
+                self.load();
+            }
+            Kind::Processed => {
+                write("processed.safetensors", data);
                 self.load();
             }
             Kind::State => self.state(data),
