@@ -11,6 +11,7 @@ purpose.
 
 import argparse
 import copy
+import os
 import pathlib
 import re
 import signal
@@ -144,7 +145,10 @@ def main():
             if "outputs" in cell:
                 cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
         notebook.metadata.kernelspec = {"display_name": "Rust", "language": "rust", "name": "rust"}
-        nbformat.write(notebook, arguments.notebook)
+        # Whoever stops this has the former notebook or the new one, not a part of one.
+        unfinished = arguments.notebook.with_name(f".{arguments.notebook.name}.unfinished")
+        nbformat.write(notebook, unfinished)
+        os.replace(unfinished, arguments.notebook)
     if arguments.print:
         streams = [output for cell in notebook.cells for output in cell.get("outputs", []) if "name" in output]
         print("".join(output.text for output in streams))

@@ -3,8 +3,8 @@
     python soak.py REPOSITORY MINUTES
 
 Each round loads models, runs and decodes prompts of many lengths, draws figures, generates, patches, fails and panics.
-Every tenth part of the time a running cell is interrupted, which ends the process that has the variables (evcxr starts
-another). Linux only: it reads /proc.
+Ten times in the first half, a running cell is interrupted, which ends the process that has the variables (evcxr starts
+another). In the second half, one process does all the work, so that what it does not free adds up. Linux only: it reads /proc.
 """
 
 import json
@@ -39,6 +39,7 @@ CELLS = {
     "error": "let lost = run_prompts(&model, vec![60_000_u32])?;",
     "panic": "let none: Option<u8> = None;\nnone.unwrap();",
 }
+INTERRUPTS = 10
 ENDLESS = "loop {\n    model.run_with_cache(words($seed, 60))?;\n}"
 
 
@@ -97,30 +98,30 @@ def main():
             problem = expected[name] not in output if name in expected else "error" in output.lower()
             if problem:
                 failures.append(f"{name}: {cell}\n{output}")
-        rounds.append({"seconds": round(time.monotonic() - started), "cells": executed, **costs(kernel)})
+        rounds.append({"seconds": round(time.monotonic() - started), "interrupts": interrupts, "cells": executed, **costs(kernel)})
         print(json.dumps(rounds[-1]), flush=True)
-        if time.monotonic() - started > seconds * (interrupts + 1) / 10:
+        if interrupts < INTERRUPTS and time.monotonic() - started > seconds / 2 * (interrupts + 1) / INTERRUPTS:
             kernel.run(string.Template(ENDLESS).substitute(seed=7), interrupt_after=choose.uniform(2, 6))
             interrupts += 1
             prepare(kernel)
     kernel.close()
     print(f"{executed} cells, {interrupts} interrupts, {len(failures)} unexpected outputs")
-    if len(rounds) < 6:
-        sys.exit(f"{len(rounds)} rounds are too few to tell whether memory grows: give it more minutes")
-    sys.exit("\n".join(failures[:5] + growth(rounds)) or 0)
+    in_one_process = [measured for measured in rounds if measured["interrupts"] == INTERRUPTS]
+    if len(in_one_process) < 6:
+        sys.exit(f"{len(in_one_process)} rounds after the last interrupt are too few to tell whether memory grows: give it more minutes")
+    sys.exit("\n".join(failures[:5] + growth("kernel", rounds) + growth("variables", in_one_process)) or 0)
 
 
-def growth(rounds):
-    """Prints the medians of the first, second and last third of the rounds, and returns what has grown."""
+def growth(name, rounds):
+    """Prints the medians of a process in the first, second and last third of the rounds, and returns what has grown."""
     grown, third = [], len(rounds) // 3
     parts = [rounds[:third], rounds[third : 2 * third], rounds[2 * third :]]
-    for name in ("kernel", "variables"):
-        # The compiler that the kernel loads and the buffers of dropped activations fill up in the first minutes.
-        for what, allowed in (("MB", 1.1), ("threads", 1), ("files", 1)):
-            medians = [statistics.median(measured[name][what] for measured in part) for part in parts]
-            print(f"{name}, {what}: {', '.join(f'{median:.0f}' for median in medians)}")
-            if medians[2] > allowed * max(medians[:2]):
-                grown.append(f"{name}: {what} grow")
+    # The compiler that the kernel loads and the buffers of dropped activations fill up in the first minutes.
+    for what, allowed in (("MB", 1.1), ("threads", 1), ("files", 1)):
+        medians = [statistics.median(measured[name][what] for measured in part) for part in parts]
+        print(f"{name}, {what}: {', '.join(f'{median:.0f}' for median in medians)}")
+        if medians[2] > allowed * max(medians[:2]):
+            grown.append(f"{name}: {what} grow")
     return grown
 
 
