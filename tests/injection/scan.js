@@ -16,7 +16,7 @@ const scan = () => {
     if (!elements.has(name)) faults.add(`element ${name}`);
     if (name === "a" && !links(element)) faults.add(`link ${element.outerHTML.slice(0, 200)}`);
     if (["script", "style"].includes(name) && hostile(element.textContent)) faults.add(`${name} with a text`);
-    if (name === "meta" && !element.hasAttribute("charset") && !["viewport"].includes(element.name) && element.httpEquiv !== "Content-Security-Policy") faults.add(`meta ${element.outerHTML}`);
+    if (name === "meta" && !element.hasAttribute("charset") && !["viewport", "generator"].includes(element.name) && element.httpEquiv !== "Content-Security-Policy") faults.add(`meta ${element.outerHTML}`);
     for (const attribute of element.attributes) {
       if (/^on/i.test(attribute.name)) faults.add(`attribute ${attribute.name} of ${name}`);
       if (hostile(attribute.value) && !holds_text(element, attribute.name)) faults.add(`attribute ${attribute.name} of ${name}: ${attribute.value.slice(0, 200)}`);

@@ -68,7 +68,7 @@ fn compiled(name: &str, filters: &[String]) -> Result<()> {
         cargo.env("RUSTC_BOOTSTRAP", "1").env("RUSTFLAGS", flags(name)).args(arguments);
         // With a target, flags do not apply to build scripts and procedural macros.
         cargo.args(["--locked", "--target", "x86_64-unknown-linux-gnu"]);
-        cargo.args(["--package", "attention-tokens", "--features", "full"]);
+        cargo.args(["--package", "attention-tokens", "--features", "full,png"]);
         if name != "address" {
             // They have to see every access to memory, also those of the standard library.
             cargo.arg("-Zbuild-std");
