@@ -9,8 +9,9 @@
 //! has its `--words` most frequent words (200), each with the `--contexts` (5) in which it attends most. `--tokens` truncates
 //! prompts (30). `--first-key` counts the pairs whose key is the first token too.
 
+mod outputs;
+
 use std::error::Error;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -67,6 +68,8 @@ fn write_concordance(args: &[String]) -> Result<(), Box<dyn Error>> {
 
 /// An error if the folder has a page that a run would replace, and that is an input or no page of an earlier run.
 fn check_outputs(folder: &Path, inputs: &[PathBuf]) -> Result<(), Box<dyn Error>> {
+    const WORDS: outputs::Words = outputs::Words { no: "no page", remedy: "choose another folder" };
+    let of_an_earlier_run = |first: &[u8]| String::from_utf8_lossy(first).contains(GENERATOR);
     // An error of its own follows where the folder cannot be read or made.
     for entry in std::fs::read_dir(folder).into_iter().flatten() {
         let page = entry?.path();
@@ -74,19 +77,7 @@ fn check_outputs(folder: &Path, inputs: &[PathBuf]) -> Result<(), Box<dyn Error>
         if name != "index.html" && !(name.starts_with("head-") && name.ends_with(".html")) {
             continue;
         }
-        let same = |input: &&PathBuf| {
-            input.canonicalize().is_ok_and(|input| page.canonicalize().is_ok_and(|page| page == input))
-        };
-        if let Some(input) = inputs.iter().find(same) {
-            let (page, input) = (page.display(), input.display());
-            return Err(format!("{page} would replace the input {input}; choose another folder").into());
-        }
-        let mut first = Vec::new();
-        std::fs::File::open(&page)?.take(4096).read_to_end(&mut first)?;
-        if !String::from_utf8_lossy(&first).contains(GENERATOR) {
-            let remedy = "choose another folder, or move the file";
-            return Err(format!("{} is there and is no page of an earlier run; {remedy}", page.display()).into());
-        }
+        outputs::check(&page, inputs, &of_an_earlier_run, &WORDS)?;
     }
     Ok(())
 }

@@ -22,9 +22,10 @@
 //! the version of the library, the model and the options as a line of JSON: what must agree between the machines that share
 //! a file (`crate/examples/cluster` runs many).
 
+mod outputs;
+
 use std::error::Error;
-use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -32,6 +33,7 @@ use attention_tokens::experiments::{
     Component, CountIdentity, SweepOptions, VocabularyCounts, count_file, estimate_sweep,
 };
 use attention_tokens::prelude::*;
+use outputs::OfAnEarlierRun;
 
 const USAGE: &str = "usage: vocabulary MODEL PROMPTS.txt COUNTS [--shard I/N] [--tokens N] [--stop-after N]\n           \
                      [--save-every SECONDS] [--reading READING] [--batch-tokens N]\n       \
@@ -124,6 +126,8 @@ fn beside(counts: &str, extension: &str) -> PathBuf {
     PathBuf::from(format!("{counts}.{extension}"))
 }
 
+const WORDS: outputs::Words = outputs::Words { no: "not a file", remedy: "choose another name for COUNTS" };
+
 /// Whether a file that begins so is a state, or what `--merge` has made of several.
 fn is_state(bytes: &[u8]) -> bool {
     String::from_utf8_lossy(bytes).contains("counts of attention tokens")
@@ -134,49 +138,23 @@ fn is_of_sweep(bytes: &[u8]) -> bool {
     !String::from_utf8_lossy(bytes).contains(r#""key":"""#)
 }
 
-/// Says of a file's first bytes whether a run may replace it.
-type Judge<'a> = &'a dyn Fn(&[u8]) -> bool;
-
 /// An error unless the files that a run writes are new, or what an earlier run wrote; `may_replace` decides that of COUNTS
 /// by its first bytes.
-fn check_outputs(counts: &str, inputs: &[&str], may_replace: Judge) -> Result<(), Box<dyn Error>> {
+fn check_outputs(counts: &str, inputs: &[&str], may_replace: OfAnEarlierRun) -> Result<(), Box<dyn Error>> {
     // How the files of earlier runs begin.
     let csv = |bytes: &[u8]| bytes.starts_with(b"layer,head,component,token_id,token,count");
     let parquet = |bytes: &[u8]| bytes.starts_with(b"PAR1");
     let lock = |bytes: &[u8]| bytes.is_empty();
-    let outputs: [(PathBuf, Judge); 4] = [
+    let outputs: [(PathBuf, OfAnEarlierRun); 4] = [
         (PathBuf::from(counts), may_replace),
         (beside(counts, "lock"), &lock),
         (beside(counts, "csv"), &csv),
         (beside(counts, "parquet"), &parquet),
     ];
     for (output, of_an_earlier_run) in outputs {
-        if let Some(input) = inputs.iter().find(|input| same_file(Path::new(input), &output)) {
-            let output = output.display();
-            return Err(format!("{output} would replace the input {input}; choose another name for COUNTS").into());
-        }
-        let Ok(file) = std::fs::File::open(&output) else { continue };
-        let mut first = Vec::new();
-        file.take(4096).read_to_end(&mut first)?;
-        if !of_an_earlier_run(&first) {
-            let output = output.display();
-            let remedy = "choose another name for COUNTS, or move the file";
-            return Err(format!("{output} is there and is not a file of an earlier run; {remedy}").into());
-        }
+        outputs::check(&output, inputs, of_an_earlier_run, &WORDS)?;
     }
     Ok(())
-}
-
-/// Whether two paths name one file: also through links, and where case does not count.
-fn same_file(a: &Path, b: &Path) -> bool {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::MetadataExt;
-        if let (Ok(a), Ok(b)) = (a.metadata(), b.metadata()) {
-            return (a.dev(), a.ino()) == (b.dev(), b.ino());
-        }
-    }
-    a.canonicalize().is_ok_and(|a| b.canonicalize().is_ok_and(|b| a == b))
 }
 
 /// Writes COUNTS.csv and COUNTS.parquet, and prints the tokens common to every head.
