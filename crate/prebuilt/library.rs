@@ -70,7 +70,7 @@ pub(crate) fn inherit_no_build(command: &mut Command) {
 }
 
 /// The heavy dependencies of this feature are compiled once, and cost a notebook nothing.
-const FULL: &str = "full";
+pub(crate) const FULL: &str = "full";
 
 /// The arguments for rustc. Cells link the standard library dynamically, so this library has to as well.
 pub(crate) const FOR_RUSTC: [&str; 2] = ["--", "-Cprefer-dynamic"];

@@ -17,9 +17,9 @@ use crate::tool::{Result, shell};
 
 const ARGUMENTS: [&str; 3] = ["demo", "The next sentence is false. The previous sentence is true.", "0.1"];
 
-/// Those of the library's features without which its dependencies are fewer and none is another: the rest is compiled
-/// after the figure is shown.
-const FIRST_FEATURES: [&str; 1] = ["tsne"];
+/// The only feature of the first copy: it needs fewer crates than the library, and each is the same as the library's. The
+/// rest is compiled after the figure is shown.
+const FIRST_FEATURE: &str = "first-figure";
 
 /// Compiles the library that notebooks load, so that no notebook waits for it. That takes minutes the first time; later
 /// runs compile only what has changed. Draws the first figure as soon as it can, and prints its paths.
@@ -31,8 +31,8 @@ pub(crate) fn library_and_figure(progress: &Progress) -> Result<()> {
     if draw_first {
         let quick = progress.step("the library, not optimized, for a first figure", |step| {
             let root = crate::root();
-            let mut compile = library::rustc("cargo".as_ref(), &root, &root.join("target"), "rlib", &FIRST_FEATURES);
-            compile.args(["--message-format", "json-render-diagnostics"]);
+            let mut compile = library::rustc("cargo".as_ref(), &root, &root.join("target"), "rlib", &[FIRST_FEATURE]);
+            compile.args(["--no-default-features", "--message-format", "json-render-diagnostics"]);
             for setting in ["opt-level=0", "codegen-units=16"] {
                 compile.args(["--config", &format!("profile.release.package.attention-tokens.{setting}")]);
             }
@@ -141,7 +141,27 @@ fn with_prefix(prefix: &str, path: &Path) -> OsString {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
+
+    /// The crates that the library needs with some features, each with its own features. The library's line is left out.
+    fn crates(features: &[&str]) -> BTreeSet<String> {
+        let shell = shell().unwrap();
+        let tree = cmd!(shell, "cargo tree --locked --package attention-tokens --edges normal,build --prefix none");
+        let tree = tree.args(["--no-dedupe", "--format", "{p} [{f}]"]).args(features).quiet().read().unwrap();
+        tree.lines().filter(|line| !line.starts_with("attention-tokens ")).map(String::from).collect()
+    }
+
+    #[test]
+    fn no_crate_is_compiled_again_for_the_library() {
+        let first = crates(&["--no-default-features", "--features", FIRST_FEATURE]);
+        let library = crates(&["--features", library::FULL]);
+        let again: Vec<_> = first.difference(&library).collect();
+        assert!(again.is_empty(), "crates with other features in the first copy than in the library: {again:?}");
+        assert!(library.len() > first.len() && first.iter().any(|line| line.starts_with("plotly v")));
+        assert!(!crates(&["--no-default-features"]).is_subset(&library), "what the feature is for");
+    }
 
     #[test]
     fn the_library_is_read_from_cargos_messages() {

@@ -16,6 +16,20 @@ use crate::tool::{Result, at_low_priority, shell, works};
 /// The tested version of the kernel, which is installed where none of the same minor version is found.
 const EVCXR: &str = "0.22.0";
 
+/// Crates of rust-analyzer that the kernel contains and calls rarely or never, and how far they are optimized: refactorings,
+/// diagnostics and replacements are of no use to a notebook; completions, hover texts and reading a manifest take
+/// milliseconds at any level. Optimizing them like the rest is a seventh of what the kernel takes to compile.
+const SELDOM_RUN: [(&str, u8); 8] = [
+    ("cargo_metadata", 1),
+    ("ra_ap_ide", 1),
+    ("ra_ap_ide_assists", 0),
+    ("ra_ap_ide_completion", 1),
+    ("ra_ap_ide_db", 1),
+    ("ra_ap_ide_diagnostics", 0),
+    ("ra_ap_ide_ssr", 0),
+    ("ra_ap_project_model", 1),
+];
+
 /// evcxr executes this when a kernel starts. It prints the error of a `?` with `eprintln!("{}", error)`, and reports the
 /// cell as executed while the text may still be in a pipe, so that the text can appear under the next cell. The pause
 /// is long enough for the text to arrive, and only an error has it.
@@ -80,6 +94,9 @@ pub(crate) fn provide(jupyter: &Jupyter, progress: &Progress) -> Result<PathBuf>
         let install = ["install", "--locked", "--force", "evcxr_jupyter", "--version", EVCXR];
         let mut command = Command::new("cargo");
         command.args(install).arg("--root").arg(folder).arg("--target-dir").arg(&target).current_dir(crate::root());
+        for (name, level) in SELDOM_RUN {
+            command.args(["--config", &format!("profile.release.package.{name}.opt-level={level}")]);
+        }
         crate::library::inherit_no_build(&mut command);
         // As for the library's dependencies in Cargo.toml: half of the time, and the same program or a faster one.
         command.env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1");

@@ -1,13 +1,11 @@
-//! Caches as safetensors files with TransformerLens' names, and arrays as `.npz`.
+//! Caches as safetensors files with TransformerLens' names.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
 use ndarray::{Array2, ArrayD, ArrayViewD, Axis, IxDyn, Slice};
-use ndarray_npy::{NpzWriter, WriteNpzError};
 use safetensors::tensor::{Dtype, View, serialize_to_file};
 
 use crate::error::{Error, Result, shortened};
@@ -336,31 +334,4 @@ impl View for Tensor<'_> {
     fn data_len(&self) -> usize {
         self.shape().iter().product::<usize>() * self.dtype().bitsize() / 8
     }
-}
-
-/// Writes arrays as numpy's `.npz`; in Python `numpy.load(path)[name]`.
-///
-/// ```
-/// use attention_tokens::{prelude::*, write_npz};
-///
-/// let model = Gpt2::from_pretrained("demo", LoadOptions::default())?;
-/// let (_, cache) = model.run_with_cache("Monday, Tuesday,")?;
-/// let folder = tempfile::tempdir()?;
-/// write_npz(folder.path().join("run.npz"), &[("pattern", cache.get(Activation::Pattern, 0)?)])?;
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-///
-/// # Errors
-/// [`Error::Write`], naming the file.
-pub fn write_npz(path: impl AsRef<Path>, arrays: &[(&str, ArrayD<f32>)]) -> Result<()> {
-    let path = path.as_ref();
-    replace(path, |path| npz(path, arrays))
-}
-
-fn npz(path: &Path, arrays: &[(&str, ArrayD<f32>)]) -> Result<(), WriteNpzError> {
-    let mut npz = NpzWriter::new(File::create(path).map_err(ndarray_npy::WriteNpyError::Io)?);
-    for (name, array) in arrays {
-        npz.add_array(*name, array)?;
-    }
-    npz.finish().map(drop)
 }

@@ -14,12 +14,13 @@ mod lens_differences;
 mod logit_lens;
 mod loss;
 mod neurons;
+#[cfg(feature = "npz")]
+mod npz;
 mod perplexity;
 mod residual_stream;
 mod test_prompt;
 mod unembedding;
 
-pub use cache_file::write_npz;
 pub use circuits::{
     CircuitEntries, CircuitKind, Composition, CompositionScores, Eigenvalues, FactoredMatrix, FactoredSvd, FullCircuit,
     MatrixEntry, RandomBaseline,
@@ -37,6 +38,8 @@ pub use lens_differences::LensDifferences;
 pub use logit_lens::{LensScale, LogitLens};
 pub use loss::log_probs;
 pub(crate) use loss::{log_sum_exp, token_loss};
+#[cfg(feature = "npz")]
+pub use npz::write_npz;
 pub use perplexity::{Perplexity, PerplexityOptions};
 pub use residual_stream::ResidualStack;
 pub use test_prompt::{AnswerToken, PromptTest, RankedToken, test_prompt, test_prompt_options};

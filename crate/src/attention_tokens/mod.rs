@@ -17,6 +17,8 @@
 
 mod decoding;
 mod export;
+#[cfg(feature = "npz")]
+mod export_npz;
 mod head_data;
 mod of_one_prompt;
 mod pairs;

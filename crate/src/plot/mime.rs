@@ -13,6 +13,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use flate2::Compression;
 use flate2::write::ZlibEncoder;
+use percent_encoding::{AsciiSet, CONTROLS, PercentEncode, utf8_percent_encode};
 use plotly::Plot;
 
 use super::text::escape_xml;
@@ -86,20 +87,12 @@ fn compressed(json: &str) -> String {
     BASE64_STANDARD.encode(written.expect("writing to a vector cannot fail"))
 }
 
+/// The characters that a `data:` URL in an attribute between double quotes cannot hold.
+const NOT_IN_URL: &AsciiSet = &CONTROLS.add(b'%').add(b'#').add(b'"').add(b'<').add(b'>').add(b'&');
+
 /// Percent-encodes an SVG for a `data:` URL in an attribute between double quotes.
-fn percent_encoded(svg: &str) -> String {
-    svg.chars().fold(String::with_capacity(svg.len() + svg.len() / 4), |mut url, c| {
-        match c {
-            '%' => url.push_str("%25"),
-            '#' => url.push_str("%23"),
-            '"' => url.push_str("%22"),
-            '<' => url.push_str("%3C"),
-            '>' => url.push_str("%3E"),
-            '&' => url.push_str("%26"),
-            c => url.push(c),
-        }
-        url
-    })
+fn percent_encoded(svg: &str) -> PercentEncode<'_> {
+    utf8_percent_encode(svg, NOT_IN_URL)
 }
 
 #[cfg(test)]

@@ -23,13 +23,16 @@ const ADDED_TOKENS: &str = "added_tokens.json";
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 const SPECIAL_TOKENS: &str = "special_tokens_map.json";
 /// The files that can name a beginning-of-sequence token.
+#[cfg(feature = "hub")]
 pub(super) const BOS_FILES: [&str; 2] = [SPECIAL_TOKENS, TOKENIZER_CONFIG];
 /// The names of everything that a tokenizer can consist of.
+#[cfg(feature = "hub")]
 pub(super) const TOKENIZER_FILES: [&str; 6] =
     [TOKENIZER, VOCAB, MERGES, ADDED_TOKENS, SPECIAL_TOKENS, TOKENIZER_CONFIG];
 
 /// The largest size in bytes that a file may have on the Hub: that with which it is read, and 50 GB for weights, as in
 /// Python.
+#[cfg(feature = "hub")]
 pub(super) fn max_bytes(name: &str) -> u64 {
     match name {
         CONFIG | INDEX => Limit::CONFIG.bytes,

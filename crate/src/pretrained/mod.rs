@@ -4,12 +4,15 @@
 mod checkpoint;
 mod files;
 mod headers;
+#[cfg(feature = "hub")]
 mod hub;
 mod load_options;
 mod other_weights;
 mod processed_file;
 mod tensor_entry;
 mod tensor_names;
+#[cfg(any(test, not(feature = "hub")))]
+mod without_hub;
 
 use std::path::Path;
 
@@ -22,6 +25,8 @@ pub(crate) use hub::explain as explain_cached_file;
 pub use load_options::LoadOptions;
 pub(crate) use processed_file::{PROCESSED, ProcessedFile, save_processed};
 pub(crate) use tensor_entry::{Header, TensorEntry, read_header};
+#[cfg(not(feature = "hub"))]
+use without_hub as hub;
 
 /// The models that come with the crate: the name, its folder, and the size of its files.
 const SHIPPED: [(&str, &str, &str); 2] = [("demo", "demo-model", "16 MB"), ("letters", "letters-model", "0.3 MB")];

@@ -1,6 +1,10 @@
 //! Addresses: origins, redirects relative to an address, and what of an address may be shown.
 
+use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, PercentEncode, percent_encode, utf8_percent_encode};
 use ureq::http::Uri;
+
+const NOT_IN_SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+const NOT_IN_ADDRESS: &AsciiSet = &CONTROLS.add(b' ');
 
 /// An absolute `http` or `https` address. Its `Display` is the origin alone: a path or a query can hold a signature, and
 /// the part before the host a password.
@@ -25,7 +29,8 @@ impl Url {
 
     /// The address that a `Location` header names, which may be relative to this one (RFC 3986, section 5.2).
     pub(super) fn join(&self, location: &[u8]) -> Option<Self> {
-        let location = escape(location);
+        // The bytes that an address cannot hold, as browsers do.
+        let location = percent_encode(location, NOT_IN_ADDRESS).to_string();
         let location = location.split('#').next()?;
         let scheme = self.scheme();
         let authority = self.0.authority()?;
@@ -93,18 +98,8 @@ pub(super) fn without_password(text: &str) -> String {
 }
 
 /// A name as one segment of a path: everything but letters, digits and `-._~` is percent-encoded.
-pub(super) fn encode(segment: &str) -> String {
-    let unreserved = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
-    segment
-        .bytes()
-        .map(|byte| if unreserved(byte) { char::from(byte).into() } else { format!("%{byte:02X}") })
-        .collect()
-}
-
-/// Percent-encodes the bytes that an address cannot hold, as browsers do.
-fn escape(bytes: &[u8]) -> String {
-    let graphic = |&byte: &u8| byte.is_ascii_graphic();
-    bytes.iter().map(|byte| if graphic(byte) { char::from(*byte).into() } else { format!("%{byte:02X}") }).collect()
+pub(super) fn encode(segment: &str) -> PercentEncode<'_> {
+    utf8_percent_encode(segment, NOT_IN_SEGMENT)
 }
 
 /// Whether a reference begins with a scheme: a letter, then letters, digits and `+-.`, then a colon.
@@ -177,8 +172,8 @@ mod tests {
 
     #[test]
     fn names_are_encoded() {
-        assert_eq!(encode("model-00001-of-00002.safetensors"), "model-00001-of-00002.safetensors");
-        assert_eq!(encode("refs/pr/3"), "refs%2Fpr%2F3");
-        assert_eq!(encode("a?b#c d\u{e9}"), "a%3Fb%23c%20d%C3%A9");
+        assert_eq!(encode("model-00001-of-00002.safetensors").to_string(), "model-00001-of-00002.safetensors");
+        assert_eq!(encode("refs/pr/3").to_string(), "refs%2Fpr%2F3");
+        assert_eq!(encode("a?b#c d\u{e9}").to_string(), "a%3Fb%23c%20d%C3%A9");
     }
 }
