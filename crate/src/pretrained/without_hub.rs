@@ -22,7 +22,7 @@ mod tests {
 
     #[test]
     fn a_name_on_the_hub_is_an_error_that_says_what_to_do() {
-        let error = find("openai-community/gpt2", &["gpt2"], &LoadOptions::default()).unwrap_err();
+        let error = explain(find("openai-community/gpt2", &["gpt2"], &LoadOptions::default()).unwrap_err());
         assert!(matches!(error, Error::Feature { feature: "hub", .. }), "{error}");
         assert!(error.to_string().contains("or give the folder"), "{error}");
     }
