@@ -27,6 +27,8 @@ from nbconvert import HTMLExporter
 
 PLOTLY = "application/vnd.plotly.v1+json"
 COMPILED = re.compile(r':dep attention_tokens_prebuilt = \{ path = "(.*)/prebuilt"(, features = \[.*\])? \}')
+# How often a kernel is started that ends before it answers.
+STARTS = 3
 PLAIN = r':dep attention-tokens = { path = "\1"\2 }'
 
 
@@ -84,6 +86,32 @@ def title(notebook):
     return "Notebook"
 
 
+def execute(notebook, folder, progress):
+    """Executes the cells of a notebook in a folder, with a new kernel.
+
+    The ports of a kernel are chosen before it starts, and another program can take one in the meantime: the kernel ends
+    at once, and is started again.
+    """
+    for attempt in range(1, STARTS + 1):
+        client = NotebookClient(
+            notebook,
+            timeout=None,
+            kernel_name="rust",
+            record_timing=False,
+            resources={"metadata": {"path": str(folder)}},
+            on_cell_start=progress.start,
+            on_cell_executed=progress.done,
+        )
+        try:
+            return client.execute()
+        except DeadKernelError:
+            raise
+        except RuntimeError as error:
+            if client.code_cells_executed or progress.current or attempt == STARTS:
+                raise
+            print(f"the kernel is started again: {error}", file=sys.stderr)
+
+
 def main():
     # An exception, so that nbclient ends the kernel when another notebook has failed and this one is stopped.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
@@ -105,19 +133,10 @@ def main():
         if sum(number for _, number in changed) != 1:
             sys.exit(f"{arguments.notebook}: expected one line that loads the compiled library")
     progress = Progress(len(notebook.cells))
-    client = NotebookClient(
-        notebook,
-        timeout=None,
-        kernel_name="rust",
-        record_timing=False,
-        resources={"metadata": {"path": str(arguments.notebook.parent.resolve())}},
-        on_cell_start=progress.start,
-        on_cell_executed=progress.done,
-    )
     started = time.monotonic()
     failure = None
     try:
-        client.execute()
+        execute(notebook, arguments.notebook.parent.resolve(), progress)
     except (CellExecutionError, DeadKernelError) as error:
         # nbclient's text may lack the message of the compiler.
         errors = [output for cell in notebook.cells for output in cell.get("outputs", []) if "traceback" in output]

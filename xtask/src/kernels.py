@@ -6,6 +6,7 @@ The crate is changed in a copy of the repository, SCRATCH_FOLDER, which shares t
 LIBRARY is the compiled library, as a path from the top of the repository.
 """
 
+import json
 import os
 import pathlib
 import queue
@@ -15,7 +16,9 @@ import subprocess
 import sys
 import time
 
+import nbformat
 from jupyter_client import KernelManager
+from jupyter_client.kernelspec import KernelSpecManager
 
 IMPORTS = "use attention_tokens::{notebook::*, prelude::*};"
 COLOR = re.compile(r"\x1b\[[\d;]*m")
@@ -226,11 +229,33 @@ def check_compiled_once(repository, library):
     print("a kernel loads the library as it was compiled")
 
 
+def check_second_start(scratch):
+    """Checks that a notebook is executed although its kernel ends at once the first time, as if a port were taken."""
+    spec = KernelSpecManager().get_kernel_spec("rust").to_dict()
+    folder = scratch.with_name("second-start")
+    shutil.rmtree(folder, ignore_errors=True)
+    kernel, output = folder / "kernels/rust", folder / "output"
+    kernel.mkdir(parents=True)
+    first = folder / "started"
+    script = "import os, pathlib, sys\nfirst = pathlib.Path(sys.argv[1])\n"
+    script += "if first.exists(): os.execv(sys.argv[2], sys.argv[2:])\nfirst.touch()\nsys.exit(1)"
+    spec["argv"] = [sys.executable, "-c", script, str(first), *spec["argv"]]
+    (kernel / "kernel.json").write_text(json.dumps(spec))
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("6 * 7")])
+    nbformat.write(notebook, folder / "a.ipynb")
+    execute = [sys.executable, pathlib.Path(__file__).with_name("execute.py"), folder / "a.ipynb", output]
+    done = subprocess.run(execute, env=os.environ | {"JUPYTER_PATH": str(folder)}, capture_output=True, text=True)
+    expect("a kernel that ends before it answers is started again", done.stderr, "the kernel is started again")
+    executed = nbformat.read(output / "a.ipynb", as_version=4) if done.returncode == 0 else sys.exit(done.stderr)
+    expect("and executes the notebook", executed.cells[0].outputs[0].data["text/plain"], "42")
+
+
 def main():
     # A user's setting that evcxr's cache does not bear; the registered kernel overrides it.
     os.environ["CARGO_INCREMENTAL"] = "0"
     repository, scratch = (pathlib.Path(argument).resolve() for argument in sys.argv[1:3])
     library = repository / sys.argv[3]
+    check_second_start(scratch)
     check_compiled_once(repository, library)
     check_former_path(repository)
     check_failing_cells(repository)
