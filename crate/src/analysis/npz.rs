@@ -22,7 +22,7 @@ use crate::files::replace;
 /// ```
 ///
 /// # Errors
-/// [`Error::Write`], naming the file.
+/// [`Error::Write`](crate::Error::Write), naming the file.
 pub fn write_npz(path: impl AsRef<Path>, arrays: &[(&str, ArrayD<f32>)]) -> Result<()> {
     let path = path.as_ref();
     replace(path, |path| npz(path, arrays))
