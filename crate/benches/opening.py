@@ -14,7 +14,8 @@ run with that model in these settings:
 - with --plain, once each: `:dep attention-tokens = { path = "…/crate" }` in a stock kernel, which compiles all
   dependencies, and in ours, where a previous run has cached them.
 
-Rounds alternate the settings (A B A B). Prints a Markdown table of the medians.
+Rounds alternate the settings, every other round backwards (A B B A), so that none always follows the same one: a kernel
+that starts right after Python is up to three seconds slower. Prints a Markdown table of the medians.
 """
 
 import argparse
@@ -170,7 +171,8 @@ def main():
         }
         runs = {setting: [] for setting in settings}
         for number in range(arguments.rounds):
-            for setting, run in settings.items():
+            order = list(settings.items())
+            for setting, run in order if number % 2 == 0 else reversed(order):
                 runs[setting].append(run())
                 total = to_first_figure(runs[setting][-1])
                 print(f"round {number + 1}, {setting}: {total:.1f} s to the first figure", file=sys.stderr, flush=True)
