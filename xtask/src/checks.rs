@@ -2,6 +2,7 @@
 
 use xshell::cmd;
 
+use crate::first_figure::FIRST_FEATURE;
 use crate::stages::Stages;
 use crate::tool::{Result, shell, works};
 use crate::{cluster, cuda, fuzz, notebooks, prerequisites, root, setup, supply_chain};
@@ -46,7 +47,7 @@ pub(crate) fn all(cuda: bool) -> Result<()> {
     stages.run("clippy", || {
         let clippy = cmd!(shell, "cargo clippy --locked --workspace {FEATURES...} --all-targets -- --deny warnings");
         clippy.run()?;
-        let only = ["--package", "attention-tokens", "--lib", "--no-default-features", "--features", "first-figure"];
+        let only = ["--package", "attention-tokens", "--lib", "--no-default-features", "--features", FIRST_FEATURE];
         Ok(cmd!(shell, "cargo clippy --locked {only...} -- --deny warnings").run()?)
     })?;
     stages.run("documentation", || {

@@ -27,9 +27,9 @@ from nbconvert import HTMLExporter
 
 PLOTLY = "application/vnd.plotly.v1+json"
 COMPILED = re.compile(r':dep attention_tokens_prebuilt = \{ path = "(.*)/prebuilt"(, features = \[.*\])? \}')
+PLAIN = r':dep attention-tokens = { path = "\1"\2 }'
 # How often a kernel is started that ends before it answers.
 STARTS = 3
-PLAIN = r':dep attention-tokens = { path = "\1"\2 }'
 
 
 class Progress:

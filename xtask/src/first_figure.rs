@@ -19,7 +19,7 @@ const ARGUMENTS: [&str; 3] = ["demo", "The next sentence is false. The previous 
 
 /// The only feature of the first copy: it needs fewer crates than the library, and each is the same as the library's. The
 /// rest is compiled after the figure is shown.
-const FIRST_FEATURE: &str = "first-figure";
+pub(crate) const FIRST_FEATURE: &str = "first-figure";
 
 /// Compiles the library that notebooks load, so that no notebook waits for it. That takes minutes the first time; later
 /// runs compile only what has changed. Draws the first figure as soon as it can, and prints its paths.

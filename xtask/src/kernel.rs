@@ -17,8 +17,8 @@ use crate::tool::{Result, at_low_priority, shell, works};
 const EVCXR: &str = "0.22.0";
 
 /// Crates of the kernel, most of them rust-analyzer's, that it calls never, rarely or for messages alone, and how far they
-/// are optimized: a notebook has no use for refactorings, diagnostics and replacements, and completions come within a tenth of a second in any
-/// case. Optimizing them like the rest would be a fifth of what the kernel takes to compile.
+/// are optimized: a notebook has no use for refactorings, diagnostics and replacements, and completions come within a
+/// tenth of a second in any case. Optimizing them like the rest would be a fifth of what the kernel takes to compile.
 const SELDOM_RUN: [(&str, u8); 14] = [
     ("ra_ap_ide", 0),
     ("ra_ap_ide_assists", 0),
