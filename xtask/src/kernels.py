@@ -1,4 +1,4 @@
-"""Checks of real Rust kernels: errors, panics, interrupts, completions, a crate that changes, the library's former path.
+"""Checks of real Rust kernels: errors, panics, interrupts, completions, types, a crate that changes, the library's former path.
 
     python kernels.py REPOSITORY SCRATCH_FOLDER LIBRARY
 
@@ -205,6 +205,31 @@ def check_completions(repository):
     kernel.close()
 
 
+def check_standard_library(repository):
+    """Checks types and documentation of the standard library, whose outlines are without the bodies of functions."""
+    kernel = Kernel(repository)
+    largest = "counts.iter().map(|(key, value)| (*key, value * 2.0)).max_by(|a, b| a.1.total_cmp(&b.1))"
+    pairs = "\"a=1;b=2\".split(';').filter_map(|pair| pair.split_once('=')).collect::<Vec<_>>()"
+    variables = {
+        "counts": ("std::collections::HashMap::from([(1_u8, 2.5_f32)])", "std::collections::HashMap<u8, f32>"),
+        "largest": (largest, "Option<(u8, f32)>"),
+        "pairs": (pairs, "Vec<(&str, &str)>"),
+        # The lengths of arrays are results of `const` functions.
+        "bytes": ("7_u32.to_be_bytes()", "[u8; 4]"),
+        "zeros": ("[0_u8; std::mem::size_of::<[u16; 3]>()]", "[u8; 6]"),
+        "hash": ("std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 3)", "u64"),
+        "len": ("std::sync::Arc::new(std::sync::Mutex::new(vec![1_u8])).lock().unwrap().len()", "usize"),
+        "text": ('std::fs::read_to_string("/")', "Result<String, std::io::Error>"),
+    }
+    output = kernel.run("\n".join(f"let {name} = {value};" for name, (value, _) in variables.items()))
+    types = [f"{name}: {type}" for name, (_, type) in variables.items()]
+    expect("types of the standard library are found", output + kernel.run(":vars"), *types)
+    cell = "Vec::<u8>::push"
+    found = kernel.client.inspect(cell, len(cell), reply=True, timeout=60)["content"]
+    expect("its documentation is found", json.dumps(found), "Appends an element to the back of a collection")
+    kernel.close()
+
+
 def check_former_path(repository):
     """Checks that the library's former path gives one error, with the new path and without cargo's own output."""
     kernel = Kernel(repository)
@@ -257,6 +282,7 @@ def main():
     library = repository / sys.argv[3]
     check_second_start(scratch)
     check_compiled_once(repository, library)
+    check_standard_library(repository)
     check_former_path(repository)
     check_failing_cells(repository)
     check_places_of_outputs(repository)

@@ -30,7 +30,7 @@ mod rust_src;
 mod sanitize;
 mod setup;
 mod stages;
-mod std_links;
+mod std_outline;
 mod stoppable;
 mod supply_chain;
 mod tool;

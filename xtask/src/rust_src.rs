@@ -10,7 +10,7 @@ use crate::logged;
 use crate::prerequisites::missing;
 use crate::progress::{Progress, Step};
 use crate::setup::Jupyter;
-use crate::std_links;
+use crate::std_outline;
 use crate::tool::{Result, shell, works};
 
 /// Debian's package with the sources of a recent Rust.
@@ -27,7 +27,7 @@ pub(crate) fn provide(jupyter: &Jupyter, progress: &Progress) -> Result<PathBuf>
         Some(found) => found,
         None => install(jupyter, progress)?,
     };
-    std_links::up_to_date(&library, &jupyter.folder.join("share/evcxr/library"))
+    std_outline::up_to_date(&library, &jupyter.folder.join("share/evcxr/library"))
 }
 
 /// Installs the sources, and returns their folder.
