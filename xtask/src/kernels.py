@@ -22,17 +22,26 @@ from jupyter_client.kernelspec import KernelSpecManager
 
 IMPORTS = "use attention_tokens::{notebook::*, prelude::*};"
 COLOR = re.compile(r"\x1b\[[\d;]*m")
+# How often a kernel is started that ends before it answers: another program may take its port in the meantime.
+STARTS = 3
 
 
 class Kernel:
     """A running kernel. What evcxr writes to the Jupyter server's log (`Compiling …`) is discarded."""
 
     def __init__(self, folder):
-        self.manager = KernelManager(kernel_name="rust")
-        self.manager.start_kernel(cwd=folder, stderr=subprocess.DEVNULL)
-        self.client = self.manager.client()
-        self.client.start_channels()
-        self.client.wait_for_ready(timeout=300)
+        for start in range(1, STARTS + 1):
+            self.manager = KernelManager(kernel_name="rust")
+            self.manager.start_kernel(cwd=folder, stderr=subprocess.DEVNULL)
+            self.client = self.manager.client()
+            self.client.start_channels()
+            try:
+                self.client.wait_for_ready(timeout=300)
+                return
+            except RuntimeError:
+                self.close()
+                if start == STARTS:
+                    raise
 
     def load(self, repository):
         """Loads the compiled library of a repository."""
@@ -212,6 +221,7 @@ def check_standard_library(repository):
     pairs = "\"a=1;b=2\".split(';').filter_map(|pair| pair.split_once('=')).collect::<Vec<_>>()"
     variables = {
         "counts": ("std::collections::HashMap::from([(1_u8, 2.5_f32)])", "std::collections::HashMap<u8, f32>"),
+        "digits": ("300_u16.to_string().len()", "usize"),
         "largest": (largest, "Option<(u8, f32)>"),
         "pairs": (pairs, "Vec<(&str, &str)>"),
         # The lengths of arrays are results of `const` functions.

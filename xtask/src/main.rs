@@ -31,6 +31,7 @@ mod sanitize;
 mod setup;
 mod stages;
 mod std_outline;
+mod std_sources;
 mod stoppable;
 mod supply_chain;
 mod tool;

@@ -10,7 +10,7 @@ use crate::logged;
 use crate::prerequisites::missing;
 use crate::progress::{Progress, Step};
 use crate::setup::Jupyter;
-use crate::std_outline;
+use crate::std_sources;
 use crate::tool::{Result, shell, works};
 
 /// Debian's package with the sources of a recent Rust.
@@ -27,7 +27,10 @@ pub(crate) fn provide(jupyter: &Jupyter, progress: &Progress) -> Result<PathBuf>
         Some(found) => found,
         None => install(jupyter, progress)?,
     };
-    std_outline::up_to_date(&library, &jupyter.folder.join("share/evcxr/library"))
+    std_sources::up_to_date(&library, &jupyter.folder.join("share/evcxr/library")).or_else(|error| {
+        progress.say(&format!("{error}: the kernel reads {} as it is, and notebooks open later", library.display()));
+        Ok(library)
+    })
 }
 
 /// Installs the sources, and returns their folder.
