@@ -34,7 +34,7 @@ fn divergences_are_those_of_runs_with_a_closure() {
         let at_some = merge_test(&model, prompts.clone(), &readings, some).unwrap();
         let test = merge_test(&model, prompts.clone(), &readings, options(2)).unwrap();
         assert_eq!(test.nothing, at_some.nothing);
-        let mut compared = 0;
+        let (mut compared, mut differ) = (0, 0);
         for (prompt, tokens) in prompts.iter().enumerate() {
             let (clean, cache) = model.run_with_cache(vec![tokens.clone()]).unwrap();
             for (index, &reading) in readings.iter().enumerate() {
@@ -63,11 +63,14 @@ fn divergences_are_those_of_runs_with_a_closure() {
                         assert!((got - want).abs() < 2e-3 * want + 1e-9, "{at:?}: {got}, not {want}");
                     }
                     let random = test.kl_random.slice(s![at[0], at[1], at[2], at[3], ..]);
-                    assert!(random.iter().all(|kl| kl.is_finite() && *kl >= 0.0) && random[0] != random[1]);
+                    assert!(random.iter().all(|kl| kl.is_finite() && *kl >= 0.0));
+                    differ += usize::from(random[0] != random[1]);
                 }
             }
         }
         assert!(compared > 10, "{compared}");
+        // Two random partitions of few keys are sometimes the same.
+        assert!(2 * differ > compared, "{differ} of {compared}");
     }
 }
 
