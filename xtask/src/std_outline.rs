@@ -180,10 +180,7 @@ mod tests {
             (r##"fn f() { let a = ("}", '{', b'}'); /* } */ r#"}"# } fn g() {}"##, "fn f() { } fn g() {}"),
             ("fn f() -> Array<{ N + 1 }, u8> { F() }", "fn f() -> Array<{ N + 1 }, u8> { }"),
             ("fn takes(x: impl Sized) -> u8 { drop(x) }", "fn takes(x: impl Sized) -> u8 { }"),
-            (
-                "unsafe extern \"C\" fn f(_: fn(u8) -> u8) -> u8 { 1 }",
-                "unsafe extern \"C\" fn f(_: fn(u8) -> u8) -> u8 { }",
-            ),
+            ("extern \"C\" fn f(_: fn(u8) -> u8) -> u8 { 1 }", "extern \"C\" fn f(_: fn(u8) -> u8) -> u8 { }"),
             (
                 "impl<'a> T for P {\n    fn f(&self) -> &'a str { \"é\" }\n    fn r#fn() { 1 }\n}",
                 "impl<'a> T for P {\nfn f(&self) -> &'a str { }\nfn r#fn() { }\n}",
@@ -203,7 +200,7 @@ mod tests {
         }
         for kept in [
             "pub(crate) const fn length() -> usize { 4 }",
-            "const unsafe extern \"C\" fn length() -> usize { 4 }",
+            "const extern \"C\" fn length() -> usize { 4 }",
             "pub async fn later() { 1 }",
             "fn f() -> impl Iterator<Item = u8> { [1].into_iter() }",
             "fn f() -> (u8, Option<impl Sized>) { (1, None) }",
@@ -212,10 +209,10 @@ mod tests {
             "impl<T: [const] Eq, const N: usize> const Eq for A<T, N> where T: Copy { fn f() { 1 } }",
             "pub $(const)? fn f() -> u8 { 1 }",
             "pub const $unsafety fn f() -> u8 { 1 }",
-            "$constness unsafe trait T { fn f() -> u8 { 1 } }",
+            "$constness auto trait T { fn f() -> u8 { 1 } }",
             "fn f() $body struct S { a: u8 }",
             "fn f() $body impl S { const N: u8 = 1; }",
-            "pub const unsafe trait T { fn f() -> u8 { 1 } }",
+            "pub const auto trait T { fn f() -> u8 { 1 } }",
             "macro_rules! m { (fn $name:ident $body:block) => { const fn $name() -> u8 { 1 } }; }",
         ] {
             assert_eq!(outline(kept), kept);
