@@ -1,9 +1,12 @@
 //! The standard library's sources as the kernel's rust-analyzer reads them: a folder of outlines.
 //!
 //! rust-analyzer reads the sources when a kernel starts, when a dependency is added, and for the first variable. Without comments and the
-//! bodies of functions (see [`std_outline`](crate::std_outline)), a notebook opens half a second sooner. More than half of the sources is
-//! `core_arch`, the instructions of processors (`std::arch`): without it, a notebook opens almost two seconds sooner. evcxr then asks
-//! for the type of a variable such as `let x = unsafe { std::arch::x86_64::_mm_setzero_ps() };`.
+//! bodies of functions (see [`std_outline`](crate::std_outline)), a notebook opens half a second sooner. What is left out besides:
+//!
+//! - `core_arch`, the instructions of processors (`std::arch`), more than half of the sources: almost two seconds;
+//! - `portable-simd` (`std::simd`, which is not stable), whose macros implement each trait for each vector: half a second.
+//!
+//! evcxr then asks for the type of a variable such as `let x = unsafe { std::arch::x86_64::_mm_setzero_ps() };`.
 
 use std::fmt::Write;
 use std::fs;
@@ -16,7 +19,7 @@ use crate::std_outline::outline;
 use crate::tool::Result;
 
 /// Folders of packages that rust-analyzer does not need.
-const LEFT_OUT: [&str; 3] = ["benches", "core_arch", "tests"];
+const LEFT_OUT: [&str; 4] = ["benches", "core_arch", "portable-simd", "tests"];
 
 /// The folder `to` with the outlines of the sources in `library`, made anew if a source has changed or an outline is gone.
 ///
@@ -139,6 +142,7 @@ mod tests {
                 "std/tests/a.rs",
                 "core/src/lib.rs",
                 "core/benches/b.rs",
+                "portable-simd/crates/core_simd/src/mod.rs",
                 "stdarch/crates/core_arch/src/mod.rs",
                 "stdarch/crates/std_detect/src/lib.rs",
                 "stdarch/crates/std_detect/tests/c.rs",
@@ -159,6 +163,7 @@ mod tests {
                 "std/README.md",
                 "std/tests",
                 "core/benches",
+                "portable-simd",
                 "stdarch/crates/core_arch",
                 "stdarch/crates/std_detect/tests",
             ] {
