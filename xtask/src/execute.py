@@ -177,4 +177,5 @@ def main():
     print(f"  page: {html}", flush=True)
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -20,10 +20,10 @@ import nbformat
 from jupyter_client import KernelManager
 from jupyter_client.kernelspec import KernelSpecManager
 
+from execute import STARTS
+
 IMPORTS = "use attention_tokens::{notebook::*, prelude::*};"
 COLOR = re.compile(r"\x1b\[[\d;]*m")
-# How often a kernel is started that ends before it answers: another program may take its port in the meantime.
-STARTS = 3
 
 
 class Kernel:

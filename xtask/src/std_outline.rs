@@ -190,6 +190,13 @@ mod tests {
                 "trait T { fn f(&self) -> u8; fn g(&self) -> u8 { } }",
             ),
             ("mod a { fn f() { fn g() {} } }", "mod a { fn f() { } }"),
+            ("fn ${concat($f, _x)}(n: u8) -> u8 { 1 }", "fn ${concat($f, _x)}(n: u8) -> u8 { }"),
+            ("$vis fn f() { 1 } #[a(const)] fn g() { 1 }", "$vis fn f() { } #[a(const)] fn g() { }"),
+            (
+                "impl<const N: usize> T for A<{ N }> { fn f() { 1 } }",
+                "impl<const N: usize> T for A<{ N }> { fn f() { } }",
+            ),
+            ("const N: u8 = 1; trait T { fn f() { 1 } }", "const N: u8 = 1; trait T { fn f() { } }"),
             (
                 "($name:ident, $x:expr) => { fn $name() -> u8 { $x } };",
                 "($name:ident, $x:expr) => { fn $name() -> u8 { } };",
