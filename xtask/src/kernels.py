@@ -215,7 +215,7 @@ def check_completions(repository):
 
 
 def check_standard_library(repository):
-    """Checks types and documentation of the standard library, whose outlines are without the bodies of functions."""
+    """Checks types and documentation of the standard library, of which the kernel reads outlines."""
     kernel = Kernel(repository)
     largest = "counts.iter().map(|(key, value)| (*key, value * 2.0)).max_by(|a, b| a.1.total_cmp(&b.1))"
     pairs = "\"a=1;b=2\".split(';').filter_map(|pair| pair.split_once('=')).collect::<Vec<_>>()"
@@ -230,13 +230,22 @@ def check_standard_library(repository):
         "hash": ("std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 3)", "u64"),
         "len": ("std::sync::Arc::new(std::sync::Mutex::new(vec![1_u8])).lock().unwrap().len()", "usize"),
         "text": ('std::fs::read_to_string("/")', "Result<String, std::io::Error>"),
+        # Methods and implementations from macros, some of whose arguments are attributes.
+        "byte": ("u8::from(true).wrapping_add(1)", "u8"),
+        "former": ("std::sync::atomic::AtomicU32::new(7).fetch_add(1, std::sync::atomic::Ordering::Relaxed)", "u32"),
+        "nonzero": ("std::num::NonZeroU16::new(3).map(std::num::NonZeroU16::get)", "Option<u16>"),
+        "wide": ("i128::from(5_u64).checked_pow(2)", "Option<i128>"),
     }
     output = kernel.run("\n".join(f"let {name} = {value};" for name, (value, _) in variables.items()))
     types = [f"{name}: {type}" for name, (_, type) in variables.items()]
     expect("types of the standard library are found", output + kernel.run(":vars"), *types)
-    cell = "Vec::<u8>::push"
-    found = kernel.client.inspect(cell, len(cell), reply=True, timeout=60)["content"]
-    expect("its documentation is found", json.dumps(found), "Appends an element to the back of a collection")
+    documentation = {
+        "Vec::<u8>::push": ("Appends an element to the back of a collection", "<h1>Panics</h1>", "vec.push(3);"),
+        "u32::pow": ("Raises self to the power of", "using exponentiation by squaring", "2u32"),
+    }
+    for cell, words in documentation.items():
+        found = kernel.client.inspect(cell, len(cell), reply=True, timeout=60)["content"]
+        expect(f"the documentation of {cell} is found", json.dumps(found), *words)
     kernel.close()
 
 

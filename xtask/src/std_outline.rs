@@ -1,7 +1,8 @@
-//! The source of a module without comments and the bodies of functions, for rust-analyzer.
+//! The source of a module without comments, the bodies of functions and most attributes, for rust-analyzer.
 //!
 //! rust-analyzer looks for types in the standard library, and a body says nothing about types, except where an `impl Trait` or the
-//! length of an array depends on it. Documentation stays, because evcxr shows it.
+//! length of an array depends on it. Documentation stays, because evcxr shows it, but the lines of a comment become one comment:
+//! rust-analyzer reads it as one token, and a macro expands to one attribute instead of one for each line.
 
 use std::ops::Range;
 
@@ -10,52 +11,188 @@ use proc_macro2::{Delimiter, TokenStream, TokenTree};
 /// The first words of items.
 const ITEMS: [&str; 11] = ["enum", "fn", "impl", "let", "mod", "pub", "static", "struct", "trait", "type", "use"];
 
-/// A source file with `{}` for the bodies of its functions, and without comments other than documentation. Bodies of
-/// functions that are `const` or `async` or return an `impl Trait` stay, because types can depend on them.
+/// Attributes for the compiler, which rust-analyzer reads without using them for a type, a completion or documentation.
+const LEFT_OUT: [&str; 21] = [
+    "allow",
+    "cold",
+    "deny",
+    "diagnostic",
+    "expect",
+    "inline",
+    "must_use",
+    "optimize",
+    "rustc_allow_const_fn_unstable",
+    "rustc_as_ptr",
+    "rustc_confusables",
+    "rustc_const_stable",
+    "rustc_const_unstable",
+    "rustc_diagnostic_item",
+    "rustc_inherit_overflow_checks",
+    "rustc_never_returns_null_ptr",
+    "rustc_no_implicit_autorefs",
+    "rustc_on_unimplemented",
+    "stable",
+    "track_caller",
+    "warn",
+];
+
+/// A source file with `{}` for the bodies of its functions, without the attributes in [`LEFT_OUT`], and without comments other
+/// than documentation. Bodies of functions that are `const` or `async` or return an `impl Trait` stay, because types can depend
+/// on them.
 pub(crate) fn outline(source: &str) -> String {
     let Ok(tokens) = source.parse::<TokenStream>() else {
         return source.to_owned(); // It has syntax that only the newest compilers know.
     };
-    let mut kept = Vec::new();
-    find_kept(tokens, false, &mut kept);
-    let (mut outline, mut end) = (String::with_capacity(source.len()), 0);
-    for token in kept {
+    let mut outline = Outline { source, text: String::with_capacity(source.len()), end: 0 };
+    outline.write(tokens, Kept { bodies: false, attributes: false });
+    proc_macro2::extra::invalidate_current_thread_spans(); // which would keep the sources in memory
+    outline.text
+}
+
+/// What stays in a group of tokens.
+#[derive(Clone, Copy)]
+struct Kept {
+    bodies: bool,
+    /// Attributes, and the lines of documentation as they are: the arguments of a macro have to match its patterns.
+    attributes: bool,
+}
+
+/// An outline that is being written.
+struct Outline<'a> {
+    source: &'a str,
+    text: String,
+    /// Where the last token ends in the source.
+    end: usize,
+}
+
+impl Outline<'_> {
+    /// Writes the outline of some tokens.
+    fn write(&mut self, tokens: TokenStream, kept: Kept) {
+        let tokens: Vec<TokenTree> = tokens.into_iter().collect();
+        let (mut body, mut constant) = (None, None);
+        let mut next = 0;
+        while let Some(token) = tokens.get(next) {
+            let at = next;
+            next += 1;
+            if !kept.attributes {
+                if is_left_out(&tokens[at..]) {
+                    next = at + 2;
+                    continue;
+                }
+                if let Some(comment) = Comment::find(self.source, &tokens[at..]) {
+                    next = at + comment.tokens;
+                    self.push(&comment.place, &comment.text);
+                    continue;
+                }
+            }
+            match token {
+                TokenTree::Group(group) => {
+                    self.push_source(group.span_open().byte_range());
+                    if kept.bodies || body != Some(at) {
+                        let kept = Kept {
+                            bodies: kept.bodies || constant == Some(at),
+                            attributes: kept.attributes || is_of_macro(&tokens, at),
+                        };
+                        self.write(group.stream(), kept);
+                    }
+                    self.push_source(group.span_close().byte_range());
+                    continue;
+                }
+                TokenTree::Ident(word) if word == "fn" => body = find_body(&tokens, at).or(body),
+                TokenTree::Ident(word) if word == "impl" || word == "trait" => {
+                    constant = find_constant(&tokens, at).or(constant);
+                }
+                _ => {}
+            }
+            self.push_source(token.span().byte_range());
+        }
+    }
+
+    /// Writes a token as it is.
+    fn push_source(&mut self, place: Range<usize>) {
+        let source = self.source;
+        self.push(&place, &source[place.clone()]);
+    }
+
+    /// Writes a text for what is at a place in the source, after white space if there is anything between it and the token before.
+    fn push(&mut self, place: &Range<usize>, text: &str) {
         // All tokens that a documenting comment becomes have its place.
-        let Some(between) = source.get(end..token.start) else { continue };
-        outline.push_str(match between {
+        let Some(between) = self.source.get(self.end..place.start) else { return };
+        self.text.push_str(match between {
+            _ if self.text.is_empty() => "",
             "" => "",
             between if between.contains('\n') => "\n",
             _ => " ",
         });
-        outline.push_str(&source[token.clone()]);
-        end = token.end;
+        self.text.push_str(text);
+        self.end = place.end;
     }
-    proc_macro2::extra::invalidate_current_thread_spans(); // which would keep the sources in memory
-    outline
 }
 
-/// Finds the tokens of an outline: their bytes in the source, in order. With `all`, bodies are kept.
-fn find_kept(tokens: TokenStream, all: bool, kept: &mut Vec<Range<usize>>) {
-    let tokens: Vec<TokenTree> = tokens.into_iter().collect();
-    let (mut body, mut constant) = (None, None);
-    for (at, token) in tokens.iter().enumerate() {
-        match token {
-            TokenTree::Group(group) => {
-                kept.push(group.span_open().byte_range());
-                if all || body != Some(at) {
-                    find_kept(group.stream(), all || constant == Some(at), kept);
+/// A documenting comment of several lines, as one comment.
+struct Comment {
+    text: String,
+    /// Where the lines are in the source.
+    place: Range<usize>,
+    /// The number of tokens that the lines are.
+    tokens: usize,
+}
+
+impl Comment {
+    /// The comment that begins with the first token, if its lines can be one.
+    fn find(source: &str, tokens: &[TokenTree]) -> Option<Self> {
+        let first = tokens.first()?.span().byte_range();
+        let (mark, open) =
+            [("///", "/**"), ("//!", "/*!")].into_iter().find(|(mark, _)| source[first.clone()].starts_with(mark))?;
+        let (mut lines, mut place, mut count) = (Vec::new(), first.start..first.start, 0);
+        for token in tokens {
+            let range = token.span().byte_range();
+            if range.end > place.end {
+                let line = &source[range.clone()];
+                if !line.starts_with(mark) {
+                    break;
                 }
-                kept.push(group.span_close().byte_range());
-                continue;
+                lines.push(line[mark.len()..].trim_end());
+                place.end = range.end;
             }
-            TokenTree::Ident(word) if word == "fn" => body = find_body(&tokens, at).or(body),
-            TokenTree::Ident(word) if word == "impl" || word == "trait" => {
-                constant = find_constant(&tokens, at).or(constant);
-            }
-            _ => {}
+            count += 1;
         }
-        kept.push(token.span().byte_range());
+        let text = lines.join("\n");
+        let can_be_one = lines.len() > 1
+            && !text.contains("/*")
+            && !text.contains("*/")
+            && !text.starts_with(['*', '/'])
+            && !text.ends_with('/');
+        can_be_one.then(|| Self { text: format!("{open}{text}*/"), place, tokens: count })
     }
+}
+
+/// Whether the tokens begin with an attribute that is left out.
+fn is_left_out(tokens: &[TokenTree]) -> bool {
+    let [TokenTree::Punct(mark), TokenTree::Group(attribute), ..] = tokens else { return false };
+    let attribute: Vec<TokenTree> = attribute.stream().into_iter().collect();
+    mark.as_char() == '#' && has_no_use(&attribute)
+}
+
+/// Whether an attribute, without its brackets, is one of [`LEFT_OUT`], or adds only such under a condition.
+fn has_no_use(attribute: &[TokenTree]) -> bool {
+    match attribute {
+        [TokenTree::Ident(word), TokenTree::Group(group)] if word == "cfg_attr" => {
+            let tokens: Vec<TokenTree> = group.stream().into_iter().collect();
+            let mut parts = tokens.split(|token| matches!(token, TokenTree::Punct(mark) if mark.as_char() == ','));
+            let _condition = parts.next();
+            parts.filter(|part| !part.is_empty()).all(has_no_use)
+        }
+        [TokenTree::Ident(word), ..] => LEFT_OUT.iter().any(|left_out| word == left_out),
+        _ => false,
+    }
+}
+
+/// Whether the group at an index is the arguments of a macro, or the pattern of one of its rules.
+fn is_of_macro(tokens: &[TokenTree], at: usize) -> bool {
+    let is_called = is_mark(tokens, at.checked_sub(1), '!')
+        && matches!(at.checked_sub(2).and_then(|name| tokens.get(name)), Some(TokenTree::Ident(_)));
+    is_called || (is_mark(tokens, Some(at + 1), '=') && is_mark(tokens, Some(at + 2), '>'))
 }
 
 /// Where the body is of the function whose `fn` is at an index, if it can be left out.
@@ -223,6 +360,60 @@ mod tests {
             "macro_rules! m { (fn $name:ident $body:block) => { const fn $name() -> u8 { 1 } }; }",
         ] {
             assert_eq!(outline(kept), kept);
+        }
+    }
+
+    #[test]
+    fn attributes_for_the_compiler_are_left_out() {
+        for (source, expected) in [
+            ("#[stable(feature = \"a\", since = \"1.0.0\")]\n#[inline] pub fn f() {}", "pub fn f() {}"),
+            ("#[must_use = \"it is new\"] #[unstable] /// A.\n#[cold] fn f();", "#[unstable] /// A.\nfn f();"),
+            ("#[cfg_attr(all(a, b), inline, track_caller)] #[cfg(a)] struct S;", "#[cfg(a)] struct S;"),
+            ("#[diagnostic::on_unimplemented(message = \"a\")] trait T {}", "trait T {}"),
+            (
+                "macro_rules! m { (#[inline] $x:item) => { #[inline] fn f() {} n! { #[inline] $x } }; }",
+                "macro_rules! m { (#[inline] $x:item) => { fn f() {} n! { #[inline] $x } }; }",
+            ),
+        ] {
+            assert_eq!(outline(source), expected);
+            assert_eq!(outline(expected), expected);
+        }
+        for kept in [
+            "#![allow(unused)]\n#[lang = \"sized\"] #[doc(alias = \"a\")] #[derive(Clone)] struct S;",
+            "#[cfg_attr(a, stable, path = \"b.rs\")] mod a;",
+            "#[$stability] fn f();",
+            "from!(bool => u8, #[stable(feature = \"a\", since = \"1.28.0\")]);",
+        ] {
+            assert_eq!(outline(kept), kept);
+        }
+    }
+
+    #[test]
+    fn documentation_of_several_lines_is_one_comment() {
+        for (source, expected) in [
+            ("    /// “One”.\n    ///\n    ///     two  \n    fn f();", "/** “One”.\n\n     two*/\nfn f();"),
+            ("//! One.\n//!\n\n//! Two.\n\n/// Three.\nmod a;", "/*! One.\n\n Two.*/\n/// Three.\nmod a;"),
+            (
+                "/// 1\n/// 2\n#[inline]\n/// 3\n/// 4\n#[doc = \"5\"] mod a;",
+                "/** 1\n 2*/\n/** 3\n 4*/\n#[doc = \"5\"] mod a;",
+            ),
+            ("m! {\n/// 1\n/// 2\n}\n/// 3\n// No.\n/// 4\nmod a;", "m! {\n/// 1\n/// 2\n}\n/** 3\n 4*/\nmod a;"),
+            (
+                "macro_rules! m { () => {\n/// 1\n/// 2\nfn f() { 1 }\n} }",
+                "macro_rules! m { () => {\n/** 1\n 2*/\nfn f() { }\n} }",
+            ),
+        ] {
+            assert_eq!(outline(source), expected);
+            assert_eq!(outline(expected), expected);
+        }
+        for kept in [
+            "///* 1\n/// 2\nmod a;",
+            "///\n/// a/*b\nmod a;",
+            "/// 1\n/// /\nmod a;",
+            "////\n",
+            "/// 1\n/** 2 */\nmod a;",
+        ] {
+            assert_eq!(outline(kept), if kept == "////\n" { "" } else { kept });
         }
     }
 

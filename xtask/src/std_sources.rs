@@ -1,7 +1,8 @@
 //! The standard library's sources as the kernel's rust-analyzer reads them: a folder of outlines.
 //!
-//! rust-analyzer reads the sources when a kernel starts, when a dependency is added, and for the first variable. Without comments and the
-//! bodies of functions (see [`std_outline`](crate::std_outline)), a notebook opens half a second sooner. What is left out besides:
+//! rust-analyzer reads the sources when a kernel starts, when a dependency is added, and for the first variable. Without comments, the
+//! bodies of functions and the attributes for the compiler (see [`std_outline`](crate::std_outline)), a notebook opens about a second
+//! sooner. What is left out besides:
 //!
 //! - `core_arch`, the instructions of processors (`std::arch`), more than half of the sources: almost two seconds;
 //! - `portable-simd` (`std::simd`, which is not stable), whose macros implement each trait for each vector: half a second.
