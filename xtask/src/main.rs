@@ -3,6 +3,7 @@
 mod checks;
 mod cluster;
 mod cuda;
+mod doc_comment;
 mod environment;
 mod first_figure;
 mod fuzz;

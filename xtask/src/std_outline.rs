@@ -1,17 +1,21 @@
-//! The source of a module without comments, the bodies of functions and most attributes, for rust-analyzer.
+//! The source of a module without the bodies of functions, attributes for the compiler, and comments other than documentation, for
+//! rust-analyzer.
 //!
 //! rust-analyzer looks for types in the standard library, and a body says nothing about types, except where an `impl Trait` or the
-//! length of an array depends on it. Documentation stays, because evcxr shows it, but the lines of a comment become one comment:
-//! rust-analyzer reads it as one token, and a macro expands to one attribute instead of one for each line.
+//! length of an array depends on it. Documentation stays, because evcxr shows it. Its lines are joined to one block comment:
+//! rust-analyzer reads that as one token, and the expansion of a macro has one attribute instead of one for each line.
 
 use std::ops::Range;
 
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
 
+use crate::doc_comment::DocComment;
+
 /// The first words of items.
 const ITEMS: [&str; 11] = ["enum", "fn", "impl", "let", "mod", "pub", "static", "struct", "trait", "type", "use"];
 
-/// Attributes for the compiler, which rust-analyzer reads without using them for a type, a completion or documentation.
+/// Attributes for the compiler. rust-analyzer uses none of them for types, completion or documentation (`must_use` and `diagnostic`
+/// only for warnings and errors, which evcxr takes from the compiler).
 const LEFT_OUT: [&str; 21] = [
     "allow",
     "cold",
@@ -37,15 +41,18 @@ const LEFT_OUT: [&str; 21] = [
 ];
 
 /// A source file with `{}` for the bodies of its functions, without the attributes in [`LEFT_OUT`], and without comments other
-/// than documentation. Bodies of functions that are `const` or `async` or return an `impl Trait` stay, because types can depend
-/// on them.
+/// than documentation.
+///
+/// Bodies of functions that are `const` or `async` or return an `impl Trait` stay, because types can depend on them. Inner
+/// attributes (`#![…]`) stay, and so do those in the arguments and patterns of macros.
 pub(crate) fn outline(source: &str) -> String {
     let Ok(tokens) = source.parse::<TokenStream>() else {
         return source.to_owned(); // It has syntax that only the newest compilers know.
     };
     let mut outline = Outline { source, text: String::with_capacity(source.len()), end: 0 };
     outline.write(tokens, Kept { bodies: false, attributes: false });
-    proc_macro2::extra::invalidate_current_thread_spans(); // which would keep the sources in memory
+    // The spans would keep the sources in memory.
+    proc_macro2::extra::invalidate_current_thread_spans();
     outline.text
 }
 
@@ -53,7 +60,7 @@ pub(crate) fn outline(source: &str) -> String {
 #[derive(Clone, Copy)]
 struct Kept {
     bodies: bool,
-    /// Attributes, and the lines of documentation as they are: the arguments of a macro have to match its patterns.
+    /// All attributes, and documentation line by line: the arguments of a macro have to match its patterns.
     attributes: bool,
 }
 
@@ -79,7 +86,7 @@ impl Outline<'_> {
                     next = at + 2;
                     continue;
                 }
-                if let Some(comment) = Comment::find(self.source, &tokens[at..]) {
+                if let Some(comment) = DocComment::find(self.source, &tokens[at..]) {
                     next = at + comment.tokens;
                     self.push(&comment.place, &comment.text);
                     continue;
@@ -114,9 +121,10 @@ impl Outline<'_> {
         self.push(&place, &source[place.clone()]);
     }
 
-    /// Writes a text for what is at a place in the source, after white space if there is anything between it and the token before.
+    /// Writes the text that stands for a place in the source. White space comes first if something separates the place from the
+    /// token before.
     fn push(&mut self, place: &Range<usize>, text: &str) {
-        // All tokens that a documenting comment becomes have its place.
+        // All tokens of a doc comment have the comment's place.
         let Some(between) = self.source.get(self.end..place.start) else { return };
         self.text.push_str(match between {
             _ if self.text.is_empty() => "",
@@ -129,52 +137,14 @@ impl Outline<'_> {
     }
 }
 
-/// A documenting comment of several lines, as one comment.
-struct Comment {
-    text: String,
-    /// Where the lines are in the source.
-    place: Range<usize>,
-    /// The number of tokens that the lines are.
-    tokens: usize,
-}
-
-impl Comment {
-    /// The comment that begins with the first token, if its lines can be one.
-    fn find(source: &str, tokens: &[TokenTree]) -> Option<Self> {
-        let first = tokens.first()?.span().byte_range();
-        let (mark, open) =
-            [("///", "/**"), ("//!", "/*!")].into_iter().find(|(mark, _)| source[first.clone()].starts_with(mark))?;
-        let (mut lines, mut place, mut count) = (Vec::new(), first.start..first.start, 0);
-        for token in tokens {
-            let range = token.span().byte_range();
-            if range.end > place.end {
-                let line = &source[range.clone()];
-                if !line.starts_with(mark) {
-                    break;
-                }
-                lines.push(line[mark.len()..].trim_end());
-                place.end = range.end;
-            }
-            count += 1;
-        }
-        let text = lines.join("\n");
-        let can_be_one = lines.len() > 1
-            && !text.contains("/*")
-            && !text.contains("*/")
-            && !text.starts_with(['*', '/'])
-            && !text.ends_with('/');
-        can_be_one.then(|| Self { text: format!("{open}{text}*/"), place, tokens: count })
-    }
-}
-
 /// Whether the tokens begin with an attribute that is left out.
 fn is_left_out(tokens: &[TokenTree]) -> bool {
     let [TokenTree::Punct(mark), TokenTree::Group(attribute), ..] = tokens else { return false };
-    let attribute: Vec<TokenTree> = attribute.stream().into_iter().collect();
-    mark.as_char() == '#' && has_no_use(&attribute)
+    let (delimiter, attribute) = (attribute.delimiter(), attribute.stream().into_iter().collect::<Vec<_>>());
+    mark.as_char() == '#' && delimiter == Delimiter::Bracket && has_no_use(&attribute)
 }
 
-/// Whether an attribute, without its brackets, is one of [`LEFT_OUT`], or adds only such under a condition.
+/// Whether an attribute, without its brackets, is one of [`LEFT_OUT`], or a `cfg_attr` that adds only such.
 fn has_no_use(attribute: &[TokenTree]) -> bool {
     match attribute {
         [TokenTree::Ident(word), TokenTree::Group(group)] if word == "cfg_attr" => {
@@ -188,11 +158,14 @@ fn has_no_use(attribute: &[TokenTree]) -> bool {
     }
 }
 
-/// Whether the group at an index is the arguments of a macro, or the pattern of one of its rules.
+/// Whether the group at an index is the arguments of a macro, or the pattern of one of its rules: `name!(…)`, `(…) => {…}` or
+/// `macro name(…) {…}`.
 fn is_of_macro(tokens: &[TokenTree], at: usize) -> bool {
-    let is_called = is_mark(tokens, at.checked_sub(1), '!')
-        && matches!(at.checked_sub(2).and_then(|name| tokens.get(name)), Some(TokenTree::Ident(_)));
-    is_called || (is_mark(tokens, Some(at + 1), '=') && is_mark(tokens, Some(at + 2), '>'))
+    let is_called = is_mark(tokens, at.checked_sub(1), '!') && !is_mark(tokens, at.checked_sub(2), '#');
+    let is_rule = is_mark(tokens, Some(at + 1), '=') && is_mark(tokens, Some(at + 2), '>');
+    let is_only_rule = matches!(&tokens[..=at], [.., TokenTree::Ident(word), TokenTree::Ident(_), TokenTree::Group(pattern)]
+        if word == "macro" && pattern.delimiter() == Delimiter::Parenthesis);
+    is_called || is_rule || is_only_rule
 }
 
 /// Where the body is of the function whose `fn` is at an index, if it can be left out.
@@ -382,38 +355,11 @@ mod tests {
             "#![allow(unused)]\n#[lang = \"sized\"] #[doc(alias = \"a\")] #[derive(Clone)] struct S;",
             "#[cfg_attr(a, stable, path = \"b.rs\")] mod a;",
             "#[$stability] fn f();",
-            "from!(bool => u8, #[stable(feature = \"a\", since = \"1.28.0\")]);",
+            "from!(bool => u8, #[stable(feature = \"a\", since = \"1.28.0\")]); $($name)::+!(#[inline] u8);",
+            "pub macro m(#[inline] $x:item) { $x }",
+            "f!{} #(inline)",
         ] {
             assert_eq!(outline(kept), kept);
-        }
-    }
-
-    #[test]
-    fn documentation_of_several_lines_is_one_comment() {
-        for (source, expected) in [
-            ("    /// “One”.\n    ///\n    ///     two  \n    fn f();", "/** “One”.\n\n     two*/\nfn f();"),
-            ("//! One.\n//!\n\n//! Two.\n\n/// Three.\nmod a;", "/*! One.\n\n Two.*/\n/// Three.\nmod a;"),
-            (
-                "/// 1\n/// 2\n#[inline]\n/// 3\n/// 4\n#[doc = \"5\"] mod a;",
-                "/** 1\n 2*/\n/** 3\n 4*/\n#[doc = \"5\"] mod a;",
-            ),
-            ("m! {\n/// 1\n/// 2\n}\n/// 3\n// No.\n/// 4\nmod a;", "m! {\n/// 1\n/// 2\n}\n/** 3\n 4*/\nmod a;"),
-            (
-                "macro_rules! m { () => {\n/// 1\n/// 2\nfn f() { 1 }\n} }",
-                "macro_rules! m { () => {\n/** 1\n 2*/\nfn f() { }\n} }",
-            ),
-        ] {
-            assert_eq!(outline(source), expected);
-            assert_eq!(outline(expected), expected);
-        }
-        for kept in [
-            "///* 1\n/// 2\nmod a;",
-            "///\n/// a/*b\nmod a;",
-            "/// 1\n/// /\nmod a;",
-            "////\n",
-            "/// 1\n/** 2 */\nmod a;",
-        ] {
-            assert_eq!(outline(kept), if kept == "////\n" { "" } else { kept });
         }
     }
 

@@ -44,6 +44,7 @@ pub(crate) fn up_to_date(library: &Path, to: &Path) -> Result<PathBuf> {
     // Another version of `outline` may leave out something else.
     let mut version = DefaultHasher::new();
     version.write(include_bytes!("std_outline.rs"));
+    version.write(include_bytes!("doc_comment.rs"));
     let mut wanted = format!("{:x}\n{}\n", version.finish(), library.display());
     for Source { path, len, changed } in &files {
         let changed = changed.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
