@@ -161,7 +161,9 @@ fn has_no_use(attribute: &[TokenTree]) -> bool {
 /// Whether the group at an index is the arguments of a macro, or the pattern of one of its rules: `name!(…)`, `(…) => {…}` or
 /// `macro name(…) {…}`.
 fn is_of_macro(tokens: &[TokenTree], at: usize) -> bool {
-    let is_called = is_mark(tokens, at.checked_sub(1), '!') && !is_mark(tokens, at.checked_sub(2), '#');
+    // Not the brackets of `#![…]`, nor the body after `-> !`.
+    let is_called = is_mark(tokens, at.checked_sub(1), '!')
+        && ['#', '>'].iter().all(|&mark| !is_mark(tokens, at.checked_sub(2), mark));
     let is_rule = is_mark(tokens, Some(at + 1), '=') && is_mark(tokens, Some(at + 2), '>');
     let is_only_rule = matches!(&tokens[..=at], [.., TokenTree::Ident(word), TokenTree::Ident(_), TokenTree::Group(pattern)]
         if word == "macro" && pattern.delimiter() == Delimiter::Parenthesis);
@@ -343,6 +345,7 @@ mod tests {
             ("#[must_use = \"it is new\"] #[unstable] /// A.\n#[cold] fn f();", "#[unstable] /// A.\nfn f();"),
             ("#[cfg_attr(all(a, b), inline, track_caller)] #[cfg(a)] struct S;", "#[cfg(a)] struct S;"),
             ("#[diagnostic::on_unimplemented(message = \"a\")] trait T {}", "trait T {}"),
+            ("const fn f() -> ! { #[inline] fn g() { 1 } g() }", "const fn f() -> ! { fn g() { } g() }"),
             (
                 "macro_rules! m { (#[inline] $x:item) => { #[inline] fn f() {} n! { #[inline] $x } }; }",
                 "macro_rules! m { (#[inline] $x:item) => { fn f() {} n! { #[inline] $x } }; }",
