@@ -139,9 +139,10 @@ impl Outline<'_> {
 
 /// Whether the tokens begin with an attribute that is left out.
 fn is_left_out(tokens: &[TokenTree]) -> bool {
-    let [TokenTree::Punct(mark), TokenTree::Group(attribute), ..] = tokens else { return false };
-    let (delimiter, attribute) = (attribute.delimiter(), attribute.stream().into_iter().collect::<Vec<_>>());
-    mark.as_char() == '#' && delimiter == Delimiter::Bracket && has_no_use(&attribute)
+    let [_, TokenTree::Group(attribute), ..] = tokens else { return false };
+    is_mark(tokens, Some(0), '#')
+        && attribute.delimiter() == Delimiter::Bracket
+        && has_no_use(&attribute.stream().into_iter().collect::<Vec<_>>())
 }
 
 /// Whether an attribute, without its brackets, is one of [`LEFT_OUT`], or a `cfg_attr` that adds only such.
