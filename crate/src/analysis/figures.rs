@@ -318,13 +318,13 @@ impl ActivationCache {
     }
 }
 
-/// The first of 5e-7, 5e-6, … that a deviation does not exceed. A rounding error differs from one processor to another, such
-/// a bound hardly ever does.
+/// The first of 5e-5, 5e-4, … that a deviation does not exceed. A rounding error differs from one processor to another, and
+/// such a bound hardly ever does. There is none below 5e-5, as the rounding error of a logit of some tens is a tenth of that.
 pub(crate) fn bound_of(deviation: f32) -> String {
     if !deviation.is_finite() {
         return deviation.to_string();
     }
-    let exponent = (f64::from(deviation.max(5e-7)) / 5.0).log10().ceil();
+    let exponent = (f64::from(deviation.max(5e-5)) / 5.0).log10().ceil() as i32;
     format!("5e{exponent}")
 }
 
@@ -350,4 +350,19 @@ fn range(values: &Array2<f32>) -> [f32; 2] {
 fn symmetric_range(values: &Array2<f32>) -> [f32; 2] {
     let largest = values.iter().fold(0.0_f32, |largest, x| largest.max(x.abs()));
     if largest > 0.0 { [-largest, largest] } else { [-1.0, 1.0] }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::bound_of;
+
+    #[test]
+    fn a_bound_is_not_below_the_deviation_and_none_tells_small_ones_apart() {
+        for (deviation, bound) in
+            [(0.0, "5e-5"), (7e-7, "5e-5"), (5e-5, "5e-5"), (5.1e-5, "5e-4"), (0.3, "5e-1"), (0.9, "5e0"), (9.0, "5e1")]
+        {
+            assert_eq!(bound_of(deviation), bound);
+        }
+        assert_eq!(bound_of(f32::NAN), "NaN");
+    }
 }

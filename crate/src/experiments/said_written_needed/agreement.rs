@@ -1,7 +1,7 @@
 //! How often what pairs say, what they write and what they are needed for agree, over all heads.
 
 use super::of_head::{Target, WRITTEN, data_of_layer};
-use super::rates::{Agreement, WithChance, rank_correlation};
+use super::rates::{Agreement, WithChance, correlation};
 use crate::attention_tokens::PromptHeadData;
 use crate::decode::Reading;
 use crate::error::{Result, check_count};
@@ -47,8 +47,8 @@ pub struct HeadAgreement {
     pub written_is_key: WithChance,
     /// The share of pairs that write the token after their key; of the keys before the query.
     pub written_is_next: WithChance,
-    /// Spearman's rank correlation of attention with the size of the need, as the mean over prompts. `None` without needs, or
-    /// if one of them does not vary in any prompt. In the last layer, only the last query can be needed, and it alone counts.
+    /// Pearson's correlation of attention with the size of the need, as the mean over prompts. `None` without needs, or if one of
+    /// them does not vary in any prompt. In the last layer, only the last query can be needed, and it alone counts.
     pub need_by_attention: Option<WithChance>,
 }
 
@@ -71,8 +71,9 @@ pub struct WordAgreement {
 /// **Question.** Do heads mean what they say? A pair's attention token is decoded from query and key; what the pair does to
 /// the output follows from the value. See [`said_written_needed`](super::said_written_needed()) for the three.
 ///
-/// **Statistic.** Shares of the pairs with key ≤ query, over all prompts; and Spearman's rank correlation of attention with
-/// the size of what the prediction loses without a pair.
+/// **Statistic.** Shares of the pairs with key ≤ query, over all prompts; and Pearson's correlation of attention with the size
+/// of what the prediction loses without a pair. Ranks would not do: most pairs of many heads are hardly needed, and their
+/// order is that of rounding errors.
 ///
 /// **Control.** For each number its expected value if the words (or the attention) of each row were shuffled among the row's
 /// keys, computed exactly: a head that says one word for all keys agrees as often by chance. Rows of one pair have nothing to
@@ -126,7 +127,7 @@ fn of_prompts(model: &Gpt2, prompts: Vec<Vec<u32>>, options: AgreementOptions) -
                     let cell = |query: usize, key: usize| [said.attn[[query, key]], needed[[query, key]].abs()];
                     let row = |query: usize| (0..=query).map(|key| cell(query, key)).collect();
                     let rows: Vec<Vec<[f32; 2]>> = (first..input.len()).map(row).collect();
-                    counts.correlations.extend(rank_correlation(&rows));
+                    counts.correlations.extend(correlation(&rows));
                 }
             }
         }

@@ -13,6 +13,8 @@ use crate::tokenizer::TokenLabels;
 
 /// The reading of what a pair writes. Without `b_U`, which is the same for every pair.
 pub(super) const WRITTEN: Reading = Reading { unembed_bias: false, ..Reading::WRITTEN };
+/// A need of at most this part of the largest logit is 0: two processors, which round differently, do not agree about it.
+const ROUNDING: f32 = 1e-5;
 
 /// Options of [`said_written_needed`].
 #[derive(Clone, Debug, PartialEq)]
@@ -50,8 +52,8 @@ pub struct SaidWrittenNeeded {
     pub written: Array2<Option<u32>>,
     /// The attention. Shape: `[query_pos, key_pos]`.
     pub attn: Array2<f32>,
-    /// What the logit, or the logit difference, of the last position loses without the pair; negative where it gains. NaN where
-    /// key > query. Shape: `[query_pos, key_pos]`.
+    /// What the logit, or the logit difference, of the last position loses without the pair; negative where it gains, 0 where it
+    /// changes by no more than 1e-5 of the position's largest logit. NaN where key > query. Shape: `[query_pos, key_pos]`.
     pub needed: Array2<f32>,
     /// The token whose logit is measured.
     pub right: u32,
@@ -74,6 +76,9 @@ pub struct SaidWrittenNeeded {
 ///
 /// In that run the score of the pair is −∞, so the attention to the other keys grows ([`cell_effects`]). Each pair is knocked
 /// out alone, at its own query: most queries matter for the last position only through what later layers read from them.
+///
+/// A need of at most 1e-5 of the largest logit of the last position is 0. Such a difference between two runs is mostly a
+/// rounding error, with another sign and another size on another processor.
 ///
 /// **What it cannot show.** A pair with no effect may have a part that another one takes over. And the answer is measured at
 /// one position of one prompt.
@@ -143,22 +148,31 @@ pub(super) struct Target {
     pub(super) right: u32,
     pub(super) wrong: Option<u32>,
     metric: Metric,
+    /// The largest need that is 0.
+    rounding: f32,
 }
 
 impl Target {
     /// The logit difference of the answers, or the logit of the most likely token after the prompt, the lowest id on a tie.
     /// Shape: `input [pos]`.
     pub(super) fn new(model: &Gpt2, input: &[u32], answers: Option<[u32; 2]>) -> Result<Self> {
-        if let Some([right, wrong]) = answers {
-            check_answers(model, "said_written_needed", [right, wrong])?;
-            return Ok(Self { right, wrong: Some(wrong), metric: Metric::logit_diff(&[[right, wrong]]) });
+        if let Some(answers) = answers {
+            check_answers(model, "said_written_needed", answers)?;
         }
-        let logits = model.logits_at(input.to_vec(), &[-1])?.remove(0); // [1, d_vocab]
-        let right = most_likely(&logits.into_raw_vec_and_offset().0);
-        Ok(Self { right, wrong: None, metric: Metric::logit(&[right]) })
+        let logits = model.logits_at(input.to_vec(), &[-1])?.remove(0).into_raw_vec_and_offset().0; // [d_vocab]
+        let sizes = logits.iter().map(|logit| logit.abs()).filter(|size| size.is_finite());
+        let rounding = ROUNDING * sizes.fold(0.0, f32::max);
+        let (right, wrong, metric) = match answers {
+            Some([right, wrong]) => (right, Some(wrong), Metric::logit_diff(&[[right, wrong]])),
+            None => {
+                let right = most_likely(&logits);
+                (right, None, Metric::logit(&[right]))
+            }
+        };
+        Ok(Self { right, wrong, metric, rounding })
     }
 
-    /// What the number loses without each pair of a head, and the number of the whole model.
+    /// What the number loses without each pair of a head, 0 where that is rounding, and the number of the whole model.
     /// Shape: `input [pos]` → `[query_pos, key_pos]`.
     pub(super) fn needed(
         &self,
@@ -168,7 +182,8 @@ impl Target {
         options: SweepOptions,
     ) -> Result<(Array2<f32>, f32)> {
         let sweep = cell_effects(model, input.to_vec(), layer, head, &self.metric, options)?;
-        let lost = -sweep.differences();
+        let rounded = |change: f32| if change.abs() <= self.rounding { 0.0 } else { -change };
+        let lost = sweep.differences().mapv_into(rounded); // NaN stays
         Ok((lost.into_dimensionality::<Ix2>().expect("a number for each query and key"), sweep.unchanged))
     }
 }

@@ -56,44 +56,28 @@ impl Agreement {
     }
 }
 
-/// Spearman's rank correlation of two numbers of each cell, and its expected value if the first ones were shuffled within
-/// their rows. `None` where one of them does not vary, or there are fewer than three cells. Shape: `[row] [key] [2]`.
-pub(super) fn rank_correlation(rows: &[Vec<[f32; 2]>]) -> Option<WithChance> {
-    let cells: Vec<[f32; 2]> = rows.iter().flatten().copied().collect();
-    if cells.len() < 3 {
+/// Pearson's correlation of two numbers of each cell, and its expected value if the first ones were shuffled within their
+/// rows. `None` where one of them does not vary, or there are fewer than three cells. Shape: `[row] [key] [2]`.
+pub(super) fn correlation(rows: &[Vec<[f32; 2]>]) -> Option<WithChance> {
+    let n = rows.iter().map(Vec::len).sum::<usize>();
+    if n < 3 {
         return None;
     }
-    let centred = |of: usize| {
-        let ranks = ranks(&cells.iter().map(|cell| cell[of]).collect::<Vec<f32>>());
-        let mean = (cells.len() - 1) as f64 / 2.0;
-        ranks.into_iter().map(|rank| rank - mean).collect::<Vec<f64>>()
-    };
-    let (a, b) = (centred(0), centred(1));
-    let square = |x: &[f64]| x.iter().map(|x| x * x).sum::<f64>();
-    let norm = (square(&a) * square(&b)).sqrt();
-    let observed: f64 = a.iter().zip(&b).map(|(a, b)| a * b).sum();
-    // Shuffled, each number of a row is its mean on average.
-    let (mut expected, mut first) = (0.0, 0);
+    let mean = [0, 1].map(|of| rows.iter().flatten().map(|cell| f64::from(cell[of])).sum::<f64>() / n as f64);
+    let centred = |cell: &[f32; 2]| [0, 1].map(|of| f64::from(cell[of]) - mean[of]);
+    let (mut observed, mut expected, mut squares) = (0.0, 0.0, [0.0; 2]);
     for row in rows {
-        let of_row = first..first + row.len();
-        let mean = a[of_row.clone()].iter().sum::<f64>() / row.len().max(1) as f64;
-        expected += mean * b[of_row].iter().sum::<f64>();
-        first += row.len();
+        let mut sums = [0.0; 2];
+        for [a, b] in row.iter().map(centred) {
+            observed += a * b;
+            (squares[0], squares[1]) = (squares[0] + a * a, squares[1] + b * b);
+            (sums[0], sums[1]) = (sums[0] + a, sums[1] + b);
+        }
+        // Shuffled, each number of a row is its mean on average.
+        expected += sums[0] * sums[1] / row.len().max(1) as f64;
     }
+    let norm = (squares[0] * squares[1]).sqrt(); // 0 for equal numbers: the mean of equal `f32` is exact in `f64`
     (norm > 0.0).then(|| WithChance { observed: observed / norm, by_chance: expected / norm })
-}
-
-/// The rank of each number, from 0; equal ones share the mean of theirs. Shape: `[n]` → the same.
-fn ranks(x: &[f32]) -> Vec<f64> {
-    let mut order: Vec<usize> = (0..x.len()).collect();
-    order.sort_by(|&a, &b| x[a].total_cmp(&x[b]));
-    let (mut ranks, mut rank) = (vec![0.0; x.len()], 0);
-    for equal in order.chunk_by(|&a, &b| x[a] == x[b]) {
-        let mean = rank as f64 + (equal.len() - 1) as f64 / 2.0;
-        equal.iter().for_each(|&index| ranks[index] = mean);
-        rank += equal.len();
-    }
-    ranks
 }
 
 #[cfg(test)]
@@ -126,21 +110,23 @@ mod tests {
     }
 
     #[test]
-    fn correlations_are_those_of_ranks_and_chance_keeps_the_rows() {
-        assert_eq!(ranks(&[3.0, 1.0, 3.0, 2.0]), [2.5, 0.0, 2.5, 1.0]);
+    fn correlations_are_pearsons_and_chance_keeps_the_rows() {
         let row = |row: &[[f32; 2]]| row.to_vec();
-        // The same order, whatever the sizes; rows that do not differ.
-        let same = [row(&[[0.1, 1.0], [0.9, 50.0]]), row(&[[0.1, 1.0], [0.9, 50.0]])];
-        let correlation = rank_correlation(&same).unwrap();
-        assert!((correlation.observed - 1.0).abs() < 1e-12 && correlation.by_chance.abs() < 1e-12);
+        // A line, whatever its slope, and rows that do not differ.
+        let line = [row(&[[0.1, 1.0], [0.9, 41.0]]), row(&[[0.1, 1.0], [0.9, 41.0]])];
+        let of_line = correlation(&line).unwrap();
+        assert!((of_line.observed - 1.0).abs() < 1e-6 && of_line.by_chance.abs() < 1e-12);
+        // By hand: the means are 2 and 4, the products of the differences -1·-3, 0·1 and 1·2.
+        let by_hand = correlation(&[row(&[[1.0, 1.0], [2.0, 5.0], [3.0, 6.0]])]).unwrap();
+        assert!((by_hand.observed - 5.0 / 28.0_f64.sqrt()).abs() < 1e-12, "{by_hand:?}");
         // All of the correlation is between rows.
-        let between = rank_correlation(&[row(&[[0.1, 1.0], [0.1, 1.0]]), row(&[[0.9, 5.0], [0.9, 5.0]])]).unwrap();
+        let between = correlation(&[row(&[[0.1, 1.0], [0.1, 1.0]]), row(&[[0.9, 5.0], [0.9, 5.0]])]).unwrap();
         assert!((between.observed - 1.0).abs() < 1e-12 && (between.by_chance - 1.0).abs() < 1e-12);
-        assert_eq!(rank_correlation(&[row(&[[0.5, 1.0], [0.5, 2.0], [0.5, 3.0]])]), None);
-        assert_eq!(rank_correlation(&[row(&[[0.5, 1.0], [0.6, 2.0]])]), None);
+        assert_eq!(correlation(&[row(&[[0.5, 1.0], [0.5, 2.0], [0.5, 3.0]])]), None);
+        assert_eq!(correlation(&[row(&[[0.5, 1.0], [0.6, 2.0]])]), None);
         let mut rng = seeded_rng(2);
         let rows = [row(&[[0.1, 3.0], [0.2, 1.0], [0.7, 9.0]]), row(&[[0.3, 5.0], [0.3, 2.0], [0.4, 7.0], [0.0, 4.0]])];
-        let (mut mean, chance) = (0.0, rank_correlation(&rows).unwrap().by_chance);
+        let (mut mean, chance) = (0.0, correlation(&rows).unwrap().by_chance);
         for _ in 0..4_000 {
             let shuffled = rows.clone().map(|mut row| {
                 let mut first: Vec<f32> = row.iter().map(|cell| cell[0]).collect();
@@ -148,7 +134,7 @@ mod tests {
                 row.iter_mut().zip(first).for_each(|(cell, x)| cell[0] = x);
                 row
             });
-            mean += rank_correlation(&shuffled).unwrap().observed / 4_000.0;
+            mean += correlation(&shuffled).unwrap().observed / 4_000.0;
         }
         assert!((mean - chance).abs() < 0.02, "{mean}, not {chance}");
     }

@@ -69,7 +69,7 @@ impl WordAgreement {
         let measures = || MEASURES.iter().filter(|(_, measure)| self.mean(*measure).is_some());
         let row = |head: &HeadAgreement| {
             let number = |(_, measure): &(&str, Measure)| {
-                measure(head).map_or_else(String::new, |of| format!("{:.3} ({:.3})", of.observed, of.by_chance))
+                measure(head).map_or_else(String::new, |of| format!("{} ({})", three(of.observed), three(of.by_chance)))
             };
             [format!("{}.{}", head.layer, head.head)].into_iter().chain(measures().map(number)).collect()
         };
@@ -96,6 +96,8 @@ impl WordAgreement {
     }
 }
 
+/// A number with three digits. A negative one that is rounded to 0 has no sign, as that of a rounding error is chance.
 fn three(x: f64) -> String {
-    format!("{x:.3}")
+    let number = format!("{x:.3}");
+    if number == "-0.000" { "0.000".into() } else { number }
 }
