@@ -7,7 +7,7 @@ use super::residual_stream::ResidualStack;
 use crate::attention_tokens::PromptHeadData;
 use crate::error::{Result, check_index, check_position, check_setting};
 use crate::model::{ActivationCache, Gpt2};
-use crate::plot::{ChartAxis, Figure, MatrixChart};
+use crate::plot::{ChartAxis, Figure, MatrixChart, decimals};
 use crate::tokenizer::TokenLabels;
 
 /// Maximum number of components in a figure; of more, those with the largest logits are drawn.
@@ -163,7 +163,7 @@ impl ActivationCache {
         let name = |&component: &usize| stack.labels[component].clone();
         let text = |((row, column), value): ((usize, usize), &f32)| {
             let (pos, token) = columns[column];
-            format!("{value:.4}\n{}, position {pos} {}", stack.labels[shown[row]], labels.label(token))
+            format!("{}\n{}, position {pos} {}", decimals(*value, 4), stack.labels[shown[row]], labels.label(token))
         };
         let chart = MatrixChart {
             title: format!(
@@ -288,7 +288,8 @@ impl ActivationCache {
                 return String::new();
             }
             format!(
-                "writes {value:.4}\nsays {}\nquery {query} {}, key {key} {}\nattention {:.4}",
+                "writes {}\nsays {}\nquery {query} {}, key {key} {}\nattention {:.4}",
+                decimals(*value, 4),
                 said[[query, key]].map_or_else(String::new, |token| labels.label(token)),
                 labels.label(tokens[query]),
                 labels.label(tokens[key]),

@@ -5,7 +5,7 @@ use ndarray::{Array2, Axis};
 use super::logit_lens::LensScale;
 use crate::error::{Result, check_count};
 use crate::model::{ActivationCache, Gpt2};
-use crate::plot::{Chart, ChartAxis, Color, Figure, Form, Series};
+use crate::plot::{Chart, ChartAxis, Color, Figure, Form, Series, decimals};
 
 /// The mean difference of two answers' logits that the residual stream gives before, inside and after each layer, at the
 /// last position of the prompts. See [`ActivationCache::lens_differences`].
@@ -85,7 +85,7 @@ impl LensDifferences {
     pub fn plot(&self) -> Figure {
         let line = |(index, (scale, values)): (usize, (&LensScale, ndarray::ArrayView1<f32>))| {
             let points = values.iter().enumerate().map(|(place, &value)| [place as f64, f64::from(value)]).collect();
-            let text = |(label, value): (&String, &f32)| format!("{label}, {}: {value:.3}", scale.name());
+            let text = |(label, value): (&String, &f32)| format!("{label}, {}: {}", scale.name(), decimals(*value, 3));
             Series {
                 symbol: index,
                 texts: self.labels.iter().zip(values).map(text).collect(),

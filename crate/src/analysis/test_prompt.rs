@@ -9,7 +9,7 @@ use super::unembedding::rank;
 use crate::error::{Result, check_count};
 use crate::evcxr;
 use crate::model::Gpt2;
-use crate::plot::Table;
+use crate::plot::{Table, decimals};
 use crate::tokenizer::TokenLabels;
 
 /// Number of most likely tokens in the table of [`test_prompt`].
@@ -146,7 +146,7 @@ impl PromptTest {
         let Shown { prompt, labels } = &self.shown;
         let row = |token: &RankedToken| {
             let RankedToken { rank, logit, prob, token, .. } = token;
-            vec![rank.to_string(), format!("{logit:.2}"), format!("{:.2}%", 100.0 * prob), labels.label(*token)]
+            vec![rank.to_string(), decimals(*logit, 2), format!("{:.2}%", 100.0 * prob), labels.label(*token)]
         };
         let mut context = prompt.clone();
         let mut tables = Vec::new();

@@ -3,7 +3,7 @@
 use ndarray::{ArrayD, Axis, Dimension, Ix1, Ix2};
 
 use crate::error::{Error, Result, check_index};
-use crate::plot::{Figure, Table, imshow};
+use crate::plot::{Figure, Table, decimals, imshow, signed};
 
 /// An axis of a [`Sweep`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,7 +105,7 @@ impl Sweep {
         places.sort_by(|(_, a), (_, b)| (b - self.unchanged).abs().total_cmp(&(a - self.unchanged).abs()));
         let row = |(index, x): &(Vec<usize>, f32)| {
             let labels = index.iter().zip(&self.axes).map(|(&index, axis)| axis.labels[index].clone());
-            labels.chain([format!("{x:.3}"), format!("{:+.3}", x - self.unchanged)]).collect()
+            labels.chain([decimals(*x, 3), signed(x - self.unchanged, 3)]).collect()
         };
         let header: Vec<&str> =
             self.axes.iter().map(|axis| axis.name.as_str()).chain([self.metric.as_str(), "difference"]).collect();

@@ -40,4 +40,4 @@ pub(crate) use heads::{HeadPanel, by_frequency};
 pub(crate) use style::{Color, FigureStyle};
 pub use style::{ColorScale, Look, Theme};
 pub use table::Table;
-pub(crate) use text::escape_xml;
+pub(crate) use text::{decimals, escape_xml, signed};

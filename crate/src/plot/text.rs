@@ -81,8 +81,31 @@ pub(super) fn number(x: f64) -> String {
     }
 }
 
+/// A number with so many decimals. One that is rounded to 0 has no sign: it may be a rounding error, and another processor
+/// makes another one.
+pub(crate) fn decimals(x: impl Into<f64>, digits: usize) -> String {
+    let text = format!("{:.digits$}", x.into());
+    if text.parse() == Ok(0.0) { text.trim_start_matches('-').into() } else { text }
+}
+
+/// [`decimals`] of a difference: a positive one has a plus sign.
+pub(crate) fn signed(x: impl Into<f64>, digits: usize) -> String {
+    let text = format!("{:+.digits$}", x.into());
+    if text.parse() == Ok(0.0) { text.trim_start_matches(['+', '-']).into() } else { text }
+}
+
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn what_is_rounded_to_zero_has_no_sign() {
+        let numbers = [0.0, -0.0, 4e-3, -4e-3, -6e-3, 1.5, -12.0, f64::NAN, f64::NEG_INFINITY];
+        let want = ["0.00", "0.00", "0.00", "0.00", "-0.01", "1.50", "-12.00", "NaN", "-inf"];
+        assert_eq!(numbers.map(|x| super::decimals(x, 2)), want);
+        let want = ["0.00", "0.00", "0.00", "0.00", "-0.01", "+1.50", "-12.00", "NaN", "-inf"];
+        assert_eq!(numbers.map(|x| super::signed(x, 2)), want);
+        assert_eq!((super::decimals(-0.4_f32, 0), super::signed(-0.4_f32, 0)), ("0".into(), "0".into()));
+    }
+
     #[test]
     fn numbers_are_short_whatever_their_size() {
         let numbers = [0.0, -1.23456, 98765.4, 1.5e-9, 2.5e30, f64::INFINITY, f64::NAN];

@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use super::products::{norm, small_product, without_orthonormal_part};
 use crate::error::{Result, check_count, check_index};
 use crate::model::Gpt2;
-use crate::plot::{ChartAxis, Figure, MatrixChart, Table};
+use crate::plot::{ChartAxis, Figure, MatrixChart, Table, decimals};
 use crate::random::seeded_rng;
 
 /// What a later head reads with: the `mode` of TransformerLens' `all_composition_scores`.
@@ -201,7 +201,7 @@ impl CompositionScores {
                 format!("{layer}.{head}"),
                 format!("{later}.{later_head}"),
                 format!("{score:.4}"),
-                format!("{:.4}", score - self.baseline.mean),
+                decimals(score - self.baseline.mean, 4),
             ]
         };
         let rows = self.highest(n).into_iter().map(row).collect();

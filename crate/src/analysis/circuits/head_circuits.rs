@@ -5,7 +5,7 @@ use super::products::{product, standard};
 use super::top_entries::MatrixEntry;
 use crate::error::Result;
 use crate::model::Gpt2;
-use crate::plot::Table;
+use crate::plot::{Table, decimals};
 use crate::tokenizer::TokenLabels;
 
 /// The circuits of heads. TransformerLens' `model.QK` and `model.OV`, and the full circuits that its users build of
@@ -155,7 +155,7 @@ impl CircuitEntries {
             CircuitKind::Ov => ["attended token", "output token", "logit"],
         };
         let label = |token: usize| self.labels.label(token as u32);
-        let row = |entry: &MatrixEntry| vec![label(entry.row), label(entry.column), format!("{:.3}", entry.value)];
+        let row = |entry: &MatrixEntry| vec![label(entry.row), label(entry.column), decimals(entry.value, 3)];
         Table::new(self.caption.clone(), &header, self.entries.iter().map(row).collect())
     }
 

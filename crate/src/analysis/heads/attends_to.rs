@@ -8,7 +8,7 @@ use super::for_each_run;
 use super::head_scores::HeadScores;
 use crate::error::{Error, Result};
 use crate::model::{Activation, Gpt2, Prompts};
-use crate::plot::{Figure, Table};
+use crate::plot::{Figure, Table, decimals};
 use crate::tokenizer::TokenLabels;
 
 /// A kind of positions that heads attend to.
@@ -222,7 +222,7 @@ impl HeadNames {
 
     /// A table with a row for each head: its name, and its attention to each kind of positions. The first row is chance.
     pub fn table(&self) -> Table {
-        let number = |x: f32| if x.is_nan() { String::new() } else { format!("{x:.2}") };
+        let number = |x: f32| if x.is_nan() { String::new() } else { decimals(x, 2) };
         let row = |head: String, name: String, numbers: Vec<f32>| -> Vec<String> {
             [head, name].into_iter().chain(numbers.into_iter().map(number)).collect()
         };

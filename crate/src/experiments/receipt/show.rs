@@ -8,7 +8,7 @@ use crate::analysis::bound_of;
 use crate::error::Result;
 use crate::experiments::source_of;
 use crate::files::replace;
-use crate::plot::{Chart, ChartAxis, Color, Figure, Form, Series, Table};
+use crate::plot::{Chart, ChartAxis, Color, Figure, Form, Series, Table, signed};
 
 /// The columns of a CSV file.
 const COLUMNS: [&str; 18] = [
@@ -51,7 +51,7 @@ impl Receipt {
                 ],
                 None => Default::default(),
             };
-            [line.contributor.to_string()].into_iter().chain(words).chain([format!("{:+.4}", line.logits)]).collect()
+            [line.contributor.to_string()].into_iter().chain(words).chain([signed(line.logits, 4)]).collect()
         };
         let last = |name: String, number: String| {
             let mut row = vec![String::new(); 7];
@@ -62,11 +62,11 @@ impl Receipt {
         let further = self.further();
         if !further.is_empty() {
             let sum: f64 = further.iter().map(|line| line.logits).sum();
-            rows.push(last(further_lines(further.len()), format!("{sum:+.4}")));
+            rows.push(last(further_lines(further.len()), signed(sum, 4)));
         }
         rows.extend([
-            last("sum of all lines".into(), format!("{:+.4}", self.total())),
-            last("logit difference of the model".into(), format!("{:+.4}", self.logit_diff)),
+            last("sum of all lines".into(), signed(self.total(), 4)),
+            last("logit difference of the model".into(), signed(self.logit_diff, 4)),
             last("difference of the two".into(), format!("within {}", bound_of(self.remainder().abs() as f32))),
         ]);
         let header = ["line", "key's token", "attention", "says", "writes", "writes against", "logits"];
@@ -86,7 +86,7 @@ impl Receipt {
             (contributor, _) => contributor.to_string(),
         };
         let text = |line: &ReceiptLine| {
-            let mut text = format!("{:+.4}\n{}", line.logits, name(line));
+            let mut text = format!("{}\n{}", signed(line.logits, 4), name(line));
             if let Some(cell) = line.cell {
                 let (said, written, lowest) = (label(cell.said), label(cell.written), label(cell.lowest));
                 text += &format!("\nsays {said}\nwrites {written}, against {lowest}\nattention {:.4}", cell.attention);
@@ -98,7 +98,7 @@ impl Receipt {
         let further = self.further();
         if !further.is_empty() {
             let (name, sum) = (further_lines(further.len()), further.iter().map(|line| line.logits).sum::<f64>());
-            bars.push((name.clone(), sum, format!("{sum:+.4}\n{name}")));
+            bars.push((name.clone(), sum, format!("{}\n{name}", signed(sum, 4))));
         }
         let series = |name: &str, color: Color, symbol: usize, is_of: fn(f64) -> bool| {
             let own = || bars.iter().enumerate().filter(|(_, (_, logits, _))| is_of(*logits));
@@ -107,7 +107,7 @@ impl Receipt {
             Series { texts, symbol, ..Series::new(name, Form::Bars, color, points) }
         };
         let chart = Chart {
-            title: format!("{}; the sum of all lines is {:+.3}", self.caption(), self.total()),
+            title: format!("{}; the sum of all lines is {}", self.caption(), signed(self.total(), 3)),
             x: ChartAxis::linear("logits"),
             y: ChartAxis::names("line", bars.iter().map(|(name, ..)| name.clone())),
             series: vec![

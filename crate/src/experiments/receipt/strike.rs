@@ -6,7 +6,7 @@ use super::contributor::Contributor;
 use super::lines::Receipt;
 use crate::error::{Result, check_count};
 use crate::model::{BaseRun, FinalRows, Gpt2, Variant};
-use crate::plot::Table;
+use crate::plot::{Table, signed};
 use crate::tokenizer::TokenLabels;
 
 /// Memory limit in bytes for the runs that are computed together.
@@ -168,7 +168,7 @@ impl Strikes {
             let [.., key] = strike.contributor.place();
             let key = key.map_or_else(String::new, |key| self.labels.label(self.input[key]));
             let numbers = [strike.direct, strike.total, strike.self_repair(), strike.without];
-            let numbers = numbers.map(|x| format!("{x:+.3}"));
+            let numbers = numbers.map(|x| signed(x, 3));
             [strike.contributor.to_string(), key].into_iter().chain(numbers).collect()
         };
         let header = [

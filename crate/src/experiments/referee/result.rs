@@ -8,7 +8,7 @@ use super::statistics::interval;
 use crate::decode::Reading;
 use crate::error::{Error, Result, check_index};
 use crate::experiments::permutation::LEVEL;
-use crate::plot::{Figure, MatrixChart, Table};
+use crate::plot::{Figure, MatrixChart, Table, decimals};
 use crate::random::seeded_rng;
 
 /// The result of [`merge_test`](super::merge_test()) for one head and reading.
@@ -215,8 +215,8 @@ impl MergeTest {
                 Some(HeadResult { z, interval: [low, high], p, p_corrected, kl_words, kl_random }) => vec![
                     name,
                     n,
-                    format!("{z:.2}"),
-                    format!("{low:.2} to {high:.2}"),
+                    decimals(z, 2),
+                    format!("{} to {}", decimals(low, 2), decimals(high, 2)),
                     format!("{p:.4}"),
                     format!("{p_corrected:.4}"),
                     format!("{kl_words:.2e}"),

@@ -3,7 +3,7 @@
 use super::of_head::{SaidWrittenNeeded, WRITTEN, target_name};
 use crate::error::{Error, Result};
 use crate::experiments::source_of;
-use crate::plot::{ChartAxis, Figure, LabelMenu, Labels, MatrixChart, Table};
+use crate::plot::{ChartAxis, Figure, LabelMenu, Labels, MatrixChart, Table, signed};
 
 /// Maximum number of positions in a figure: it has three texts for each cell.
 const MAX_POSITIONS: usize = 128;
@@ -39,8 +39,8 @@ impl SaidWrittenNeeded {
         let hover = |at: [usize; 2]| match self.said[at] {
             None => String::new(),
             said => format!(
-                "needed {:+.4}\nsays {}\nwrites {}\nquery {} {}, key {} {}\nattention {:.4}",
-                self.needed[at],
+                "needed {}\nsays {}\nwrites {}\nquery {} {}, key {} {}\nattention {:.4}",
+                signed(self.needed[at], 4),
                 word(said),
                 word(self.written[at]),
                 at[0],
@@ -63,7 +63,7 @@ impl SaidWrittenNeeded {
             ),
             texts,
         };
-        let number = |at: [usize; 2]| self.said[at].map_or_else(String::new, |_| format!("{:+.2}", self.needed[at]));
+        let number = |at: [usize; 2]| self.said[at].map_or_else(String::new, |_| signed(self.needed[at], 2));
         let said = choice("said", &format!("said ({})", self.reading), cells().map(|at| word(self.said[at])).collect());
         let written =
             choice("written", &format!("written ({WRITTEN})"), cells().map(|at| word(self.written[at])).collect());
@@ -94,19 +94,19 @@ impl SaidWrittenNeeded {
                 format!("{:.3}", self.attn[[query, key]]),
                 word(self.said[[query, key]]),
                 word(self.written[[query, key]]),
-                format!("{needed:+.4}"),
+                signed(needed, 4),
             ]
         };
         let header = ["query", "key", "attention", "says", "writes", "needed"];
         let caption = format!(
-            "The {} most needed of {} pairs of head {}.{}{}: {}, {:+.3} in the whole model; says: {}",
+            "The {} most needed of {} pairs of head {}.{}{}: {}, {} in the whole model; says: {}",
             n.min(pairs.len()),
             pairs.len(),
             self.layer,
             self.head,
             self.source(),
             self.target(),
-            self.unchanged,
+            signed(self.unchanged, 3),
             self.reading
         );
         Table::new(caption, &header, pairs.iter().take(n).map(row).collect())

@@ -2,7 +2,7 @@
 
 use super::agreement::{HeadAgreement, WordAgreement};
 use super::rates::WithChance;
-use crate::plot::Table;
+use crate::plot::{Table, decimals};
 
 /// A measure of a head; `None` where it has none.
 type Measure = fn(&HeadAgreement) -> Option<WithChance>;
@@ -96,8 +96,6 @@ impl WordAgreement {
     }
 }
 
-/// A number with three digits. A negative one that is rounded to 0 has no sign, as that of a rounding error is chance.
 fn three(x: f64) -> String {
-    let number = format!("{x:.3}");
-    if number == "-0.000" { "0.000".into() } else { number }
+    decimals(x, 3)
 }

@@ -5,7 +5,7 @@ use crate::attention_tokens::{DecodeOptions, layer_data};
 use crate::error::Result;
 use crate::experiments::permutation::{LEVEL, Significance, bootstrap_intervals, difference, permutation_test};
 use crate::model::Gpt2;
-use crate::plot::{Chart, ChartAxis, Color, Figure, Form, Series, Table};
+use crate::plot::{Chart, ChartAxis, Color, Figure, Form, Series, Table, decimals};
 use crate::random::seeded_rng;
 
 /// The result of [`similarity_test()`] for one head.
@@ -154,9 +154,10 @@ impl SimilarityTest {
         let largest = self.ranked().first().copied();
         let largest = largest.map_or(String::new(), |head| {
             let [low, high] = head.interval;
-            format!("{:.2} ({low:.2} to {high:.2}), head {}.{}", head.difference, head.layer, head.head)
+            let [difference, low, high] = [head.difference, low, high].map(|value| decimals(value, 2));
+            format!("{difference} ({low} to {high}), head {}.{}", head.layer, head.head)
         });
-        let two = |value: f64| format!("{value:.2}");
+        let two = |value: f64| decimals(value, 2);
         let rows = [
             (
                 format!("heads with a corrected p-value of at most {LEVEL}"),
@@ -179,8 +180,8 @@ impl SimilarityTest {
         let row = |head: &HeadSimilarity| {
             let name = format!("{}.{}", head.layer, head.head);
             let [low, high] = head.interval;
-            let interval = format!("{low:.3} to {high:.3}");
-            let numbers = [head.of_pairs, head.of_controls, head.difference].map(|value| format!("{value:.3}"));
+            let interval = format!("{} to {}", decimals(low, 3), decimals(high, 3));
+            let numbers = [head.of_pairs, head.of_controls, head.difference].map(|value| decimals(value, 3));
             let p = [head.p, head.p_corrected].map(|p| format!("{p:.4}"));
             let needed = format!("{:.3}", head.smallest_significant);
             [name].into_iter().chain(numbers).chain([interval]).chain(p).chain([needed]).collect()

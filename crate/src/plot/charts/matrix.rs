@@ -11,6 +11,7 @@ use crate::plot::marks::{
     Vertical, WIDTH,
 };
 use crate::plot::style::{Color, FigureStyle, palette};
+use crate::plot::text::decimals;
 
 /// The least and greatest height of all cells together, in pixels.
 const HEIGHTS: [f64; 2] = [200.0, 700.0];
@@ -45,7 +46,8 @@ impl MatrixChart {
     pub(crate) fn of_heads(title: String, values: Array2<f32>, scale: (String, [f32; 2])) -> Self {
         let (n_layers, n_heads) = values.dim();
         let names = |n: usize| (0..n).map(|index| index.to_string());
-        let text = |((layer, head), value): ((usize, usize), &f32)| format!("{value:.3}\nhead {layer}.{head}");
+        let text =
+            |((layer, head), value): ((usize, usize), &f32)| format!("{}\nhead {layer}.{head}", decimals(*value, 3));
         Self {
             title,
             rows: ChartAxis::names("layer", names(n_layers)),
@@ -122,7 +124,7 @@ impl MatrixChart {
         let text = |(index, value): (usize, &f32)| match self.labels.get(index) {
             _ if !value.is_finite() => String::new(),
             Some(label) => label.clone(),
-            None => format!("{value:.2}"),
+            None => decimals(*value, 2),
         };
         self.values.iter().enumerate().map(text).collect()
     }
@@ -224,7 +226,8 @@ impl Content for MatrixChart {
         let (rows_of, columns_of) = (self.rows.title(), self.columns.title());
         let size = format!("{rows} × {columns} cells, {rows_of} by {columns_of}");
         if low <= high {
-            format!("matrix: {}; {size}, {} from {low:.3} to {high:.3}", self.title, self.scale.0)
+            let [low, high] = [low, high].map(|value| decimals(value, 3));
+            format!("matrix: {}; {size}, {} from {low} to {high}", self.title, self.scale.0)
         } else {
             format!("matrix: {}; {size}, all empty", self.title)
         }
