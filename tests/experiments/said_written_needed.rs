@@ -131,7 +131,7 @@ fn a_need_that_is_a_rounding_error_is_none() {
     });
     for (a, b) in of_device[0].iter().zip(&of_device[1]) {
         let [a, b] = [a, b].map(|head| head.need_by_attention.unwrap());
-        assert!((a.observed - b.observed).abs() < 1e-3 && (a.by_chance - b.by_chance).abs() < 1e-3, "{a:?}, {b:?}");
+        assert!((a.observed - b.observed).abs() < 5e-5 && (a.by_chance - b.by_chance).abs() < 5e-5, "{a:?}, {b:?}");
     }
 }
 

@@ -91,9 +91,9 @@ impl LogitLens {
             for (answer, &token) in self.answers.iter().enumerate() {
                 let at = [component, pos, answer];
                 text.push_str(&format!(
-                    "\n{}: logit {:.3}, probability {:.3}, rank {}",
+                    "\n{}: logit {}, probability {:.3}, rank {}",
                     labels.label(token),
-                    self.logits[at],
+                    decimals(self.logits[at], 3),
                     self.probabilities[at],
                     self.ranks[at]
                 ));
@@ -320,7 +320,7 @@ impl ActivationCache {
 }
 
 /// The first of 5e-5, 5e-4, … that a deviation does not exceed. A rounding error differs from one processor to another, and
-/// such a bound hardly ever does. There is none below 5e-5, as the rounding error of a logit of some tens is a tenth of that.
+/// such a bound hardly ever does. There is none below 5e-5, ten times the rounding error of a logit of some tens.
 pub(crate) fn bound_of(deviation: f32) -> String {
     if !deviation.is_finite() {
         return deviation.to_string();

@@ -156,10 +156,10 @@ impl PromptTest {
                 rows.push(row(answer));
             }
             let caption = format!(
-                "answer {}: rank {}, logit {:.2}, probability {:.2}%, after {}",
+                "answer {}: rank {}, logit {}, probability {:.2}%, after {}",
                 labels.label(answer.token),
                 answer.rank,
-                answer.logit,
+                decimals(answer.logit, 2),
                 100.0 * answer.prob,
                 labels.labels(&context)
             );

@@ -84,7 +84,7 @@ impl Sweep {
             [rows, _, ..] => (rows.name.clone(), rows.labels.clone()),
             _ => (String::new(), vec![self.title.clone()]),
         };
-        let title = format!("{} by {}; unchanged: {:.3}", self.metric, self.title, self.unchanged);
+        let title = format!("{} by {}; unchanged: {}", self.metric, self.title, decimals(self.unchanged, 3));
         // The title names the metric; above the bar, a long name would be cut.
         let name = if self.metric.chars().count() > 16 { "metric" } else { self.metric.as_str() };
         let plot = imshow(&values)?.title(title).color_label(name).midpoint(f64::from(self.unchanged))?;

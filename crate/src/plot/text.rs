@@ -81,8 +81,8 @@ pub(super) fn number(x: f64) -> String {
     }
 }
 
-/// A number with so many decimals. One that is rounded to 0 has no sign: it may be a rounding error, and another processor
-/// makes another one.
+/// A number with so many decimals. One that is rounded to 0 has no sign: it may be a rounding error, whose sign differs
+/// from one processor to another.
 pub(crate) fn decimals(x: impl Into<f64>, digits: usize) -> String {
     let text = format!("{:.digits$}", x.into());
     if text.parse() == Ok(0.0) { text.trim_start_matches('-').into() } else { text }

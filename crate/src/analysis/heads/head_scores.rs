@@ -2,7 +2,7 @@
 
 use ndarray::Array2;
 
-use crate::plot::{Figure, MatrixChart, Table};
+use crate::plot::{Figure, MatrixChart, Table, decimals};
 
 /// A score for each head of a model.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,7 +39,7 @@ impl HeadScores {
 
     /// A table of the `n` heads with the highest scores.
     pub fn table(&self, n: usize) -> Table {
-        let row = |head: HeadScore| vec![format!("{}.{}", head.layer, head.head), format!("{:.3}", head.score)];
+        let row = |head: HeadScore| vec![format!("{}.{}", head.layer, head.head), decimals(head.score, 3)];
         Table::new(self.title(), &["head", "score"], self.top(n).into_iter().map(row).collect())
     }
 

@@ -10,7 +10,7 @@ use crate::analysis::layer_norm::{center_and_divide, scale};
 use crate::analysis::unembedding::{map_logits, rank};
 use crate::error::{Result, check_count};
 use crate::model::{Activation, ActivationCache, Gpt2, Prompts, RunOptions};
-use crate::plot::Table;
+use crate::plot::{Table, decimals};
 use crate::weights::BlockWeights;
 
 /// Scores of name mover heads. See [`Gpt2::name_mover_scores`].
@@ -194,7 +194,7 @@ impl NameMoverScores {
     /// A table of the `n` heads that attend most to the answer, with all scores.
     pub fn table(&self, n: usize) -> Table {
         let row = |head: super::HeadScore| {
-            let number = |scores: &HeadScores| format!("{:.3}", scores.values[[head.layer, head.head]]);
+            let number = |scores: &HeadScores| decimals(scores.values[[head.layer, head.head]], 3);
             let scores = [&self.answer_attention, &self.copy, &self.negative_copy, &self.correlation];
             std::iter::once(format!("{}.{}", head.layer, head.head)).chain(scores.map(number)).collect()
         };

@@ -143,12 +143,11 @@ impl MergeTest {
     /// The ranking of the readings as a table.
     pub fn table(&self) -> Table {
         let row = |rank: &ReadingRank| {
-            let [low, high] = rank.interval;
             vec![
                 rank.reading.to_string(),
                 format!("{} of {}", rank.n_respected, rank.n_tested),
-                format!("{:.2}", rank.mean_z),
-                format!("{low:.2} to {high:.2}"),
+                decimals(rank.mean_z, 2),
+                interval_text(rank.interval),
                 format!("{:.2}", rank.kl_ratio),
                 (self.heads[0].len() - rank.n_tested).to_string(),
             ]
@@ -187,7 +186,7 @@ impl MergeTest {
             })?);
             let pair = |value: fn(&ReadingRank) -> String| [value(rank), value(&of_control)];
             let respected = pair(|rank| format!("{} of {}", rank.n_respected, rank.n_tested));
-            let z = pair(|rank| format!("{:.2}", rank.mean_z));
+            let z = pair(|rank| decimals(rank.mean_z, 2));
             let ratio = pair(|rank| format!("{:.2}", rank.kl_ratio));
             Ok([rank.reading.to_string()].into_iter().chain(respected).chain(z).chain(ratio).collect())
         };
@@ -212,11 +211,11 @@ impl MergeTest {
             let reason = head.nothing.map_or("", NothingToMerge::in_words).to_owned();
             match head.result {
                 None => [name, n].into_iter().chain(vec![String::new(); 6]).chain([reason]).collect(),
-                Some(HeadResult { z, interval: [low, high], p, p_corrected, kl_words, kl_random }) => vec![
+                Some(HeadResult { z, interval, p, p_corrected, kl_words, kl_random }) => vec![
                     name,
                     n,
                     decimals(z, 2),
-                    format!("{} to {}", decimals(low, 2), decimals(high, 2)),
+                    interval_text(interval),
                     format!("{p:.4}"),
                     format!("{p_corrected:.4}"),
                     format!("{kl_words:.2e}"),
@@ -260,7 +259,7 @@ impl MergeTest {
         let largest = self.largest_z();
         let label = |head: &HeadMerge| {
             head.result.map_or(String::new(), |result| {
-                format!("{:.1}{}", result.z, if result.p_corrected <= LEVEL { "∗" } else { "" })
+                format!("{}{}", decimals(result.z, 1), if result.p_corrected <= LEVEL { "∗" } else { "" })
             })
         };
         let text = |head: &HeadMerge| {
@@ -268,9 +267,11 @@ impl MergeTest {
             let reason = head.nothing.map_or("", NothingToMerge::in_words);
             match head.result {
                 None => format!("{name}\nnothing to merge: {reason}"),
-                Some(HeadResult { z, interval: [low, high], p, p_corrected, kl_words, kl_random }) => format!(
-                    "z {z:.2} ({low:.2} to {high:.2})\n{name}, {} of {} prompts\np {p:.4}, corrected {p_corrected:.4}\nKL \
+                Some(HeadResult { z, interval, p, p_corrected, kl_words, kl_random }) => format!(
+                    "z {} ({})\n{name}, {} of {} prompts\np {p:.4}, corrected {p_corrected:.4}\nKL \
                      {kl_words:.2e} of words, {kl_random:.2e} of random partitions",
+                    decimals(z, 2),
+                    interval_text(interval),
                     head.n_prompts,
                     self.prompts.len()
                 ),
@@ -307,4 +308,8 @@ impl MergeTest {
     pub fn evcxr_display(&self) {
         self.table().evcxr_display();
     }
+}
+
+fn interval_text([low, high]: [f64; 2]) -> String {
+    format!("{} to {}", decimals(low, 2), decimals(high, 2))
 }

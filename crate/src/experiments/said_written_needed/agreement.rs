@@ -48,7 +48,7 @@ pub struct HeadAgreement {
     /// The share of pairs that write the token after their key; of the keys before the query.
     pub written_is_next: WithChance,
     /// Pearson's correlation of attention with the size of the need, as the mean over prompts. `None` without needs, or if one of
-    /// them does not vary in any prompt. In the last layer, only the last query can be needed, and it alone counts.
+    /// the two is the same for all pairs, or not finite, in every prompt. In the last layer, only the last query can be needed, and it alone counts.
     pub need_by_attention: Option<WithChance>,
 }
 
@@ -72,8 +72,8 @@ pub struct WordAgreement {
 /// the output follows from the value. See [`said_written_needed`](super::said_written_needed()) for the three.
 ///
 /// **Statistic.** Shares of the pairs with key ≤ query, over all prompts; and Pearson's correlation of attention with the size
-/// of what the prediction loses without a pair. Ranks would not do: most pairs of many heads are hardly needed, and their
-/// order is that of rounding errors.
+/// of what the prediction loses without a pair. Ranks would give the many pairs that are hardly needed as much weight as the
+/// few that are.
 ///
 /// **Control.** For each number its expected value if the words (or the attention) of each row were shuffled among the row's
 /// keys, computed exactly: a head that says one word for all keys agrees as often by chance. Rows of one pair have nothing to

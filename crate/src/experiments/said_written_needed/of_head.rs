@@ -13,7 +13,8 @@ use crate::tokenizer::TokenLabels;
 
 /// The reading of what a pair writes. Without `b_U`, which is the same for every pair.
 pub(super) const WRITTEN: Reading = Reading { unembed_bias: false, ..Reading::WRITTEN };
-/// A need of at most this part of the largest logit is 0: two processors, which round differently, do not agree about it.
+/// Needs up to this share of the largest absolute logit count as 0. They may be rounding errors, about which two processors do
+/// not agree.
 const ROUNDING: f32 = 1e-5;
 
 /// Options of [`said_written_needed`].
@@ -53,7 +54,7 @@ pub struct SaidWrittenNeeded {
     /// The attention. Shape: `[query_pos, key_pos]`.
     pub attn: Array2<f32>,
     /// What the logit, or the logit difference, of the last position loses without the pair; negative where it gains, 0 where it
-    /// changes by no more than 1e-5 of the position's largest logit. NaN where key > query. Shape: `[query_pos, key_pos]`.
+    /// changes by no more than 1e-5 of the position's largest absolute logit. NaN where key > query. Shape: `[query_pos, key_pos]`.
     pub needed: Array2<f32>,
     /// The token whose logit is measured.
     pub right: u32,
@@ -77,8 +78,8 @@ pub struct SaidWrittenNeeded {
 /// In that run the score of the pair is −∞, so the attention to the other keys grows ([`cell_effects`]). Each pair is knocked
 /// out alone, at its own query: most queries matter for the last position only through what later layers read from them.
 ///
-/// A need of at most 1e-5 of the largest logit of the last position is 0. Such a difference between two runs is mostly a
-/// rounding error, with another sign and another size on another processor.
+/// A need of at most 1e-5 of the largest absolute logit of the last position is 0. Such a difference between two runs may be a
+/// rounding error, with another sign and another size on another processor. [`cell_effects`] has the numbers as they are.
 ///
 /// **What it cannot show.** A pair with no effect may have a part that another one takes over. And the answer is measured at
 /// one position of one prompt.
@@ -148,7 +149,7 @@ pub(super) struct Target {
     pub(super) right: u32,
     pub(super) wrong: Option<u32>,
     metric: Metric,
-    /// The largest need that is 0.
+    /// Needs up to this size are set to 0.
     rounding: f32,
 }
 

@@ -57,16 +57,18 @@ impl Agreement {
 }
 
 /// Pearson's correlation of two numbers of each cell, and its expected value if the first ones were shuffled within their
-/// rows. `None` where one of them does not vary, or there are fewer than three cells. Shape: `[row] [key] [2]`.
+/// rows. Rows of one cell, which have nothing to shuffle, are left out. `None` where one of the numbers does not vary, or there
+/// are fewer than three cells. Shape: `[row] [key] [2]`.
 pub(super) fn correlation(rows: &[Vec<[f32; 2]>]) -> Option<WithChance> {
-    let n = rows.iter().map(Vec::len).sum::<usize>();
+    let rows = || rows.iter().filter(|row| row.len() > 1);
+    let n = rows().map(Vec::len).sum::<usize>();
     if n < 3 {
         return None;
     }
-    let mean = [0, 1].map(|of| rows.iter().flatten().map(|cell| f64::from(cell[of])).sum::<f64>() / n as f64);
+    let mean = [0, 1].map(|of| rows().flatten().map(|cell| f64::from(cell[of])).sum::<f64>() / n as f64);
     let centred = |cell: &[f32; 2]| [0, 1].map(|of| f64::from(cell[of]) - mean[of]);
     let (mut observed, mut expected, mut squares) = (0.0, 0.0, [0.0; 2]);
-    for row in rows {
+    for row in rows() {
         let mut sums = [0.0; 2];
         for [a, b] in row.iter().map(centred) {
             observed += a * b;
@@ -74,7 +76,7 @@ pub(super) fn correlation(rows: &[Vec<[f32; 2]>]) -> Option<WithChance> {
             (sums[0], sums[1]) = (sums[0] + a, sums[1] + b);
         }
         // Shuffled, each number of a row is its mean on average.
-        expected += sums[0] * sums[1] / row.len().max(1) as f64;
+        expected += sums[0] * sums[1] / row.len() as f64;
     }
     let norm = (squares[0] * squares[1]).sqrt(); // 0 for equal numbers: the mean of equal `f32` is exact in `f64`
     (norm > 0.0).then(|| WithChance { observed: observed / norm, by_chance: expected / norm })
@@ -119,6 +121,8 @@ mod tests {
         // By hand: the means are 2 and 4, the products of the differences -1·-3, 0·1 and 1·2.
         let by_hand = correlation(&[row(&[[1.0, 1.0], [2.0, 5.0], [3.0, 6.0]])]).unwrap();
         assert!((by_hand.observed - 5.0 / 28.0_f64.sqrt()).abs() < 1e-12, "{by_hand:?}");
+        let with_short_rows = [row(&[[9.0, 9.0]]), row(&[[1.0, 1.0], [2.0, 5.0], [3.0, 6.0]]), Vec::new()];
+        assert_eq!(correlation(&with_short_rows), Some(by_hand));
         // All of the correlation is between rows.
         let between = correlation(&[row(&[[0.1, 1.0], [0.1, 1.0]]), row(&[[0.9, 5.0], [0.9, 5.0]])]).unwrap();
         assert!((between.observed - 1.0).abs() < 1e-12 && (between.by_chance - 1.0).abs() < 1e-12);

@@ -200,9 +200,11 @@ impl SimilarityTest {
                 ranked.iter().enumerate().filter(|(_, head)| head.layer == layer).collect();
             let text = |(_, head): &(usize, &HeadSimilarity)| {
                 let [low, high] = head.interval;
+                let numbers = [head.of_pairs, head.of_controls, head.difference, low, high];
+                let [pairs, controls, difference, low, high] = numbers.map(|value| decimals(value, 3));
                 format!(
-                    "head {}.{}\npairs {:.3}, controls {:.3}\ndifference {:.3} ({low:.3} to {high:.3})\np {:.4}, corrected {:.4}",
-                    head.layer, head.head, head.of_pairs, head.of_controls, head.difference, head.p, head.p_corrected
+                    "head {}.{}\npairs {pairs}, controls {controls}\ndifference {difference} ({low} to {high})\np {:.4}, corrected {:.4}",
+                    head.layer, head.head, head.p, head.p_corrected
                 )
             };
             let star = |(_, head): &(usize, &HeadSimilarity)| {

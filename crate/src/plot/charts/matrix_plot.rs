@@ -8,7 +8,7 @@ use super::matrix::{MAX_HOVER_TEXTS, MatrixChart};
 use super::ticks;
 use crate::error::{Error, Result, check_count, check_setting};
 use crate::plot::figure::Figure;
-use crate::plot::text::number;
+use crate::plot::text::{decimals, number};
 
 /// Maximum number of cells; more take over 3 MB of a notebook, and no screen shows them.
 const MAX_CELLS: usize = 300_000;
@@ -311,9 +311,9 @@ impl MatrixPlot {
         let largest = self.finite().fold(0.0_f32, |largest, x| largest.max(x.abs()));
         let written = |x: f32| match largest {
             1e5.. => format!("{x:.1e}"),
-            100.0.. => format!("{x:.0}"),
-            0.01.. => format!("{x:.3}"),
-            1e-4.. => format!("{x:.4}"),
+            100.0.. => decimals(x, 0),
+            0.01.. => decimals(x, 3),
+            1e-4.. => decimals(x, 4),
             _ => format!("{x:.1e}"),
         };
         if largest == 0.0 || (0.1..100.0).contains(&largest) {
