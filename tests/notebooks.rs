@@ -51,7 +51,8 @@ pub(crate) fn alike(a: &Value, b: &Value) -> bool {
         (Value::String(a), Value::String(b)) => {
             let parts = |text: &str| text.split([' ', '<', '>', ',']).map(str::to_owned).collect::<Vec<_>>();
             let (a, b) = (parts(a), parts(b));
-            let same = |(a, b): (&String, &String)| match (a.parse(), b.parse()) {
+            let number = |text: &str| text.replace('−', "-").parse::<f64>(); // hover texts have the typographic minus sign
+            let same = |(a, b): (&String, &String)| match (number(a), number(b)) {
                 (Ok(a), Ok(b)) => close(a, b),
                 _ => a == b,
             };
@@ -71,6 +72,8 @@ fn alike_notices_one_changed_token_or_number() {
         assert!(!alike(&stored, &cell(changed)));
     }
     assert!(!alike(&stored, &serde_json::json!({"z": [[1.0, 2.0]]})));
+    assert!(alike(&cell("then T −0.05518"), &cell("then T −0.05519")));
+    assert!(!alike(&cell("then T −0.05518"), &cell("then T −0.05533")) && !alike(&cell("−1"), &cell("1")));
 }
 
 /// The stored outputs equal those of a new run: the same texts, and the same tokens in every figure.
