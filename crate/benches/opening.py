@@ -159,7 +159,8 @@ def main():
         own = KernelSpecManager().get_kernel_spec("rust")
         stock = pathlib.Path(temporary) / "kernels" / "stock-rust"
         stock.mkdir(parents=True)
-        spec = {"argv": own.argv, "display_name": "stock", "language": "rust", "env": {"EVCXR_CONFIG_DIR": temporary}}
+        argv = own.argv[-3:]  # without the script that starts ours
+        spec = {"argv": argv, "display_name": "stock", "language": "rust", "env": {"EVCXR_CONFIG_DIR": temporary}}
         (stock / "kernel.json").write_text(json.dumps(spec))
         os.environ["JUPYTER_PATH"] = temporary
         settings = {

@@ -49,6 +49,9 @@ macro_rules! eprintln {
 }
 "#;
 
+/// Starts the kernel with the programs of a toolchain in place of rustup's, which a notebook's opening waits for.
+const START: &str = include_str!("start_kernel.sh");
+
 /// Caches compiled dependencies between sessions, up to this size in megabytes.
 const INIT: &str = ":cache 4000\n";
 
@@ -190,7 +193,7 @@ pub(crate) fn register(jupyter: &Jupyter, evcxr: &Path, rust_src: &Path) -> Resu
         "RUST_SRC_PATH": rust_src,
     });
     let stamp = config.join("registered.txt");
-    let wanted = format!("{}\n{INIT}{PRELUDE}{environment}\n", evcxr.display());
+    let wanted = format!("{}\n{INIT}{PRELUDE}{START}{environment}\n", evcxr.display());
     if spec.is_file() && shell.read_file(&stamp).is_ok_and(|registered| registered == wanted) {
         return Ok(());
     }
@@ -201,6 +204,12 @@ pub(crate) fn register(jupyter: &Jupyter, evcxr: &Path, rust_src: &Path) -> Resu
     let text = shell.read_file(&spec)?;
     let mut content: Value = serde_json::from_str(&text).map_err(|error| format!("{}: {error}", spec.display()))?;
     content["env"] = environment;
+    if cfg!(unix) {
+        let script = config.join("start_kernel.sh");
+        shell.write_file(&script, START)?;
+        let argv = content["argv"].as_array_mut().ok_or_else(|| format!("{}: no `argv`", spec.display()))?;
+        argv.splice(..0, [json!("/bin/sh"), json!(script)]);
+    }
     shell.write_file(&spec, format!("{content:#}\n"))?;
     shell.write_file(config.join("init.evcxr"), INIT)?;
     shell.write_file(config.join("prelude.rs"), PRELUDE)?;
@@ -209,6 +218,8 @@ pub(crate) fn register(jupyter: &Jupyter, evcxr: &Path, rust_src: &Path) -> Resu
 
 #[cfg(test)]
 mod tests {
+    use xshell::Shell;
+
     use super::*;
 
     #[test]
@@ -231,5 +242,36 @@ mod tests {
         fs::write(&evcxr, "another").unwrap();
         assert!(!was_asked(&jupyter, &evcxr));
         assert_eq!(ask(&jupyter, &evcxr), None, "there is no Python that could ask");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_kernel_starts_with_the_toolchain_of_rustup_if_its_cargo_is_rustups() {
+        let folder = tempfile::tempdir().unwrap();
+        let shell = Shell::new().unwrap();
+        let script = folder.path().join("start kernel.sh");
+        fs::write(&script, START).unwrap();
+        let [proxies, other, toolchain] = ["a b", "other", "the toolchain/bin"].map(|name| folder.path().join(name));
+        let program = |folder: &Path, name: &str, text: String| {
+            use std::os::unix::fs::PermissionsExt;
+            fs::create_dir_all(folder).unwrap();
+            fs::write(folder.join(name), format!("#!/bin/sh\n{text}\n")).unwrap();
+            fs::set_permissions(folder.join(name), fs::Permissions::from_mode(0o755)).unwrap();
+        };
+        let start = |path: &str| {
+            let arguments = ["-c", "printf %s \"$PATH\"", "kernel"];
+            cmd!(shell, "/bin/sh {script} /bin/sh {arguments...}").env("PATH", path).quiet().read().unwrap()
+        };
+        let [a, b] = [&proxies, &other].map(|folder| folder.display().to_string());
+        program(&proxies, "cargo", String::new());
+        program(&other, "cargo", String::new());
+        let path = format!("{a}:/usr/bin:/bin");
+        assert_eq!(start(&path), path, "there is no rustup");
+        program(&proxies, "rustup", format!("[ \"$*\" = 'which rustc' ] && echo '{}/rustc'", toolchain.display()));
+        assert_eq!(start(&path), format!("{}:{path}", toolchain.display()));
+        let other_first = format!("{b}:{path}");
+        assert_eq!(start(&other_first), other_first);
+        program(&proxies, "rustup", "exit 1".into());
+        assert_eq!(start(&path), path, "rustup has no toolchain");
     }
 }
