@@ -81,17 +81,19 @@ pub(super) fn number(x: f64) -> String {
     }
 }
 
-/// A number with so many decimals. One that is rounded to 0 has no sign: it may be a rounding error, whose sign differs
-/// from one processor to another.
+/// Rounds a number to `digits` decimals. Zero has no sign, because a rounding error can be negative on one processor and
+/// positive on another.
 pub(crate) fn decimals(x: impl Into<f64>, digits: usize) -> String {
-    let text = format!("{:.digits$}", x.into());
-    if text.parse() == Ok(0.0) { text.trim_start_matches('-').into() } else { text }
+    without_sign_of_zero(format!("{:.digits$}", x.into()))
 }
 
-/// [`decimals`] of a difference: a positive one has a plus sign.
+/// Like [`decimals`], with a plus sign before a positive number.
 pub(crate) fn signed(x: impl Into<f64>, digits: usize) -> String {
-    let text = format!("{:+.digits$}", x.into());
-    if text.parse() == Ok(0.0) { text.trim_start_matches(['+', '-']).into() } else { text }
+    without_sign_of_zero(format!("{:+.digits$}", x.into()))
+}
+
+fn without_sign_of_zero(number: String) -> String {
+    if number.parse() == Ok(0.0) { number.trim_start_matches(['+', '-']).into() } else { number }
 }
 
 #[cfg(test)]

@@ -48,7 +48,8 @@ pub struct HeadAgreement {
     /// The share of pairs that write the token after their key; of the keys before the query.
     pub written_is_next: WithChance,
     /// Pearson's correlation of attention with the size of the need, as the mean over prompts. `None` without needs, or if one of
-    /// the two is the same for all pairs, or not finite, in every prompt. In the last layer, only the last query can be needed, and it alone counts.
+    /// the two is the same for all pairs, or not finite, in every prompt. In the last layer, only the last query can be needed,
+    /// and it alone counts.
     pub need_by_attention: Option<WithChance>,
 }
 
